@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter: virtual machine disks in any format.
+ *
+ * The whole public API. Conventions that hold for every function here:
+ *
+ * - Sizes and offsets are bytes. A guest offset counts from the start of the disk a virtual machine
+ *   sees; a host offset counts from the start of a file that stores it.
+ * - Functions that can fail return 0 or a negative code: an errno value or one of PLATTER_E*.
+ *   `err`, always last, may be NULL; when it is not, a failure leaves the code and one sentence in it.
+ *   It is never needed to learn *whether* a call failed. Nothing is printed, nothing exits.
+ * - Structures start with `size`, which the caller sets to sizeof(the structure); they only ever grow
+ *   at the end, so that programs built against an older header keep working. All bits and fields not
+ *   mentioned must be zero: `struct platter_x x = {.size = sizeof x};` is right.
+ * - Any call on a disk may run beside any other call on it, from any thread, platter_close() excepted.
+ * - Strings are UTF-8 or plain bytes, ended by NUL, and copied when they are kept. A `char **` result
+ *   belongs to the caller, who gives it back with platter_free().
+ */
+#ifndef PLATTER_H
+#define PLATTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+/** The image is damaged: what it says cannot be true. (The value of Linux's EUCLEAN.) */
+#define PLATTER_ECORRUPT 117
+/** No format that may be guessed fits the file. (The value of Linux's EMEDIUMTYPE.) */
+#define PLATTER_ENOFORMAT 124
+/** A name inside an image was refused by the gate. (The value of Linux's EKEYREJECTED.) */
+#define PLATTER_EGATE 129
+
+/** A code and a sentence, in the caller's own memory. */
+struct platter_error {
+    int code;           /**< positive: an errno value or PLATTER_E*; 0 when nothing failed */
+    char message[1024]; /**< one sentence: file, offset or field, what was expected, what to do */
+};
+
+/** Gives back a string or block that this library returned. NULL is fine. */
+void platter_free(void *memory);
+
+/** The library's version, "major.minor.patch". */
+const char *platter_version(void);
+
+/* ---- the gate: names found inside images ------------------------------------------------------ */
+
+/** What a name found inside an image is for. */
+enum platter_name_kind {
+    PLATTER_NAME_BACKING = 1,   /**< a backing file or parent, opened as a disk of its own */
+    PLATTER_NAME_DATA_FILE = 2, /**< the external data file of a qcow2 */
+    PLATTER_NAME_EXTENT = 3     /**< an extent of a VMDK */
+};
+
+/** One question to the gate. All strings belong to the library and live until the answer. */
+struct platter_name {
+    size_t size;                 /**< sizeof of the library's structure */
+    enum platter_name_kind kind; /**< what the name is for */
+    const char *image;           /**< the image that contains the name, as it was opened */
+    const char *name;            /**< the name as it stands in the image */
+    const char *path;            /**< the local path it means: relative names are resolved against the
+                                      folder of `image`. NULL if it is no plain path (`nbd:`, `json:`) */
+};
+
+/** Answers whether a name may be opened: 0 yes, anything else no. Called from the opening thread. */
+typedef int (*platter_gate_fn)(void *opaque, const struct platter_name *name);
+
+/* ---- open and close --------------------------------------------------------------------------- */
+
+/** An open disk: an image with everything below it. Opaque. */
+struct platter_disk;
+
+enum {
+    /** Open for writing. Backing files are still opened read-only. */
+    PLATTER_OPEN_WRITE = 1u << 0,
+    /** Open even if a running program has the image open for writing (`-U`); read-only. */
+    PLATTER_OPEN_FORCE_SHARE = 1u << 1,
+    /** Where no format is named and none is recognised, take the file as raw. */
+    PLATTER_OPEN_ALLOW_RAW = 1u << 2,
+    /** Do not open backing files: unallocated ranges read as an error. For info and single images. */
+    PLATTER_OPEN_NO_BACKING = 1u << 3,
+    /** Take no locks at all. For file systems without them. */
+    PLATTER_OPEN_NO_LOCK = 1u << 4,
+    /** Guess the format of a backing file that the image does not name (never guesses raw). */
+    PLATTER_OPEN_PROBE_BACKING = 1u << 5,
+    /** Only header and tables are wanted: no data is going to be read. Locks as a query does. */
+    PLATTER_OPEN_QUERY = 1u << 6,
+    /** Let the host's cache hold what is written; without it large writes may pass it by. */
+    PLATTER_OPEN_CACHED = 1u << 7
+};
+
+/** How to open a disk. All zero but `size` is: read-only, format found by content, safe gate. */
+struct platter_open_options {
+    size_t size;           /**< sizeof(struct platter_open_options) */
+    unsigned flags;        /**< PLATTER_OPEN_* */
+    const char *format;    /**< "raw", "qcow2", "vmdk", or NULL: by content, never raw */
+    const char *view;      /**< a view of the file (an internal snapshot), or NULL: the disk itself */
+    uint64_t memory_limit; /**< most bytes that tables and caches of the chain may take; 0: 64 MiB */
+    /** Judges names found inside images. NULL: local regular files in the folder of the image that
+     *  names them, or below it; and in `allow`. Never devices, other protocols, descriptions. */
+    platter_gate_fn gate;
+    void *gate_opaque;        /**< passed to `gate` */
+    const char *const *allow; /**< NULL, or a NULL-ended list of files and folders that names inside
+                                   images may lead to as well; used by the built-in gate only */
+};
+
+/**
+ * Opens a disk with all its backing files. `name` is a path. The chain is fixed at open. On success
+ * *ret_disk must be given to platter_close(). Fails with PLATTER_ENOFORMAT, PLATTER_ECORRUPT,
+ * PLATTER_EGATE, EBUSY (another program holds it), ENOTSUP (a feature we do not know), or errno.
+ */
+int platter_open(const char *name, const struct platter_open_options *options,
+                 struct platter_disk **ret_disk, struct platter_error *err);
+
+/**
+ * Flushes and closes. The disk is gone whatever is returned; an error says that writes may not have
+ * become durable. NULL is fine. No other call may be running on the disk.
+ */
+int platter_close(struct platter_disk *disk, struct platter_error *err);
+
+/* ---- bytes ------------------------------------------------------------------------------------ */
+
+/** The size of the disk in bytes. */
+uint64_t platter_size(const struct platter_disk *disk);
+
+/** The name of the top image's format, a static string. */
+const char *platter_format(const struct platter_disk *disk);
+
+/** Bytes that are allocated at once by the top image: cluster or grain size; 512 for raw. */
+uint64_t platter_cluster_size(const struct platter_disk *disk);
+
+/** How many images the chain has, top image included. */
+unsigned platter_depth(const struct platter_disk *disk);
+
+/**
+ * Reads `length` bytes at guest offset `offset`: all of them or an error; never past the end.
+ */
+int platter_pread(struct platter_disk *disk, void *buffer, size_t length, uint64_t offset,
+                  struct platter_error *err);
+
+/** Writes `length` bytes at guest offset `offset`. Durable after the next platter_flush(). */
+int platter_pwrite(struct platter_disk *disk, const void *buffer, size_t length, uint64_t offset,
+                   struct platter_error *err);
+
+enum {
+    /** platter_zero(): host space may be given back. */
+    PLATTER_ZERO_UNMAP = 1u << 0
+};
+
+/** Makes a range read as zeros, without writing them where the format knows a way. */
+int platter_zero(struct platter_disk *disk, uint64_t offset, uint64_t length, unsigned flags,
+                 struct platter_error *err);
+
+/** Tells that the content of a range is not needed. Whole clusters inside it may read as zeros after. */
+int platter_discard(struct platter_disk *disk, uint64_t offset, uint64_t length,
+                    struct platter_error *err);
+
+/** Makes everything written before this call durable. */
+int platter_flush(struct platter_disk *disk, struct platter_error *err);
+
+/* ---- map -------------------------------------------------------------------------------------- */
+
+enum {
+    PLATTER_EXTENT_PRESENT = 1u << 0, /**< some image of the chain says what is here */
+    PLATTER_EXTENT_ZERO = 1u << 1,    /**< reads as zeros */
+    PLATTER_EXTENT_DATA = 1u << 2,    /**< is stored as data */
+    PLATTER_EXTENT_PACKED = 1u << 3,  /**< is stored compressed */
+    PLATTER_EXTENT_OFFSET = 1u << 4   /**< `host_offset` and `file` are valid */
+};
+
+/** One run of the disk that is stored in one way. */
+struct platter_extent {
+    size_t size;          /**< sizeof(struct platter_extent), set by the caller */
+    uint64_t length;      /**< bytes, at least 1, from the offset asked */
+    unsigned flags;       /**< PLATTER_EXTENT_* */
+    unsigned depth;       /**< which image of the chain decides: 0 is the top */
+    uint64_t host_offset; /**< where the bytes stand in `file` */
+    const char *file;     /**< the file's name; belongs to the disk */
+};
+
+/**
+ * Tells how the range at `offset` is stored: fills *extent for the first run, which ends at
+ * offset + length at the latest. Call again behind it for the next.
+ */
+int platter_map(struct platter_disk *disk, uint64_t offset, uint64_t length,
+                struct platter_extent *extent, struct platter_error *err);
+
+/* ---- info ------------------------------------------------------------------------------------- */
+
+/**
+ * Describes image `layer` of the chain (0 is the top) as a JSON object with the fields of
+ * `qemu-img info --output=json`. *ret_json belongs to the caller.
+ */
+int platter_info(struct platter_disk *disk, unsigned layer, char **ret_json,
+                 struct platter_error *err);
+
+/**
+ * Lists the views of the file (internal snapshots) as a JSON array of objects with at least "name",
+ * "id", "size" (bytes). *ret_json belongs to the caller.
+ */
+int platter_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);
+
+/** Lists the formats this build knows as a JSON array: "name", "read", "write", "create", options. */
+int platter_formats(char **ret_json, struct platter_error *err);
+
+/* ---- progress --------------------------------------------------------------------------------- */
+
+/** How far long work has come. */
+struct platter_progress {
+    size_t size;    /**< sizeof of the library's structure */
+    uint64_t done;  /**< bytes of the disk behind us */
+    uint64_t total; /**< bytes of the disk */
+    uint64_t moved; /**< bytes of data really read or written so far: what a rate is made of */
+};
+
+/**
+ * Called now and then (about ten times a second at most), never twice at the same time, from a
+ * thread of the library's. A non-zero answer cancels the work, which then fails with ECANCELED.
+ */
+typedef int (*platter_progress_fn)(void *opaque, const struct platter_progress *progress);
+
+/** A range that could not be read and was left as zeros. `reason` lives until the return. */
+typedef void (*platter_hole_fn)(void *opaque, uint64_t offset, uint64_t length, const char *reason);
+
+/* ---- create ----------------------------------------------------------------------------------- */
+
+enum {
+    /** Do not look at the backing file: it may not exist yet. Needs `disk_size`. */
+    PLATTER_CREATE_UNSAFE_BACKING = 1u << 0,
+    /** Fail with EEXIST instead of replacing a file. */
+    PLATTER_CREATE_EXCLUSIVE = 1u << 1
+};
+
+/** What to create. */
+struct platter_create_options {
+    size_t size;                /**< sizeof(struct platter_create_options) */
+    unsigned flags;             /**< PLATTER_CREATE_* */
+    const char *format;         /**< must be given */
+    bool has_disk_size;         /**< false: take the size of the backing file */
+    uint64_t disk_size;         /**< guest size in bytes; rounded up to 512 */
+    const char *options;        /**< "key=value,key=value" (a comma in a value is doubled), or NULL */
+    const char *backing;        /**< name to store as the backing file, or NULL */
+    const char *backing_format; /**< its format; needed with `backing` */
+};
+
+/**
+ * Creates an image. It is made beside its name and moved over it when it is complete and durable; a
+ * failure leaves whatever was there before. Options are those platter_formats() lists.
+ */
+int platter_create(const char *name, const struct platter_create_options *options,
+                   struct platter_error *err);
+
+/* ---- convert ---------------------------------------------------------------------------------- */
+
+enum {
+    PLATTER_CONVERT_COMPRESS = 1u << 0,       /**< compress what the format can compress */
+    PLATTER_CONVERT_EXISTING = 1u << 1,       /**< the target exists: write into it (`-n`) */
+    PLATTER_CONVERT_TARGET_IS_ZERO = 1u << 2, /**< an existing target reads as zeros already */
+    PLATTER_CONVERT_SALVAGE = 1u << 3,        /**< go on after read errors; leave zeros and report */
+    PLATTER_CONVERT_UNORDERED = 1u << 4,      /**< the order of data in the target does not matter */
+    PLATTER_CONVERT_TO_FD = 1u << 5,          /**< write to `fd`, front to back; no target name */
+    PLATTER_CONVERT_UNSAFE = 1u << 6          /**< do not wait until the target is durable */
+};
+
+/** How to convert. */
+struct platter_convert_options {
+    size_t size;                  /**< sizeof(struct platter_convert_options) */
+    unsigned flags;               /**< PLATTER_CONVERT_* */
+    const char *format;           /**< the target's format; NULL is "raw" */
+    const char *options;          /**< creation options, as in platter_create() */
+    const char *backing;          /**< the target's backing file: only what differs is copied */
+    const char *backing_format;   /**< its format */
+    bool has_sparse_size;         /**< false: the default of 4096 */
+    uint64_t sparse_size;         /**< runs of zeros of at least this many bytes are not stored; 0: all
+                                       is written out. A multiple of 512 */
+    unsigned workers;             /**< threads at work; 0: as many as help */
+    uint64_t rate;                /**< most bytes a second that are written; 0: no limit */
+    int fd;                       /**< with PLATTER_CONVERT_TO_FD; stays the caller's */
+    uint64_t memory_limit;        /**< most bytes of tables and buffers; 0: 64 MiB */
+    platter_progress_fn progress; /**< NULL or progress and cancel */
+    platter_hole_fn hole;         /**< NULL or the holes of a salvage */
+    void *opaque;                 /**< for both */
+    const char *const *allow;     /**< as in platter_open_options, for opening the target's backing */
+};
+
+/**
+ * Copies whole disks, one behind the other, into a new image (or an existing one). A new file target
+ * appears under its name only when it is complete and durable. Sources are not changed.
+ * *ret_holes (may be NULL) is the number of ranges a salvage left out.
+ */
+int platter_convert(struct platter_disk *const *sources, size_t n_sources, const char *target,
+                    const struct platter_convert_options *options, uint64_t *ret_holes,
+                    struct platter_error *err);
+
+/* ---- compare ---------------------------------------------------------------------------------- */
+
+enum {
+    PLATTER_COMPARE_STRICT = 1u << 0 /**< sizes and allocation must be equal as well */
+};
+
+/** What a comparison found. */
+enum platter_difference {
+    PLATTER_SAME = 0,
+    PLATTER_CONTENT_DIFFERS = 1,    /**< `offset` is the first byte that differs */
+    PLATTER_SIZE_DIFFERS = 2,       /**< strict only */
+    PLATTER_ALLOCATION_DIFFERS = 3, /**< strict only; `offset` is where */
+    PLATTER_TAIL_DIFFERS = 4        /**< the longer disk is not zero behind the shorter one's end */
+};
+
+/** How to compare. */
+struct platter_compare_options {
+    size_t size;                  /**< sizeof(struct platter_compare_options) */
+    unsigned flags;               /**< PLATTER_COMPARE_* */
+    unsigned workers;             /**< 0: as many as help */
+    platter_progress_fn progress; /**< NULL or progress and cancel */
+    void *opaque;                 /**< for it */
+};
+
+/**
+ * Compares what two guests would see. 0 with *ret_difference (and *ret_offset where it has one), or
+ * a negative code if a disk could not be read; *ret_failed (may be NULL) is then 0 for `a`, 1 for `b`.
+ */
+int platter_compare(struct platter_disk *a, struct platter_disk *b,
+                    const struct platter_compare_options *options,
+                    enum platter_difference *ret_difference, uint64_t *ret_offset, int *ret_failed,
+                    struct platter_error *err);
+
+/* ---- digest ----------------------------------------------------------------------------------- */
+
+/** Which digest. */
+enum platter_digest_algorithm {
+    PLATTER_DIGEST_TREE = 0,  /**< the SHA-256 tree of docs/digest.md: cost follows the data */
+    PLATTER_DIGEST_SHA256 = 1 /**< plain SHA-256 of all bytes, as sha256sum of the raw image */
+};
+
+/** Receives the node over each 16 MiB of the disk, in order. Non-zero cancels. */
+typedef int (*platter_node_fn)(void *opaque, uint64_t offset, uint64_t length,
+                               const uint8_t digest[32]);
+
+/** How to digest. */
+struct platter_digest_options {
+    size_t size;                             /**< sizeof(struct platter_digest_options) */
+    enum platter_digest_algorithm algorithm; /**< which */
+    unsigned workers;                        /**< 0: as many as help */
+    platter_node_fn node;                    /**< NULL, or receives the 16 MiB nodes (tree only) */
+    platter_progress_fn progress;            /**< NULL or progress and cancel */
+    void *opaque;                            /**< for both */
+};
+
+/** One value for the bytes a guest sees, whatever the format and wherever the holes. */
+int platter_digest(struct platter_disk *disk, const struct platter_digest_options *options,
+                   uint8_t ret_digest[32], struct platter_error *err);
+
+/* ---- measure ---------------------------------------------------------------------------------- */
+
+/** What a new image would take. */
+struct platter_measurement {
+    size_t size;              /**< sizeof(struct platter_measurement), set by the caller */
+    uint64_t required;        /**< bytes of the file when it is written now */
+    uint64_t fully_allocated; /**< bytes of the file when the guest has written everything */
+};
+
+/**
+ * Tells how large a file an image of `disk` (or, where it is NULL, of an empty disk of `disk_size`
+ * bytes) will be in `format` with creation options `options`.
+ */
+int platter_measure(struct platter_disk *disk, uint64_t disk_size, const char *format,
+                    const char *options, struct platter_measurement *measurement,
+                    struct platter_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

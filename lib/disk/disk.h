@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine: images stacked top to base, fixed at open. Read, write, zero, discard, flush and map
+ * for every format alike. Formats say where bytes live (map) and may go (reserve); only this layer
+ * moves them, splits requests, fills the heads and tails of copied units, and locks ranges.
+ *
+ * Rule 1, the write order: lock the guest range; map; in place if the extent allows; else reserve,
+ * write the data with its copied head and tail, then commit. On failure abandon.
+ */
+#ifndef DISK_DISK_H
+#define DISK_DISK_H
+
+#include "base/rangelock.h"
+#include "format/format.h"
+
+enum {
+    DISK_MAX_DEPTH = 200 /* images in a chain: qcow2.md section 22 */
+};
+
+struct unit_cache;
+
+struct platter_disk {
+    struct image **chain; /* [0] is the top; owned */
+    unsigned depth;
+    char **names;           /* of each image, as opened; owned */
+    bool writable;
+    struct range_lock ranges; /* taken only on writable disks */
+    struct budget *budget;
+    struct unit_cache *cache; /* inflated units that were read in part */
+};
+
+/* An extent of the whole chain: which image decides. Never EXTENT_BACKING: what nobody stores is
+ * EXTENT_ZERO with present == false. */
+struct disk_extent {
+    struct extent e;
+    unsigned depth;
+    bool present;
+};
+
+/* platter_open() without argument checks. */
+int disk_open(const char *name, const struct platter_open_options *options,
+              struct platter_disk **ret, struct platter_error *err);
+
+/*
+ * Builds a disk from open streams, top first, each with its format: how new images (under temporary
+ * names) and tests open. Takes ownership of the streams, on failure as well. `ordered` is
+ * image->ordered of the top; memory_limit 0 is the default. No locks are taken.
+ */
+int disk_assemble(struct stream **streams, const struct format **formats_of, unsigned n,
+                  bool writable, bool ordered, uint64_t memory_limit, struct platter_disk **ret,
+                  struct platter_error *err);
+
+/* Adds the backing chain of `backing` (consumed, on failure as well) below the images of disk. */
+int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct platter_error *err);
+
+int disk_close(struct platter_disk *disk, struct platter_error *err);
+
+static inline struct image *disk_top(const struct platter_disk *disk)
+{
+    return disk->chain[0];
+}
+
+static inline uint64_t disk_size(const struct platter_disk *disk)
+{
+    return disk->chain[0]->size;
+}
+
+int disk_read(struct platter_disk *disk, void *buf, size_t len, goff off,
+              struct platter_error *err);
+int disk_write(struct platter_disk *disk, const void *buf, size_t len, goff off,
+               struct platter_error *err);
+int disk_zero(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
+              struct platter_error *err);
+int disk_discard(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err);
+int disk_flush(struct platter_disk *disk, struct platter_error *err);
+
+/* The first extent of [off, off + len). */
+int disk_map(struct platter_disk *disk, goff off, uint64_t len, struct disk_extent *ret,
+             struct platter_error *err);
+/* The same over the images 0 .. depth - 1 only: EXTENT_BACKING where none of them decides. */
+int disk_map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t len,
+                   struct disk_extent *ret, struct platter_error *err);
+
+/*
+ * A write in two steps, so that a copy with several threads can lay data out in guest order: begin()
+ * locks the range and reserves room for all of it; end() writes and commits, or gives all back if
+ * buf is NULL, and unlocks. end() must follow begin() on the same thread, whatever it returned.
+ */
+struct disk_write {
+    struct platter_disk *disk;
+    goff off;
+    uint64_t len;
+    struct range_hold hold;
+    struct disk_write_step *steps;
+    unsigned n_steps;
+};
+int disk_write_begin(struct platter_disk *disk, goff off, uint64_t len, struct disk_write *w,
+                     struct platter_error *err);
+int disk_write_end(struct disk_write *w, const void *buf, struct platter_error *err);
+
+/* The same for one packed unit of the top image (format->pack made it). */
+int disk_write_packed_begin(struct platter_disk *disk, goff unit, size_t packed_len,
+                            struct disk_write *w, struct platter_error *err);
+int disk_write_packed_end(struct disk_write *w, const void *packed, size_t packed_len,
+                          struct platter_error *err);
+
+#endif

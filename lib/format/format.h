@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A format turns a stream into extents, and says where new data may go. It does not move guest data
+ * (but for unpacking what is stored packed), knows nothing of chains, and starts no threads.
+ *
+ * Threads: every operation but open, close and create may run beside every other on one image. The
+ * engine (lib/disk) holds a lock on the guest range around map + read (shared) and around
+ * map / reserve / commit / mark (exclusive), so two operations never work on the same allocation
+ * unit at once unless both only read. The format guards its tables with image->lock, which is never
+ * held over stream I/O.
+ *
+ * Poison (rule 5): when a write of metadata failed, the format calls image_poison(); the engine
+ * refuses writes from then on.
+ */
+#ifndef FORMAT_FORMAT_H
+#define FORMAT_FORMAT_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/memory.h"
+#include "base/options.h"
+#include "stream/stream.h"
+
+typedef uint64_t goff; /* offset on the disk a guest sees, bytes */
+
+/* ---- extents --------------------------------------------------------------------------------- */
+
+enum extent_kind {
+    EXTENT_BACKING, /* this image does not say: ask the one below */
+    EXTENT_ZERO,    /* reads as zeros */
+    EXTENT_DATA,    /* stands as it is at (stream, off) */
+    EXTENT_PACKED   /* stands compressed; image->format->unpack() gives the whole unit */
+};
+
+/* Where one run of guest bytes lives. */
+struct extent {
+    enum extent_kind kind;
+    uint64_t len;          /* guest bytes from the offset asked, at least 1 */
+    bool in_place;         /* DATA: may be overwritten where it stands, without telling the format */
+    bool has_place;        /* ZERO, BACKING: host space is reserved at (stream, off) all the same */
+    struct stream *stream; /* DATA, PACKED */
+    hoff off;              /* DATA, has_place: of the first byte asked; PACKED: of the record */
+    uint64_t packed_len;   /* PACKED: bytes there at most, 0 if only the record tells */
+    goff unit_start;       /* PACKED: the guest range the record holds */
+    uint64_t unit_len;
+};
+
+/* Room for new data: the engine writes all of [start, start + len) to (stream, off), then calls
+ * commit(), or abandon() on failure. */
+struct reservation {
+    goff start;   /* where the range begins: at or before the offset asked, to be filled from what was
+                     there before */
+    uint64_t len; /* may reach past the range asked (fill likewise) and past the end of the disk (fill
+                     with zeros) */
+    struct stream *stream;
+    hoff off;
+    uint64_t cookie[4]; /* the format's own */
+};
+
+/* ---- an open image --------------------------------------------------------------------------- */
+
+struct format;
+struct image;
+
+/* Opens a file that an image names, through the caller's gate (rule 6). Given to open and create. */
+struct name_opener {
+    int (*open)(const struct name_opener *opener, const struct image *image, const char *name,
+                enum platter_name_kind kind, struct stream **ret, struct platter_error *err);
+};
+
+struct image {
+    const struct format *format;
+    struct stream *stream; /* owned; the file as it was opened */
+    void *state;           /* the format's own */
+    uint64_t size;         /* guest bytes; any multiple of 1 (raw), most formats of 512 */
+    uint32_t unit;         /* allocation unit (cluster, grain) in bytes, a power of two; raw: 512 */
+    bool writable;
+    bool query;          /* only tables are wanted (PLATTER_OPEN_QUERY): data files need not open */
+    bool has_backing;    /* the image says that there is one, even if it could not be opened */
+    char *view;          /* the view asked, or NULL */
+    char *backing_name;  /* as it stands in the image, or NULL */
+    char *backing_format; /* as it stands in the image, or NULL */
+    struct budget *budget;
+    const struct name_opener *opener; /* valid while open runs */
+    pthread_mutex_t lock;             /* guards the format's tables */
+    atomic_int poison;                /* 0, or the negative code of the write that failed */
+    /* False while a new image is built under a temporary name, where a crash leaves nothing that is
+     * looked at: flushes need no barriers then. */
+    bool ordered;
+};
+
+/* Marks an image as unfit for further writes; returns code, so `return image_poison(img, r)`. */
+int image_poison(struct image *img, int code);
+
+/* ---- creating -------------------------------------------------------------------------------- */
+
+/* A new image that is about to be written. */
+struct create_request {
+    const char *name;     /* the name it will have in the end: descriptors speak of it */
+    struct stream *stream; /* its empty main file, writable (for a writer perhaps only sequential) */
+    uint64_t size;        /* guest bytes */
+    const struct option_values *options; /* of format->create_options */
+    const char *backing_name;            /* or NULL */
+    const char *backing_format;          /* or NULL */
+    struct image *backing;               /* open, or NULL: unknown */
+    struct budget *budget;
+};
+
+/* A new image that is written front to back, each unit once (an ordered sink). */
+struct writer_ops;
+struct image_writer {
+    const struct writer_ops *ops;
+    uint32_t unit; /* bytes of guest data that are encoded and appended at once */
+};
+
+struct writer_ops {
+    /* Packs one unit (`len` is unit, or less at the end of the disk) into out, which holds
+     * encode_bound() bytes. Thread-safe. */
+    size_t (*encode_bound)(const struct image_writer *w);
+    int (*encode)(struct image_writer *w, goff off, const void *data, size_t len, void *out,
+                  size_t *ret_len, struct platter_error *err);
+    /* Appends what encode gave; offsets ascend; what is left out reads as zeros. */
+    int (*append)(struct image_writer *w, goff off, size_t len, const void *packed,
+                  size_t packed_len, struct platter_error *err);
+    /* Ends the image. */
+    int (*finish)(struct image_writer *w, struct platter_error *err);
+    void (*close)(struct image_writer *w); /* frees; after finish or instead of it */
+};
+
+/* ---- the operations of a format --------------------------------------------------------------- */
+
+enum mark { MARK_ZERO, MARK_DISCARD };
+
+/* How sure a probe is. */
+enum probe { PROBE_NO = 0, PROBE_WEAK = 1, PROBE_SURE = 2 };
+
+struct format {
+    const char *name;
+    const char *title; /* for people: "QEMU copy-on-write, version 2 and 3" */
+    bool no_backing;   /* its images never have a backing file */
+
+    /* Pure: looks at the first bytes (up to 64 KiB) of a file of file_size bytes. NULL: never guessed. */
+    enum probe (*probe)(const uint8_t *prefix, size_t len, uint64_t file_size);
+
+    /* Fills size, unit, has_backing, backing_*, state. img->stream, writable, view, budget and
+     * opener are set. On failure the engine calls close() all the same. */
+    int (*open)(struct image *img, struct platter_error *err);
+    /* Frees state, also half-built. With img->writable and no poison everything was flushed before;
+     * here the image is only marked as closed. Errors are those of that mark. */
+    int (*close)(struct image *img, struct platter_error *err);
+
+    /* The first extent of [off, off + len), which lies inside the disk. */
+    int (*map)(struct image *img, goff off, uint64_t len, struct extent *ret,
+               struct platter_error *err);
+    /* Reads and unpacks a PACKED extent: e->unit_len bytes to out. */
+    int (*unpack)(struct image *img, const struct extent *e, void *out,
+                  struct platter_error *err);
+
+    /* Room for [off, off + len) (inside the disk), or for a first part of it. Called when map did not
+     * say in_place. */
+    int (*reserve)(struct image *img, goff off, uint64_t len, struct reservation *ret,
+                   struct platter_error *err);
+    int (*commit)(struct image *img, const struct reservation *r, struct platter_error *err);
+    void (*abandon)(struct image *img, const struct reservation *r);
+    /* The pair for packed data: pack() one unit (thread-safe; -E2BIG without a sentence: not worth
+     * it), reserve room for its bytes, write them, commit. Only units that are not yet allocated. */
+    int (*pack)(struct image *img, const void *unit, void *out, size_t cap, size_t *ret_len,
+                struct platter_error *err);
+    int (*reserve_packed)(struct image *img, goff unit, size_t packed_len,
+                          struct reservation *ret, struct platter_error *err);
+
+    /* Zero or discard whole units (the end of the disk counts as aligned). -ENOTSUP without a
+     * sentence: cannot for this range; the engine writes zeros, or leaves the discard. `unmap`: host
+     * space may be given back. */
+    int (*mark)(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
+                struct platter_error *err);
+
+    /* Makes everything durable that was committed before the call, in the order of rule 2. */
+    int (*flush)(struct image *img, struct platter_error *err);
+
+    const struct option_def *create_options;
+    int (*create)(const struct create_request *request, struct platter_error *err);
+    /* An ordered sink. Called instead of create where `ordered(options)` says so or where only a
+     * sequential stream is there. */
+    bool (*ordered)(const struct option_values *options);
+    int (*writer_open)(const struct create_request *request, struct image_writer **ret,
+                       struct platter_error *err);
+
+    /* What a file of `size` guest bytes takes: with `data` allocated units of image data (bytes,
+     * multiple of the unit), and with all of it. */
+    int (*measure)(uint64_t size, uint64_t data, const struct option_values *options,
+                   struct platter_measurement *ret, struct platter_error *err);
+    /* The unit a create with these options will have. */
+    uint32_t (*create_unit)(const struct option_values *options);
+
+    /* Adds the fields of "format-specific": {"type": name, "data": returned object}; NULL: none. */
+    json_t *(*info)(struct image *img);
+    /* Adds top-level fields ("dirty-flag", "snapshots", "encrypted", ...) to info; may be NULL. */
+    int (*info_top)(struct image *img, json_t *info);
+    /* An array of views; NULL: has none. */
+    json_t *(*views)(struct image *img);
+};
+
+extern const struct format format_raw, format_qcow2, format_vmdk;
+
+/* All formats, NULL-ended, in the order they are probed. */
+extern const struct format *const formats[];
+const struct format *format_find(const char *name); /* NULL: unknown */
+
+#endif

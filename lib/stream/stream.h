@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A stream is a flat array of bytes somewhere: a file, a pipe, memory, a slice of another stream.
+ *
+ * Contract of every stream:
+ * - Reads are whole or fail. A read past the end is an error (ECORRUPT, with offset and size): a
+ *   format whose rules let a file end early uses stream_pread_tail().
+ * - Any call may run beside any other, close excepted.
+ * - An operation that is NULL is not there: the stream_*() functions below answer ENOTSUP, or do it
+ *   another way where their comment says so.
+ */
+#ifndef STREAM_STREAM_H
+#define STREAM_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef uint64_t hoff; /* offset in a stream, bytes */
+
+enum {
+    STREAM_ZERO_UNMAP = 1u << 0 /* stream_zero(): space may be given back */
+};
+
+/* What we do, and what we deny others, with a file: the permissions QEMU's locks speak of
+ * (qcow2.md section 21). */
+enum {
+    STREAM_LOCK_READ = 1u << 0,
+    STREAM_LOCK_WRITE = 1u << 1,
+    STREAM_LOCK_RESIZE = 1u << 3
+};
+
+struct stream;
+
+struct stream_ops {
+    const char *name; /* "file", "memory" ... */
+    int (*pread)(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
+    int (*pwrite)(struct stream *s, const void *buf, size_t len, hoff off,
+                  struct platter_error *err);
+    int (*flush)(struct stream *s, struct platter_error *err);
+    int (*zero)(struct stream *s, hoff off, uint64_t len, unsigned flags,
+                struct platter_error *err);
+    int (*discard)(struct stream *s, hoff off, uint64_t len, struct platter_error *err);
+    int (*size)(struct stream *s, uint64_t *ret_size, struct platter_error *err);
+    int (*resize)(struct stream *s, uint64_t size, struct platter_error *err);
+    int (*allocate)(struct stream *s, hoff off, uint64_t len, struct platter_error *err);
+    int (*extents)(struct stream *s, hoff off, uint64_t len, uint64_t *ret_len, bool *ret_hole,
+                   struct platter_error *err);
+    int (*copy_from)(struct stream *s, hoff off, struct stream *src, hoff src_off, uint64_t len,
+                     struct platter_error *err);
+    int (*lock)(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
+    int (*publish)(struct stream *s, bool durable, struct platter_error *err);
+    void (*close)(struct stream *s);
+};
+
+/* The head of every stream; the implementation's own fields follow. */
+struct stream {
+    const struct stream_ops *ops;
+    char *name;      /* for sentences and for finding neighbours: the path as it was given */
+    bool writable;   /* pwrite and friends may be called */
+    bool sequential; /* only pwrite at the end so far works: a pipe */
+};
+
+/* Reads [off, off + len), all of it. */
+int stream_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
+/* The same, but what lies past the end of the stream reads as zeros. */
+int stream_pread_tail(struct stream *s, void *buf, size_t len, hoff off,
+                      struct platter_error *err);
+/* Writes all; grows the stream where it ends earlier. */
+int stream_pwrite(struct stream *s, const void *buf, size_t len, hoff off,
+                  struct platter_error *err);
+/* All writes that returned before this call are durable after it (fdatasync). */
+int stream_flush(struct stream *s, struct platter_error *err);
+/* Makes a range read as zeros; grows the stream where it ends earlier. Writes zeros when there is no
+ * other way. */
+int stream_zero(struct stream *s, hoff off, uint64_t len, unsigned flags,
+                struct platter_error *err);
+/* Gives space back; the range reads as zeros or as before after it. Nothing to do is no error. */
+int stream_discard(struct stream *s, hoff off, uint64_t len, struct platter_error *err);
+/* The size now, in bytes. */
+int stream_size(struct stream *s, uint64_t *ret_size, struct platter_error *err);
+/* Cuts or extends (with zeros, sparse). */
+int stream_resize(struct stream *s, uint64_t size, struct platter_error *err);
+/* Reserves real space for a range, which reads as zeros where nothing was written. */
+int stream_allocate(struct stream *s, hoff off, uint64_t len, struct platter_error *err);
+/* Whether there is a hole at off, and for how many bytes (1..len) the answer holds. A stream that
+ * cannot tell says data. Past the end is a hole. */
+int stream_extents(struct stream *s, hoff off, uint64_t len, uint64_t *ret_len, bool *ret_hole,
+                   struct platter_error *err);
+/* Copies inside the kernel, by sharing blocks where the file system can. -ENOTSUP (without a
+ * sentence) where these two streams cannot; then nothing was copied. */
+int stream_copy_from(struct stream *s, hoff off, struct stream *src, hoff src_off, uint64_t len,
+                     struct platter_error *err);
+/* Takes QEMU's byte-range locks: STREAM_LOCK_* bits we use, and that we deny to others. EBUSY when
+ * another program stands in the way. Streams without locks answer 0. May be called again to change. */
+int stream_lock(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
+/* A file made by STREAM_FILE_TEMPORARY gets its real name, atomically; `durable` waits for the disk
+ * first. Other streams: a flush if durable. */
+int stream_publish(struct stream *s, bool durable, struct platter_error *err);
+/* Closes and frees. A temporary file that was not published is removed. NULL is fine. */
+void stream_close(struct stream *s);
+
+/* ---- the streams there are ------------------------------------------------------------------- */
+
+enum {
+    STREAM_FILE_WRITE = 1u << 0,     /* open for reading and writing */
+    STREAM_FILE_TEMPORARY = 1u << 1, /* make a new file beside `path`; see stream_publish() */
+    STREAM_FILE_EXCLUSIVE = 1u << 2, /* TEMPORARY: publishing over an existing file is EEXIST */
+    STREAM_FILE_REGULAR = 1u << 3,   /* refuse everything but regular files, and do not follow a link
+                                        in the last component: for names out of images */
+    STREAM_FILE_DIRECT = 1u << 4     /* large aligned writes may pass the host's cache by */
+};
+
+/* A local file or block device. Other kinds of files are refused. */
+int stream_file_open(const char *path, unsigned flags, struct stream **ret,
+                     struct platter_error *err);
+/* A descriptor that is written front to back (a pipe, stdout); it stays the caller's. */
+int stream_pipe_open(int fd, const char *name, struct stream **ret, struct platter_error *err);
+/* Memory that grows up to `limit` bytes. */
+int stream_memory_open(const char *name, uint64_t limit, struct stream **ret,
+                       struct platter_error *err);
+/* [start, start + len) of another stream, which must live longer; reads and writes are bounded. */
+int stream_slice_open(struct stream *base, hoff start, uint64_t len, struct stream **ret,
+                      struct platter_error *err);
+
+/* Whether two streams are the same file (device and inode); false for other kinds. */
+bool stream_same_file(struct stream *a, struct stream *b);
+/* The bytes of disk space a file really takes; its size where that is not known. */
+int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err);
+
+#endif
