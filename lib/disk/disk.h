@@ -22,7 +22,6 @@ struct unit_cache;
 struct platter_disk {
     struct image **chain; /* [0] is the top; owned */
     unsigned depth;
-    char **names;           /* of each image, as opened; owned */
     bool writable;
     struct range_lock ranges; /* taken only on writable disks */
     struct budget *budget;
@@ -54,6 +53,10 @@ int disk_assemble(struct stream **streams, const struct format **formats_of, uns
 int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct platter_error *err);
 
 int disk_close(struct platter_disk *disk, struct platter_error *err);
+
+/* Closes the disk but hands out the stream of its top image, complete: what a new image needs before
+ * stream_publish(). The disk is gone whatever is returned. */
+int disk_detach(struct platter_disk *disk, struct stream **ret, struct platter_error *err);
 
 static inline struct image *disk_top(const struct platter_disk *disk)
 {

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The gate (rule 6): whoever makes an image chooses the names in it, so they are opened only
+ * through the caller's policy. The built-in one allows local regular files in the folder of the
+ * image that names them or below it, and where the user said (`allow`). Links are followed before
+ * the question is put, so a link inside the folder leads nowhere else.
+ */
+#include <limits.h>
+#include <string.h>
+
+#include "disk/inside.h"
+
+/* "nbd:...", "json:{...}", "http://...": a colon before any slash makes it no plain path. */
+static bool is_plain_path(const char *name)
+{
+    size_t word = strcspn(name, ":/");
+    return name[0] != '\0' && name[word] != ':';
+}
+
+int gate_resolve(const char *image_name, const char *name, char **ret, struct platter_error *err)
+{
+    *ret = NULL;
+    if (!is_plain_path(name))
+        return 0;
+    const char *slash = strrchr(image_name, '/');
+    if (name[0] == '/' || !slash)
+        *ret = string_copy(name);
+    else
+        *ret = string_format("%.*s%s", (int)(slash - image_name + 1), image_name, name);
+    return *ret ? 0 : fail_memory(err, "a file name");
+}
+
+/* Whether `real` is `folder` or lies below it; both without links. */
+static bool is_below(const char *real, const char *folder)
+{
+    size_t n = strlen(folder);
+    if (strcmp(folder, "/") == 0)
+        return true;
+    return strncmp(real, folder, n) == 0 && (real[n] == '/' || real[n] == '\0');
+}
+
+static bool is_allowed(const char *const *allow, const char *real)
+{
+    char folder[PATH_MAX];
+    for (; allow && *allow; allow++)
+        if (realpath(*allow, folder) && is_below(real, folder))
+            return true;
+    return false;
+}
+
+static bool is_in_folder_of(const char *image_name, const char *real)
+{
+    char folder[PATH_MAX];
+    const char *slash = strrchr(image_name, '/');
+    auto_free char *dir =
+        slash ? string_format("%.*s/", (int)(slash - image_name), image_name) : string_copy(".");
+    return dir && realpath(dir, folder) && is_below(real, folder);
+}
+
+static const char *kind_name(enum platter_name_kind kind)
+{
+    switch (kind) {
+    case PLATTER_NAME_BACKING:
+        return "backing file";
+    case PLATTER_NAME_DATA_FILE:
+        return "data file";
+    case PLATTER_NAME_EXTENT:
+        return "extent";
+    }
+    return "file";
+}
+
+static int builtin_gate(const struct gate *gate, const struct platter_name *n, char **ret_path,
+                        struct platter_error *err)
+{
+    const char *kind = kind_name(n->kind);
+    if (!n->path)
+        return fail(err, PLATTER_EGATE,
+                    "%s: names the %s \"%s\", which is no plain file name: names inside images may "
+                    "only lead to local files",
+                    n->image, kind, n->name);
+    char real[PATH_MAX];
+    if (!realpath(n->path, real))
+        return fail_errno(err, errno, "%s: its %s \"%s\" (%s) cannot be found", n->image, kind,
+                          n->name, n->path);
+    if (!is_in_folder_of(n->image, real) && !is_allowed(gate->allow, real))
+        return fail(err, PLATTER_EGATE,
+                    "%s: names the %s \"%s\" outside its own folder: allow it (--allow) if you "
+                    "trust the image",
+                    n->image, kind, n->name);
+    *ret_path = string_copy(real);
+    return *ret_path ? 0 : fail_memory(err, "a file name");
+}
+
+int gate_pass(const struct gate *gate, const char *image_name, const char *name,
+              enum platter_name_kind kind, char **ret_path, struct platter_error *err)
+{
+    auto_free char *path = NULL;
+    int r = gate_resolve(image_name, name, &path, err);
+    if (r < 0)
+        return r;
+    struct platter_name n = {
+        .size = sizeof n, .kind = kind, .image = image_name, .name = name, .path = path};
+    if (!gate->fn)
+        return builtin_gate(gate, &n, ret_path, err);
+    if (!path || gate->fn(gate->opaque, &n) != 0)
+        return fail(err, PLATTER_EGATE, "%s: its %s \"%s\" was refused", image_name,
+                    kind_name(kind), name);
+    *ret_path = TAKE(path);
+    return 0;
+}
+
+static int open_named(const struct name_opener *opener, const struct image *image, const char *name,
+                      enum platter_name_kind kind, struct stream **ret, struct platter_error *err)
+{
+    const struct gate *gate = (const struct gate *)opener;
+    auto_free char *path = NULL;
+    int r = gate_pass(gate, image->stream->name, name, kind, &path, err);
+    if (r < 0)
+        return r;
+    unsigned flags = STREAM_FILE_REGULAR | (gate->writable ? STREAM_FILE_WRITE : 0);
+    /* What a caller's own gate let through may be anything it knows to be right. */
+    if (gate->fn)
+        flags &= ~(unsigned)STREAM_FILE_REGULAR;
+    struct stream *s;
+    r = stream_file_open(path, flags, &s, err);
+    if (r < 0)
+        return r;
+    r = gate->no_lock ? 0 : stream_lock(s, gate->lock_use, gate->lock_deny, err);
+    if (r < 0) {
+        stream_close(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+int (*const gate_opener)(const struct name_opener *, const struct image *, const char *,
+                         enum platter_name_kind, struct stream **,
+                         struct platter_error *) = open_named;

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the engine share among themselves. */
+#ifndef DISK_INSIDE_H
+#define DISK_INSIDE_H
+
+#include "disk/disk.h"
+
+/* ---- gate.c: names found inside images ------------------------------------------------------- */
+
+/* A caller's policy, for as long as an open runs. */
+struct gate {
+    struct name_opener opener; /* first: formats call it with a pointer to this */
+    platter_gate_fn fn;        /* NULL: the built-in policy */
+    void *opaque;
+    const char *const *allow;
+    unsigned lock_use, lock_deny; /* for files that formats open */
+    bool no_lock;
+    bool writable;
+};
+
+extern int (*const gate_opener)(const struct name_opener *opener, const struct image *image,
+                                const char *name, enum platter_name_kind kind,
+                                struct stream **ret, struct platter_error *err);
+
+/* The path that a name inside `image_name` means, malloc'ed; *ret NULL: it is no plain path. */
+int gate_resolve(const char *image_name, const char *name, char **ret, struct platter_error *err);
+/* Asks the policy; on success *ret_path is what may be opened, malloc'ed. */
+int gate_pass(const struct gate *gate, const char *image_name, const char *name,
+              enum platter_name_kind kind, char **ret_path, struct platter_error *err);
+
+/* ---- cache.c: inflated units ------------------------------------------------------------------ */
+
+int unit_cache_new(struct budget *budget, struct unit_cache **ret, struct platter_error *err);
+void unit_cache_free(struct unit_cache *c);
+/* Reads [off, off + len) of the guest out of the packed extent e of img, which covers it. */
+int unit_cache_read(struct unit_cache *c, struct image *img, const struct extent *e, void *buf,
+                    size_t len, goff off, struct platter_error *err);
+/* Forgets what is known of [off, off + len) of img. */
+void unit_cache_drop(struct unit_cache *c, const struct image *img, goff off, uint64_t len);
+
+/* ---- read.c ----------------------------------------------------------------------------------- */
+
+/* disk_read() by somebody who holds the range already; what lies past the end reads as zeros. */
+int disk_read_held(struct platter_disk *disk, void *buf, size_t len, goff off,
+                   struct platter_error *err);
+
+/* Range check for every request; a sentence that names the disk. */
+int disk_check_range(const struct platter_disk *disk, const char *what, goff off, uint64_t len,
+                     struct platter_error *err);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* Where guest bytes live in a chain: ask each image from the top until one knows. */
+#include <inttypes.h>
+
+#include "base/ckd.h"
+#include "disk/inside.h"
+
+int disk_check_range(const struct platter_disk *disk, const char *what, goff off, uint64_t len,
+                     struct platter_error *err)
+{
+    if (range_inside(off, len, disk_size(disk)))
+        return 0;
+    return fail(err, EINVAL,
+                "%s: cannot %s %" PRIu64 " bytes at %" PRIu64 ": the disk has %" PRIu64 " bytes",
+                disk_top(disk)->stream->name, what, len, off, disk_size(disk));
+}
+
+/* What an image below the top says of a range that may reach past its end. */
+static int map_layer(struct image *img, goff off, uint64_t len, struct extent *ret,
+                     struct platter_error *err)
+{
+    if (off >= img->size) {
+        *ret = (struct extent){.kind = EXTENT_BACKING, .len = len};
+        return 0;
+    }
+    return img->format->map(img, off, min_u64(len, img->size - off), ret, err);
+}
+
+int disk_map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t len,
+                   struct disk_extent *ret, struct platter_error *err)
+{
+    struct extent e = {.kind = EXTENT_BACKING, .len = len};
+    unsigned i = 0, last = 0;
+    for (; i < depth && len > 0; i++) {
+        int r = map_layer(disk->chain[i], off, len, &e, err);
+        if (r < 0)
+            return r;
+        len = min_u64(len, e.len);
+        /* Past the end of a shorter image nothing below it shows through. */
+        if (off >= disk->chain[i]->size) {
+            *ret = (struct disk_extent){.e = {.kind = EXTENT_ZERO, .len = len}, .depth = last};
+            return 0;
+        }
+        if (e.kind != EXTENT_BACKING) {
+            *ret = (struct disk_extent){.e = e, .depth = i, .present = true};
+            return 0;
+        }
+        last = i;
+    }
+    e.len = len;
+    *ret = (struct disk_extent){.e = e, .depth = last};
+    return 0;
+}
+
+int disk_map(struct platter_disk *disk, goff off, uint64_t len, struct disk_extent *ret,
+             struct platter_error *err)
+{
+    int r = disk_map_above(disk, disk->depth, off, len, ret, err);
+    if (r == 0 && ret->e.kind == EXTENT_BACKING && !disk->chain[disk->depth - 1]->has_backing)
+        ret->e.kind = EXTENT_ZERO;
+    return r;
+}

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening and closing: find the format, open the image, follow its backing files to the base. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "disk/inside.h"
+
+enum {
+    PROBE_BYTES = 64 << 10, /* of a file that formats may look at: vmdk.md section 2 */
+    DEFAULT_MEMORY = 64 << 20
+};
+
+static void image_free(struct image *img)
+{
+    if (!img)
+        return;
+    if (img->format)
+        img->format->close(img, NULL);
+    stream_close(img->stream);
+    free(img->view);
+    free(img->backing_name);
+    free(img->backing_format);
+    budget_unref(img->budget);
+    pthread_mutex_destroy(&img->lock);
+    free(img);
+}
+
+/* What an image opens with. */
+struct image_setup {
+    const struct format *format;
+    const char *view;
+    bool writable, query, ordered;
+    struct budget *budget;
+    const struct name_opener *opener;
+};
+
+/* Takes the stream, on failure as well. */
+static int image_open(struct stream *stream, const struct image_setup *setup, struct image **ret,
+                      struct platter_error *err)
+{
+    struct image *img = calloc(1, sizeof *img);
+    if (!img) {
+        stream_close(stream);
+        return fail_memory(err, "an image");
+    }
+    pthread_mutex_init(&img->lock, NULL);
+    img->format = setup->format;
+    img->stream = stream;
+    img->writable = setup->writable;
+    img->query = setup->query;
+    img->ordered = setup->ordered;
+    img->budget = budget_ref(setup->budget);
+    img->opener = setup->opener;
+    int r = 0;
+    if (setup->view && !setup->format->views)
+        r = fail(err, ENOENT, "%s: a %s image has no views, so none named \"%s\"", stream->name,
+                 setup->format->name, setup->view);
+    else if (setup->view && !(img->view = string_copy(setup->view)))
+        r = fail_memory(err, "the name of a view");
+    else
+        r = setup->format->open(img, err);
+    img->opener = NULL;
+    if (r < 0) {
+        img->writable = false; /* nothing was written, so there is nothing to mark on close */
+        image_free(img);
+        return r;
+    }
+    *ret = img;
+    return 0;
+}
+
+static int probe(struct stream *s, bool allow_raw, const struct format **ret,
+                 struct platter_error *err)
+{
+    uint64_t size;
+    int r = stream_size(s, &size, err);
+    if (r < 0)
+        return r;
+    size_t n = (size_t)min_u64(size, PROBE_BYTES);
+    auto_free uint8_t *prefix = malloc(n + 1);
+    if (!prefix)
+        return fail_memory(err, "the first bytes of a file");
+    if ((r = stream_pread(s, prefix, n, 0, err)) < 0)
+        return r;
+    enum probe best = PROBE_NO;
+    for (const struct format *const *f = formats; *f; f++) {
+        enum probe sure = (*f)->probe ? (*f)->probe(prefix, n, size) : PROBE_NO;
+        if (sure > best) {
+            best = sure;
+            *ret = *f;
+        }
+    }
+    if (best != PROBE_NO)
+        return 0;
+    if (!allow_raw)
+        return fail(err, PLATTER_ENOFORMAT,
+                    "%s: no format recognised: if it is a raw disk, say so (-f raw)", s->name);
+    *ret = &format_raw;
+    return 0;
+}
+
+static int choose_format(struct stream *s, const char *name, bool allow_raw,
+                         const struct format **ret, struct platter_error *err)
+{
+    if (!name)
+        return probe(s, allow_raw, ret, err);
+    *ret = format_find(name);
+    if (!*ret)
+        return fail(err, ENOTSUP, "%s: no format is called \"%s\"", s->name, name);
+    return 0;
+}
+
+/* The locks of qcow2.md section 21: a writer and a reader both keep other writers out. */
+static void choose_locks(struct gate *gate, unsigned flags, bool writable)
+{
+    gate->no_lock = flags & PLATTER_OPEN_NO_LOCK;
+    gate->lock_deny = STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE;
+    gate->lock_use = STREAM_LOCK_READ;
+    if (writable)
+        gate->lock_use |= STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE;
+    else if (flags & PLATTER_OPEN_FORCE_SHARE)
+        gate->lock_deny = 0;
+    else if (flags & PLATTER_OPEN_QUERY)
+        gate->lock_use = 0;
+}
+
+static int disk_new(uint64_t memory_limit, struct platter_disk **ret, struct platter_error *err)
+{
+    struct platter_disk *disk = calloc(1, sizeof *disk);
+    if (!disk)
+        return fail_memory(err, "a disk");
+    range_lock_init(&disk->ranges);
+    disk->budget = budget_new(memory_limit ? memory_limit : DEFAULT_MEMORY);
+    int r = disk->budget ? unit_cache_new(disk->budget, &disk->cache, err)
+                         : fail_memory(err, "a memory budget");
+    if (r < 0) {
+        disk_close(disk, NULL);
+        return r;
+    }
+    *ret = disk;
+    return 0;
+}
+
+/* Appends an image at the base. Takes it, on failure as well. */
+static int disk_append(struct platter_disk *disk, struct image *img, struct platter_error *err)
+{
+    struct image **chain = reallocarray(disk->chain, disk->depth + 1, sizeof *chain);
+    if (!chain) {
+        image_free(img);
+        return fail_memory(err, "a chain of images");
+    }
+    disk->chain = chain;
+    chain[disk->depth++] = img;
+    return 0;
+}
+
+/* ---- chains -----------------------------------------------------------------------------------
+ */
+
+static int check_link(const struct platter_disk *disk, struct stream *s, const char *child,
+                      struct platter_error *err)
+{
+    if (disk->depth >= DISK_MAX_DEPTH)
+        return fail(err, PLATTER_ECORRUPT, "%s: the chain of backing files is longer than %d",
+                    child, DISK_MAX_DEPTH);
+    for (unsigned i = 0; i < disk->depth; i++)
+        if (stream_same_file(disk->chain[i]->stream, s))
+            return fail(err, PLATTER_ECORRUPT,
+                        "%s: its backing file \"%s\" is part of the chain already: a loop", child,
+                        s->name);
+    return 0;
+}
+
+static int backing_format(const struct image *child, struct stream *s, unsigned flags,
+                          const struct format **ret, struct platter_error *err)
+{
+    const char *name = child->backing_format;
+    if (!name && !(flags & PLATTER_OPEN_PROBE_BACKING))
+        return fail(
+            err, PLATTER_EGATE,
+            "%s: does not name the format of its backing file \"%s\", and guessing it would "
+            "let a guest choose what is opened: name it in the image (rebase -u -F) or ask "
+            "for the guess (--probe-backing)",
+            child->stream->name, child->backing_name);
+    return choose_format(s, name, false, ret, err);
+}
+
+/* Opens the backing file of the lowest image. */
+static int open_backing(struct platter_disk *disk, const struct platter_open_options *o,
+                        struct platter_error *err)
+{
+    const struct image *child = disk->chain[disk->depth - 1];
+    struct gate gate = {
+        .opener = {gate_opener}, .fn = o->gate, .opaque = o->gate_opaque, .allow = o->allow};
+    choose_locks(&gate, o->flags, false);
+
+    auto_free char *path = NULL;
+    int r = gate_pass(&gate, child->stream->name, child->backing_name, PLATTER_NAME_BACKING, &path,
+                      err);
+    if (r < 0)
+        return r;
+    struct stream *s;
+    r = stream_file_open(path, gate.fn ? 0 : STREAM_FILE_REGULAR, &s, err);
+    if (r < 0)
+        return fail_in(err, r, "%s: its backing file cannot be opened", child->stream->name);
+    struct image_setup setup = {
+        .query = o->flags & PLATTER_OPEN_QUERY, .budget = disk->budget, .opener = &gate.opener};
+    if ((r = check_link(disk, s, child->stream->name, err)) < 0 ||
+        (r = backing_format(child, s, o->flags, &setup.format, err)) < 0 ||
+        (r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0) {
+        stream_close(s);
+        return r;
+    }
+    struct image *img;
+    r = image_open(s, &setup, &img, err);
+    if (r < 0)
+        return fail_in(err, r, "backing file of %s", child->stream->name);
+    return disk_append(disk, img, err);
+}
+
+static int open_chain(struct platter_disk *disk, const struct platter_open_options *o,
+                      struct platter_error *err)
+{
+    while (disk->chain[disk->depth - 1]->has_backing) {
+        const struct image *child = disk->chain[disk->depth - 1];
+        if (!child->backing_name)
+            return fail(err, PLATTER_ECORRUPT, "%s: has a backing file without a name",
+                        child->stream->name);
+        int r = open_backing(disk, o, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int open_top(struct platter_disk *disk, const char *name,
+                    const struct platter_open_options *o, struct platter_error *err)
+{
+    struct gate gate = {.opener = {gate_opener},
+                        .fn = o->gate,
+                        .opaque = o->gate_opaque,
+                        .allow = o->allow,
+                        .writable = disk->writable};
+    choose_locks(&gate, o->flags, disk->writable);
+    struct stream *s;
+    int r = stream_file_open(name, disk->writable ? STREAM_FILE_WRITE : 0, &s, err);
+    if (r < 0)
+        return r;
+    struct image_setup setup = {.view = o->view,
+                                .writable = disk->writable,
+                                .query = o->flags & PLATTER_OPEN_QUERY,
+                                .ordered = true,
+                                .budget = disk->budget,
+                                .opener = &gate.opener};
+    if ((r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0 ||
+        (r = choose_format(s, o->format, o->flags & PLATTER_OPEN_ALLOW_RAW, &setup.format, err)) <
+            0) {
+        stream_close(s);
+        return r;
+    }
+    struct image *img;
+    r = image_open(s, &setup, &img, err);
+    return r < 0 ? r : disk_append(disk, img, err);
+}
+
+int disk_open(const char *name, const struct platter_open_options *o, struct platter_disk **ret,
+              struct platter_error *err)
+{
+    struct platter_disk *disk;
+    int r = disk_new(o->memory_limit, &disk, err);
+    if (r < 0)
+        return r;
+    disk->writable = o->flags & PLATTER_OPEN_WRITE;
+    if (disk->writable && (o->view || (o->flags & (PLATTER_OPEN_FORCE_SHARE | PLATTER_OPEN_QUERY))))
+        r = fail(err, EINVAL, "%s: a view, a query and a forced open are read-only", name);
+    if (r == 0)
+        r = open_top(disk, name, o, err);
+    if (r == 0 && !(o->flags & PLATTER_OPEN_NO_BACKING))
+        r = open_chain(disk, o, err);
+    if (r < 0) {
+        disk->writable = false;
+        disk_close(disk, NULL);
+        return r;
+    }
+    *ret = disk;
+    return 0;
+}
+
+/* Names found by streams that came without a path are refused. */
+static int refuse_named(const struct name_opener *opener, const struct image *image,
+                        const char *name, enum platter_name_kind kind, struct stream **ret,
+                        struct platter_error *err)
+{
+    (void)opener, (void)kind, (void)ret;
+    return fail(err, PLATTER_EGATE, "%s: the file \"%s\" that it names is not opened here",
+                image->stream->name, name);
+}
+
+int disk_assemble(struct stream **streams, const struct format **formats_of, unsigned n,
+                  bool writable, bool ordered, uint64_t memory_limit, struct platter_disk **ret,
+                  struct platter_error *err)
+{
+    static const struct name_opener refuse = {refuse_named};
+    struct platter_disk *disk = NULL;
+    int r = disk_new(memory_limit, &disk, err);
+    unsigned i = 0;
+    for (; i < n && r == 0; i++) {
+        struct image_setup setup = {.format = formats_of[i],
+                                    .writable = writable && i == 0,
+                                    .ordered = ordered,
+                                    .budget = disk->budget,
+                                    .opener = &refuse};
+        struct image *img;
+        r = image_open(streams[i], &setup, &img, err);
+        if (r == 0)
+            r = disk_append(disk, img, err);
+    }
+    if (r < 0) {
+        for (; i < n; i++)
+            stream_close(streams[i]);
+        if (disk)
+            disk_close(disk, NULL);
+        return r;
+    }
+    disk->writable = writable;
+    *ret = disk;
+    return 0;
+}
+
+int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct platter_error *err)
+{
+    int r = 0;
+    unsigned i = 0;
+    for (; i < backing->depth && r == 0; i++)
+        r = disk_append(disk, backing->chain[i], err);
+    for (; i < backing->depth; i++)
+        image_free(backing->chain[i]);
+    backing->depth = 0;
+    disk_close(backing, NULL);
+    return r;
+}
+
+/* ---- closing ----------------------------------------------------------------------------------
+ */
+
+/* Flushes the top image and lets its format mark it as closed; the stream stays open. */
+static int close_top(struct platter_disk *disk, struct platter_error *err)
+{
+    struct image *top = disk->chain[0];
+    int r = disk->writable ? disk_flush(disk, err) : 0;
+    int c = top->format->close(top, r < 0 ? NULL : err);
+    top->format = NULL;
+    return r < 0 ? r : c;
+}
+
+int disk_detach(struct platter_disk *disk, struct stream **ret, struct platter_error *err)
+{
+    int r = close_top(disk, err);
+    if (r == 0)
+        *ret = TAKE(disk->chain[0]->stream);
+    disk->writable = false;
+    disk_close(disk, NULL);
+    return r;
+}
+
+int disk_close(struct platter_disk *disk, struct platter_error *err)
+{
+    if (!disk)
+        return 0;
+    int r = disk->depth > 0 && disk->chain[0]->format ? close_top(disk, err) : 0;
+    for (unsigned i = 0; i < disk->depth; i++)
+        image_free(disk->chain[i]);
+    free(disk->chain);
+    unit_cache_free(disk->cache);
+    budget_unref(disk->budget);
+    range_lock_destroy(&disk->ranges);
+    free(disk);
+    return r;
+}

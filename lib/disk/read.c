@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading: map, then fetch each extent from where it lives. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "disk/inside.h"
+
+static int read_packed(struct platter_disk *disk, const struct disk_extent *x, uint8_t *buf,
+                       size_t len, goff off, struct platter_error *err)
+{
+    struct image *img = disk->chain[x->depth];
+    if (off == x->e.unit_start && len == x->e.unit_len)
+        return img->format->unpack(img, &x->e, buf, err);
+    return unit_cache_read(disk->cache, img, &x->e, buf, len, off, err);
+}
+
+static int read_extent(struct platter_disk *disk, const struct disk_extent *x, uint8_t *buf,
+                       goff off, struct platter_error *err)
+{
+    const struct extent *e = &x->e;
+    size_t len = (size_t)e->len;
+    switch (e->kind) {
+    case EXTENT_ZERO:
+        memset(buf, 0, len);
+        return 0;
+    case EXTENT_DATA:
+        return stream_pread(e->stream, buf, len, e->off, err);
+    case EXTENT_PACKED:
+        return read_packed(disk, x, buf, len, off, err);
+    case EXTENT_BACKING:
+        break;
+    }
+    return fail(err, ENOENT,
+                "%s: guest offset %" PRIu64 " is in the backing file, which was not opened",
+                disk->chain[x->depth]->stream->name, off);
+}
+
+int disk_read_held(struct platter_disk *disk, void *buf, size_t len, goff off,
+                   struct platter_error *err)
+{
+    uint8_t *p = buf;
+    uint64_t size = disk_size(disk);
+    if (off + len > size) {
+        size_t inside = off < size ? (size_t)(size - off) : 0;
+        memset(p + inside, 0, len - inside);
+        len = inside;
+    }
+    while (len > 0) {
+        struct disk_extent x;
+        int r = disk_map(disk, off, len, &x, err);
+        if (r == 0)
+            r = read_extent(disk, &x, p, off, err);
+        if (r < 0)
+            return r;
+        p += x.e.len;
+        off += x.e.len;
+        len -= (size_t)x.e.len;
+    }
+    return 0;
+}
+
+int disk_read(struct platter_disk *disk, void *buf, size_t len, goff off, struct platter_error *err)
+{
+    int r = disk_check_range(disk, "read", off, len, err);
+    if (r < 0 || len == 0)
+        return r;
+    if (!disk->writable)
+        return disk_read_held(disk, buf, len, off, err);
+    /* Held over map and read, so that what was mapped is not freed and used again (rule 3). */
+    struct range_hold hold;
+    range_lock_take(&disk->ranges, &hold, off, off + len, false);
+    r = disk_read_held(disk, buf, len, off, err);
+    range_lock_give(&disk->ranges, &hold);
+    return r;
+}

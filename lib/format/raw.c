@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * raw: the disk as it is. The simplest format, and the one to read before adding another.
+ *
+ * Every guest offset stands at the same host offset. There are no tables, so nothing is ever
+ * reserved: holes of the file are zeros with a place. Raw has no magic and is never guessed: probe
+ * is NULL.
+ */
+#include "format/format.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/ckd.h"
+
+static int raw_open(struct image *img, struct platter_error *err)
+{
+    img->unit = 512;
+    return stream_size(img->stream, &img->size, err);
+}
+
+static int raw_close(struct image *img, struct platter_error *err)
+{
+    (void)img, (void)err;
+    return 0;
+}
+
+static int raw_map(struct image *img, goff off, uint64_t len, struct extent *ret,
+                   struct platter_error *err)
+{
+    bool hole;
+    uint64_t n;
+    int r = stream_extents(img->stream, off, len, &n, &hole, err);
+    if (r < 0)
+        return r;
+    *ret = (struct extent){
+        .kind = hole ? EXTENT_ZERO : EXTENT_DATA,
+        .len = n,
+        .in_place = !hole,
+        .has_place = hole,
+        .stream = img->stream,
+        .off = off,
+    };
+    return 0;
+}
+
+/* Only asked for holes: writing there is all it takes to fill them. */
+static int raw_reserve(struct image *img, goff off, uint64_t len, struct reservation *ret,
+                       struct platter_error *err)
+{
+    (void)err;
+    *ret = (struct reservation){.start = off, .len = len, .stream = img->stream, .off = off};
+    return 0;
+}
+
+static int raw_commit(struct image *img, const struct reservation *r, struct platter_error *err)
+{
+    (void)img, (void)r, (void)err;
+    return 0;
+}
+
+static void raw_abandon(struct image *img, const struct reservation *r)
+{
+    (void)img, (void)r;
+}
+
+static int raw_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
+                    struct platter_error *err)
+{
+    if (mark == MARK_DISCARD)
+        return stream_discard(img->stream, off, len, err);
+    return stream_zero(img->stream, off, len, unmap ? STREAM_ZERO_UNMAP : 0, err);
+}
+
+static int raw_flush(struct image *img, struct platter_error *err)
+{
+    return stream_flush(img->stream, err);
+}
+
+/* ---- creating -------------------------------------------------------------------------------- */
+
+enum raw_preallocation { RAW_OFF, RAW_FALLOC, RAW_FULL };
+
+static const char *const raw_preallocations[] = {"off", "falloc", "full", NULL};
+
+static const struct option_def raw_options[] = {
+    {"preallocation", OPTION_ENUM, "off", raw_preallocations, 0, 0,
+     "reserve space (falloc), or write zeros to all of it (full)"},
+    {0},
+};
+
+/* A block device keeps its size and its content: it only has to be large enough. */
+static int raw_create(const struct create_request *request, struct platter_error *err)
+{
+    struct stream *s = request->stream;
+    uint64_t have;
+    int r = stream_size(s, &have, err);
+    if (r < 0)
+        return r;
+    if (have == 0)
+        r = stream_resize(s, request->size, err);
+    else if (have < request->size)
+        r = fail(err, ENOSPC, "%s has %" PRIu64 " bytes, but the disk has %" PRIu64, s->name, have,
+                 request->size);
+    if (r < 0 || have != 0)
+        return r;
+
+    static const uint8_t zeros[1 << 16];
+    switch ((enum raw_preallocation)options_enum(request->options, "preallocation")) {
+    case RAW_OFF:
+        break;
+    case RAW_FALLOC:
+        return stream_allocate(s, 0, request->size, err);
+    case RAW_FULL:
+        for (hoff off = 0; off < request->size && r == 0; off += sizeof zeros)
+            r = stream_pwrite(s, zeros, min_u64(sizeof zeros, request->size - off), off, err);
+        break;
+    }
+    return r;
+}
+
+static int raw_measure(uint64_t size, uint64_t data, const struct option_values *options,
+                       struct platter_measurement *ret, struct platter_error *err)
+{
+    (void)err;
+    ret->fully_allocated = size;
+    ret->required = options_enum(options, "preallocation") == RAW_OFF ? min_u64(data, size) : size;
+    return 0;
+}
+
+static uint32_t raw_create_unit(const struct option_values *options)
+{
+    (void)options;
+    return 512;
+}
+
+/* ---- front to back: raw on a pipe -------------------------------------------------------------
+ */
+
+struct raw_writer {
+    struct image_writer w;
+    struct stream *stream;
+    uint64_t size; /* guest bytes in all */
+    uint64_t pos;  /* guest bytes written so far */
+};
+
+static size_t raw_encode_bound(const struct image_writer *w)
+{
+    return w->unit;
+}
+
+static int raw_encode(struct image_writer *w, goff off, const void *data, size_t len, void *out,
+                      size_t *ret_len, struct platter_error *err)
+{
+    (void)w, (void)off, (void)err;
+    memcpy(out, data, len);
+    *ret_len = len;
+    return 0;
+}
+
+static int raw_writer_zeros_to(struct raw_writer *w, uint64_t end, struct platter_error *err)
+{
+    static const uint8_t zeros[1 << 16];
+    int r = 0;
+    while (w->pos < end && r == 0) {
+        size_t n = (size_t)min_u64(end - w->pos, sizeof zeros);
+        r = stream_pwrite(w->stream, zeros, n, w->pos, err);
+        w->pos += n;
+    }
+    return r;
+}
+
+static int raw_append(struct image_writer *base, goff off, size_t len, const void *packed,
+                      size_t packed_len, struct platter_error *err)
+{
+    (void)len;
+    struct raw_writer *w = (struct raw_writer *)base;
+    int r = raw_writer_zeros_to(w, off, err);
+    if (r < 0)
+        return r;
+    w->pos += packed_len;
+    return stream_pwrite(w->stream, packed, packed_len, off, err);
+}
+
+static int raw_finish(struct image_writer *base, struct platter_error *err)
+{
+    struct raw_writer *w = (struct raw_writer *)base;
+    return raw_writer_zeros_to(w, w->size, err);
+}
+
+static void raw_writer_close(struct image_writer *base)
+{
+    free(base);
+}
+
+static const struct writer_ops raw_writer_ops = {
+    .encode_bound = raw_encode_bound,
+    .encode = raw_encode,
+    .append = raw_append,
+    .finish = raw_finish,
+    .close = raw_writer_close,
+};
+
+static int raw_writer_open(const struct create_request *request, struct image_writer **ret,
+                           struct platter_error *err)
+{
+    struct raw_writer *w = calloc(1, sizeof *w);
+    if (!w)
+        return fail_memory(err, "a raw writer");
+    w->w.ops = &raw_writer_ops;
+    w->w.unit = 1 << 16;
+    w->stream = request->stream;
+    w->size = request->size;
+    *ret = &w->w;
+    return 0;
+}
+
+const struct format format_raw = {
+    .name = "raw",
+    .title = "the disk as it is",
+    .no_backing = true,
+    .open = raw_open,
+    .close = raw_close,
+    .map = raw_map,
+    .reserve = raw_reserve,
+    .commit = raw_commit,
+    .abandon = raw_abandon,
+    .mark = raw_mark,
+    .flush = raw_flush,
+    .create_options = raw_options,
+    .create = raw_create,
+    .writer_open = raw_writer_open,
+    .measure = raw_measure,
+    .create_unit = raw_create_unit,
+};
