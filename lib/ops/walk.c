@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* The walker: see walk.h for what it promises. */
+#include "ops/walk.h"
+
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    PROGRESS_NS = 100 * 1000 * 1000 /* between two calls of the progress function, at least */
+};
+
+struct run {
+    const struct walk *w;
+
+    pthread_mutex_t next_lock; /* around next() */
+    uint64_t pulled;           /* chunks given out; under next_lock */
+    bool at_end;               /* under next_lock */
+
+    pthread_mutex_t turn_lock; /* everything below */
+    pthread_cond_t turned;
+    uint64_t turn;   /* the chunk whose turn it is */
+    bool stopped;    /* a chunk failed: later ones are let go */
+    uint64_t failed; /* the chunk that failed; the first one in order counts */
+    int result;
+    struct platter_error error;
+    uint64_t moved;
+    uint64_t started_ns, told_ns;
+};
+
+struct worker {
+    struct run *run;
+    unsigned index;
+    pthread_t thread;
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+unsigned walk_workers(unsigned asked)
+{
+    if (asked > 0)
+        return asked < WALK_MAX_WORKERS ? asked : WALK_MAX_WORKERS;
+    /* Two for each core: while one waits for its turn or the disk, another computes. */
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned n = cores > 0 ? (unsigned)cores * 2 : 2;
+    return n < 16 ? n : 16;
+}
+
+/* Remembers the failure of the chunk that comes first in order. Held under turn_lock. */
+static void note_failure(struct run *run, uint64_t seq, int r, const struct platter_error *error)
+{
+    if (!run->stopped || seq < run->failed) {
+        run->failed = seq;
+        run->result = r;
+        run->error = *error;
+    }
+    run->stopped = true;
+}
+
+static int tell_progress(struct run *run, uint64_t done, bool last, struct platter_error *err)
+{
+    const struct walk *w = run->w;
+    uint64_t now = now_ns();
+    if (!w->progress || (!last && now - run->told_ns < PROGRESS_NS))
+        return 0;
+    run->told_ns = now;
+    struct platter_progress p = {
+        .size = sizeof p, .done = done, .total = w->total, .moved = run->moved};
+    return w->progress(w->progress_opaque, &p) ? fail(err, ECANCELED, "cancelled") : 0;
+}
+
+/* Sleeps as long as the work so far is ahead of the rate. */
+static void hold_rate(const struct run *run)
+{
+    if (run->w->rate == 0)
+        return;
+    double due = (double)run->moved / (double)run->w->rate * 1e9;
+    double ahead = due - (double)(now_ns() - run->started_ns);
+    if (ahead > 0) {
+        struct timespec t = {(time_t)(ahead / 1e9), (long)ahead % 1000000000};
+        nanosleep(&t, NULL);
+    }
+}
+
+/* Waits for the chunk's turn and takes it. Returns whether turn() was called. */
+static bool take_turn(struct run *run, unsigned index, uint64_t seq, struct walk_chunk *c, int *r,
+                      struct platter_error *err)
+{
+    const struct walk_ops *ops = run->w->ops;
+    pthread_mutex_lock(&run->turn_lock);
+    while (run->turn != seq)
+        pthread_cond_wait(&run->turned, &run->turn_lock);
+    bool stopped = run->stopped;
+    if (!stopped && *r < 0)
+        note_failure(run, seq, *r, err);
+    bool called = !stopped && *r == 0;
+    pthread_mutex_unlock(&run->turn_lock);
+
+    /* Only the thread whose turn it is comes here, so turn() needs no lock. */
+    if (called) {
+        if (ops->turn)
+            *r = ops->turn(run->w->opaque, index, c, err);
+        run->moved += c->moved;
+        if (*r == 0)
+            *r = tell_progress(run, c->off + c->len, false, err);
+        hold_rate(run);
+    }
+
+    WITH_LOCK(&run->turn_lock);
+    if (called && *r < 0)
+        note_failure(run, seq, *r, err);
+    run->turn++;
+    pthread_cond_broadcast(&run->turned);
+    return called;
+}
+
+/* Pulls the next chunk: 1, or 0 when there is nothing more to do. */
+static int pull(struct run *run, struct walk_chunk *c, uint64_t *ret_seq)
+{
+    struct platter_error error = {0};
+    WITH_LOCK(&run->next_lock);
+    pthread_mutex_lock(&run->turn_lock);
+    bool stopped = run->stopped;
+    pthread_mutex_unlock(&run->turn_lock);
+    if (stopped || run->at_end)
+        return 0;
+    *c = (struct walk_chunk){0};
+    int r = run->w->ops->next(run->w->opaque, c, &error);
+    if (r == 1) {
+        *ret_seq = run->pulled++;
+        return 1;
+    }
+    run->at_end = true;
+    if (r < 0) {
+        WITH_LOCK(&run->turn_lock);
+        note_failure(run, run->pulled, r, &error);
+    }
+    return 0;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *me = arg;
+    struct run *run = me->run;
+    const struct walk_ops *ops = run->w->ops;
+    struct walk_chunk c;
+    uint64_t seq;
+    while (pull(run, &c, &seq) == 1) {
+        struct platter_error error = {0};
+        int r = ops->work(run->w->opaque, me->index, &c, &error);
+        bool called = take_turn(run, me->index, seq, &c, &r, &error);
+        if (called && ops->after) {
+            int a = ops->after(run->w->opaque, me->index, &c, r < 0, &error);
+            if (a < 0) {
+                WITH_LOCK(&run->turn_lock);
+                note_failure(run, seq, a, &error);
+            }
+        }
+    }
+    return NULL;
+}
+
+static void run_workers(struct run *run)
+{
+    struct worker workers[WALK_MAX_WORKERS];
+    unsigned started = 0;
+    /* The caller's thread is the last worker; fewer threads than wanted is no error. */
+    for (; started + 1 < run->w->workers; started++) {
+        workers[started] = (struct worker){.run = run, .index = started};
+        if (pthread_create(&workers[started].thread, NULL, worker_main, &workers[started]) != 0)
+            break;
+    }
+    struct worker me = {.run = run, .index = started};
+    worker_main(&me);
+    for (unsigned i = 0; i < started; i++)
+        pthread_join(workers[i].thread, NULL);
+}
+
+int walk_run(const struct walk *w, struct platter_error *err)
+{
+    struct run run = {.w = w, .started_ns = now_ns()};
+    pthread_mutex_init(&run.next_lock, NULL);
+    pthread_mutex_init(&run.turn_lock, NULL);
+    pthread_cond_init(&run.turned, NULL);
+    run_workers(&run);
+    pthread_cond_destroy(&run.turned);
+    pthread_mutex_destroy(&run.turn_lock);
+    pthread_mutex_destroy(&run.next_lock);
+    if (run.stopped) {
+        if (err)
+            *err = run.error;
+        return run.result;
+    }
+    return tell_progress(&run, w->total, true, err);
+}
