@@ -52,7 +52,7 @@ struct stream_ops {
                      struct platter_error *err);
     int (*lock)(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
     int (*publish)(struct stream *s, bool durable, struct platter_error *err);
-    void (*close)(struct stream *s);
+    void (*close)(struct stream *s); /* what it holds; name and s itself go in stream_close() */
 };
 
 /* The head of every stream; the implementation's own fields follow. */
@@ -124,6 +124,10 @@ int stream_memory_open(const char *name, uint64_t limit, struct stream **ret,
 /* [start, start + len) of another stream, which must live longer; reads and writes are bounded. */
 int stream_slice_open(struct stream *base, hoff start, uint64_t len, struct stream **ret,
                       struct platter_error *err);
+
+/* Removes every temporary file of this process that is not yet published, for a handler of a signal
+ * that ends the process: async-signal-safe; the streams themselves are left alone. */
+void stream_file_remove_temporaries(void);
 
 /* Whether two streams are the same file (device and inode); false for other kinds. */
 bool stream_same_file(struct stream *a, struct stream *b);
