@@ -28,8 +28,7 @@ static int check_inside(struct stream *s, hoff off, uint64_t len, struct platter
     return 0;
 }
 
-static int slice_pread(struct stream *s, void *buf, size_t len, hoff off,
-                       struct platter_error *err)
+static int slice_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err)
 {
     struct slice_stream *p = slice_of(s);
     if (!range_inside(off, len, p->len))

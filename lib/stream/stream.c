@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The front of all streams: checks ranges and rights once, so that implementations see only requests
- * that make sense (len > 0, off + len fits a signed 64-bit offset), and stands in for operations
- * that an implementation does not have.
+ * The front of all streams: checks ranges and rights once, so that implementations see only
+ * requests that make sense (len > 0, off + len fits a signed 64-bit offset), and stands in for
+ * operations that an implementation does not have.
  */
 #include "stream/stream.h"
 
@@ -38,8 +38,8 @@ int stream_fail_past_end(const struct stream *s, hoff off, uint64_t len, uint64_
                          struct platter_error *err)
 {
     return fail(err, PLATTER_ECORRUPT,
-                "%s: %" PRIu64 " bytes at offset %" PRIu64 " are wanted, but the file ends at %" PRIu64
-                ": it is truncated or damaged",
+                "%s: %" PRIu64 " bytes at offset %" PRIu64
+                " are wanted, but the file ends at %" PRIu64 ": it is truncated or damaged",
                 s->name, len, off, size);
 }
 
@@ -73,8 +73,7 @@ int stream_pread(struct stream *s, void *buf, size_t len, hoff off, struct platt
     return len == 0 ? 0 : s->ops->pread(s, buf, len, off, err);
 }
 
-int stream_pread_tail(struct stream *s, void *buf, size_t len, hoff off,
-                      struct platter_error *err)
+int stream_pread_tail(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err)
 {
     uint64_t size;
     int r = stream_size(s, &size, err);
@@ -112,8 +111,7 @@ int stream_write_zeros(struct stream *s, hoff off, uint64_t len, struct platter_
     return r;
 }
 
-int stream_zero(struct stream *s, hoff off, uint64_t len, unsigned flags,
-                struct platter_error *err)
+int stream_zero(struct stream *s, hoff off, uint64_t len, unsigned flags, struct platter_error *err)
 {
     int r = check_change(s, off, len, err);
     if (r < 0 || len == 0)

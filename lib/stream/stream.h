@@ -26,11 +26,7 @@ enum {
 
 /* What we do, and what we deny others, with a file: the permissions QEMU's locks speak of
  * (qcow2.md section 21). */
-enum {
-    STREAM_LOCK_READ = 1u << 0,
-    STREAM_LOCK_WRITE = 1u << 1,
-    STREAM_LOCK_RESIZE = 1u << 3
-};
+enum { STREAM_LOCK_READ = 1u << 0, STREAM_LOCK_WRITE = 1u << 1, STREAM_LOCK_RESIZE = 1u << 3 };
 
 struct stream;
 
@@ -66,15 +62,14 @@ struct stream {
 /* Reads [off, off + len), all of it. */
 int stream_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
 /* The same, but what lies past the end of the stream reads as zeros. */
-int stream_pread_tail(struct stream *s, void *buf, size_t len, hoff off,
-                      struct platter_error *err);
+int stream_pread_tail(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
 /* Writes all; grows the stream where it ends earlier. */
 int stream_pwrite(struct stream *s, const void *buf, size_t len, hoff off,
                   struct platter_error *err);
 /* All writes that returned before this call are durable after it (fdatasync). */
 int stream_flush(struct stream *s, struct platter_error *err);
-/* Makes a range read as zeros; grows the stream where it ends earlier. Writes zeros when there is no
- * other way. */
+/* Makes a range read as zeros; grows the stream where it ends earlier. Writes zeros when there is
+ * no other way. */
 int stream_zero(struct stream *s, hoff off, uint64_t len, unsigned flags,
                 struct platter_error *err);
 /* Gives space back; the range reads as zeros or as before after it. Nothing to do is no error. */
@@ -94,7 +89,8 @@ int stream_extents(struct stream *s, hoff off, uint64_t len, uint64_t *ret_len, 
 int stream_copy_from(struct stream *s, hoff off, struct stream *src, hoff src_off, uint64_t len,
                      struct platter_error *err);
 /* Takes QEMU's byte-range locks: STREAM_LOCK_* bits we use, and that we deny to others. EBUSY when
- * another program stands in the way. Streams without locks answer 0. May be called again to change. */
+ * another program stands in the way. Streams without locks answer 0. May be called again to change.
+ */
 int stream_lock(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
 /* A file made by STREAM_FILE_TEMPORARY gets its real name, atomically; `durable` waits for the disk
  * first. Other streams: a flush if durable. */
@@ -108,9 +104,9 @@ enum {
     STREAM_FILE_WRITE = 1u << 0,     /* open for reading and writing */
     STREAM_FILE_TEMPORARY = 1u << 1, /* make a new file beside `path`; see stream_publish() */
     STREAM_FILE_EXCLUSIVE = 1u << 2, /* TEMPORARY: publishing over an existing file is EEXIST */
-    STREAM_FILE_REGULAR = 1u << 3,   /* refuse everything but regular files, and do not follow a link
-                                        in the last component: for names out of images */
-    STREAM_FILE_DIRECT = 1u << 4     /* large aligned writes may pass the host's cache by */
+    STREAM_FILE_REGULAR = 1u << 3, /* refuse everything but regular files, and do not follow a link
+                                      in the last component: for names out of images */
+    STREAM_FILE_DIRECT = 1u << 4   /* large aligned writes may pass the host's cache by */
 };
 
 /* A local file or block device. Other kinds of files are refused. */

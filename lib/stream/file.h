@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/* A local file or block device: what file.c, its locks and its temporary names share. */
+#ifndef STREAM_FILE_H
+#define STREAM_FILE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "stream/inside.h"
+
+struct temporary;
+
+struct file_stream {
+    struct stream head;
+    int fd;
+    bool block; /* a block device: its size is fixed */
+    dev_t dev;  /* who the file is, for stream_same_file() */
+    ino_t ino;
+    /* Held for reading while bytes are written, for writing while the size changes, so that growing
+     * never cuts off what another thread just wrote behind the end. */
+    pthread_rwlock_t size_lock;
+    atomic_int flush_failed;     /* 0, or the negative code: later flushes must not look fine */
+    unsigned use, deny;          /* STREAM_LOCK_* bits that are held */
+    struct temporary *temporary; /* not NULL: not yet published */
+};
+
+/* Changes the locks on fd from those in *held_use and *held_deny, which follow, to use and deny. */
+int file_lock_change(int fd, const char *name, unsigned *held_use, unsigned *held_deny,
+                     unsigned use, unsigned deny, struct platter_error *err);
+
+/* Makes the new file that will replace `path` and opens it. Where path is a block device, which is
+ * written in place, there is none: *ret is NULL and *ret_fd as it was. */
+int temporary_open(const char *path, bool exclusive, struct temporary **ret, int *ret_fd,
+                   struct platter_error *err);
+/* Gives it its name; what is left to do after that is temporary_free(). */
+int temporary_publish(struct temporary *t, int fd, bool durable, struct platter_error *err);
+/* Removes the file, if it was not published, and frees. */
+void temporary_free(struct temporary *t);
+
+#endif

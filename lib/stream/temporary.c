@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * New files beside the name they will have (rule 9): made under a name of their own in the same
+ * folder, moved over the target when they are complete. Names are used relative to an open folder,
+ * so that nothing changes when the program or somebody else moves about.
+ *
+ * Every temporary file stands in a fixed table as long as it lives, which a signal handler can
+ * walk: a slot's fields do not change while it is LIVE.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "stream/file.h"
+
+enum {
+    SLOTS = 64,        /* temporary files at once that a signal can remove */
+    MAX_LINKS = 40,    /* symbolic links from the given name to the target */
+    MAX_ATTEMPTS = 100 /* names that are tried before giving up */
+};
+
+enum slot_state { SLOT_FREE, SLOT_BUSY, SLOT_LIVE };
+
+static struct slot {
+    atomic_int state;
+    int folder;
+    char name[NAME_MAX + 1];
+} slots[SLOTS];
+
+struct temporary {
+    int folder;   /* open folder of the target */
+    int held;     /* the file that will be replaced, locked against use; or -1 */
+    char *target; /* its name in the folder */
+    char *shown;  /* the target's path, for sentences */
+    char name[NAME_MAX + 1];
+    bool made; /* a file of that name is there */
+    bool exclusive;
+    struct slot *slot; /* NULL: the table was full */
+};
+
+void stream_file_remove_temporaries(void)
+{
+    for (int i = 0; i < SLOTS; i++)
+        if (atomic_load(&slots[i].state) == SLOT_LIVE)
+            unlinkat(slots[i].folder, slots[i].name, 0);
+}
+
+static struct slot *slot_take(int folder, const char *name)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        int expected = SLOT_FREE;
+        if (!atomic_compare_exchange_strong(&slots[i].state, &expected, SLOT_BUSY))
+            continue;
+        slots[i].folder = folder;
+        strcpy(slots[i].name, name);
+        atomic_store(&slots[i].state, SLOT_LIVE);
+        return &slots[i];
+    }
+    return NULL;
+}
+
+static void slot_give(struct slot *slot)
+{
+    if (slot)
+        atomic_store(&slot->state, SLOT_FREE);
+}
+
+/* One step along a symbolic link: 1 and the path it leads to, or 0 if path is none. */
+static int follow_link(const char *path, char **ret_path)
+{
+    char to[PATH_MAX];
+    ssize_t n = readlink(path, to, sizeof to - 1);
+    if (n < 0)
+        return 0;
+    to[n] = '\0';
+    const char *slash = strrchr(path, '/');
+    int folder = to[0] == '/' || !slash ? 0 : (int)(slash - path) + 1;
+    *ret_path = string_format("%.*s%s", folder, path, to);
+    return *ret_path ? 1 : -ENOMEM;
+}
+
+/* The name that is no link any more: replacing it leaves the links as they are. */
+static int resolve_links(const char *path, char **ret_path, struct platter_error *err)
+{
+    auto_free char *now = string_copy(path);
+    if (!now)
+        return fail_memory(err, "a path");
+    for (int i = 0; i < MAX_LINKS; i++) {
+        char *next = NULL;
+        int r = follow_link(now, &next);
+        if (r < 0)
+            return fail_memory(err, "a path");
+        if (r == 0) {
+            *ret_path = TAKE(now);
+            return 0;
+        }
+        free(now);
+        now = next;
+    }
+    return fail(err, ELOOP, "%s: leads through more than %d symbolic links", path, MAX_LINKS);
+}
+
+/* Opens the folder of t->shown and finds the name in it. */
+static int open_folder(struct temporary *t, struct platter_error *err)
+{
+    auto_free char *copy = string_copy(t->shown);
+    const char *slash = strrchr(t->shown, '/');
+    const char *name = slash ? slash + 1 : t->shown;
+    t->target = string_copy(name);
+    if (!copy || !t->target)
+        return fail_memory(err, "a path");
+    if (*name == '\0')
+        return fail(err, EISDIR, "%s: is not the name of a file", t->shown);
+    if (strlen(name) > NAME_MAX)
+        return fail(err, ENAMETOOLONG, "%s: the name is longer than %d bytes", t->shown, NAME_MAX);
+    t->folder = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->folder < 0)
+        return fail_errno(err, errno, "%s: cannot open its folder", t->shown);
+    return 0;
+}
+
+/* Takes hold of the file that will be replaced, so that no other program uses it meanwhile. */
+static int hold_target(struct temporary *t, struct platter_error *err)
+{
+    const unsigned locks = STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE;
+    unsigned use = 0, deny = 0;
+    if (faccessat(t->folder, t->target, W_OK, AT_EACCESS) < 0)
+        return fail_errno(err, errno, "%s: exists and may not be written", t->shown);
+    t->held = openat(t->folder, t->target, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    if (t->held < 0)
+        return 0; /* may be written but not read: cannot be locked either */
+    return file_lock_change(t->held, t->shown, &use, &deny, locks, locks, err);
+}
+
+/* Makes a file under a new name with at most the rights `mode`. */
+static int make_file(struct temporary *t, mode_t mode, int *ret_fd, struct platter_error *err)
+{
+    for (int i = 0; i < MAX_ATTEMPTS; i++) {
+        uint64_t random;
+        if (getrandom(&random, sizeof random, 0) != sizeof random)
+            return fail_errno(err, errno, "%s: no random name to be had", t->shown);
+        snprintf(t->name, sizeof t->name, ".%.200s.platter-partial-%08" PRIx64, t->target,
+                 random >> 32);
+        *ret_fd = openat(t->folder, t->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        if (*ret_fd >= 0) {
+            t->made = true;
+            t->slot = slot_take(t->folder, t->name);
+            return 0;
+        }
+        if (errno != EEXIST)
+            return fail_errno(err, errno, "%s: cannot make a new file beside it", t->shown);
+    }
+    return fail(err, EEXIST, "%s: no free name for a new file beside it", t->shown);
+}
+
+/* The new file belongs to whom the old one belonged to, as far as we may, with the same rights. */
+static void keep_owner(int fd, const struct stat *old)
+{
+    if (fchown(fd, old->st_uid, old->st_gid) < 0 && fchown(fd, (uid_t)-1, old->st_gid) < 0) {
+        /* Without the group its rights must not fall to another one. */
+        fchmod(fd, old->st_mode & 0707);
+        return;
+    }
+    fchmod(fd, old->st_mode & 0777);
+}
+
+/* Looks at what stands under the target's name. *ret_in_place: a device, which is not replaced. */
+static int examine_target(struct temporary *t, struct stat *ret_old, bool *ret_exists,
+                          bool *ret_in_place, struct platter_error *err)
+{
+    *ret_in_place = false;
+    *ret_exists = fstatat(t->folder, t->target, ret_old, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!*ret_exists) {
+        if (errno != ENOENT)
+            return fail_errno(err, errno, "%s: cannot examine", t->shown);
+        return 0;
+    }
+    if (t->exclusive)
+        return fail(err, EEXIST, "%s: exists already", t->shown);
+    if (S_ISDIR(ret_old->st_mode))
+        return fail(err, EISDIR, "%s: is a folder", t->shown);
+    *ret_in_place = S_ISBLK(ret_old->st_mode);
+    if (!*ret_in_place && !S_ISREG(ret_old->st_mode))
+        return fail(err, EINVAL, "%s: is neither a regular file nor a block device", t->shown);
+    return *ret_in_place ? 0 : hold_target(t, err);
+}
+
+static int temporary_make(struct temporary *t, int *ret_fd, bool *ret_in_place,
+                          struct platter_error *err)
+{
+    struct stat old;
+    bool exists = false;
+    int r = open_folder(t, err);
+    if (r == 0)
+        r = examine_target(t, &old, &exists, ret_in_place, err);
+    if (r < 0 || *ret_in_place)
+        return r;
+    r = make_file(t, exists ? old.st_mode & 0600 : 0666, ret_fd, err);
+    if (r == 0 && exists)
+        keep_owner(*ret_fd, &old);
+    return r;
+}
+
+int temporary_open(const char *path, bool exclusive, struct temporary **ret, int *ret_fd,
+                   struct platter_error *err)
+{
+    bool in_place = false;
+    struct temporary *t = calloc(1, sizeof *t);
+    if (!t)
+        return fail_memory(err, "a new file");
+    t->folder = t->held = -1;
+    t->exclusive = exclusive;
+    int r = resolve_links(path, &t->shown, err);
+    if (r == 0)
+        r = temporary_make(t, ret_fd, &in_place, err);
+    if (r < 0 || in_place)
+        temporary_free(TAKE(t));
+    *ret = t;
+    return r;
+}
+
+/* rename(), which for EXCLUSIVE does not replace: by a hard link where the file system does not
+ * know the flag. */
+static int rename_into_place(const struct temporary *t)
+{
+    if (!t->exclusive)
+        return renameat(t->folder, t->name, t->folder, t->target) < 0 ? -errno : 0;
+    if (renameat2(t->folder, t->name, t->folder, t->target, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -errno;
+    if (linkat(t->folder, t->name, t->folder, t->target, 0) < 0)
+        return -errno;
+    unlinkat(t->folder, t->name, 0);
+    return 0;
+}
+
+int temporary_publish(struct temporary *t, int fd, bool durable, struct platter_error *err)
+{
+    if (durable && fsync(fd) < 0)
+        return fail_errno(err, errno, "%s: cannot flush: what was written may be lost", t->shown);
+    int r = rename_into_place(t);
+    if (r < 0)
+        return fail_errno(err, -r, "%s: cannot give the new file its name", t->shown);
+    t->made = false;
+    if (durable && fsync(t->folder) < 0)
+        return fail_errno(err, errno, "%s: cannot flush its folder", t->shown);
+    return 0;
+}
+
+void temporary_free(struct temporary *t)
+{
+    if (!t)
+        return;
+    if (t->made)
+        unlinkat(t->folder, t->name, 0);
+    slot_give(t->slot);
+    if (t->held >= 0)
+        close(t->held);
+    if (t->folder >= 0)
+        close(t->folder);
+    free(t->target);
+    free(t->shown);
+    free(t);
+}
