@@ -54,6 +54,9 @@ int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct p
 
 int disk_close(struct platter_disk *disk, struct platter_error *err);
 
+/* The path that a name inside `image_name` means, malloc'ed; *ret NULL: it is no plain path. */
+int gate_resolve(const char *image_name, const char *name, char **ret, struct platter_error *err);
+
 /* Closes the disk but hands out the stream of its top image, complete: what a new image needs before
  * stream_publish(). The disk is gone whatever is returned. */
 int disk_detach(struct platter_disk *disk, struct stream **ret, struct platter_error *err);

@@ -22,8 +22,6 @@ extern int (*const gate_opener)(const struct name_opener *opener, const struct i
                                 const char *name, enum platter_name_kind kind,
                                 struct stream **ret, struct platter_error *err);
 
-/* The path that a name inside `image_name` means, malloc'ed; *ret NULL: it is no plain path. */
-int gate_resolve(const char *image_name, const char *name, char **ret, struct platter_error *err);
 /* Asks the policy; on success *ret_path is what may be opened, malloc'ed. */
 int gate_pass(const struct gate *gate, const char *image_name, const char *name,
               enum platter_name_kind kind, char **ret_path, struct platter_error *err);

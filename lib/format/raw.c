@@ -122,9 +122,9 @@ static int raw_create(const struct create_request *request, struct platter_error
 static int raw_measure(uint64_t size, uint64_t data, const struct option_values *options,
                        struct platter_measurement *ret, struct platter_error *err)
 {
-    (void)err;
+    (void)data, (void)options, (void)err;
     ret->fully_allocated = size;
-    ret->required = options_enum(options, "preallocation") == RAW_OFF ? min_u64(data, size) : size;
+    ret->required = size; /* the length of the file, holes included */
     return 0;
 }
 

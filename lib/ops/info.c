@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Describes images and formats as JSON, with the field names of `qemu-img info --output=json`.
+ * Only what open read is looked at, and the size of the file: nothing else is opened.
+ */
+#include <string.h>
+
+#include "ops/ops.h"
+
+/* Turns root (consumed) into text. `complete` 0 means that nothing failed while root was made. */
+static int json_text(json_t *root, int complete, char **ret_json, struct platter_error *err)
+{
+    *ret_json = complete == 0 && root != NULL ? json_dumps(root, JSON_INDENT(4)) : NULL;
+    json_decref(root);
+    return *ret_json != NULL ? 0 : fail_memory(err, "a description in JSON");
+}
+
+/* ---- info ------------------------------------------------------------------------------------ */
+
+/* Names in images are plain bytes; JSON is UTF-8: what is not valid is shown as Latin-1. */
+static json_t *json_name(const char *name)
+{
+    json_t *valid = json_string(name);
+    if (valid != NULL)
+        return valid;
+    auto_free char *latin = malloc(strlen(name) * 2 + 1);
+    if (latin == NULL)
+        return NULL;
+    char *out = latin;
+    for (const unsigned char *in = (const unsigned char *)name; *in != '\0'; in++) {
+        if (*in >= 0x80)
+            *out++ = (char)(0xc0 | *in >> 6);
+        *out++ = (char)(*in >= 0x80 ? 0x80 | (*in & 0x3f) : *in);
+    }
+    *out = '\0';
+    return json_string(latin);
+}
+
+static int info_backing(const struct image *img, json_t *info, struct platter_error *err)
+{
+    if (img->backing_name == NULL)
+        return 0;
+    auto_free char *path = NULL;
+    int r = gate_resolve(img->stream->name, img->backing_name, &path, err);
+    if (r < 0)
+        return r;
+    const char *full = path != NULL ? path : img->backing_name;
+    r = json_object_set_new(info, "backing-filename", json_name(img->backing_name));
+    r |= json_object_set_new(info, "full-backing-filename", json_name(full));
+    if (img->backing_format != NULL)
+        r |= json_object_set_new(info, "backing-filename-format", json_name(img->backing_format));
+    return r == 0 ? 0 : fail_memory(err, "a description in JSON");
+}
+
+/* The fields that every image has; some of them are for the format to put right. */
+static int info_common(const struct image *img, json_t *info, struct platter_error *err)
+{
+    uint64_t allocated;
+    int r = stream_allocated(img->stream, &allocated, err);
+    if (r < 0)
+        return r;
+    r = json_object_set_new(info, "virtual-size", json_integer((json_int_t)img->size));
+    r |= json_object_set_new(info, "filename", json_name(img->stream->name));
+    /* 512 is what a format without clusters has. */
+    if (img->unit != 512)
+        r |= json_object_set_new(info, "cluster-size", json_integer(img->unit));
+    r |= json_object_set_new(info, "format", json_string(img->format->name));
+    r |= json_object_set_new(info, "actual-size", json_integer((json_int_t)allocated));
+    r |= json_object_set_new(info, "dirty-flag", json_false());
+    return r == 0 ? 0 : fail_memory(err, "a description in JSON");
+}
+
+static int info_specific(struct image *img, json_t *info, struct platter_error *err)
+{
+    if (img->format->info == NULL)
+        return 0;
+    json_t *data = img->format->info(img);
+    json_t *specific = json_pack("{s:s, s:o}", "type", img->format->name, "data", data);
+    if (json_object_set_new(info, "format-specific", specific) != 0)
+        return fail_memory(err, "a description in JSON");
+    return 0;
+}
+
+int ops_info(struct platter_disk *disk, unsigned layer, char **ret_json, struct platter_error *err)
+{
+    if (layer >= disk->depth)
+        return fail(err, EINVAL, "%s: its chain has %u images; there is no number %u",
+                    disk_top(disk)->stream->name, disk->depth, layer);
+    struct image *img = disk->chain[layer];
+    json_t *info = json_object();
+    if (info == NULL)
+        return fail_memory(err, "a description in JSON");
+    int r = info_common(img, info, err);
+    if (r == 0)
+        r = info_specific(img, info, err);
+    if (r == 0)
+        r = info_backing(img, info, err);
+    if (r < 0) {
+        json_decref(info);
+        return r;
+    }
+    int top = img->format->info_top != NULL ? img->format->info_top(img, info) : 0;
+    return json_text(info, top, ret_json, err);
+}
+
+int ops_views(struct platter_disk *disk, char **ret_json, struct platter_error *err)
+{
+    struct image *top = disk_top(disk);
+    json_t *views = top->format->views != NULL ? top->format->views(top) : json_array();
+    return json_text(views, 0, ret_json, err);
+}
+
+/* ---- formats --------------------------------------------------------------------------------- */
+
+static int option_bounds(const struct option_def *def, json_t *option)
+{
+    if (def->type != OPTION_SIZE && def->type != OPTION_NUMBER)
+        return 0;
+    return json_object_set_new(option, "min", json_integer((json_int_t)def->min)) |
+           json_object_set_new(option, "max", json_integer((json_int_t)def->max));
+}
+
+static int option_values_list(const struct option_def *def, json_t *option)
+{
+    if (def->type != OPTION_ENUM)
+        return 0;
+    json_t *values = json_array();
+    int r = json_object_set_new(option, "values", values);
+    for (const char *const *value = def->values; r == 0 && *value != NULL; value++)
+        r = json_array_append_new(values, json_string(*value));
+    return r;
+}
+
+static int append_option(json_t *options, const struct option_def *def)
+{
+    static const char *const types[] = {[OPTION_BOOL] = "bool",
+                                        [OPTION_SIZE] = "size",
+                                        [OPTION_NUMBER] = "number",
+                                        [OPTION_ENUM] = "enum",
+                                        [OPTION_STRING] = "string"};
+    json_t *option = json_pack("{s:s, s:s}", "name", def->name, "type", types[def->type]);
+    int r = json_array_append_new(options, option);
+    if (r == 0 && def->value != NULL)
+        r = json_object_set_new(option, "default", json_string(def->value));
+    if (r == 0)
+        r = option_values_list(def, option) | option_bounds(def, option);
+    return r != 0 ? r : json_object_set_new(option, "help", json_string(def->help));
+}
+
+static int append_format(json_t *list, const struct format *f)
+{
+    json_t *options = json_array();
+    /* "write" means changing an image that is there; a new one may be all a format can write. */
+    json_t *entry = json_pack("{s:s, s:s, s:b, s:b, s:b, s:o}", "name", f->name, "title", f->title,
+                              "read", f->map != NULL, "write", f->reserve != NULL, "create",
+                              f->create != NULL || f->writer_open != NULL, "options", options);
+    int r = json_array_append_new(list, entry);
+    for (const struct option_def *def = f->create_options;
+         r == 0 && def != NULL && def->name != NULL; def++)
+        r = append_option(options, def);
+    return r;
+}
+
+int ops_formats(char **ret_json, struct platter_error *err)
+{
+    json_t *list = json_array();
+    int r = list != NULL ? 0 : -1;
+    for (const struct format *const *f = formats; r == 0 && *f != NULL; f++)
+        r = append_format(list, *f);
+    return json_text(list, r, ret_json, err);
+}

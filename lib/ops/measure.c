@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* What a new image would take: the format's own sum over the units that hold data. */
+#include "base/ckd.h"
+#include "ops/ops.h"
+
+/* Bytes of the units that some data touches; what reads as zeros is not stored. */
+static int count_data(struct platter_disk *disk, uint32_t unit, uint64_t *ret,
+                      struct platter_error *err)
+{
+    uint64_t size = disk_size(disk);
+    goff counted = 0; /* end of the last unit in the sum */
+    struct disk_extent e;
+    *ret = 0;
+    for (goff off = 0; off < size; off += e.e.len) {
+        int r = disk_map(disk, off, size - off, &e, err);
+        if (r < 0)
+            return r;
+        uint64_t end;
+        if (e.e.kind == EXTENT_ZERO || off + e.e.len <= counted)
+            continue;
+        if (ckd_round_up(&end, off + e.e.len, unit))
+            return fail(err, EFBIG, "%s: a disk of %llu bytes is too large to be measured",
+                        disk_top(disk)->stream->name, (unsigned long long)size);
+        *ret += end - max_u64(counted, round_down(off, unit));
+        counted = end;
+    }
+    return 0;
+}
+
+int ops_measure(struct platter_disk *disk, uint64_t disk_size_asked, const char *format,
+                const char *options, struct platter_measurement *ret, struct platter_error *err)
+{
+    const struct format *f = format_find(format);
+    if (f == NULL)
+        return fail(err, EINVAL, "'%s' is no format that is known here", format);
+    if (f->measure == NULL)
+        return fail(err, ENOTSUP, "format '%s' cannot tell beforehand how large an image will be",
+                    f->name);
+    struct option_values *values;
+    int r = options_parse(f->create_options, options, &values, err);
+    if (r < 0)
+        return r;
+    uint64_t data = 0;
+    if (disk != NULL)
+        r = count_data(disk, f->create_unit(values), &data, err);
+    if (r == 0)
+        r = f->measure(disk != NULL ? disk_size(disk) : disk_size_asked, data, values, ret, err);
+    options_free(values);
+    return r;
+}

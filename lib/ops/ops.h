@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Whole-disk work, one verb a function. Each mirrors the public function of its name, whose comment
+ * in platter.h is its contract; arguments were checked by lib/api.c: no pointer that has to be
+ * there is NULL, and option structures are complete (missing tails filled with zeros).
+ */
+#ifndef OPS_OPS_H
+#define OPS_OPS_H
+
+#include "disk/disk.h"
+
+/* *ret_failed is -1 where it was neither disk that failed (cancelled, out of memory). */
+int ops_compare(struct platter_disk *a, struct platter_disk *b,
+                const struct platter_compare_options *options,
+                enum platter_difference *ret_difference, uint64_t *ret_offset, int *ret_failed,
+                struct platter_error *err);
+
+int ops_digest(struct platter_disk *disk, const struct platter_digest_options *options,
+               uint8_t ret_digest[32], struct platter_error *err);
+
+/* disk may be NULL: then an empty disk of disk_size bytes is meant. */
+int ops_measure(struct platter_disk *disk, uint64_t disk_size, const char *format,
+                const char *options, struct platter_measurement *ret, struct platter_error *err);
+
+/* The three below leave a string in *ret_json that is the caller's to free. */
+int ops_info(struct platter_disk *disk, unsigned layer, char **ret_json, struct platter_error *err);
+int ops_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);
+int ops_formats(char **ret_json, struct platter_error *err);
+
+#endif
