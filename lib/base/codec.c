@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include <libdeflate.h>
+#define ZLIB_CONST
 #include <zlib.h>
 
 #include "config.h"
@@ -249,18 +250,20 @@ static int zstd_slowly(ZSTD_DCtx *d, const void *in, size_t in_len, void *out, s
 {
     ZSTD_inBuffer from = {in, in_len, 0};
     ZSTD_outBuffer to = {out, n, 0};
-    size_t hint = 0; /* 0: between two frames */
+    size_t hint = 0; /* what the decoder still wants; 0: it stands between two frames */
     ZSTD_DCtx_reset(d, ZSTD_reset_session_only);
     while (to.pos < n) {
-        size_t in_before = from.pos, out_before = to.pos;
-        size_t r = from.pos < in_len ? ZSTD_decompressStream(d, &to, &from) : hint;
-        if (ZSTD_isError(r) && (hint != 0 || out_before == 0 || to.pos != out_before))
-            return fail_damaged(CODEC_ZSTD, to.pos, n, ZSTD_getErrorName(r), err);
-        if (ZSTD_isError(r) || (hint == 0 && r == 0 && from.pos == in_before))
+        size_t before = from.pos + to.pos;
+        bool between = hint == 0;
+        if (between && from.pos == in_len)
             return end_of_stream(CODEC_ZSTD, to.pos, n, ret_out, err);
-        if (from.pos == in_before && to.pos == out_before)
+        hint = ZSTD_decompressStream(d, &to, &from);
+        if (ZSTD_isError(hint) && between && to.pos > 0)
+            return end_of_stream(CODEC_ZSTD, to.pos, n, ret_out, err);
+        if (ZSTD_isError(hint))
+            return fail_damaged(CODEC_ZSTD, to.pos, n, ZSTD_getErrorName(hint), err);
+        if (from.pos + to.pos == before)
             return fail_damaged(CODEC_ZSTD, to.pos, n, "it breaks off", err);
-        hint = r;
     }
     if (hint != 0 && zstd_goes_on(d, &from))
         return fail_damaged(CODEC_ZSTD, n, n, "it goes on", err);
