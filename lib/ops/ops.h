@@ -9,6 +9,13 @@
 
 #include "disk/disk.h"
 
+int ops_create(const char *name, const struct platter_create_options *options,
+               struct platter_error *err);
+
+int ops_convert(struct platter_disk *const *sources, size_t n_sources, const char *target,
+                const struct platter_convert_options *options, uint64_t *ret_holes,
+                struct platter_error *err);
+
 /* *ret_failed is -1 where it was neither disk that failed (cancelled, out of memory). */
 int ops_compare(struct platter_disk *a, struct platter_disk *b,
                 const struct platter_compare_options *options,

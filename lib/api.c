@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The public surface: checks arguments, completes structures of older callers, and calls down.
+ */
+#include <config.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "disk/disk.h"
+#include "ops/ops.h"
+
+/* A copy of a caller's structure as this library knows it; what an older header had no field for is
+ * zero. `size` is the first member of all of them. */
+#define COMPLETE(type, name, given)                                                                \
+    type name = {0};                                                                               \
+    if (given)                                                                                     \
+        memcpy(&name, given, min_u64((given)->size, sizeof name));                                 \
+    name.size = sizeof name
+
+static int need(const void *pointer, const char *what, struct platter_error *err)
+{
+    return pointer ? 0 : fail(err, EINVAL, "%s must be given", what);
+}
+
+void platter_free(void *memory)
+{
+    free(memory);
+}
+
+const char *platter_version(void)
+{
+    return PLATTER_VERSION;
+}
+
+int platter_open(const char *name, const struct platter_open_options *options,
+                 struct platter_disk **ret_disk, struct platter_error *err)
+{
+    COMPLETE(struct platter_open_options, o, options);
+    int r = need(name, "a name", err);
+    if (r == 0)
+        r = need(ret_disk, "a place for the disk", err);
+    return r < 0 ? r : disk_open(name, &o, ret_disk, err);
+}
+
+int platter_close(struct platter_disk *disk, struct platter_error *err)
+{
+    return disk_close(disk, err);
+}
+
+uint64_t platter_size(const struct platter_disk *disk)
+{
+    return disk_size(disk);
+}
+
+const char *platter_format(const struct platter_disk *disk)
+{
+    return disk_top(disk)->format->name;
+}
+
+uint64_t platter_cluster_size(const struct platter_disk *disk)
+{
+    return disk_top(disk)->unit;
+}
+
+unsigned platter_depth(const struct platter_disk *disk)
+{
+    return disk->depth;
+}
+
+int platter_pread(struct platter_disk *disk, void *buffer, size_t length, uint64_t offset,
+                  struct platter_error *err)
+{
+    return disk_read(disk, buffer, length, offset, err);
+}
+
+int platter_pwrite(struct platter_disk *disk, const void *buffer, size_t length, uint64_t offset,
+                   struct platter_error *err)
+{
+    return disk_write(disk, buffer, length, offset, err);
+}
+
+int platter_zero(struct platter_disk *disk, uint64_t offset, uint64_t length, unsigned flags,
+                 struct platter_error *err)
+{
+    if (flags & ~(unsigned)PLATTER_ZERO_UNMAP)
+        return fail(err, EINVAL, "platter_zero() was given unknown flags 0x%x", flags);
+    return disk_zero(disk, offset, length, flags & PLATTER_ZERO_UNMAP, err);
+}
+
+int platter_discard(struct platter_disk *disk, uint64_t offset, uint64_t length,
+                    struct platter_error *err)
+{
+    return disk_discard(disk, offset, length, err);
+}
+
+int platter_flush(struct platter_disk *disk, struct platter_error *err)
+{
+    return disk_flush(disk, err);
+}
+
+/* ---- map --------------------------------------------------------------------------------------
+ */
+
+static unsigned extent_flags(const struct disk_extent *x)
+{
+    unsigned flags = x->present ? PLATTER_EXTENT_PRESENT : 0;
+    switch (x->e.kind) {
+    case EXTENT_BACKING:
+        break;
+    case EXTENT_ZERO:
+        flags |= PLATTER_EXTENT_ZERO;
+        break;
+    case EXTENT_DATA:
+        flags |= PLATTER_EXTENT_DATA | PLATTER_EXTENT_OFFSET;
+        break;
+    case EXTENT_PACKED:
+        flags |= PLATTER_EXTENT_DATA | PLATTER_EXTENT_PACKED;
+        break;
+    }
+    return x->e.has_place ? flags | PLATTER_EXTENT_OFFSET : flags;
+}
+
+/* Fills as much of the caller's structure as it has room for. */
+static void give_extent(struct platter_extent *extent, const struct disk_extent *x)
+{
+    struct platter_extent full = {
+        .size = extent->size, .length = x->e.len, .flags = extent_flags(x), .depth = x->depth};
+    if (full.flags & PLATTER_EXTENT_OFFSET) {
+        full.host_offset = x->e.off;
+        full.file = x->e.stream->name;
+    }
+    memcpy(extent, &full, min_u64(extent->size, sizeof full));
+}
+
+int platter_map(struct platter_disk *disk, uint64_t offset, uint64_t length,
+                struct platter_extent *extent, struct platter_error *err)
+{
+    int r = need(extent, "a place for the extent", err);
+    if (r == 0 && (length == 0 || !range_inside(offset, length, disk_size(disk))))
+        r = fail(err, EINVAL, "%s: a map must ask for bytes inside the disk",
+                 disk_top(disk)->stream->name);
+    struct disk_extent x;
+    if (r == 0)
+        r = disk_map(disk, offset, length, &x, err);
+    if (r == 0)
+        give_extent(extent, &x);
+    return r;
+}
+
+/* ---- info -------------------------------------------------------------------------------------
+ */
+
+int platter_info(struct platter_disk *disk, unsigned layer, char **ret_json,
+                 struct platter_error *err)
+{
+    if (layer >= disk->depth)
+        return fail(err, EINVAL, "%s: the chain has only %u images", disk_top(disk)->stream->name,
+                    disk->depth);
+    return ops_info(disk, layer, ret_json, err);
+}
+
+int platter_views(struct platter_disk *disk, char **ret_json, struct platter_error *err)
+{
+    return ops_views(disk, ret_json, err);
+}
+
+int platter_formats(char **ret_json, struct platter_error *err)
+{
+    return ops_formats(ret_json, err);
+}
+
+/* ---- whole disks ------------------------------------------------------------------------------
+ */
+
+int platter_create(const char *name, const struct platter_create_options *options,
+                   struct platter_error *err)
+{
+    COMPLETE(struct platter_create_options, o, options);
+    int r = need(name, "a name", err);
+    if (r == 0)
+        r = need(o.format, "a format", err);
+    return r < 0 ? r : ops_create(name, &o, err);
+}
+
+int platter_convert(struct platter_disk *const *sources, size_t n_sources, const char *target,
+                    const struct platter_convert_options *options, uint64_t *ret_holes,
+                    struct platter_error *err)
+{
+    COMPLETE(struct platter_convert_options, o, options);
+    uint64_t holes = 0;
+    int r = n_sources > 0 ? need(sources, "a source", err) : need(NULL, "a source", err);
+    if (r == 0 && !(o.flags & PLATTER_CONVERT_TO_FD))
+        r = need(target, "a target", err);
+    if (r == 0)
+        r = ops_convert(sources, n_sources, target, &o, &holes, err);
+    if (ret_holes)
+        *ret_holes = holes;
+    return r;
+}
+
+int platter_compare(struct platter_disk *a, struct platter_disk *b,
+                    const struct platter_compare_options *options,
+                    enum platter_difference *ret_difference, uint64_t *ret_offset, int *ret_failed,
+                    struct platter_error *err)
+{
+    COMPLETE(struct platter_compare_options, o, options);
+    uint64_t offset = 0;
+    int failed = -1;
+    int r = need(ret_difference, "a place for the difference", err);
+    if (r == 0)
+        r = ops_compare(a, b, &o, ret_difference, &offset, &failed, err);
+    if (ret_offset)
+        *ret_offset = offset;
+    if (ret_failed)
+        *ret_failed = failed;
+    return r;
+}
+
+int platter_digest(struct platter_disk *disk, const struct platter_digest_options *options,
+                   uint8_t ret_digest[32], struct platter_error *err)
+{
+    COMPLETE(struct platter_digest_options, o, options);
+    return ops_digest(disk, &o, ret_digest, err);
+}
+
+int platter_measure(struct platter_disk *disk, uint64_t disk_size, const char *format,
+                    const char *options, struct platter_measurement *measurement,
+                    struct platter_error *err)
+{
+    int r = need(format, "a format", err);
+    if (r == 0)
+        r = need(measurement, "a place for the result", err);
+    struct platter_measurement full = {.size = sizeof full};
+    if (r == 0)
+        r = ops_measure(disk, disk_size, format, options, &full, err);
+    if (r == 0) {
+        full.size = measurement->size;
+        memcpy(measurement, &full, min_u64(measurement->size, sizeof full));
+    }
+    return r;
+}

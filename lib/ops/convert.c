@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+/* Converting: sources, a target, the sink between them, and the copy that joins them. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "ops/copy.h"
+#include "ops/ops.h"
+#include "ops/target.h"
+
+enum { DEFAULT_SPARSE = 4096, DEFAULT_MEMORY = 64 << 20 };
+
+/* A convert under way. */
+struct job {
+    const char *target;
+    const struct platter_convert_options *o;
+    struct sources sources;
+    struct budget *budget; /* of the copy's buffers */
+    struct copy copy;
+    uint64_t *ret_holes;
+};
+
+static uint64_t memory_of(const struct platter_convert_options *o)
+{
+    return o->memory_limit ? o->memory_limit : DEFAULT_MEMORY;
+}
+
+static int run_copy(struct job *job, struct sink *sink, struct platter_error *err)
+{
+    job->copy.sink = sink;
+    int r = copy_run(&job->copy, job->ret_holes, err);
+    sink->ops->close(sink);
+    return r;
+}
+
+/* ---- targets that are written front to back -----------------------------------------------------
+ */
+
+static int convert_ordered(struct job *job, struct target *t, struct platter_error *err)
+{
+    struct image_writer *w;
+    struct sink *sink;
+    int r = target_writer(t, &w, err);
+    if (r == 0)
+        r = sink_writer_open(w, &sink, err);
+    if (r == 0)
+        r = run_copy(job, sink, err);
+    return r < 0 ? r : stream_publish(t->stream, !(job->o->flags & PLATTER_CONVERT_UNSAFE), err);
+}
+
+/* ---- targets that are disks ---------------------------------------------------------------------
+ */
+
+/* How many images of the source's chain lie above the one that the target's backing file is, or 0.
+ */
+static unsigned images_above(const struct job *job, const struct platter_disk *backing)
+{
+    if (job->sources.n != 1)
+        return 0;
+    const struct platter_disk *source = job->sources.disks[0];
+    for (unsigned i = 1; i < source->depth; i++)
+        if (stream_same_file(source->chain[i]->stream, disk_top(backing)->stream))
+            return i;
+    return 0;
+}
+
+static int copy_to_disk(struct job *job, struct platter_disk *disk, bool compress,
+                        struct platter_error *err)
+{
+    struct sink *sink;
+    int r = sink_disk_open(disk, compress, &sink, err);
+    return r < 0 ? r : run_copy(job, sink, err);
+}
+
+static int convert_new(struct job *job, struct target *t, struct platter_error *err)
+{
+    int r = target_create(t, err);
+    if (r < 0)
+        return r;
+    job->copy.gaps = t->in_place && t->request->format == &format_raw &&
+                             !(job->o->flags & PLATTER_CONVERT_TARGET_IS_ZERO)
+                         ? COPY_GAPS_ZERO
+                         : COPY_GAPS_SKIP;
+    if (t->backing) {
+        job->copy.above = images_above(job, t->backing);
+        job->copy.gaps = job->copy.above > 0 ? COPY_GAPS_ZERO : COPY_GAPS_DIFFER;
+    }
+    struct platter_disk *disk;
+    r = target_disk(t, memory_of(job->o), &disk, err);
+    if (r < 0)
+        return r;
+    job->copy.target = disk;
+    r = copy_to_disk(job, disk, job->o->flags & PLATTER_CONVERT_COMPRESS, err);
+    struct stream *stream = NULL;
+    int e = disk_detach(disk, &stream, r < 0 ? NULL : err);
+    r = r < 0 ? r : e;
+    if (r == 0)
+        r = stream_publish(stream, !(job->o->flags & PLATTER_CONVERT_UNSAFE), err);
+    stream_close(stream);
+    return r;
+}
+
+static int convert_existing(struct job *job, struct platter_error *err)
+{
+    const struct platter_convert_options *o = job->o;
+    struct platter_open_options open = {.size = sizeof open,
+                                        .flags = PLATTER_OPEN_WRITE,
+                                        .format = o->format ? o->format : "raw",
+                                        .memory_limit = memory_of(o),
+                                        .allow = o->allow};
+    struct platter_disk *disk;
+    int r = disk_open(job->target, &open, &disk, err);
+    if (r < 0)
+        return r;
+    job->copy.gaps = o->flags & PLATTER_CONVERT_TARGET_IS_ZERO ? COPY_GAPS_SKIP : COPY_GAPS_ZERO;
+    if (disk_size(disk) < job->sources.size)
+        r = fail(err, ENOSPC,
+                 "%s: has %" PRIu64 " bytes, less than the %" PRIu64 " bytes of the source",
+                 job->target, disk_size(disk), job->sources.size);
+    if (r == 0)
+        r = copy_to_disk(job, disk, o->flags & PLATTER_CONVERT_COMPRESS, err);
+    int e = disk_close(disk, r < 0 ? NULL : err);
+    return r < 0 ? r : e;
+}
+
+/* ---- arguments ----------------------------------------------------------------------------------
+ */
+
+/* Rule 9: a source is never changed, so no image of its chain may be the target. */
+static int check_not_source(const struct job *job, struct platter_error *err)
+{
+    struct stream *s;
+    if ((job->o->flags & PLATTER_CONVERT_TO_FD) || stream_file_open(job->target, 0, &s, NULL) < 0)
+        return 0;
+    int r = 0;
+    for (unsigned i = 0; i < job->sources.n; i++)
+        for (unsigned k = 0; k < job->sources.disks[i]->depth && r == 0; k++)
+            if (stream_same_file(job->sources.disks[i]->chain[k]->stream, s))
+                r = fail(err, EINVAL, "%s: is the source itself, or a backing file of it",
+                         job->target);
+    stream_close(s);
+    return r;
+}
+
+static int check_options(const struct job *job, const struct format *format,
+                         struct platter_error *err)
+{
+    const struct platter_convert_options *o = job->o;
+    if (!format)
+        return fail(err, ENOTSUP, "no format is called \"%s\"", o->format);
+    if (o->has_sparse_size && o->sparse_size % 512 != 0)
+        return fail(err, EINVAL, "the shortest run of zeros (-S) must be a multiple of 512 bytes");
+    if ((o->flags & PLATTER_CONVERT_COMPRESS) && !format->pack && !format->ordered)
+        return fail(err, ENOTSUP, "%s: the %s format does not compress", job->target, format->name);
+    if (o->backing && (o->flags & PLATTER_CONVERT_EXISTING))
+        return fail(err, EINVAL, "%s: an existing target has the backing file it has", job->target);
+    return check_not_source(job, err);
+}
+
+/* Raw has the size of the source to the byte; other formats count in sectors. */
+static uint64_t target_size(const struct job *job, const struct format *format)
+{
+    return format == &format_raw ? job->sources.size : round_up(job->sources.size, 512);
+}
+
+static int convert(struct job *job, struct platter_error *err)
+{
+    const struct platter_convert_options *o = job->o;
+    const struct format *format = format_find(o->format ? o->format : "raw");
+    int r = check_options(job, format, err);
+    if (r < 0)
+        return r;
+    if (o->flags & PLATTER_CONVERT_EXISTING)
+        return convert_existing(job, err);
+    struct target_request request = {
+        .name = job->target,
+        .fd = o->flags & PLATTER_CONVERT_TO_FD ? o->fd : -1,
+        .format = format,
+        .options = o->options,
+        .size = target_size(job, format),
+        .backing = o->backing,
+        .backing_format = o->backing_format,
+        .look_at_backing = true,
+        .allow = o->allow,
+    };
+    struct target t;
+    r = target_open(&request, memory_of(o), &t, err);
+    if (r == 0)
+        r = target_is_ordered(&t) ? convert_ordered(job, &t, err) : convert_new(job, &t, err);
+    target_close(&t);
+    return r;
+}
+
+int ops_convert(struct platter_disk *const *sources, size_t n_sources, const char *target,
+                const struct platter_convert_options *o, uint64_t *ret_holes,
+                struct platter_error *err)
+{
+    struct job job = {.target = target ? target : "the output", .o = o, .ret_holes = ret_holes};
+    int r = sources_open(&job.sources, sources, n_sources, err);
+    job.budget = budget_new(memory_of(o));
+    if (r == 0 && !job.budget)
+        r = fail_memory(err, "a memory budget");
+    job.copy = (struct copy){
+        .sources = &job.sources,
+        .budget = job.budget,
+        .sparse = o->has_sparse_size ? o->sparse_size : DEFAULT_SPARSE,
+        .salvage = o->flags & PLATTER_CONVERT_SALVAGE,
+        .workers = o->workers,
+        .rate = o->rate,
+        .progress = o->progress,
+        .hole = o->hole,
+        .opaque = o->opaque,
+    };
+    if (r == 0)
+        r = convert(&job, err);
+    budget_unref(job.budget);
+    sources_close(&job.sources);
+    return r;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* The only mover of whole disks: a walk over sources that ends in a sink. */
+#ifndef OPS_COPY_H
+#define OPS_COPY_H
+
+#include "ops/sink.h"
+#include "ops/sources.h"
+
+/* What becomes of ranges that hold no data. */
+enum copy_gaps {
+    COPY_GAPS_SKIP,  /* the target reads as zeros where nothing is written */
+    COPY_GAPS_ZERO,  /* it may not: zeros are written, or marked */
+    COPY_GAPS_DIFFER /* the target shows a backing file: only what differs from it is written */
+};
+
+struct copy {
+    const struct sources *sources;
+    struct sink *sink;
+    struct budget *budget; /* buffers draw on it */
+    enum copy_gaps gaps;
+    struct platter_disk *target; /* COPY_GAPS_DIFFER: what the target shows so far */
+    unsigned above;              /* 0: the whole chain; else only so many images of the source */
+    uint64_t sparse;             /* shortest run of zeros that is not stored; 0: all is stored */
+    bool salvage;
+    unsigned workers;
+    uint64_t rate;
+    platter_progress_fn progress;
+    platter_hole_fn hole;
+    void *opaque;
+};
+
+/* Copies everything and finishes the sink. *ret_holes counts what a salvage left out. */
+int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *err);
+
+#endif

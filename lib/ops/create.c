@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/* Creating empty images. */
+#include <string.h>
+
+#include "base/ckd.h"
+#include "ops/ops.h"
+#include "ops/target.h"
+
+/* The size of the new disk: as given, or that of the backing file. */
+static int choose_size(const char *name, const struct platter_create_options *o, uint64_t *ret,
+                       struct platter_error *err)
+{
+    if (o->has_disk_size) {
+        *ret = o->disk_size;
+    } else if (!o->backing || (o->flags & PLATTER_CREATE_UNSAFE_BACKING)) {
+        return fail(err, EINVAL, "%s: the size of the new disk must be given", name);
+    } else {
+        struct platter_disk *backing;
+        int r = open_backing_of(name, o->backing, o->backing_format, NULL, &backing, err);
+        if (r < 0)
+            return r;
+        *ret = disk_size(backing);
+        disk_close(backing, NULL);
+    }
+    if (ckd_round_up(ret, *ret, 512) || *ret > INT64_MAX)
+        return fail(err, EFBIG, "%s: a disk has at most 2^63 - 512 bytes", name);
+    return 0;
+}
+
+int ops_create(const char *name, const struct platter_create_options *o, struct platter_error *err)
+{
+    struct target_request request = {
+        .name = name,
+        .fd = -1,
+        .format = format_find(o->format),
+        .options = o->options,
+        .backing = o->backing,
+        .backing_format = o->backing_format,
+        .look_at_backing = !(o->flags & PLATTER_CREATE_UNSAFE_BACKING),
+        .exclusive = o->flags & PLATTER_CREATE_EXCLUSIVE,
+    };
+    if (!request.format)
+        return fail(err, ENOTSUP, "%s: no format is called \"%s\"", name, o->format);
+    int r = choose_size(name, o, &request.size, err);
+    if (r < 0)
+        return r;
+    struct target t;
+    r = target_open(&request, 0, &t, err);
+    if (r == 0)
+        r = target_create(&t, err);
+    if (r == 0)
+        r = stream_publish(t.stream, true, err);
+    target_close(&t);
+    return r;
+}

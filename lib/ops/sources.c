@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/* Concatenated sources. What is missing of a disk's last sector reads as zeros. */
+#include "ops/sources.h"
+
+#include <string.h>
+
+#include "base/ckd.h"
+
+int sources_open(struct sources *s, struct platter_disk *const *disks, size_t n,
+                 struct platter_error *err)
+{
+    *s = (struct sources){.disks = disks, .n = (unsigned)n};
+    s->starts = calloc(n, sizeof *s->starts);
+    if (!s->starts)
+        return fail_memory(err, "a list of disks");
+    for (unsigned i = 0; i < n; i++) {
+        if (i > 0 && ckd_round_up(&s->size, s->size, 512))
+            return fail(err, EFBIG, "the disks together are too large");
+        s->starts[i] = s->size;
+        if (ckd_add(&s->size, s->size, disk_size(disks[i])) || s->size > INT64_MAX)
+            return fail(err, EFBIG, "the disks together are too large");
+    }
+    return 0;
+}
+
+void sources_close(struct sources *s)
+{
+    free(TAKE(s->starts));
+}
+
+static unsigned find(const struct sources *s, goff off)
+{
+    unsigned i = 0;
+    while (i + 1 < s->n && s->starts[i + 1] <= off)
+        i++;
+    return i;
+}
+
+/* Bytes from off to where the next disk begins, at most len. */
+static uint64_t up_to_next(const struct sources *s, unsigned i, goff off, uint64_t len)
+{
+    goff end = i + 1 < s->n ? s->starts[i + 1] : s->size;
+    return min_u64(len, end - off);
+}
+
+int sources_map(const struct sources *s, unsigned above, goff off, uint64_t len,
+                struct disk_extent *ret, struct platter_error *err)
+{
+    unsigned i = find(s, off);
+    goff at = off - s->starts[i];
+    len = up_to_next(s, i, off, len);
+    uint64_t size = disk_size(s->disks[i]);
+    if (at >= size) {
+        *ret = (struct disk_extent){.e = {.kind = EXTENT_ZERO, .len = len}};
+        return 0;
+    }
+    len = min_u64(len, size - at);
+    if (above == 0)
+        return disk_map(s->disks[i], at, len, ret, err);
+    return disk_map_above(s->disks[i], above, at, len, ret, err);
+}
+
+int sources_read(const struct sources *s, void *buf, size_t len, goff off,
+                 struct platter_error *err)
+{
+    uint8_t *p = buf;
+    while (len > 0) {
+        unsigned i = find(s, off);
+        goff at = off - s->starts[i];
+        size_t n = (size_t)up_to_next(s, i, off, len);
+        uint64_t size = disk_size(s->disks[i]);
+        size_t inside = at < size ? (size_t)min_u64(n, size - at) : 0;
+        int r = inside > 0 ? disk_read(s->disks[i], p, inside, at, err) : 0;
+        if (r < 0)
+            return r;
+        memset(p + inside, 0, n - inside);
+        p += n;
+        off += n;
+        len -= n;
+    }
+    return 0;
+}
+
+uint64_t sources_unit(const struct sources *s)
+{
+    uint64_t unit = 512;
+    for (unsigned i = 0; i < s->n; i++)
+        for (unsigned k = 0; k < s->disks[i]->depth; k++)
+            unit = max_u64(unit, s->disks[i]->chain[k]->unit);
+    return unit;
+}

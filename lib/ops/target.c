@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/* New images: see target.h. */
+#include "ops/target.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/ckd.h"
+
+int open_backing_of(const char *name, const char *backing, const char *format,
+                    const char *const *allow, struct platter_disk **ret, struct platter_error *err)
+{
+    const char *slash = strrchr(name, '/');
+    auto_free char *path = backing[0] == '/' || !slash
+                               ? string_copy(backing)
+                               : string_format("%.*s%s", (int)(slash - name + 1), name, backing);
+    if (!path)
+        return fail_memory(err, "a file name");
+    struct platter_open_options o = {.size = sizeof o, .format = format, .allow = allow};
+    int r = disk_open(path, &o, ret, err);
+    return r < 0 ? fail_in(err, r, "the backing file of %s", name) : 0;
+}
+
+/* An image that something uses must not be replaced under its name. */
+static int check_unused(const char *name, struct platter_error *err)
+{
+    struct stream *s;
+    if (stream_file_open(name, 0, &s, NULL) < 0)
+        return 0; /* not there, or not readable: opening it as a target tells */
+    int r = stream_lock(s, STREAM_LOCK_WRITE,
+                        STREAM_LOCK_READ | STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE, err);
+    stream_close(s);
+    return r;
+}
+
+static int open_stream(struct target *t, struct platter_error *err)
+{
+    const struct target_request *q = t->request;
+    if (q->fd >= 0)
+        return stream_pipe_open(q->fd, q->name, &t->stream, err);
+    int r = check_unused(q->name, err);
+    if (r < 0)
+        return r;
+    unsigned flags = STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY | STREAM_FILE_DIRECT;
+    flags |= q->exclusive ? STREAM_FILE_EXCLUSIVE : 0;
+    r = stream_file_open(q->name, flags, &t->stream, err);
+    if (r < 0)
+        return r;
+    uint64_t size;
+    r = stream_size(t->stream, &size, err);
+    t->in_place = size > 0;
+    return r;
+}
+
+static int check_request(const struct target_request *q, struct platter_error *err)
+{
+    const struct format *f = q->format;
+    if (!f->create && !f->writer_open)
+        return fail(err, ENOTSUP, "%s: images of format %s cannot be made", q->name, f->name);
+    if (q->fd >= 0 && !f->writer_open)
+        return fail(err, ENOTSUP,
+                    "%s: the %s format cannot be written front to back: give a file name", q->name,
+                    f->name);
+    if (q->backing && f->no_backing)
+        return fail(err, ENOTSUP, "%s: the %s format has no backing files", q->name, f->name);
+    if (q->backing && !q->backing_format)
+        return fail(err, EINVAL, "%s: the format of its backing file %s must be given (-F)",
+                    q->name, q->backing);
+    if (q->backing_format && !format_find(q->backing_format))
+        return fail(err, ENOTSUP, "%s: no format is called \"%s\"", q->name, q->backing_format);
+    return 0;
+}
+
+int target_open(const struct target_request *q, uint64_t memory_limit, struct target *t,
+                struct platter_error *err)
+{
+    *t = (struct target){.request = q};
+    int r = check_request(q, err);
+    if (r < 0)
+        return r;
+    t->budget = budget_new(memory_limit ? memory_limit : 64 << 20);
+    r = t->budget ? options_parse(q->format->create_options, q->options, &t->options, err)
+                  : fail_memory(err, "a memory budget");
+    if (r < 0)
+        fail_in(err, r, "%s", q->name);
+    if (r == 0 && q->backing && q->look_at_backing)
+        r = open_backing_of(q->name, q->backing, q->backing_format, q->allow, &t->backing, err);
+    if (r == 0)
+        r = open_stream(t, err);
+    if (r == 0 && q->fd >= 0 && !target_is_ordered(t) && q->format->ordered)
+        r = fail(err, ENOTSUP,
+                 "%s: with these options the %s format cannot be written front to back", q->name,
+                 q->format->name);
+    return r;
+}
+
+void target_close(struct target *t)
+{
+    stream_close(TAKE(t->stream));
+    disk_close(TAKE(t->backing), NULL);
+    options_free(TAKE(t->options));
+    budget_unref(TAKE(t->budget));
+}
+
+bool target_is_ordered(const struct target *t)
+{
+    const struct format *f = t->request->format;
+    return f->ordered ? f->ordered(t->options) : t->request->fd >= 0;
+}
+
+struct create_request target_create_request(const struct target *t)
+{
+    return (struct create_request){
+        .name = t->request->name,
+        .stream = t->stream,
+        .size = t->request->size,
+        .options = t->options,
+        .backing_name = t->request->backing,
+        .backing_format = t->request->backing_format,
+        .backing = t->backing ? disk_top(t->backing) : NULL,
+        .budget = t->budget,
+    };
+}
+
+int target_writer(struct target *t, struct image_writer **ret, struct platter_error *err)
+{
+    struct create_request request = target_create_request(t);
+    return t->request->format->writer_open(&request, ret, err);
+}
+
+int target_create(struct target *t, struct platter_error *err)
+{
+    struct create_request request = target_create_request(t);
+    if (!target_is_ordered(t))
+        return t->request->format->create(&request, err);
+    struct image_writer *w;
+    int r = target_writer(t, &w, err);
+    if (r < 0)
+        return r;
+    r = w->ops->finish(w, err);
+    w->ops->close(w);
+    return r;
+}
+
+int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **ret,
+                struct platter_error *err)
+{
+    struct stream *stream = TAKE(t->stream);
+    const struct format *format = t->request->format;
+    struct platter_disk *disk;
+    int r = disk_assemble(&stream, &format, 1, true, false, memory_limit, &disk, err);
+    if (r < 0)
+        return r;
+    if (t->backing)
+        r = disk_stack(disk, TAKE(t->backing), err);
+    if (r < 0) {
+        disk_close(disk, NULL);
+        return r;
+    }
+    *ret = disk;
+    return 0;
+}

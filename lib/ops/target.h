@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A new image on its way (rule 9): made beside its name, published under it when it is complete and
+ * durable, gone without a trace when it is closed before that.
+ */
+#ifndef OPS_TARGET_H
+#define OPS_TARGET_H
+
+#include "disk/disk.h"
+
+/* What is to be made. */
+struct target_request {
+    const char *name;           /* path; with fd >= 0 only for sentences */
+    int fd;                     /* >= 0: write front to back to it; -1: make a file */
+    const struct format *format;
+    const char *options;        /* creation options as text, or NULL */
+    uint64_t size;              /* guest bytes */
+    const char *backing;        /* name to store, or NULL */
+    const char *backing_format; /* its format, or NULL */
+    bool look_at_backing;       /* open it: it must exist and fit */
+    bool exclusive;             /* an existing file is an error */
+    const char *const *allow;   /* for the backing file's own backing files */
+};
+
+struct target {
+    const struct target_request *request;
+    struct option_values *options;
+    struct stream *stream;
+    struct platter_disk *backing; /* open, or NULL */
+    struct budget *budget;
+    bool in_place; /* a block device: keeps its size and what it holds */
+};
+
+/* Parses the options and opens backing file and target; nothing is written yet. */
+int target_open(const struct target_request *request, uint64_t memory_limit, struct target *t,
+                struct platter_error *err);
+void target_close(struct target *t);
+
+/* Whether the image is written front to back by format->writer_open(). */
+bool target_is_ordered(const struct target *t);
+/* The request in the format's terms. */
+struct create_request target_create_request(const struct target *t);
+/* Opens the ordered writer over the target's stream. */
+int target_writer(struct target *t, struct image_writer **ret, struct platter_error *err);
+/* Writes an empty image. */
+int target_create(struct target *t, struct platter_error *err);
+/* Opens what target_create() made, over its backing file; stream and backing move into the disk. */
+int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **ret,
+                struct platter_error *err);
+
+/* Opens a backing file the user named, as it would be found from the image `name`. */
+int open_backing_of(const char *name, const char *backing, const char *format,
+                    const char *const *allow, struct platter_disk **ret,
+                    struct platter_error *err);
+
+#endif
