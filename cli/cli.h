@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The command line: prints and parses, through the public header only.
+ *
+ * A verb is one table entry: its options are the only source of parsing, --help, the man page's
+ * synopsis and options, and completion. Whatever comes out of an image is escaped before it reaches
+ * a terminal. Functions answer an exit code, or 0 / negative where they are named as fallible.
+ */
+#ifndef CLI_H
+#define CLI_H
+
+#include <platter/platter.h>
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Exit codes; documented in platter(1). */
+enum {
+    EXIT_FINE = 0,
+    EXIT_FAILED = 1,
+    EXIT_DIFFERS = 1,         /* compare: the disks differ */
+    EXIT_COMPARE_OPEN = 2,    /* compare: a disk could not be opened */
+    EXIT_COMPARE_DAMAGED = 3, /* compare: an image says what cannot be true */
+    EXIT_COMPARE_READ = 4,    /* compare: a disk could not be read */
+    EXIT_HOLES = 4            /* convert --salvage: done, but with holes */
+};
+
+/* ---- arguments ------------------------------------------------------------------------------ */
+
+enum {
+    MAX_ALLOW = 64 /* --allow options; far more than anybody types */
+};
+
+/* What the options of all verbs are parsed into. Strings point into argv, but for `creation`. */
+struct args {
+    const char *format, *format2; /* -f, -F of compare */
+    const char *out_format;       /* -O */
+    const char *backing, *backing_format;
+    const char *view;
+    const char *snapshot; /* -l, qemu-img's way to name a view */
+    const char *output;   /* human or json */
+    const char *progress_style;
+    const char *cache, *source_cache;
+    const char *algorithm;
+    char *creation; /* all -o, joined by commas; allocated */
+    const char *allow[MAX_ALLOW + 1];
+    unsigned n_allow;
+    uint64_t start, length, disk_size, sparse_size, rate, memory, workers;
+    bool has_length, has_disk_size, has_sparse_size;
+    bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
+    bool offload, target_is_zero, salvage, strict, nodes;
+    char **operands;
+    int n_operands;
+};
+
+enum opt_kind {
+    OPT_FLAG,     /* sets a bool */
+    OPT_STRING,   /* any text */
+    OPT_FILE,     /* text that names a file, for completion */
+    OPT_FORMAT,   /* text that names a format */
+    OPT_CHOICE,   /* one of the words of `arg`, which are separated by | */
+    OPT_SIZE,     /* bytes, with suffixes */
+    OPT_NUMBER,   /* 1 .. 64 */
+    OPT_CREATION, /* joined by commas into args.creation */
+    OPT_ALLOW,    /* one more of args.allow */
+    OPT_REFUSED   /* known from qemu-img; `help` says why it is not taken */
+};
+
+struct opt {
+    char letter;      /* 0: only a long name */
+    const char *name; /* NULL: only a letter */
+    const char *arg;  /* what the argument is called; NULL: none */
+    enum opt_kind kind;
+    size_t at;        /* offset of the field in struct args */
+    size_t given;     /* OPT_SIZE: offset of a bool that is set as well, or 0 */
+    const char *help; /* what it does, without a dot; OPT_REFUSED: a whole sentence */
+};
+
+struct verb {
+    const char *name;
+    const char *summary;    /* one line without a dot */
+    const char *operands;   /* as --help shows them */
+    const struct opt *opts; /* ends with .help = NULL */
+    const char *examples;   /* lines of commands */
+    bool long_work;         /* has a progress callback, which can cancel */
+    int (*run)(const struct args *args);
+};
+
+extern const struct verb verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
+    verb_measure, verb_formats;
+extern const struct verb *const verbs[]; /* NULL-ended */
+const struct verb *verb_find(const char *name);
+
+/* Options that several verbs have. */
+#define OPT_FLAG_AT(l, n, field, text)                                                             \
+    {                                                                                              \
+        l, n, NULL, OPT_FLAG, offsetof(struct args, field), 0, text                                \
+    }
+#define OPT_TEXT(l, n, a, k, field, text)                                                          \
+    {                                                                                              \
+        l, n, a, k, offsetof(struct args, field), 0, text                                          \
+    }
+#define OPT_INPUT_FORMAT                                                                           \
+    OPT_TEXT('f', NULL, "FMT", OPT_FORMAT, format,                                                 \
+             "format of the image; found by content if not given")
+#define OPT_OUTPUT                                                                                 \
+    OPT_TEXT(0, "output", "human|json", OPT_CHOICE, output, "how to print the result")
+#define OPT_SHARE                                                                                  \
+    OPT_FLAG_AT('U', "force-share", force_share, "open although a program is writing to the image")
+#define OPT_VIEW                                                                                   \
+    OPT_TEXT(0, "view", "NAME", OPT_STRING, view,                                                  \
+             "read this view of the image (an internal snapshot), as IMAGE@NAME does")
+#define OPT_ALLOWED                                                                                \
+    OPT_TEXT(0, "allow", "PATH", OPT_ALLOW, allow,                                                 \
+             "file or folder that names inside images may lead to; may be repeated")
+#define OPT_PROGRESS                                                                               \
+    OPT_FLAG_AT('p', NULL, progress, "show how far the work has come"),                            \
+        OPT_TEXT(0, "progress", "text|json", OPT_CHOICE, progress_style,                           \
+                 "the same as -p, or as JSON lines on standard error")
+#define OPT_QUIET   OPT_FLAG_AT('q', NULL, quiet, "print nothing but errors")
+#define OPT_WORKERS OPT_TEXT('m', NULL, "N", OPT_NUMBER, workers, "threads at work, 1 to 64")
+#define OPT_NO_IMAGE_OPTS                                                                          \
+    OPT_TEXT(0, "image-opts", NULL, OPT_REFUSED, format,                                           \
+             "--image-opts is not supported: give a path, and its format with -f"),                \
+        OPT_TEXT(0, "object", "OBJECT", OPT_REFUSED, format,                                       \
+                 "--object is not supported: encrypted images cannot be opened yet")
+#define OPT_END                                                                                    \
+    {                                                                                              \
+        .help = NULL                                                                               \
+    }
+
+/* Parses the arguments behind the verb. 0, or an exit code + 1 when the program is to end (an error
+ * was printed, or --help). */
+int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret);
+/* Prints "platter: message" and where to look; returns EXIT_FAILED. */
+int usage_error(const struct verb *verb, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* "64K", "1.5G", "0x200". 0, -EINVAL or -ERANGE (from 2^63 on). */
+int size_parse(const char *text, uint64_t *ret);
+
+/* The generated texts: --help, the page of a man page, the completion of bash. */
+void help_overview(FILE *out);
+void help_verb(const struct verb *verb, FILE *out);
+int man_page(const char *name, const char *prose_path);
+int completion_bash(void);
+
+/* ---- images --------------------------------------------------------------------------------- */
+
+/* Opens `name`, which may be IMAGE@VIEW where no file has that literal name. Prints what fails, and
+ * a notice where the file is taken as raw only because nothing was recognised. 0 or negative. */
+int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
+               struct platter_disk **ret);
+
+/* "key=value,key=value" with commas in values doubled. Takes `key` out of *options: its value, to
+ * be freed, or NULL if it is not there. */
+char *creation_take(char **options, const char *key);
+/* The pairs as an object, in their order; a key alone is "on". */
+json_t *creation_pairs(const char *options);
+/* Whether options ask for the list of options. */
+bool creation_wants_help(const char *options);
+/* Prints the creation options of a format. `bare` is whether no target was named. */
+int creation_help(const char *format, bool bare);
+/* The entry of a format in platter_formats(), a new reference; NULL (and printed) if unknown. */
+json_t *format_entry(const char *format);
+
+/* ---- output --------------------------------------------------------------------------------- */
+
+/* "platter: message" on standard error, escaped. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same for a failed call of the library; returns EXIT_FAILED. */
+int say_error(const struct platter_error *err);
+/* Writes text with control characters (and those that turn the direction of text) as \xNN. */
+void put_text(FILE *out, const char *text);
+/* "1.5 GiB", three digits as qemu-img has it. Returns `buf`. */
+char *human_size(uint64_t bytes, char buf[32]);
+/* A JSON string of any bytes; what is no UTF-8 becomes U+FFFD. */
+json_t *json_text(const char *text);
+/* Prints a value and a newline, indented by four. Consumes it. */
+void print_json(json_t *value);
+/* Whether --output=json was given. */
+bool wants_json(const struct args *args);
+/* Flushes standard output; returns `code`, or EXIT_FAILED (printed) if something was lost. */
+int output_end(int code);
+
+/* ---- progress and signals -------------------------------------------------------------------- */
+
+struct progress {
+    FILE *out; /* where the line goes; NULL: shown only when SIGUSR1 asks */
+    bool json;
+    bool shown;     /* the line stands on the terminal */
+    double started; /* seconds of the monotonic clock */
+    double last;    /* when the line was written */
+    struct platter_progress now;
+};
+
+/* `stdout_taken`: the disk goes to standard output, the line must not. */
+void progress_start(struct progress *p, const struct args *args, bool stdout_taken);
+/* A platter_progress_fn over a struct progress; cancels after SIGINT or SIGTERM. */
+int progress_tick(void *opaque, const struct platter_progress *now);
+/* The last line. */
+void progress_end(struct progress *p, bool complete);
+/* Clears the line, so that a message can be written. */
+void progress_clear(struct progress *p);
+
+/* From here SIGINT and SIGTERM cancel (a second one kills), SIGUSR1 shows progress. */
+void signals_catch(void);
+/* Whether SIGINT or SIGTERM came. */
+bool signals_caught(void);
+/* Ends the program by the signal that was caught, if one was. */
+void signals_raise(void);
+
+#endif

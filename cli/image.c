@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening images as all verbs do it: IMAGE@VIEW, the notice about raw, the hint about the gate. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+/* Where `name` is no file but IMAGE@VIEW with an IMAGE that is: the two parts, in one allocation.
+ */
+static char *view_split(const char *name, const char **ret_view)
+{
+    if (access(name, F_OK) == 0)
+        return NULL;
+    char *copy = strdup(name);
+    for (char *at = copy ? strrchr(copy, '@') : NULL; at; at = strrchr(copy, '@')) {
+        *at = '\0';
+        if (at > copy && name[at - copy + 1] && access(copy, F_OK) == 0) {
+            *ret_view = name + (at - copy) + 1;
+            return copy;
+        }
+    }
+    free(copy);
+    return NULL;
+}
+
+/* The view that -l asks for, in any of qemu-img's spellings. */
+static const char *view_of_snapshot(const char *snapshot)
+{
+    static const char *const prefixes[] = {"snapshot.name=", "snapshot.id="};
+    for (int i = 0; i < 2; i++)
+        if (strncmp(snapshot, prefixes[i], strlen(prefixes[i])) == 0)
+            return snapshot + strlen(prefixes[i]);
+    return snapshot;
+}
+
+int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
+               struct platter_disk **ret)
+{
+    struct platter_error err = {0};
+    const char *view = args->view;
+    if (!view && args->snapshot)
+        view = view_of_snapshot(args->snapshot);
+    char *file = view ? NULL : view_split(name, &view);
+    struct platter_open_options options = {
+        .size = sizeof options,
+        .flags = flags | (args->force_share ? PLATTER_OPEN_FORCE_SHARE : 0) |
+                 (format ? 0 : PLATTER_OPEN_ALLOW_RAW),
+        .format = format,
+        .view = view,
+        .memory_limit = args->memory / 2, /* the other half is for the buffers of the work */
+        .allow = args->n_allow ? args->allow : NULL};
+    int r = platter_open(file ? file : name, &options, ret, &err);
+    if (r)
+        say_error(&err);
+    if (r == -PLATTER_EGATE && !strstr(err.message, "--allow"))
+        say("give --allow PATH if the image is trusted to lead there");
+    bool notice = !r && !format && !args->quiet && !(flags & PLATTER_OPEN_QUERY);
+    if (notice && strcmp(platter_format(*ret), "raw") == 0)
+        say("%s: no known format: taken as raw; give -f raw if that is what it is",
+            file ? file : name);
+    free(file);
+    return r;
+}
