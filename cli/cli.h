@@ -29,7 +29,7 @@ enum {
     EXIT_HOLES = 4            /* convert --salvage: done, but with holes */
 };
 
-/* ---- arguments ------------------------------------------------------------------------------ */
+/* ---- arguments ------------------------------------------------------------------------------- */
 
 enum {
     MAX_ALLOW = 64 /* --allow options; far more than anybody types */
@@ -149,7 +149,7 @@ void help_verb(const struct verb *verb, FILE *out);
 int man_page(const char *name, const char *prose_path);
 int completion_bash(void);
 
-/* ---- images --------------------------------------------------------------------------------- */
+/* ---- images ---------------------------------------------------------------------------------- */
 
 /* Opens `name`, which may be IMAGE@VIEW where no file has that literal name. Prints what fails, and
  * a notice where the file is taken as raw only because nothing was recognised. 0 or negative. */
@@ -168,7 +168,7 @@ int creation_help(const char *format, bool bare);
 /* The entry of a format in platter_formats(), a new reference; NULL (and printed) if unknown. */
 json_t *format_entry(const char *format);
 
-/* ---- output --------------------------------------------------------------------------------- */
+/* ---- output ---------------------------------------------------------------------------------- */
 
 /* "platter: message" on standard error, escaped. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -55,8 +55,7 @@ void help_verb(const struct verb *verb, FILE *out)
     print_indented(out, verb->examples);
 }
 
-/* ---- man pages --------------------------------------------------------------------------------
- */
+/* ---- man pages ------------------------------------------------------------------------------- */
 
 /* Text of a roff line: hyphens and backslashes as they are, no line starts with a control. */
 static void roff_text(const char *text)
@@ -160,8 +159,7 @@ int man_page(const char *name, const char *prose_path)
     return output_end(EXIT_FINE);
 }
 
-/* ---- completion of bash ------------------------------------------------------------------------
- */
+/* ---- completion of bash ---------------------------------------------------------------------- */
 
 static void print_format_names(void)
 {

@@ -99,8 +99,7 @@ int platter_flush(struct platter_disk *disk, struct platter_error *err)
     return disk_flush(disk, err);
 }
 
-/* ---- map --------------------------------------------------------------------------------------
- */
+/* ---- map ------------------------------------------------------------------------------------- */
 
 static unsigned extent_flags(const struct disk_extent *x)
 {
@@ -148,8 +147,7 @@ int platter_map(struct platter_disk *disk, uint64_t offset, uint64_t length,
     return r;
 }
 
-/* ---- info -------------------------------------------------------------------------------------
- */
+/* ---- info ------------------------------------------------------------------------------------ */
 
 int platter_info(struct platter_disk *disk, unsigned layer, char **ret_json,
                  struct platter_error *err)
@@ -170,8 +168,7 @@ int platter_formats(char **ret_json, struct platter_error *err)
     return ops_formats(ret_json, err);
 }
 
-/* ---- whole disks ------------------------------------------------------------------------------
- */
+/* ---- whole disks ----------------------------------------------------------------------------- */
 
 int platter_create(const char *name, const struct platter_create_options *options,
                    struct platter_error *err)

@@ -7,14 +7,15 @@
  * - Sizes and offsets are bytes. A guest offset counts from the start of the disk a virtual machine
  *   sees; a host offset counts from the start of a file that stores it.
  * - Functions that can fail return 0 or a negative code: an errno value or one of PLATTER_E*.
- *   `err`, always last, may be NULL; when it is not, a failure leaves the code and one sentence in it.
- *   It is never needed to learn *whether* a call failed. Nothing is printed, nothing exits.
- * - Structures start with `size`, which the caller sets to sizeof(the structure); they only ever grow
- *   at the end, so that programs built against an older header keep working. All bits and fields not
- *   mentioned must be zero: `struct platter_x x = {.size = sizeof x};` is right.
- * - Any call on a disk may run beside any other call on it, from any thread, platter_close() excepted.
- * - Strings are UTF-8 or plain bytes, ended by NUL, and copied when they are kept. A `char **` result
- *   belongs to the caller, who gives it back with platter_free().
+ *   `err`, always last, may be NULL; when it is not, a failure leaves the code and one sentence in
+ * it. It is never needed to learn *whether* a call failed. Nothing is printed, nothing exits.
+ * - Structures start with `size`, which the caller sets to sizeof(the structure); they only ever
+ * grow at the end, so that programs built against an older header keep working. All bits and fields
+ * not mentioned must be zero: `struct platter_x x = {.size = sizeof x};` is right.
+ * - Any call on a disk may run beside any other call on it, from any thread, platter_close()
+ * excepted.
+ * - Strings are UTF-8 or plain bytes, ended by NUL, and copied when they are kept. A `char **`
+ * result belongs to the caller, who gives it back with platter_free().
  */
 #ifndef PLATTER_H
 #define PLATTER_H
@@ -48,7 +49,7 @@ void platter_free(void *memory);
 /** The library's version, "major.minor.patch". */
 const char *platter_version(void);
 
-/* ---- the gate: names found inside images ------------------------------------------------------ */
+/* ---- the gate: names found inside images ----------------------------------------------------- */
 
 /** What a name found inside an image is for. */
 enum platter_name_kind {
@@ -63,14 +64,15 @@ struct platter_name {
     enum platter_name_kind kind; /**< what the name is for */
     const char *image;           /**< the image that contains the name, as it was opened */
     const char *name;            /**< the name as it stands in the image */
-    const char *path;            /**< the local path it means: relative names are resolved against the
-                                      folder of `image`. NULL if it is no plain path (`nbd:`, `json:`) */
+    const char *path; /**< the local path it means: relative names are resolved against the
+                           folder of `image`. NULL if it is no plain path (`nbd:`, `json:`) */
 };
 
-/** Answers whether a name may be opened: 0 yes, anything else no. Called from the opening thread. */
+/** Answers whether a name may be opened: 0 yes, anything else no. Called from the opening thread.
+ */
 typedef int (*platter_gate_fn)(void *opaque, const struct platter_name *name);
 
-/* ---- open and close --------------------------------------------------------------------------- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 /** An open disk: an image with everything below it. Opaque. */
 struct platter_disk;
@@ -82,7 +84,8 @@ enum {
     PLATTER_OPEN_FORCE_SHARE = 1u << 1,
     /** Where no format is named and none is recognised, take the file as raw. */
     PLATTER_OPEN_ALLOW_RAW = 1u << 2,
-    /** Do not open backing files: unallocated ranges read as an error. For info and single images. */
+    /** Do not open backing files: unallocated ranges read as an error. For info and single images.
+     */
     PLATTER_OPEN_NO_BACKING = 1u << 3,
     /** Take no locks at all. For file systems without them. */
     PLATTER_OPEN_NO_LOCK = 1u << 4,
@@ -96,11 +99,12 @@ enum {
 
 /** How to open a disk. All zero but `size` is: read-only, format found by content, safe gate. */
 struct platter_open_options {
-    size_t size;           /**< sizeof(struct platter_open_options) */
-    unsigned flags;        /**< PLATTER_OPEN_* */
-    const char *format;    /**< "raw", "qcow2", "vmdk", or NULL: by content, never raw */
-    const char *view;      /**< a view of the file (an internal snapshot), or NULL: the disk itself */
-    uint64_t memory_limit; /**< most bytes that tables and caches of the chain may take; 0: 64 MiB */
+    size_t size;        /**< sizeof(struct platter_open_options) */
+    unsigned flags;     /**< PLATTER_OPEN_* */
+    const char *format; /**< "raw", "qcow2", "vmdk", or NULL: by content, never raw */
+    const char *view;   /**< a view of the file (an internal snapshot), or NULL: the disk itself */
+    uint64_t
+        memory_limit; /**< most bytes that tables and caches of the chain may take; 0: 64 MiB */
     /** Judges names found inside images. NULL: local regular files in the folder of the image that
      *  names them, or below it; and in `allow`. Never devices, other protocols, descriptions. */
     platter_gate_fn gate;
@@ -123,7 +127,7 @@ int platter_open(const char *name, const struct platter_open_options *options,
  */
 int platter_close(struct platter_disk *disk, struct platter_error *err);
 
-/* ---- bytes ------------------------------------------------------------------------------------ */
+/* ---- bytes ----------------------------------------------------------------------------------- */
 
 /** The size of the disk in bytes. */
 uint64_t platter_size(const struct platter_disk *disk);
@@ -156,14 +160,15 @@ enum {
 int platter_zero(struct platter_disk *disk, uint64_t offset, uint64_t length, unsigned flags,
                  struct platter_error *err);
 
-/** Tells that the content of a range is not needed. Whole clusters inside it may read as zeros after. */
+/** Tells that the content of a range is not needed. Whole clusters inside it may read as zeros
+ * after. */
 int platter_discard(struct platter_disk *disk, uint64_t offset, uint64_t length,
                     struct platter_error *err);
 
 /** Makes everything written before this call durable. */
 int platter_flush(struct platter_disk *disk, struct platter_error *err);
 
-/* ---- map -------------------------------------------------------------------------------------- */
+/* ---- map ------------------------------------------------------------------------------------- */
 
 enum {
     PLATTER_EXTENT_PRESENT = 1u << 0, /**< some image of the chain says what is here */
@@ -190,7 +195,7 @@ struct platter_extent {
 int platter_map(struct platter_disk *disk, uint64_t offset, uint64_t length,
                 struct platter_extent *extent, struct platter_error *err);
 
-/* ---- info ------------------------------------------------------------------------------------- */
+/* ---- info ------------------------------------------------------------------------------------ */
 
 /**
  * Describes image `layer` of the chain (0 is the top) as a JSON object with the fields of
@@ -205,10 +210,11 @@ int platter_info(struct platter_disk *disk, unsigned layer, char **ret_json,
  */
 int platter_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);
 
-/** Lists the formats this build knows as a JSON array: "name", "read", "write", "create", options. */
+/** Lists the formats this build knows as a JSON array: "name", "read", "write", "create", options.
+ */
 int platter_formats(char **ret_json, struct platter_error *err);
 
-/* ---- progress --------------------------------------------------------------------------------- */
+/* ---- progress -------------------------------------------------------------------------------- */
 
 /** How far long work has come. */
 struct platter_progress {
@@ -227,7 +233,7 @@ typedef int (*platter_progress_fn)(void *opaque, const struct platter_progress *
 /** A range that could not be read and was left as zeros. `reason` lives until the return. */
 typedef void (*platter_hole_fn)(void *opaque, uint64_t offset, uint64_t length, const char *reason);
 
-/* ---- create ----------------------------------------------------------------------------------- */
+/* ---- create ---------------------------------------------------------------------------------- */
 
 enum {
     /** Do not look at the backing file: it may not exist yet. Needs `disk_size`. */
@@ -238,13 +244,13 @@ enum {
 
 /** What to create. */
 struct platter_create_options {
-    size_t size;                /**< sizeof(struct platter_create_options) */
-    unsigned flags;             /**< PLATTER_CREATE_* */
-    const char *format;         /**< must be given */
-    bool has_disk_size;         /**< false: take the size of the backing file */
-    uint64_t disk_size;         /**< guest size in bytes; rounded up to 512 */
-    const char *options;        /**< "key=value,key=value" (a comma in a value is doubled), or NULL */
-    const char *backing;        /**< name to store as the backing file, or NULL */
+    size_t size;         /**< sizeof(struct platter_create_options) */
+    unsigned flags;      /**< PLATTER_CREATE_* */
+    const char *format;  /**< must be given */
+    bool has_disk_size;  /**< false: take the size of the backing file */
+    uint64_t disk_size;  /**< guest size in bytes; rounded up to 512 */
+    const char *options; /**< "key=value,key=value" (a comma in a value is doubled), or NULL */
+    const char *backing; /**< name to store as the backing file, or NULL */
     const char *backing_format; /**< its format; needed with `backing` */
 };
 
@@ -255,49 +261,49 @@ struct platter_create_options {
 int platter_create(const char *name, const struct platter_create_options *options,
                    struct platter_error *err);
 
-/* ---- convert ---------------------------------------------------------------------------------- */
+/* ---- convert --------------------------------------------------------------------------------- */
 
 enum {
     PLATTER_CONVERT_COMPRESS = 1u << 0,       /**< compress what the format can compress */
     PLATTER_CONVERT_EXISTING = 1u << 1,       /**< the target exists: write into it (`-n`) */
     PLATTER_CONVERT_TARGET_IS_ZERO = 1u << 2, /**< an existing target reads as zeros already */
-    PLATTER_CONVERT_SALVAGE = 1u << 3,        /**< go on after read errors; leave zeros and report */
-    PLATTER_CONVERT_UNORDERED = 1u << 4,      /**< the order of data in the target does not matter */
-    PLATTER_CONVERT_TO_FD = 1u << 5,          /**< write to `fd`, front to back; no target name */
-    PLATTER_CONVERT_UNSAFE = 1u << 6          /**< do not wait until the target is durable */
+    PLATTER_CONVERT_SALVAGE = 1u << 3,   /**< go on after read errors; leave zeros and report */
+    PLATTER_CONVERT_UNORDERED = 1u << 4, /**< the order of data in the target does not matter */
+    PLATTER_CONVERT_TO_FD = 1u << 5,     /**< write to `fd`, front to back; no target name */
+    PLATTER_CONVERT_UNSAFE = 1u << 6     /**< do not wait until the target is durable */
 };
 
 /** How to convert. */
 struct platter_convert_options {
-    size_t size;                  /**< sizeof(struct platter_convert_options) */
-    unsigned flags;               /**< PLATTER_CONVERT_* */
-    const char *format;           /**< the target's format; NULL is "raw" */
-    const char *options;          /**< creation options, as in platter_create() */
-    const char *backing;          /**< the target's backing file: only what differs is copied */
-    const char *backing_format;   /**< its format */
-    bool has_sparse_size;         /**< false: the default of 4096 */
-    uint64_t sparse_size;         /**< runs of zeros of at least this many bytes are not stored; 0: all
-                                       is written out. A multiple of 512 */
-    unsigned workers;             /**< threads at work; 0: as many as help */
-    uint64_t rate;                /**< most bytes a second that are written; 0: no limit */
-    int fd;                       /**< with PLATTER_CONVERT_TO_FD; stays the caller's */
-    uint64_t memory_limit;        /**< most bytes of tables and buffers; 0: 64 MiB */
+    size_t size;                /**< sizeof(struct platter_convert_options) */
+    unsigned flags;             /**< PLATTER_CONVERT_* */
+    const char *format;         /**< the target's format; NULL is "raw" */
+    const char *options;        /**< creation options, as in platter_create() */
+    const char *backing;        /**< the target's backing file: only what differs is copied */
+    const char *backing_format; /**< its format */
+    bool has_sparse_size;       /**< false: the default of 4096 */
+    uint64_t sparse_size;  /**< runs of zeros of at least this many bytes are not stored; 0: all
+                                is written out. A multiple of 512 */
+    unsigned workers;      /**< threads at work; 0: as many as help */
+    uint64_t rate;         /**< most bytes a second that are written; 0: no limit */
+    int fd;                /**< with PLATTER_CONVERT_TO_FD; stays the caller's */
+    uint64_t memory_limit; /**< most bytes of tables and buffers; 0: 64 MiB */
     platter_progress_fn progress; /**< NULL or progress and cancel */
     platter_hole_fn hole;         /**< NULL or the holes of a salvage */
     void *opaque;                 /**< for both */
-    const char *const *allow;     /**< as in platter_open_options, for opening the target's backing */
+    const char *const *allow; /**< as in platter_open_options, for opening the target's backing */
 };
 
 /**
- * Copies whole disks, one behind the other, into a new image (or an existing one). A new file target
- * appears under its name only when it is complete and durable. Sources are not changed.
+ * Copies whole disks, one behind the other, into a new image (or an existing one). A new file
+ * target appears under its name only when it is complete and durable. Sources are not changed.
  * *ret_holes (may be NULL) is the number of ranges a salvage left out.
  */
 int platter_convert(struct platter_disk *const *sources, size_t n_sources, const char *target,
                     const struct platter_convert_options *options, uint64_t *ret_holes,
                     struct platter_error *err);
 
-/* ---- compare ---------------------------------------------------------------------------------- */
+/* ---- compare --------------------------------------------------------------------------------- */
 
 enum {
     PLATTER_COMPARE_STRICT = 1u << 0 /**< sizes and allocation must be equal as well */
@@ -323,14 +329,15 @@ struct platter_compare_options {
 
 /**
  * Compares what two guests would see. 0 with *ret_difference (and *ret_offset where it has one), or
- * a negative code if a disk could not be read; *ret_failed (may be NULL) is then 0 for `a`, 1 for `b`.
+ * a negative code if a disk could not be read; *ret_failed (may be NULL) is then 0 for `a`, 1 for
+ * `b`.
  */
 int platter_compare(struct platter_disk *a, struct platter_disk *b,
                     const struct platter_compare_options *options,
                     enum platter_difference *ret_difference, uint64_t *ret_offset, int *ret_failed,
                     struct platter_error *err);
 
-/* ---- digest ----------------------------------------------------------------------------------- */
+/* ---- digest ---------------------------------------------------------------------------------- */
 
 /** Which digest. */
 enum platter_digest_algorithm {
@@ -356,7 +363,7 @@ struct platter_digest_options {
 int platter_digest(struct platter_disk *disk, const struct platter_digest_options *options,
                    uint8_t ret_digest[32], struct platter_error *err);
 
-/* ---- measure ---------------------------------------------------------------------------------- */
+/* ---- measure --------------------------------------------------------------------------------- */
 
 /** What a new image would take. */
 struct platter_measurement {

@@ -25,9 +25,10 @@ int codec_pack(enum codec codec, const void *in, size_t n, void *out, size_t cap
 
 /*
  * Unpacks until exactly n bytes are out. What follows the stream's end in `in` is ignored; a stream
- * that is damaged, or ends short of n bytes, fails with ECORRUPT and says how far it came. A stream that would
- * yield more than n bytes: fine for CODEC_DEFLATE, whose writers pad blocks; an error for the others.
- * *ret_out (may be NULL): where given, a shorter result is no error and its length is left there.
+ * that is damaged, or ends short of n bytes, fails with ECORRUPT and says how far it came. A stream
+ * that would yield more than n bytes: fine for CODEC_DEFLATE, whose writers pad blocks; an error
+ * for the others. *ret_out (may be NULL): where given, a shorter result is no error and its length
+ * is left there.
  */
 int codec_unpack(enum codec codec, const void *in, size_t in_len, void *out, size_t n,
                  size_t *ret_out, struct platter_error *err);

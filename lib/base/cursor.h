@@ -2,8 +2,8 @@
 /*
  * Bounded readers and writers over bytes from and for a file.
  *
- * Failure is sticky: a read past the end yields zeros and sets `failed`, which is checked once after
- * a whole structure (x_decode), not after each field. Offsets of fields are written as in the
+ * Failure is sticky: a read past the end yields zeros and sets `failed`, which is checked once
+ * after a whole structure (x_decode), not after each field. Offsets of fields are written as in the
  * reference by seeking where a structure has gaps.
  */
 #ifndef BASE_CURSOR_H

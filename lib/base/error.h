@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A code and a sentence. Every fallible function returns 0 or a negative code and takes err last. */
+/* A code and a sentence. Every fallible function returns 0 or a negative code and takes err last.
+ */
 #ifndef BASE_ERROR_H
 #define BASE_ERROR_H
 
@@ -15,7 +16,8 @@ int fail(struct platter_error *err, int code, const char *format, ...)
 int fail_errno(struct platter_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts "text: " before the sentence in err; returns `code`, so `return fail_in(err, r, "%s", name)`. */
+/* Puts "text: " before the sentence in err; returns `code`, so `return fail_in(err, r, "%s",
+ * name)`. */
 int fail_in(struct platter_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * "key=value,key=value" strings, parsed by a table that also makes --help, man pages and completion.
- * A comma inside a value is doubled, as qemu-img has it. A key alone means "on" for a bool.
+ * "key=value,key=value" strings, parsed by a table that also makes --help, man pages and
+ * completion. A comma inside a value is doubled, as qemu-img has it. A key alone means "on" for a
+ * bool.
  */
 #ifndef BASE_OPTIONS_H
 #define BASE_OPTIONS_H
@@ -25,8 +26,8 @@ struct option_def {
 
 struct option_values; /* parsed; holds a value or the default for each key of its table */
 
-/* Parses text (NULL: defaults only) by a table. Unknown keys are an error that lists the known ones.
- * *ret must be given to options_free(). */
+/* Parses text (NULL: defaults only) by a table. Unknown keys are an error that lists the known
+ * ones. *ret must be given to options_free(). */
 int options_parse(const struct option_def *defs, const char *text, struct option_values **ret,
                   struct platter_error *err);
 void options_free(struct option_values *v);
@@ -34,9 +35,10 @@ void options_free(struct option_values *v);
 /* Values by name; the name must be in the table and of that type. */
 bool options_bool(const struct option_values *v, const char *name);
 uint64_t options_number(const struct option_values *v, const char *name); /* SIZE and NUMBER */
-const char *options_string(const struct option_values *v, const char *name); /* STRING; may be NULL */
+const char *options_string(const struct option_values *v,
+                           const char *name);                           /* STRING; may be NULL */
 unsigned options_enum(const struct option_values *v, const char *name); /* index into values */
-bool options_given(const struct option_values *v, const char *name); /* set by the text itself */
+bool options_given(const struct option_values *v, const char *name);    /* set by the text itself */
 
 /* "64K", "1.5G", "512" (suffixes b k K M G T P E, powers of 1024). */
 int parse_size(const char *text, uint64_t *ret, struct platter_error *err);

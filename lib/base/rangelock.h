@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Locks on ranges of guest offsets (rule 4): any number of readers or one writer for each byte.
- * Requests are served in the order they came wherever they overlap, so nobody starves. A thread must
- * not take a range that overlaps one it holds.
+ * Requests are served in the order they came wherever they overlap, so nobody starves. A thread
+ * must not take a range that overlaps one it holds.
  */
 #ifndef BASE_RANGELOCK_H
 #define BASE_RANGELOCK_H

@@ -57,8 +57,8 @@ int disk_close(struct platter_disk *disk, struct platter_error *err);
 /* The path that a name inside `image_name` means, malloc'ed; *ret NULL: it is no plain path. */
 int gate_resolve(const char *image_name, const char *name, char **ret, struct platter_error *err);
 
-/* Closes the disk but hands out the stream of its top image, complete: what a new image needs before
- * stream_publish(). The disk is gone whatever is returned. */
+/* Closes the disk but hands out the stream of its top image, complete: what a new image needs
+ * before stream_publish(). The disk is gone whatever is returned. */
 int disk_detach(struct platter_disk *disk, struct stream **ret, struct platter_error *err);
 
 static inline struct image *disk_top(const struct platter_disk *disk)
@@ -88,9 +88,10 @@ int disk_map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t
                    struct disk_extent *ret, struct platter_error *err);
 
 /*
- * A write in two steps, so that a copy with several threads can lay data out in guest order: begin()
- * locks the range and reserves room for all of it; end() writes and commits, or gives all back if
- * buf is NULL, and unlocks. end() must follow begin() on the same thread, whatever it returned.
+ * A write in two steps, so that a copy with several threads can lay data out in guest order:
+ * begin() locks the range and reserves room for all of it; end() writes and commits, or gives all
+ * back if buf is NULL, and unlocks. end() must follow begin() on the same thread, whatever it
+ * returned.
  */
 struct disk_write {
     struct platter_disk *disk;

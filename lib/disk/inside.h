@@ -19,14 +19,14 @@ struct gate {
 };
 
 extern int (*const gate_opener)(const struct name_opener *opener, const struct image *image,
-                                const char *name, enum platter_name_kind kind,
-                                struct stream **ret, struct platter_error *err);
+                                const char *name, enum platter_name_kind kind, struct stream **ret,
+                                struct platter_error *err);
 
 /* Asks the policy; on success *ret_path is what may be opened, malloc'ed. */
 int gate_pass(const struct gate *gate, const char *image_name, const char *name,
               enum platter_name_kind kind, char **ret_path, struct platter_error *err);
 
-/* ---- cache.c: inflated units ------------------------------------------------------------------ */
+/* ---- cache.c: inflated units ----------------------------------------------------------------- */
 
 int unit_cache_new(struct budget *budget, struct unit_cache **ret, struct platter_error *err);
 void unit_cache_free(struct unit_cache *c);
@@ -36,7 +36,7 @@ int unit_cache_read(struct unit_cache *c, struct image *img, const struct extent
 /* Forgets what is known of [off, off + len) of img. */
 void unit_cache_drop(struct unit_cache *c, const struct image *img, goff off, uint64_t len);
 
-/* ---- read.c ----------------------------------------------------------------------------------- */
+/* ---- read.c ---------------------------------------------------------------------------------- */
 
 /* disk_read() by somebody who holds the range already; what lies past the end reads as zeros. */
 int disk_read_held(struct platter_disk *disk, void *buf, size_t len, goff off,

@@ -155,8 +155,7 @@ static int disk_append(struct platter_disk *disk, struct image *img, struct plat
     return 0;
 }
 
-/* ---- chains -----------------------------------------------------------------------------------
- */
+/* ---- chains ---------------------------------------------------------------------------------- */
 
 static int check_link(const struct platter_disk *disk, struct stream *s, const char *child,
                       struct platter_error *err)
@@ -341,8 +340,7 @@ int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct p
     return r;
 }
 
-/* ---- closing ----------------------------------------------------------------------------------
- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 /* Flushes the top image and lets its format mark it as closed; the stream stays open. */
 static int close_top(struct platter_disk *disk, struct platter_error *err)

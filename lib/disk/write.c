@@ -118,8 +118,7 @@ int disk_write_begin(struct platter_disk *disk, goff off, uint64_t len, struct d
     return plan(w, err);
 }
 
-/* ---- filling reserved room --------------------------------------------------------------------
- */
+/* ---- filling reserved room ------------------------------------------------------------------- */
 
 /* Puts the whole of a reservation together in memory and writes it. */
 static int fill_bounced(struct platter_disk *disk, const struct disk_write_step *step,
@@ -235,8 +234,7 @@ int disk_write(struct platter_disk *disk, const void *buf, size_t len, goff off,
     return r;
 }
 
-/* ---- packed units -----------------------------------------------------------------------------
- */
+/* ---- packed units ---------------------------------------------------------------------------- */
 
 int disk_write_packed_begin(struct platter_disk *disk, goff unit, size_t packed_len,
                             struct disk_write *w, struct platter_error *err)
@@ -280,8 +278,7 @@ int disk_write_packed_end(struct disk_write *w, const void *packed, size_t packe
     return r;
 }
 
-/* ---- zero and discard -------------------------------------------------------------------------
- */
+/* ---- zero and discard ------------------------------------------------------------------------ */
 
 /* Writes zeros to one extent that does not read as zeros. The range is held. */
 static int zero_extent(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err)

@@ -37,9 +37,9 @@ enum extent_kind {
 /* Where one run of guest bytes lives. */
 struct extent {
     enum extent_kind kind;
-    uint64_t len;          /* guest bytes from the offset asked, at least 1 */
-    bool in_place;         /* DATA: may be overwritten where it stands, without telling the format */
-    bool has_place;        /* ZERO, BACKING: host space is reserved at (stream, off) all the same */
+    uint64_t len;   /* guest bytes from the offset asked, at least 1 */
+    bool in_place;  /* DATA: may be overwritten where it stands, without telling the format */
+    bool has_place; /* ZERO, BACKING: host space is reserved at (stream, off) all the same */
     struct stream *stream; /* DATA, PACKED */
     hoff off;              /* DATA, has_place: of the first byte asked; PACKED: of the record */
     uint64_t packed_len;   /* PACKED: bytes there at most, 0 if only the record tells */
@@ -50,10 +50,10 @@ struct extent {
 /* Room for new data: the engine writes all of [start, start + len) to (stream, off), then calls
  * commit(), or abandon() on failure. */
 struct reservation {
-    goff start;   /* where the range begins: at or before the offset asked, to be filled from what was
-                     there before */
-    uint64_t len; /* may reach past the range asked (fill likewise) and past the end of the disk (fill
-                     with zeros) */
+    goff start; /* where the range begins: at or before the offset asked, to be filled from what was
+                   there before */
+    uint64_t len; /* may reach past the range asked (fill likewise) and past the end of the disk
+                     (fill with zeros) */
     struct stream *stream;
     hoff off;
     uint64_t cookie[4]; /* the format's own */
@@ -64,7 +64,8 @@ struct reservation {
 struct format;
 struct image;
 
-/* Opens a file that an image names, through the caller's gate (rule 6). Given to open and create. */
+/* Opens a file that an image names, through the caller's gate (rule 6). Given to open and create.
+ */
 struct name_opener {
     int (*open)(const struct name_opener *opener, const struct image *image, const char *name,
                 enum platter_name_kind kind, struct stream **ret, struct platter_error *err);
@@ -77,10 +78,10 @@ struct image {
     uint64_t size;         /* guest bytes; any multiple of 1 (raw), most formats of 512 */
     uint32_t unit;         /* allocation unit (cluster, grain) in bytes, a power of two; raw: 512 */
     bool writable;
-    bool query;          /* only tables are wanted (PLATTER_OPEN_QUERY): data files need not open */
-    bool has_backing;    /* the image says that there is one, even if it could not be opened */
-    char *view;          /* the view asked, or NULL */
-    char *backing_name;  /* as it stands in the image, or NULL */
+    bool query;         /* only tables are wanted (PLATTER_OPEN_QUERY): data files need not open */
+    bool has_backing;   /* the image says that there is one, even if it could not be opened */
+    char *view;         /* the view asked, or NULL */
+    char *backing_name; /* as it stands in the image, or NULL */
     char *backing_format; /* as it stands in the image, or NULL */
     struct budget *budget;
     const struct name_opener *opener; /* valid while open runs */
@@ -98,9 +99,10 @@ int image_poison(struct image *img, int code);
 
 /* A new image that is about to be written. */
 struct create_request {
-    const char *name;     /* the name it will have in the end: descriptors speak of it */
-    struct stream *stream; /* its empty main file, writable (for a writer perhaps only sequential) */
-    uint64_t size;        /* guest bytes */
+    const char *name; /* the name it will have in the end: descriptors speak of it */
+    struct stream
+        *stream;   /* its empty main file, writable (for a writer perhaps only sequential) */
+    uint64_t size; /* guest bytes */
     const struct option_values *options; /* of format->create_options */
     const char *backing_name;            /* or NULL */
     const char *backing_format;          /* or NULL */
@@ -129,7 +131,7 @@ struct writer_ops {
     void (*close)(struct image_writer *w); /* frees; after finish or instead of it */
 };
 
-/* ---- the operations of a format --------------------------------------------------------------- */
+/* ---- the operations of a format -------------------------------------------------------------- */
 
 enum mark { MARK_ZERO, MARK_DISCARD };
 
@@ -141,7 +143,8 @@ struct format {
     const char *title; /* for people: "QEMU copy-on-write, version 2 and 3" */
     bool no_backing;   /* its images never have a backing file */
 
-    /* Pure: looks at the first bytes (up to 64 KiB) of a file of file_size bytes. NULL: never guessed. */
+    /* Pure: looks at the first bytes (up to 64 KiB) of a file of file_size bytes. NULL: never
+     * guessed. */
     enum probe (*probe)(const uint8_t *prefix, size_t len, uint64_t file_size);
 
     /* Fills size, unit, has_backing, backing_*, state. img->stream, writable, view, budget and
@@ -155,25 +158,25 @@ struct format {
     int (*map)(struct image *img, goff off, uint64_t len, struct extent *ret,
                struct platter_error *err);
     /* Reads and unpacks a PACKED extent: e->unit_len bytes to out. */
-    int (*unpack)(struct image *img, const struct extent *e, void *out,
-                  struct platter_error *err);
+    int (*unpack)(struct image *img, const struct extent *e, void *out, struct platter_error *err);
 
-    /* Room for [off, off + len) (inside the disk), or for a first part of it. Called when map did not
-     * say in_place. */
+    /* Room for [off, off + len) (inside the disk), or for a first part of it. Called when map did
+     * not say in_place. */
     int (*reserve)(struct image *img, goff off, uint64_t len, struct reservation *ret,
                    struct platter_error *err);
     int (*commit)(struct image *img, const struct reservation *r, struct platter_error *err);
     void (*abandon)(struct image *img, const struct reservation *r);
     /* The pair for packed data: pack() one unit (thread-safe; -E2BIG without a sentence: not worth
-     * it), reserve room for its bytes, write them, commit. Only units that are not yet allocated. */
+     * it), reserve room for its bytes, write them, commit. Only units that are not yet allocated.
+     */
     int (*pack)(struct image *img, const void *unit, void *out, size_t cap, size_t *ret_len,
                 struct platter_error *err);
-    int (*reserve_packed)(struct image *img, goff unit, size_t packed_len,
-                          struct reservation *ret, struct platter_error *err);
+    int (*reserve_packed)(struct image *img, goff unit, size_t packed_len, struct reservation *ret,
+                          struct platter_error *err);
 
     /* Zero or discard whole units (the end of the disk counts as aligned). -ENOTSUP without a
-     * sentence: cannot for this range; the engine writes zeros, or leaves the discard. `unmap`: host
-     * space may be given back. */
+     * sentence: cannot for this range; the engine writes zeros, or leaves the discard. `unmap`:
+     * host space may be given back. */
     int (*mark)(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
                 struct platter_error *err);
 

@@ -134,8 +134,7 @@ static uint32_t raw_create_unit(const struct option_values *options)
     return 512;
 }
 
-/* ---- front to back: raw on a pipe -------------------------------------------------------------
- */
+/* ---- front to back: raw on a pipe ------------------------------------------------------------ */
 
 struct raw_writer {
     struct image_writer w;

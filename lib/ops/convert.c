@@ -33,8 +33,7 @@ static int run_copy(struct job *job, struct sink *sink, struct platter_error *er
     return r;
 }
 
-/* ---- targets that are written front to back -----------------------------------------------------
- */
+/* ---- targets that are written front to back -------------------------------------------------- */
 
 static int convert_ordered(struct job *job, struct target *t, struct platter_error *err)
 {
@@ -48,8 +47,7 @@ static int convert_ordered(struct job *job, struct target *t, struct platter_err
     return r < 0 ? r : stream_publish(t->stream, !(job->o->flags & PLATTER_CONVERT_UNSAFE), err);
 }
 
-/* ---- targets that are disks ---------------------------------------------------------------------
- */
+/* ---- targets that are disks ------------------------------------------------------------------ */
 
 /* How many images of the source's chain lie above the one that the target's backing file is, or 0.
  */
@@ -123,8 +121,7 @@ static int convert_existing(struct job *job, struct platter_error *err)
     return r < 0 ? r : e;
 }
 
-/* ---- arguments ----------------------------------------------------------------------------------
- */
+/* ---- arguments ------------------------------------------------------------------------------- */
 
 /* Rule 9: a source is never changed, so no image of its chain may be the target. */
 static int check_not_source(const struct job *job, struct platter_error *err)

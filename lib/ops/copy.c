@@ -43,8 +43,7 @@ struct run {
     uint64_t holes;
 };
 
-/* ---- next -------------------------------------------------------------------------------------
- */
+/* ---- next ------------------------------------------------------------------------------------ */
 
 enum range_kind { RANGE_DATA, RANGE_ZERO, RANGE_SKIP };
 
@@ -131,8 +130,7 @@ static int copy_next(void *opaque, struct walk_chunk *ret, struct platter_error 
     return 0;
 }
 
-/* ---- work -------------------------------------------------------------------------------------
- */
+/* ---- work ------------------------------------------------------------------------------------ */
 
 static int add_hole(struct copy_worker *w, goff off, uint64_t len, const char *reason,
                     struct platter_error *err)
@@ -231,8 +229,7 @@ static int copy_work(void *opaque, unsigned worker, struct walk_chunk *c, struct
     return r < 0 ? r : run->c->sink->ops->prepare(run->c->sink, &w->parcel, err);
 }
 
-/* ---- turn and after ---------------------------------------------------------------------------
- */
+/* ---- turn and after -------------------------------------------------------------------------- */
 
 static void report_last(struct run *run)
 {
@@ -275,8 +272,7 @@ static int copy_after(void *opaque, unsigned worker, struct walk_chunk *c, bool 
     return run->c->sink->ops->store(run->c->sink, &run->workers[worker].parcel, failed, err);
 }
 
-/* ---- all of it --------------------------------------------------------------------------------
- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static int worker_open(const struct run *run, struct copy_worker *w, struct platter_error *err)
 {

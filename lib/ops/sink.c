@@ -20,8 +20,7 @@ int parcel_add(struct parcel *p, const struct piece *piece, struct platter_error
     return 0;
 }
 
-/* ---- a disk -----------------------------------------------------------------------------------
- */
+/* ---- a disk ---------------------------------------------------------------------------------- */
 
 struct disk_sink {
     struct sink sink;
@@ -175,8 +174,7 @@ int sink_disk_open(struct platter_disk *disk, bool compress, struct sink **ret,
     return 0;
 }
 
-/* ---- an ordered writer -------------------------------------------------------------------------
- */
+/* ---- an ordered writer ----------------------------------------------------------------------- */
 
 struct writer_sink {
     struct sink sink;

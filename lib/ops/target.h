@@ -10,8 +10,8 @@
 
 /* What is to be made. */
 struct target_request {
-    const char *name;           /* path; with fd >= 0 only for sentences */
-    int fd;                     /* >= 0: write front to back to it; -1: make a file */
+    const char *name; /* path; with fd >= 0 only for sentences */
+    int fd;           /* >= 0: write front to back to it; -1: make a file */
     const struct format *format;
     const char *options;        /* creation options as text, or NULL */
     uint64_t size;              /* guest bytes */
@@ -50,7 +50,6 @@ int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **r
 
 /* Opens a backing file the user named, as it would be found from the image `name`. */
 int open_backing_of(const char *name, const char *backing, const char *format,
-                    const char *const *allow, struct platter_disk **ret,
-                    struct platter_error *err);
+                    const char *const *allow, struct platter_disk **ret, struct platter_error *err);
 
 #endif

@@ -3,9 +3,10 @@
  * Whole-disk work with several threads: every op (copy, compare, digest) is a walk.
  *
  * Workers pull chunks, one after the other, from next(); work on them side by side; then pass a
- * turnstile in the order in which the chunks were pulled; then finish side by side again. A worker has
- * one chunk at a time and its own buffers, so memory is workers x chunk, whatever the disk's size, and
- * what is decided in turn() (where data goes, what is written to a pipe) is the same in every run.
+ * turnstile in the order in which the chunks were pulled; then finish side by side again. A worker
+ * has one chunk at a time and its own buffers, so memory is workers x chunk, whatever the disk's
+ * size, and what is decided in turn() (where data goes, what is written to a pipe) is the same in
+ * every run.
  */
 #ifndef OPS_WALK_H
 #define OPS_WALK_H
@@ -26,8 +27,8 @@ struct walk_chunk {
 };
 
 struct walk_ops {
-    /* The next chunk: 1, or 0 at the end. Called by one thread at a time, in ascending order. May skip
-     * what needs no work: progress goes by chunk->off + len. */
+    /* The next chunk: 1, or 0 at the end. Called by one thread at a time, in ascending order. May
+     * skip what needs no work: progress goes by chunk->off + len. */
     int (*next)(void *opaque, struct walk_chunk *ret, struct platter_error *err);
     /* Side by side. `worker` is 0 .. workers - 1 and picks the caller's buffers. */
     int (*work)(void *opaque, unsigned worker, struct walk_chunk *c, struct platter_error *err);
