@@ -42,7 +42,8 @@ int fail_in(struct platter_error *err, int code, const char *format, ...)
         vsnprintf(whole, sizeof whole, format, args);
         va_end(args);
         size_t used = strlen(whole);
-        snprintf(whole + used, sizeof whole - used, ": %s", err->message);
+        snprintf(whole + used, sizeof whole - used, ": %.*s", (int)(sizeof whole - used),
+                 err->message);
         memcpy(err->message, whole, sizeof whole);
     }
     return code;

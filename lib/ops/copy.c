@@ -8,6 +8,7 @@
 #include "ops/copy.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/ckd.h"
@@ -145,7 +146,8 @@ static int add_hole(struct copy_worker *w, goff off, uint64_t len, const char *r
         return fail_memory(err, "a list of holes");
     w->holes = holes;
     holes[w->n_holes] = (struct hole){.off = off, .len = len};
-    strncpy(holes[w->n_holes++].reason, reason, sizeof holes->reason - 1);
+    snprintf(holes[w->n_holes++].reason, sizeof holes->reason, "%.*s",
+             (int)sizeof holes->reason - 1, reason);
     return 0;
 }
 
