@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/* The stream over a test's own memory: buffer.h. */
+#include "support/buffer.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/memory.h"
+#include "support/must.h"
+
+struct buffer_stream {
+    struct stream head;
+    struct buffer *buffer;
+};
+
+struct buffer buffer_new(uint64_t capacity)
+{
+    struct buffer b = {.bytes = calloc(1, capacity ? capacity : 1), .capacity = capacity};
+    MUST(b.bytes);
+    return b;
+}
+
+struct buffer buffer_copy(const struct buffer *b, uint64_t capacity)
+{
+    struct buffer copy = buffer_new(max_u64(capacity, b->size));
+    if (b->size)
+        memcpy(copy.bytes, b->bytes, b->size);
+    copy.size = b->size;
+    return copy;
+}
+
+void buffer_free(struct buffer *b)
+{
+    free(b->bytes);
+    *b = (struct buffer){0};
+}
+
+struct buffer buffer_load(const char *path, uint64_t capacity)
+{
+    FILE *f = fopen(path, "rb");
+    MUST(f && fseeko(f, 0, SEEK_END) == 0);
+    uint64_t size = (uint64_t)ftello(f);
+    MUST(fseeko(f, 0, SEEK_SET) == 0);
+    struct buffer b = buffer_new(max_u64(capacity, size));
+    b.size = size;
+    MUST(fread(b.bytes, 1, size, f) == size);
+    fclose(f);
+    return b;
+}
+
+void buffer_save(const struct buffer *b, const char *path)
+{
+    FILE *f = fopen(path, "wb");
+    MUST(f && fwrite(b->bytes, 1, b->size, f) == b->size);
+    MUST(fclose(f) == 0);
+}
+
+static struct buffer *buffer_of(struct stream *s)
+{
+    return ((struct buffer_stream *)s)->buffer;
+}
+
+static int buffer_grow(struct buffer *b, uint64_t end, struct platter_error *err)
+{
+    if (end > b->capacity)
+        return fail(err, ENOSPC, "the test's buffer holds %llu bytes",
+                    (unsigned long long)b->capacity);
+    if (end > b->size) {
+        memset(b->bytes + b->size, 0, end - b->size);
+        b->size = end;
+    }
+    return 0;
+}
+
+static int buffer_pread(struct stream *s, void *buf, size_t len, hoff off,
+                        struct platter_error *err)
+{
+    const struct buffer *b = buffer_of(s);
+    if (!range_inside(off, len, b->size))
+        return fail(err, PLATTER_ECORRUPT, "%s: %zu bytes at %llu lie past the end", s->name, len,
+                    (unsigned long long)off);
+    memcpy(buf, b->bytes + off, len);
+    return 0;
+}
+
+static int buffer_pwrite(struct stream *s, const void *buf, size_t len, hoff off,
+                         struct platter_error *err)
+{
+    struct buffer *b = buffer_of(s);
+    uint64_t end;
+    if (ckd_add(&end, off, len))
+        return fail(err, EFBIG, "%s: a write past 2^64", s->name);
+    int r = buffer_grow(b, end, err);
+    if (r == 0)
+        memcpy(b->bytes + off, buf, len);
+    return r;
+}
+
+static int buffer_flush(struct stream *s, struct platter_error *err)
+{
+    (void)s, (void)err;
+    return 0;
+}
+
+static int buffer_zero(struct stream *s, hoff off, uint64_t len, unsigned flags,
+                       struct platter_error *err)
+{
+    (void)flags;
+    struct buffer *b = buffer_of(s);
+    uint64_t end;
+    if (ckd_add(&end, off, len))
+        return fail(err, EFBIG, "%s: zeros past 2^64", s->name);
+    int r = buffer_grow(b, end, err);
+    if (r == 0)
+        memset(b->bytes + off, 0, len);
+    return r;
+}
+
+static int buffer_discard(struct stream *s, hoff off, uint64_t len, struct platter_error *err)
+{
+    (void)err;
+    struct buffer *b = buffer_of(s);
+    if (off < b->size)
+        memset(b->bytes + off, 0, min_u64(len, b->size - off));
+    return 0;
+}
+
+static int buffer_size(struct stream *s, uint64_t *ret_size, struct platter_error *err)
+{
+    (void)err;
+    *ret_size = buffer_of(s)->size;
+    return 0;
+}
+
+static int buffer_resize(struct stream *s, uint64_t size, struct platter_error *err)
+{
+    struct buffer *b = buffer_of(s);
+    if (size < b->size)
+        b->size = size;
+    return buffer_grow(b, size, err);
+}
+
+static void buffer_close(struct stream *s)
+{
+    free(s->name);
+    free(s);
+}
+
+static const struct stream_ops buffer_ops = {
+    .name = "buffer",
+    .pread = buffer_pread,
+    .pwrite = buffer_pwrite,
+    .flush = buffer_flush,
+    .zero = buffer_zero,
+    .discard = buffer_discard,
+    .size = buffer_size,
+    .resize = buffer_resize,
+    .close = buffer_close,
+};
+
+int stream_buffer_open(struct buffer *b, const char *name, bool writable, struct stream **ret,
+                       struct platter_error *err)
+{
+    struct buffer_stream *s = calloc(1, sizeof *s);
+    char *copy = string_copy(name);
+    if (!s || !copy) {
+        free(s);
+        free(copy);
+        return fail_memory(err, "a test's stream");
+    }
+    s->head = (struct stream){.ops = &buffer_ops, .name = copy, .writable = writable};
+    s->buffer = b;
+    *ret = &s->head;
+    return 0;
+}

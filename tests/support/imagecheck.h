@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Checkers of whole images in memory, written for the tests from the format references alone: they
+ * share no code with the library's formats, so that one mistake cannot hide another.
+ */
+#ifndef SUPPORT_IMAGECHECK_H
+#define SUPPORT_IMAGECHECK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct image_report {
+    uint64_t errors; /* what may lose or mix up data, now or at the next write */
+    uint64_t leaks;  /* space that nothing refers to */
+    char first[256]; /* the first error, or the first leak where there is no error */
+};
+
+/* qcow2.md sections 2-5 and 18. Not for images with bitmaps or encryption. */
+void qcow2_check(const uint8_t *bytes, uint64_t size, struct image_report *ret);
+
+/* vmdk.md section 4, for monolithicSparse. */
+void vmdk_check(const uint8_t *bytes, uint64_t size, struct image_report *ret);
+
+/* By the name of the format; raw has nothing to check. */
+void image_check(const char *format, const uint8_t *bytes, uint64_t size, struct image_report *ret);
+
+/* For the checkers: counts an error, or a leak. */
+void report_error(struct image_report *r, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void report_leak(struct image_report *r, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+#endif
