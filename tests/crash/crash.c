@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cuts the power at every point of a workload. All that an image's file goes through is logged;
+ * every prefix of the log, and random subsets of what was not yet flushed with torn sectors, is
+ * opened again: a checker of our own must find leaks at worst, every sector must hold what was
+ * flushed or was written since, and the image must be fit to be written on. qemu-img looks at a
+ * sample.
+ *
+ * crash [--seed N] [--steps N] [--states N] [--keep] [specimen ...]
+ */
+#include <getopt.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "support/imagecheck.h"
+#include "support/log.h"
+#include "support/must.h"
+#include "support/process.h"
+#include "support/specimen.h"
+
+enum { RECOVERY_STEPS = 12, MAX_OPS = 1 << 16 };
+
+struct crash_options {
+    uint64_t seed;
+    unsigned steps;  /* random calls after the script */
+    unsigned states; /* about as many per specimen */
+    bool keep;       /* leave a state that fails as a file */
+};
+
+struct crash {
+    const struct crash_options *options;
+    struct specimen specimen;
+    struct write_log *log;
+    struct ledger *ledger; /* of the workload */
+    uint8_t *content;      /* what a state reads as */
+    uint8_t *scratch;
+    unsigned states, judged, leaked;
+};
+
+/* One state to look at. */
+struct crash_state {
+    size_t position;
+    bool subset;
+    uint64_t seed;
+    struct log_state bytes;
+};
+
+static int complain(const struct crash *c, const struct crash_state *s, const char *what,
+                    const char *why)
+{
+    fprintf(stderr, "%s, seed %llu, after %zu log entries%s (%llu): %s: %s\n",
+            c->specimen.spec->name, (unsigned long long)c->options->seed, s->position,
+            s->subset ? ", a subset" : "", (unsigned long long)s->seed, what, why);
+    if (c->options->keep) {
+        log_state_save(&s->bytes, "crash-top");
+        buffer_save(&c->specimen.backing, "crash-backing");
+    }
+    return -1;
+}
+
+static struct workload workload_on(const struct crash *c, struct platter_disk *disk,
+                                   struct ledger *ledger, uint64_t seed)
+{
+    return (struct workload){.disk = disk,
+                             .ledger = ledger,
+                             .prng = {seed},
+                             .sectors = c->specimen.spec->size / SECTOR,
+                             .cluster = (c->specimen.cluster + SECTOR - 1) / SECTOR,
+                             .scratch = c->scratch};
+}
+
+/* The workload itself, all of it logged. */
+static int run_workload(struct crash *c)
+{
+    struct platter_error err = {0};
+    struct buffer file = buffer_copy(&c->specimen.top, c->specimen.top.size + (24 << 20));
+    struct stream *top;
+    struct platter_disk *disk;
+    MUST(stream_buffer_open(&file, "top", true, &top, NULL) == 0);
+    MUST(stream_log_open(c->log, top, &top, NULL) == 0);
+    int r = specimen_open(&c->specimen, top, true, &disk, &err);
+    if (r == 0) {
+        struct workload w = workload_on(c, disk, c->ledger, c->options->seed);
+        w.log = c->log;
+        workload_script(&w);
+        for (unsigned i = 0; i < c->options->steps; i++)
+            workload_step(&w);
+        r = disk_close(disk, &err);
+        if (r == 0 && w.failed)
+            r = fail(&err, EIO, "%u calls failed", w.failed);
+    }
+    buffer_free(&file);
+    if (r != 0)
+        fprintf(stderr, "%s: the workload: %s\n", c->specimen.spec->name, err.message);
+    return r;
+}
+
+static int check_bytes(struct crash *c, const struct crash_state *s, const uint8_t *bytes,
+                       uint64_t size)
+{
+    struct image_report report;
+    image_check(c->specimen.spec->format, bytes, size, &report);
+    c->leaked += report.leaks > 0;
+    return report.errors ? complain(c, s, "the checker", report.first) : 0;
+}
+
+/* Reads all of an image in memory to c->content. */
+static int read_content(struct crash *c, const struct crash_state *s, struct buffer *file)
+{
+    struct platter_error err = {0};
+    struct stream *top;
+    struct platter_disk *disk;
+    MUST(stream_buffer_open(file, "top", false, &top, NULL) == 0);
+    if (specimen_open(&c->specimen, top, false, &disk, &err) != 0)
+        return complain(c, s, "open", err.message);
+    int r = specimen_read(&c->specimen, disk, c->content, &err);
+    disk_close(disk, NULL);
+    return r ? complain(c, s, "read", err.message) : 0;
+}
+
+/* What a crash left must be a disk to go on with: writes to it, and looks at it all again. */
+static int recover(struct crash *c, const struct crash_state *s)
+{
+    struct platter_error err = {0};
+    struct buffer before = {.bytes = s->bytes.bytes, .size = s->bytes.size};
+    struct buffer file = buffer_copy(&before, before.size + (8 << 20));
+    struct stream *top;
+    struct platter_disk *disk;
+    char why[256];
+    auto_free uint8_t *initial = malloc(c->specimen.spec->size);
+    MUST(initial && stream_buffer_open(&file, "top", true, &top, NULL) == 0);
+    memcpy(initial, c->content, c->specimen.spec->size);
+    struct ledger *ledger = ledger_new(c->specimen.spec->size / SECTOR, initial, 4096);
+    int r = specimen_open(&c->specimen, top, true, &disk, &err);
+    if (r == 0) {
+        struct workload w = workload_on(c, disk, ledger, s->seed + s->position);
+        for (unsigned i = 0; i < RECOVERY_STEPS; i++)
+            workload_step(&w);
+        r = workload_flush(&w);
+        if (w.failed)
+            r = fail(&err, EIO, "%u writes after the crash failed", w.failed);
+        if (disk_close(disk, r ? NULL : &err) != 0)
+            r = -1;
+    }
+    if (r != 0)
+        r = complain(c, s, "going on", err.message);
+    if (r == 0)
+        r = check_bytes(c, s, file.bytes, file.size);
+    if (r == 0)
+        r = read_content(c, s, &file);
+    if (r == 0 && !ledger_allows(ledger, c->content, SIZE_MAX, why, sizeof why))
+        r = complain(c, s, "content after going on", why);
+    ledger_free(ledger);
+    buffer_free(&file);
+    return r;
+}
+
+/* qemu-img must find leaks at worst (exit 3), and read the same. */
+static int ask_qemu(struct crash *c, const struct crash_state *s)
+{
+    const char *format = c->specimen.spec->format;
+    auto_free char *top = scratch_path("top");
+    auto_free char *flat = scratch_path("flat");
+    MUST(log_state_save(&s->bytes, top) == 0);
+    char why[256];
+    if (strcmp(format, "raw") != 0 && run_command(3, "qemu-img check -f %s '%s'", format, top) % 3)
+        return complain(c, s, "qemu-img check", "is not content");
+    if (run_command(0, "qemu-img convert -f %s -O raw '%s' '%s'", format, top, flat) != 0)
+        return complain(c, s, "qemu-img convert", "cannot read it");
+    struct buffer content = buffer_load(flat, 0);
+    bool good = content.size == c->specimen.spec->size &&
+                ledger_allows(c->ledger, content.bytes, s->position, why, sizeof why);
+    buffer_free(&content);
+    return good ? 0 : complain(c, s, "content by qemu-img", why);
+}
+
+static int judge(struct crash *c, const struct crash_state *s)
+{
+    char why[256];
+    struct buffer file = {.bytes = s->bytes.bytes, .size = s->bytes.size};
+    unsigned number = c->judged++;
+    int r = check_bytes(c, s, s->bytes.bytes, s->bytes.size);
+    if (r == 0)
+        r = read_content(c, s, &file);
+    if (r == 0 && !ledger_allows(c->ledger, c->content, s->position, why, sizeof why))
+        r = complain(c, s, "content", why);
+    if (r == 0 && number % 8 == 0)
+        r = recover(c, s);
+    if (r == 0 && number % 128 == 0)
+        r = ask_qemu(c, s);
+    return r;
+}
+
+static int judge_position(struct crash *c, size_t position, unsigned subsets)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i <= subsets; i++) {
+        struct crash_state s = {.position = position, .subset = i > 0, .seed = i};
+        s.bytes = i ? write_log_crash(c->log, 0, position, c->options->seed * 1000 + i)
+                    : write_log_prefix(c->log, 0, position);
+        r = judge(c, &s);
+        free(s.bytes.bytes);
+    }
+    return r;
+}
+
+/* Every position where there are fewer than states asked for, else evenly spread ones. */
+static int judge_all(struct crash *c)
+{
+    size_t n = write_log_length(c->log);
+    unsigned subsets = 2;
+    size_t positions = c->options->states / (subsets + 1) + 1;
+    if (n < positions)
+        subsets = (unsigned)(c->options->states / (n + 1));
+    size_t step = n / positions + 1;
+    int r = 0;
+    for (size_t position = 0; r == 0 && position <= n; position += step)
+        r = judge_position(c, position, subsets);
+    if (r == 0)
+        printf("%-28s %6zu log entries, %6u states, %6u with leaks\n", c->specimen.spec->name, n,
+               c->judged, c->leaked);
+    return r;
+}
+
+static int crash_specimen(const struct specimen_spec *spec, const struct crash_options *options)
+{
+    struct crash c = {.options = options, .specimen = specimen_make(spec), .log = write_log_new()};
+    c.ledger = ledger_new(spec->size / SECTOR, c.specimen.content, MAX_OPS);
+    c.content = malloc(spec->size);
+    c.scratch = malloc(spec->size);
+    MUST(c.log && c.content && c.scratch);
+    int r = run_workload(&c);
+    if (r == 0)
+        r = judge_all(&c);
+    write_log_free(c.log);
+    ledger_free(c.ledger);
+    free(c.content);
+    free(c.scratch);
+    specimen_free(&c.specimen);
+    return r;
+}
+
+static bool wanted(const char *name, char **names)
+{
+    if (!*names)
+        return true;
+    for (; *names; names++) {
+        if (strncmp(name, *names, strlen(*names)) == 0)
+            return true;
+    }
+    return false;
+}
+
+static char **parse(int argc, char **argv, struct crash_options *options)
+{
+    static const struct option names[] = {{"seed", required_argument, NULL, 's'},
+                                          {"steps", required_argument, NULL, 'n'},
+                                          {"states", required_argument, NULL, 'c'},
+                                          {"keep", no_argument, NULL, 'k'},
+                                          {0}};
+    for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
+        if (option == 's')
+            options->seed = strtoull(optarg, NULL, 0);
+        else if (option == 'n')
+            options->steps = (unsigned)strtoul(optarg, NULL, 0);
+        else if (option == 'c')
+            options->states = (unsigned)strtoul(optarg, NULL, 0);
+        else if (option == 'k')
+            options->keep = true;
+        else
+            exit(2);
+    }
+    return argv + optind;
+}
+
+int main(int argc, char **argv)
+{
+    struct crash_options options = {.seed = 1, .steps = 60, .states = 400};
+    char **names = parse(argc, argv, &options);
+    unsigned failed = 0, done = 0;
+    for (const struct specimen_spec *spec = specimens; spec->name; spec++) {
+        if (!wanted(spec->name, names))
+            continue;
+        failed += crash_specimen(spec, &options) != 0;
+        done++;
+    }
+    if (done == 0)
+        fprintf(stderr, "no specimen has such a name\n");
+    return failed > 0 || done == 0;
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* The images of the model test: cases.h. */
+#include "model/cases.h"
+
+#include "base/ckd.h"
+#include "base/memory.h"
+#include "support/buffer.h"
+#include "support/must.h"
+#include "support/process.h"
+
+enum { KIB = 1024, MIB = 1024 * KIB, STAMP_BELOW = 0x7ffffff1 };
+
+/* Three of four runs of 48 sectors hold something. */
+static struct buffer pattern(uint64_t size)
+{
+    struct buffer b = buffer_new(round_up(size, SECTOR));
+    for (uint64_t sector = 0; sector < b.capacity / SECTOR; sector++) {
+        if (sector / 48 % 4 != 3)
+            ledger_stamp(b.bytes + sector * SECTOR, STAMP_BELOW, sector, 1);
+    }
+    b.size = size;
+    return b;
+}
+
+/* An image that holds the pattern, by qemu-img. */
+static void convert_pattern(const struct buffer *b, const char *path, const char *format,
+                            const char *option, bool packed)
+{
+    auto_free char *raw = scratch_path("pattern");
+    buffer_save(b, raw);
+    MUST(run_command(0, "qemu-img convert -f raw %s -O %s %s '%s' '%s'", packed ? "-c" : "", format,
+                     option, raw, path) == 0);
+}
+
+static void create(const struct model_case *of, const char *path)
+{
+    struct platter_error err = {0};
+    struct platter_create_options options = {.size = sizeof options,
+                                             .format = of->format,
+                                             .has_disk_size = true,
+                                             .disk_size = of->size,
+                                             .options = of->options,
+                                             .backing = of->backing ? "model.below" : NULL,
+                                             .backing_format = of->backing};
+    if (platter_create(path, &options, &err) == 0)
+        return;
+    fprintf(stderr, "%s: create: %s\n", of->name, err.message);
+    exit(1);
+}
+
+void case_make(const struct model_case *of, const char *path, uint8_t *flat)
+{
+    bool own = of->packed && !of->backing;
+    if (own || of->backing) {
+        struct buffer b = pattern(own ? of->size : of->backing_size);
+        auto_free char *below = scratch_path("model.below");
+        auto_free char *option = string_format("%s%s", own && of->options ? "-o " : "",
+                                               own && of->options ? of->options : "");
+        MUST(option);
+        convert_pattern(&b, own ? path : below, own ? of->format : of->backing, option, of->packed);
+        memcpy(flat, b.bytes, min_u64(b.size, of->size));
+        buffer_free(&b);
+    }
+    if (!own)
+        create(of, path);
+}
+
+#define QCOW2(case_name, case_options, case_size, case_cluster, ...)                               \
+    {                                                                                              \
+        .name = "qcow2-" case_name, .format = "qcow2", .options = case_options, .size = case_size, \
+        .cluster = case_cluster, ##__VA_ARGS__                                                     \
+    }
+#define VMDK(case_name, case_options, case_size, ...)                                              \
+    {                                                                                              \
+        .name = "vmdk-" case_name, .format = "vmdk", .options = case_options, .size = case_size,   \
+        .cluster = 64 * KIB, ##__VA_ARGS__                                                         \
+    }
+#define OVER(case_backing, case_backing_size)                                                      \
+    .backing = case_backing, .backing_size = case_backing_size
+
+const struct model_case model_cases[] = {
+    {.name = "raw", .format = "raw", .size = 3 * MIB + 512, .cluster = 4 * KIB},
+    QCOW2("512", "cluster_size=512", 2 * MIB, 512),
+    QCOW2("512-little-memory", "cluster_size=512,refcount_bits=64", 4 * MIB, 512,
+          .memory_limit = 256 * KIB),
+    QCOW2("4k-v2", "cluster_size=4k,compat=0.10", 4 * MIB + 512, 4 * KIB),
+    QCOW2("4k-v2-over-raw", "cluster_size=4k,compat=0.10", 4 * MIB, 4 * KIB,
+          OVER("raw", 3 * MIB + 1536)),
+    QCOW2("4k-1-bit", "cluster_size=4k,refcount_bits=1", 4 * MIB, 4 * KIB),
+    QCOW2("4k-2-bit-over-packed", "cluster_size=4k,refcount_bits=2", 4 * MIB, 4 * KIB,
+          OVER("qcow2", 4 * MIB), .packed = true),
+    QCOW2("4k-4-bit-over-longer", "cluster_size=4k,refcount_bits=4", 3 * MIB, 4 * KIB,
+          OVER("qcow2", 5 * MIB)),
+    QCOW2("4k-8-bit-little-memory", "cluster_size=4k,refcount_bits=8", 8 * MIB, 4 * KIB,
+          OVER("qcow2", 5 * MIB), .packed = true, .memory_limit = 512 * KIB),
+    QCOW2("4k-32-bit", "cluster_size=4k,refcount_bits=32", 4 * MIB + 1536, 4 * KIB),
+    QCOW2("4k-64-bit-preallocated", "cluster_size=4k,refcount_bits=64,preallocation=metadata",
+          4 * MIB, 4 * KIB),
+    QCOW2("4k-packed", "cluster_size=4k", 4 * MIB, 4 * KIB, .packed = true),
+    QCOW2("64k", "lazy_refcounts=on", 12 * MIB + 512, 64 * KIB),
+    QCOW2("64k-packed", NULL, 12 * MIB + 512, 64 * KIB, .packed = true),
+    QCOW2("64k-packed-zstd", "compression_type=zstd", 12 * MIB, 64 * KIB, .packed = true),
+    QCOW2("64k-over-shorter", NULL, 12 * MIB, 64 * KIB, OVER("raw", 5 * MIB + 512)),
+    QCOW2("64k-falloc", "preallocation=falloc", 8 * MIB, 64 * KIB),
+    QCOW2("64k-full", "preallocation=full", 8 * MIB, 64 * KIB),
+    QCOW2("2m", "cluster_size=2M", 24 * MIB + 512, 2 * MIB),
+    QCOW2("2m-over-packed", "cluster_size=2M", 16 * MIB, 2 * MIB, OVER("qcow2", 9 * MIB),
+          .packed = true),
+    QCOW2("extended", "cluster_size=64k,extended_l2=on", 12 * MIB + 512, 64 * KIB),
+    QCOW2("extended-over-raw", "cluster_size=16k,extended_l2=on", 8 * MIB, 16 * KIB,
+          OVER("raw", 6 * MIB + 512)),
+    QCOW2("extended-over-packed", "cluster_size=128k,extended_l2=on", 12 * MIB, 128 * KIB,
+          OVER("qcow2", 12 * MIB), .packed = true),
+    QCOW2("extended-preallocated", "cluster_size=32k,extended_l2=on,preallocation=metadata",
+          8 * MIB, 32 * KIB, OVER("qcow2", 8 * MIB)),
+    VMDK("sparse", "subformat=monolithicSparse", 36 * MIB + 512),
+    VMDK("zeroed-grain", "subformat=monolithicSparse,zeroed_grain=on", 8 * MIB + 1536),
+    VMDK("over-vmdk", "subformat=monolithicSparse", 8 * MIB, OVER("vmdk", 6 * MIB)),
+    VMDK("zeroed-grain-over-vmdk", "subformat=monolithicSparse,zeroed_grain=on", 8 * MIB,
+         OVER("vmdk", 8 * MIB)),
+    VMDK("little-memory", "subformat=monolithicSparse", 36 * MIB, .memory_limit = 256 * KIB),
+    {.name = NULL},
+};

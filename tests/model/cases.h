@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* The images the model test runs on: every format, cluster size, width and kind of backing file. */
+#ifndef MODEL_CASES_H
+#define MODEL_CASES_H
+
+#include <platter/platter.h>
+
+#include "support/ledger.h"
+#include "support/prng.h"
+
+struct model_case {
+    const char *name;
+    const char *format;
+    const char *options;   /* for platter_create() */
+    uint64_t size;         /* guest bytes */
+    uint64_t cluster;      /* allocation unit */
+    const char *backing;   /* format of the backing file; NULL: none */
+    uint64_t backing_size; /* guest bytes of it */
+    bool packed; /* the backing file's clusters are compressed; without one: the image's own */
+    uint64_t memory_limit; /* 0: the default */
+};
+
+/* Ends with .name = NULL. */
+extern const struct model_case model_cases[];
+
+/* Makes the image (and its backing file beside it); flat is what its disk holds. */
+void case_make(const struct model_case *of, const char *path, uint8_t *flat);
+
+#endif
