@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writes, zeroes, discards and flushes an image of FUZZ_FORMAT. The input is one byte with the
+ * number of calls, eight bytes for each, and the image. A damaged image may refuse anything. One
+ * that a checker of our own finds sound must take all calls, read as it should and stay sound.
+ */
+#include "base/ckd.h"
+#include "base/cursor.h"
+#include "fuzz/target.h"
+#include "support/imagecheck.h"
+
+enum {
+    MOST_CALLS = 24,
+    CALL_BYTES = 8,
+    MOST_FILE = 1 << 20,
+    ROOM = 4 << 20,      /* for a file to grow */
+    MOST_DISK = 2 << 20, /* of a disk whose content is followed */
+    MOST_LENGTH = 256 << 10
+};
+
+struct change {
+    const struct format *format;
+    struct buffer file;
+    struct platter_disk *disk;
+    uint8_t *expected; /* what the disk holds, or NULL: it is too large, or was not sound */
+    uint8_t *bytes;
+};
+
+static bool is_sound(const struct change *c)
+{
+    struct image_report report;
+    image_check(c->format->name, c->file.bytes, c->file.size, &report);
+    return report.errors == 0;
+}
+
+static void read_all(const struct change *c, uint8_t *out)
+{
+    struct platter_error err = {0};
+    if (disk_read(c->disk, out, disk_size(c->disk), 0, &err) != 0)
+        fuzz_found("a sound image cannot be read: %s", err.message);
+}
+
+static void compare_all(struct change *c)
+{
+    read_all(c, c->bytes);
+    for (uint64_t i = 0; i < disk_size(c->disk); i++) {
+        if (c->bytes[i] != c->expected[i])
+            fuzz_found("byte %llu is wrong", (unsigned long long)i);
+    }
+}
+
+/* A sound image may hold compressed clusters that do not inflate: only what reads is followed. */
+static void start_following(struct change *c)
+{
+    uint64_t size = disk_size(c->disk);
+    if (size > MOST_DISK || disk_top(c->disk)->has_backing || !is_sound(c))
+        return;
+    uint8_t *expected = malloc(size + 1);
+    if (expected && disk_read(c->disk, expected, size, 0, NULL) == 0)
+        c->expected = expected;
+    else
+        free(expected);
+}
+
+/* After a discard each byte is what it was, or zero. */
+static void follow_discard(struct change *c, uint64_t off, uint64_t len)
+{
+    struct platter_error err = {0};
+    if (disk_read(c->disk, c->bytes, len, off, &err) != 0)
+        fuzz_found("read after discard: %s", err.message);
+    for (uint64_t i = 0; i < len; i++) {
+        if (c->bytes[i] != 0 && c->bytes[i] != c->expected[off + i])
+            fuzz_found("byte %llu after a discard", (unsigned long long)(off + i));
+    }
+    memcpy(c->expected + off, c->bytes, len);
+}
+
+static void follow(struct change *c, unsigned kind, uint64_t off, uint64_t len)
+{
+    if (kind < 2)
+        memset(c->expected + off, kind ? 0xa5 : 0x5a, len);
+    else if (kind < 4)
+        memset(c->expected + off, 0, len);
+    else if (kind == 4)
+        follow_discard(c, off, len);
+}
+
+static int call(struct change *c, unsigned kind, uint64_t off, uint64_t len,
+                struct platter_error *err)
+{
+    switch (kind) {
+    case 0:
+    case 1:
+        memset(c->bytes, kind ? 0xa5 : 0x5a, len);
+        return disk_write(c->disk, c->bytes, len, off, err);
+    case 2:
+    case 3:
+        return disk_zero(c->disk, off, len, kind == 3, err);
+    case 4:
+        return disk_discard(c->disk, off, len, err);
+    default:
+        return disk_flush(c->disk, err);
+    }
+}
+
+/* Kind, length in 16 bits, offset in 40: bytes, or sectors where the kind's top bit is set. */
+static void run_call(struct change *c, struct reader *r)
+{
+    struct platter_error err = {0};
+    unsigned byte = read_u8(r);
+    uint64_t len = read_le16(r), off = (uint64_t)read_u8(r) << 32;
+    off |= read_le32(r);
+    if (byte & 0x80) {
+        len *= 512;
+        off *= 512;
+    }
+    uint64_t size = disk_size(c->disk);
+    if (size == 0)
+        return;
+    off %= size;
+    len = min_u64(min_u64(len, MOST_LENGTH), size - off);
+    unsigned kind = (byte & 0x7f) % 6;
+    int code = call(c, kind, off, len, &err);
+    if (c->expected && code == -ENOSPC) /* the test's buffer is full */
+        free(TAKE(c->expected));
+    if (code == 0 && c->expected)
+        follow(c, kind, off, len);
+    else if (code != 0 && c->expected)
+        fuzz_found("call %u on a sound image: %s", kind, err.message);
+}
+
+static void check_result(struct change *c)
+{
+    struct image_report report;
+    image_check(c->format->name, c->file.bytes, c->file.size, &report);
+    if (report.errors)
+        fuzz_found("the image is not sound any more: %s", report.first);
+    c->disk = fuzz_open(c->format, &c->file, false);
+    if (!c->disk)
+        fuzz_found("the image does not open any more");
+    compare_all(c);
+    disk_close(c->disk, NULL);
+}
+
+static void change_image(struct change *c, struct reader *calls)
+{
+    unsigned n = (unsigned)(calls->len / CALL_BYTES);
+    c->disk = fuzz_open(c->format, &c->file, true);
+    if (!c->disk)
+        return;
+    start_following(c);
+    for (unsigned i = 0; i < n; i++)
+        run_call(c, calls);
+    if (c->expected)
+        compare_all(c);
+    else
+        fuzz_read(c->disk);
+    int r = disk_close(c->disk, NULL);
+    if (c->expected && r == 0)
+        check_result(c);
+    free(TAKE(c->expected));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    size_t calls = size ? min_u64(data[0] % (MOST_CALLS + 1) * CALL_BYTES, size - 1) : 0;
+    if (size == 0 || size - 1 - calls > MOST_FILE)
+        return 0;
+    struct buffer image = {.bytes = (uint8_t *)data + 1 + calls, .size = size - 1 - calls};
+    struct change c = {.format = format_find(FUZZ_FORMAT),
+                       .file = buffer_copy(&image, image.size + ROOM),
+                       .bytes = malloc(MOST_DISK)};
+    struct reader r = reader_over(data + 1, calls);
+    if (c.bytes)
+        change_image(&c, &r);
+    free(c.bytes);
+    buffer_free(&c.file);
+    return 0;
+}
