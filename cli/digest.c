@@ -2,6 +2,7 @@
 /* platter digest: one value for the bytes a guest sees, whatever the format. */
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -40,6 +41,10 @@ static void print_sum(const char *sum, const char *name)
 {
     bool escape = strpbrk(name, "\n\r\\") != NULL;
     printf("%s%s  ", escape ? "\\" : "", sum);
+    if (isatty(STDOUT_FILENO)) {
+        put_text(stdout, name);
+        name = "";
+    }
     for (; *name; name++) {
         if (*name == '\n')
             fputs("\\n", stdout);

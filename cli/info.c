@@ -149,11 +149,47 @@ static void print_human(const json_t *info)
     }
 }
 
+/* The order in which qemu-img prints the fields; programs that read lines rely on it. */
+static const char *const info_order[] = {"snapshots",
+                                         "backing-filename-format",
+                                         "virtual-size",
+                                         "filename",
+                                         "cluster-size",
+                                         "format",
+                                         "actual-size",
+                                         "format-specific",
+                                         "encrypted",
+                                         "full-backing-filename",
+                                         "backing-filename",
+                                         "dirty-flag",
+                                         NULL};
+static const char *const snapshot_order[] = {"icount",   "vm-clock-nsec", "name",
+                                             "date-sec", "date-nsec",     "vm-clock-sec",
+                                             "id",       "vm-state-size", NULL};
+
+/* Puts the fields of an object into an order; others stay behind them. */
+static void put_in_order(json_t *object, const char *const *order)
+{
+    json_t *rest = json_copy(object), *sorted = json_object();
+    for (; rest && sorted && *order; order++) {
+        json_t *value = json_object_get(rest, *order);
+        if (value)
+            json_object_set(sorted, *order, value);
+    }
+    json_object_update_missing(sorted, rest);
+    json_object_clear(object);
+    json_object_update(object, sorted);
+    json_decref(sorted);
+    json_decref(rest);
+}
+
 /* The description of one image of the chain; NULL and printed if that fails. */
 static json_t *describe(struct platter_disk *disk, unsigned layer)
 {
     struct platter_error err = {0};
     json_error_t where;
+    json_t *snapshot;
+    size_t i;
     char *text = NULL;
     if (platter_info(disk, layer, &text, &err)) {
         say_error(&err);
@@ -162,6 +198,10 @@ static json_t *describe(struct platter_disk *disk, unsigned layer)
     json_t *info = json_loads(text, 0, &where);
     if (!info)
         say("the description of an image cannot be read: %s", where.text);
+    json_array_foreach (json_object_get(info, "snapshots"), i, snapshot) {
+        put_in_order(snapshot, snapshot_order);
+    }
+    put_in_order(info, info_order);
     platter_free(text);
     return info;
 }

@@ -145,6 +145,8 @@ void progress_end(struct progress *p, bool complete)
     if (!p->out)
         return;
     if (complete) {
+        if (!p->now.size) /* there was nothing to do: never called */
+            p->now.total = 0;
         p->now.done = p->now.total;
         show(p);
     }

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+platter __completion >completion
+bash -n completion
+. ./completion
+try() {
+    COMP_WORDS=("$@")
+    COMP_CWORD=$(($# - 1))
+    COMPREPLY=()
+    compopt() { :; }
+    _platter
+    echo "$*: ${COMPREPLY[*]}"
+}
+try platter conv
+try platter convert -O q
+try platter convert --sal
+try platter info --output j
+try platter info --output = j
+try platter digest --algorithm ''
+touch some.qcow2 some.raw
+try platter info some

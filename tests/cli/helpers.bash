@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# What the cases share. Read by every bash of a case.
+
+# Runs qemu-img and platter with the same arguments: standard output and exit code must be the same,
+# and who fails must say why.
+same() {
+    local theirs=0 ours=0
+    qemu-img "$@" >.theirs 2>.theirs.err || theirs=$?
+    platter "$@" >.ours 2>.ours.err || ours=$?
+    if [ $theirs -ne $ours ]; then
+        echo "DIFFERENT exit code: $theirs, ours $ours: $*"
+        cat .theirs.err .ours.err
+    elif ! diff .theirs .ours >.diff; then
+        echo "DIFFERENT output: $*"
+        cat .diff
+    elif [ $ours -ne 0 ] && [ ! -s .ours ] && [ ! -s .ours.err ]; then
+        echo "SILENT failure: $*"
+    else
+        echo "same ($ours): $*"
+    fi
+    rm -f .theirs .theirs.err .ours .ours.err .diff
+}
+
+# Runs a command that is to fail, and tells its code.
+code_of() {
+    local code=0
+    "$@" || code=$?
+    echo "exit code $code"
+}
+
+# What is in the directory, hidden files as well.
+left_here() {
+    find . -mindepth 1 -printf '%P\n' | sort
+}
+
+# data SIZE FILE [SEED]: bytes that do not compress and are the same in every run.
+data() {
+    python3 -c 'import random, sys
+sys.stdout.buffer.write(random.Random(int(sys.argv[2])).randbytes(int(sys.argv[1])))' \
+        "$(numfmt --from=iec "$1")" "${3:-1}" >"$2"
+}
+
+# put OFFSET TEXT FILE: overwrites bytes.
+put() {
+    printf "%b" "$2" | dd of="$3" bs=1 seek="$1" conv=notrunc status=none
+}

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+yes | head -c 1M >a.raw || true
+qemu-img convert -f raw -c -O qcow2 a.raw a.qcow2
+same map --output=json a.qcow2
+same map a.qcow2
+code_of platter map a.qcow2
