@@ -21,29 +21,14 @@ int open_backing_of(const char *name, const char *backing, const char *format,
     return r < 0 ? fail_in(err, r, "the backing file of %s", name) : 0;
 }
 
-/* An image that something uses must not be replaced under its name. */
-static int check_unused(const char *name, struct platter_error *err)
-{
-    struct stream *s;
-    if (stream_file_open(name, 0, &s, NULL) < 0)
-        return 0; /* not there, or not readable: opening it as a target tells */
-    int r = stream_lock(s, STREAM_LOCK_WRITE,
-                        STREAM_LOCK_READ | STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE, err);
-    stream_close(s);
-    return r;
-}
-
 static int open_stream(struct target *t, struct platter_error *err)
 {
     const struct target_request *q = t->request;
     if (q->fd >= 0)
         return stream_pipe_open(q->fd, q->name, &t->stream, err);
-    int r = check_unused(q->name, err);
-    if (r < 0)
-        return r;
     unsigned flags = STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY | STREAM_FILE_DIRECT;
     flags |= q->exclusive ? STREAM_FILE_EXCLUSIVE : 0;
-    r = stream_file_open(q->name, flags, &t->stream, err);
+    int r = stream_file_open(q->name, flags, &t->stream, err);
     if (r < 0)
         return r;
     uint64_t size;
