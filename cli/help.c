@@ -145,7 +145,7 @@ int man_page(const char *name, const char *prose_path)
         return EXIT_FAILED;
     }
     printf(
-        ".TH PLATTER%s%s 1 \"\" \"platter %s\" \"User Commands\"\n.SH NAME\nplatter%s%s \\- %s\n",
+        ".TH platter%s%s 1 \"\" \"platter %s\" \"User Commands\"\n.SH NAME\nplatter%s%s \\- %s\n",
         verb ? "\\-" : "", verb ? name : "", platter_version(), verb ? "\\-" : "", verb ? name : "",
         verb ? verb->summary : "virtual machine disks in any format");
     if (verb)
@@ -240,7 +240,7 @@ int completion_bash(void)
     puts("    esac\n"
          "    if [[ $cur == -* ]]; then\n"
          "        COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
-         "        [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n"
+         "        if [[ ${COMPREPLY[0]} == *= ]]; then compopt -o nospace; fi\n"
          "    else\n"
          "        COMPREPLY=($(compgen -f -- \"$cur\"))\n"
          "    fi\n}\n"
