@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/ckd.h"
-#include "base/memory.h"
+#include "stream/inside.h"
 #include "support/must.h"
 
 struct buffer_stream {
@@ -80,8 +80,7 @@ static int buffer_pread(struct stream *s, void *buf, size_t len, hoff off,
 {
     const struct buffer *b = buffer_of(s);
     if (!range_inside(off, len, b->size))
-        return fail(err, PLATTER_ECORRUPT, "%s: %zu bytes at %llu lie past the end", s->name, len,
-                    (unsigned long long)off);
+        return stream_fail_past_end(s, off, len, b->size, err);
     memcpy(buf, b->bytes + off, len);
     return 0;
 }
@@ -143,12 +142,6 @@ static int buffer_resize(struct stream *s, uint64_t size, struct platter_error *
     return buffer_grow(b, size, err);
 }
 
-static void buffer_close(struct stream *s)
-{
-    free(s->name);
-    free(s);
-}
-
 static const struct stream_ops buffer_ops = {
     .name = "buffer",
     .pread = buffer_pread,
@@ -158,20 +151,15 @@ static const struct stream_ops buffer_ops = {
     .discard = buffer_discard,
     .size = buffer_size,
     .resize = buffer_resize,
-    .close = buffer_close,
 };
 
 int stream_buffer_open(struct buffer *b, const char *name, bool writable, struct stream **ret,
                        struct platter_error *err)
 {
-    struct buffer_stream *s = calloc(1, sizeof *s);
-    char *copy = string_copy(name);
-    if (!s || !copy) {
-        free(s);
-        free(copy);
-        return fail_memory(err, "a test's stream");
-    }
-    s->head = (struct stream){.ops = &buffer_ops, .name = copy, .writable = writable};
+    struct buffer_stream *s = stream_new(sizeof *s, &buffer_ops, name, err);
+    if (!s)
+        return -ENOMEM;
+    s->head.writable = writable;
     s->buffer = b;
     *ret = &s->head;
     return 0;
