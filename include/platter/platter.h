@@ -27,6 +27,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
@@ -380,6 +381,7 @@ int platter_measure(struct platter_disk *disk, uint64_t disk_size, const char *f
                     const char *options, struct platter_measurement *measurement,
                     struct platter_error *err);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

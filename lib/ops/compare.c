@@ -201,7 +201,7 @@ static int compare_work(void *opaque, unsigned worker, struct walk_chunk *c,
     (void)err;
     *f = (struct finding){.failed = -1};
     goff end = c->off + c->len;
-    uint64_t n;
+    uint64_t n = 0;
     for (goff off = c->off; off < end && f->code == 0 && f->difference == PLATTER_SAME; off += n)
         compare_run(cmp, worker, off, end, &n, c);
     return 0;
