@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The header of a hosted sparse file, and the footer that replaces it in streams whose grain
+ * directory stands at the end: vmdk.md sections 4.1, 4.2, 5.2, 5.3.
+ *
+ * Invariant: a header that hosted_read() returned has every number bounded, so that sums and
+ * products of its fields with the size of a sector cannot overflow.
+ */
+#include <inttypes.h>
+
+#include "format/vmdk/vmdk.h"
+
+static const uint8_t newline_bytes[4] = {'\n', ' ', '\r', '\n'};
+
+bool hosted_magic(const uint8_t *sector)
+{
+    return memcmp(sector, "KDMV", 4) == 0;
+}
+
+void hosted_decode(const uint8_t sector[VMDK_SECTOR], struct hosted_header *ret)
+{
+    struct reader r = reader_over(sector, VMDK_SECTOR);
+    read_skip(&r, 4);
+    ret->version = read_le32(&r);
+    ret->flags = read_le32(&r);
+    ret->capacity = read_le64(&r);
+    ret->grain_size = read_le64(&r);
+    ret->descriptor_offset = read_le64(&r);
+    ret->descriptor_size = read_le64(&r);
+    ret->gtes_per_gt = read_le32(&r);
+    ret->rgd_offset = read_le64(&r);
+    ret->gd_offset = read_le64(&r);
+    ret->overhead = read_le64(&r);
+    ret->unclean = read_u8(&r);
+    for (unsigned i = 0; i < sizeof ret->newlines; i++)
+        ret->newlines[i] = read_u8(&r);
+    ret->compression = read_le16(&r);
+}
+
+void hosted_encode(const struct hosted_header *h, uint8_t sector[VMDK_SECTOR])
+{
+    struct writer w = writer_over(sector, VMDK_SECTOR);
+    write_bytes(&w, "KDMV", 4);
+    write_le32(&w, h->version);
+    write_le32(&w, h->flags);
+    write_le64(&w, h->capacity);
+    write_le64(&w, h->grain_size);
+    write_le64(&w, h->descriptor_offset);
+    write_le64(&w, h->descriptor_size);
+    write_le32(&w, h->gtes_per_gt);
+    write_le64(&w, h->rgd_offset);
+    write_le64(&w, h->gd_offset);
+    write_le64(&w, h->overhead);
+    write_u8(&w, h->unclean);
+    write_bytes(&w, newline_bytes, sizeof newline_bytes);
+    write_le16(&w, h->compression);
+    write_pad_to(&w, VMDK_SECTOR);
+}
+
+void marker_encode(enum marker type, uint64_t sectors, uint8_t sector[VMDK_SECTOR])
+{
+    struct writer w = writer_over(sector, VMDK_SECTOR);
+    write_le64(&w, sectors);
+    write_le32(&w, 0);
+    write_le32(&w, type);
+    write_pad_to(&w, VMDK_SECTOR);
+}
+
+/* ---- checks ---------------------------------------------------------------------------------- */
+
+uint64_t hosted_directory_entries(const struct hosted_header *h)
+{
+    return div_up(h->capacity, h->grain_size * h->gtes_per_gt);
+}
+
+static int check_version(const char *name, const struct hosted_header *h, struct platter_error *err)
+{
+    if (h->version < 1 || h->version > 3)
+        return fail(err, ENOTSUP, "%s: VMDK version %" PRIu32 " is not known (1 to 3 are)", name,
+                    h->version);
+    uint32_t unknown = h->flags >> 16 & ~UINT32_C(3);
+    if (unknown)
+        return fail(err, ENOTSUP,
+                    "%s: header flags 0x%08" PRIx32 " have bits that are not known and must be",
+                    name, h->flags);
+    if ((h->flags & HOSTED_NEWLINES) && memcmp(h->newlines, newline_bytes, 4) != 0)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the line ends in its header (offset 73) were changed: the file was "
+                    "transferred as text and is damaged; transfer it again as binary",
+                    name);
+    if (h->compression > 1)
+        return fail(err, ENOTSUP, "%s: compression method %u is not known", name, h->compression);
+    if ((h->flags & HOSTED_COMPRESSED) && h->compression == 0)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: header flags 0x%08" PRIx32 " say compressed, but the method is 0", name,
+                    h->flags);
+    return 0;
+}
+
+static int check_geometry(const char *name, const struct hosted_header *h,
+                          struct platter_error *err)
+{
+    if (h->capacity > VMDK_MAX_SECTORS)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: capacity (header offset 12) of %" PRIu64 " sectors is beyond the limit",
+                    name, h->capacity);
+    if (!is_power_of_2(h->grain_size) || h->grain_size > VMDK_MAX_GRAIN)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: grain size (header offset 20) of %" PRIu64
+                    " sectors is not a power of two from 1 to %d",
+                    name, h->grain_size, VMDK_MAX_GRAIN);
+    if (!is_power_of_2(h->gtes_per_gt) || h->gtes_per_gt < VMDK_MIN_GTES ||
+        h->gtes_per_gt > VMDK_MAX_GTES)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: grain tables (header offset 44) of %" PRIu32
+                    " entries: not a power of two from %d to %d",
+                    name, h->gtes_per_gt, VMDK_MIN_GTES, VMDK_MAX_GTES);
+    uint64_t entries = hosted_directory_entries(h);
+    if (entries > VMDK_MAX_DIRECTORY)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: capacity %" PRIu64 " with grains of %" PRIu64
+                    " sectors takes a grain directory of %" PRIu64 " entries; %d is the limit",
+                    name, h->capacity, h->grain_size, entries, VMDK_MAX_DIRECTORY);
+    return 0;
+}
+
+/* Whether `sectors` sectors at `at` stand in the file, behind the header. */
+static int check_area(const char *name, const char *what, uint64_t at, uint64_t bytes,
+                      uint64_t file_size, struct platter_error *err)
+{
+    uint64_t off;
+    if (at == 0 || ckd_mul(&off, at, (uint64_t)VMDK_SECTOR) || !range_inside(off, bytes, file_size))
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the %s (%" PRIu64 " bytes at sector %" PRIu64
+                    ") is not inside the file of %" PRIu64 " bytes: it is truncated or damaged",
+                    name, what, bytes, at, file_size);
+    return 0;
+}
+
+static int check_areas(const char *name, const struct hosted_header *h, uint64_t file_size,
+                       struct platter_error *err)
+{
+    if (h->overhead > file_size / VMDK_SECTOR)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: metadata takes %" PRIu64 " sectors (header offset 64), but the file ends "
+                    "after %" PRIu64 ": it is truncated",
+                    name, h->overhead, file_size / VMDK_SECTOR);
+    int r = 0;
+    if (h->descriptor_offset != 0) {
+        if (h->descriptor_size > VMDK_MAX_DESCRIPTOR / VMDK_SECTOR)
+            return fail(err, PLATTER_ECORRUPT,
+                        "%s: descriptor (header offset 36) of %" PRIu64 " sectors; %d is the limit",
+                        name, h->descriptor_size, VMDK_MAX_DESCRIPTOR / VMDK_SECTOR);
+        r = check_area(name, "descriptor", h->descriptor_offset, h->descriptor_size * VMDK_SECTOR,
+                       file_size, err);
+    }
+    if (r < 0 || h->capacity == 0)
+        return r;
+    uint64_t bytes = hosted_directory_entries(h) * 4;
+    r = check_area(name, "grain directory", h->gd_offset, bytes, file_size, err);
+    if (r == 0 && (h->flags & HOSTED_REDUNDANT))
+        r = check_area(name, "redundant grain directory", h->rgd_offset, bytes, file_size, err);
+    return r;
+}
+
+int hosted_check(const char *name, const struct hosted_header *h, uint64_t file_size,
+                 struct platter_error *err)
+{
+    int r = check_version(name, h, err);
+    if (r == 0)
+        r = check_geometry(name, h, err);
+    if (r == 0)
+        r = check_areas(name, h, file_size, err);
+    return r;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static bool is_footer(const uint8_t marker_and_footer[2 * VMDK_SECTOR])
+{
+    struct reader r = reader_over(marker_and_footer, VMDK_SECTOR);
+    read_skip(&r, 8);
+    return read_le32(&r) == 0 && read_le32(&r) == MARKER_FOOTER &&
+           hosted_magic(marker_and_footer + VMDK_SECTOR);
+}
+
+/*
+ * The footer stands in the last sector but one, behind its marker. Padding or text that was added
+ * to the file, or an end-of-stream marker that is missing, move it: search a little (section 5.3).
+ */
+static int read_footer(struct stream *s, uint64_t file_size, struct hosted_header *ret,
+                       struct platter_error *err)
+{
+    enum { FOOTER_SEARCH = 128 }; /* sectors */
+    uint8_t tail[(FOOTER_SEARCH + 2) * VMDK_SECTOR];
+    uint64_t end = round_down(file_size, VMDK_SECTOR);
+    size_t len = (size_t)min_u64(end, sizeof tail);
+    int r = stream_pread(s, tail, len, end - len, err);
+    if (r < 0)
+        return r;
+    for (size_t at = len; at >= 2 * VMDK_SECTOR; at -= VMDK_SECTOR) {
+        const uint8_t *marker = tail + at - 2 * VMDK_SECTOR;
+        if (!is_footer(marker))
+            continue;
+        hosted_decode(marker + VMDK_SECTOR, ret);
+        return 0;
+    }
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: its header says that the grain directory is at the end, but there is no "
+                "footer in the last sectors of %" PRIu64 " bytes: the file is truncated",
+                s->name, file_size);
+}
+
+int hosted_read(struct stream *s, uint64_t file_size, struct hosted_header *ret,
+                struct platter_error *err)
+{
+    uint8_t sector[VMDK_SECTOR];
+    int r = stream_pread(s, sector, sizeof sector, 0, err);
+    if (r < 0)
+        return r;
+    if (!hosted_magic(sector))
+        return fail(err, PLATTER_ECORRUPT, "%s: not a sparse VMDK file (no KDMV at offset 0)",
+                    s->name);
+    hosted_decode(sector, ret);
+    if (ret->gd_offset == HOSTED_GD_AT_END && (r = read_footer(s, file_size, ret, err)) < 0)
+        return r;
+    /* Some streams claim a second directory but have none: section 5.3. */
+    if (ret->rgd_offset == 0 || ret->rgd_offset == ret->gd_offset ||
+        ret->rgd_offset == HOSTED_GD_AT_END)
+        ret->flags &= ~(uint32_t)HOSTED_REDUNDANT;
+    return hosted_check(s->name, ret, file_size, err);
+}

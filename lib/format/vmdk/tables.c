@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Grain tables: loaded on demand, a page of neighbours at a time, kept in a bounded cache, written
+ * back when the image is flushed or the cache is full of changes.
+ *
+ * Invariants: an entry is changed in memory only after its grain was written; write-back makes data
+ * durable before it writes an entry (rule 2, vmdk.md section 12); both copies of a table are
+ * written from the same memory; a page with changes is never dropped. Tables that the directory
+ * names at impossible places are held as zeros, and whoever looks at an entry of theirs checks that
+ * first.
+ */
+#include <endian.h>
+#include <inttypes.h>
+
+#include "format/vmdk/vmdk.h"
+
+enum { PAGE_BYTES = PAGE_ENTRIES * 4 };
+
+/* One more page of memory for the cache. The lock is held, or nobody else is there yet. */
+static int cache_grow(struct image *img, struct platter_error *err)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    int r = budget_alloc(img->budget, PAGE_BYTES, "the grain tables of a VMDK",
+                         &c->pages[c->n_pages].entries, err);
+    if (r == 0)
+        c->n_pages++;
+    return r;
+}
+
+int tables_init(struct image *img, struct platter_error *err)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    pthread_cond_init(&c->changed, NULL);
+    int r = cache_grow(img, err);
+    if (r == 0 && img->writable)
+        r = budget_alloc(img->budget, PAGE_BYTES, "the grain tables of a VMDK", &c->bounce, err);
+    return r;
+}
+
+void tables_destroy(struct image *img)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    for (unsigned i = 0; i < c->n_pages; i++)
+        budget_free(img->budget, c->pages[i].entries, PAGE_BYTES);
+    budget_free(img->budget, c->bounce, PAGE_BYTES);
+    pthread_cond_destroy(&c->changed);
+}
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+static unsigned tables_per_page(const struct sparse *s)
+{
+    return PAGE_ENTRIES / s->header.gtes_per_gt;
+}
+
+/* The directory's entries for a page, 0 where there is no table or none that can be. Lock held. */
+static unsigned page_tables(const struct sparse *s, uint64_t number, uint32_t gts[PAGE_TABLES])
+{
+    unsigned n = tables_per_page(s);
+    uint64_t first = number * n;
+    if (n > s->gd_count - first)
+        n = (unsigned)(s->gd_count - first);
+    for (unsigned i = 0; i < n; i++)
+        gts[i] = sparse_table_fits(s, s->gd[first + i]) ? s->gd[first + i] : 0;
+    return n;
+}
+
+/* Reads the tables of a page, those that are neighbours in the file together. No lock is held. */
+static int page_load(struct page *p, const uint32_t *gts, unsigned n, struct platter_error *err)
+{
+    const struct sparse *s = p->sparse;
+    uint32_t per_table = s->header.gtes_per_gt;
+    memset(p->entries, 0, PAGE_BYTES);
+    for (unsigned i = 0, run; i < n; i += run) {
+        for (run = 1; gts[i] && i + run < n && gts[i + run] == gts[i] + run * s->gt_sectors;)
+            run++;
+        if (gts[i] == 0)
+            continue;
+        int r = stream_pread(s->stream, p->entries + i * per_table, run * per_table * 4,
+                             (hoff)gts[i] * VMDK_SECTOR, err);
+        if (r < 0)
+            return r;
+    }
+    for (unsigned i = 0; i < PAGE_ENTRIES; i++)
+        p->entries[i] = le32toh(p->entries[i]);
+    return 0;
+}
+
+/* ---- the cache ------------------------------------------------------------------------------- */
+
+static struct page *cache_find(struct table_cache *c, const struct sparse *s, uint64_t number)
+{
+    if (c->last && c->last->sparse == s && c->last->number == number)
+        return c->last;
+    for (unsigned i = 0; i < c->n_pages; i++)
+        if (c->pages[i].sparse == s && c->pages[i].number == number)
+            return c->last = &c->pages[i];
+    return NULL;
+}
+
+/* The page that was not used for longest and can be dropped as it is, or NULL. */
+static struct page *cache_oldest(struct table_cache *c, bool *ret_dirty)
+{
+    struct page *oldest = NULL;
+    *ret_dirty = false;
+    for (unsigned i = 0; i < c->n_pages; i++) {
+        struct page *p = &c->pages[i];
+        if (p->state == PAGE_LOADING || p->writing)
+            continue;
+        if (p->dirty)
+            *ret_dirty = true;
+        else if (!oldest || p->used < oldest->used)
+            oldest = p;
+    }
+    return oldest;
+}
+
+/*
+ * A page to load into. The lock is held, and may be given back in between: then *ret is NULL, and
+ * the caller looks again.
+ */
+static int cache_take(struct image *img, struct page **ret, struct platter_error *err)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    bool dirty;
+    struct page *p = cache_oldest(c, &dirty);
+    *ret = NULL;
+    if ((!p || p->sparse) && c->n_pages < CACHE_PAGES && cache_grow(img, NULL) == 0)
+        p = &c->pages[c->n_pages - 1];
+    if (p) {
+        *ret = p;
+        return 0;
+    }
+    if (!dirty) {
+        pthread_cond_wait(&c->changed, &img->lock);
+        return 0;
+    }
+    pthread_mutex_unlock(&img->lock);
+    int r = tables_write_back(img, err);
+    pthread_mutex_lock(&img->lock);
+    return r;
+}
+
+/* Loads a page into p. The lock is held, but not while it is read. */
+static int cache_load(struct image *img, struct page *p, struct sparse *s, uint64_t number,
+                      struct platter_error *err)
+{
+    uint32_t gts[PAGE_TABLES];
+    unsigned n = page_tables(s, number, gts);
+    p->sparse = s;
+    p->number = number;
+    p->state = PAGE_LOADING;
+    pthread_mutex_unlock(&img->lock);
+    int r = page_load(p, gts, n, err);
+    pthread_mutex_lock(&img->lock);
+    p->state = r < 0 ? PAGE_EMPTY : PAGE_READY;
+    if (r < 0)
+        p->sparse = NULL;
+    pthread_cond_broadcast(&vmdk_of(img)->tables.changed);
+    return r;
+}
+
+int tables_enter(struct image *img, struct sparse *s, uint64_t grain, bool change,
+                 struct page **ret, struct platter_error *err)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    uint64_t number = grain / PAGE_ENTRIES;
+    int r = 0;
+    pthread_mutex_lock(&img->lock);
+    while (r == 0) {
+        struct page *p = cache_find(c, s, number);
+        if (p && (p->state == PAGE_LOADING || (change && p->writing))) {
+            pthread_cond_wait(&c->changed, &img->lock);
+        } else if (p) {
+            p->used = ++c->clock;
+            *ret = p;
+            return 0;
+        } else if ((r = cache_take(img, &p, err)) == 0 && p) {
+            r = cache_load(img, p, s, number, err);
+        }
+    }
+    pthread_mutex_unlock(&img->lock);
+    return r;
+}
+
+void page_set(struct page *p, uint64_t grain, uint64_t n, uint32_t value, uint32_t step)
+{
+    enum { PER_SECTOR = VMDK_SECTOR / 4 };
+    uint64_t first = grain % PAGE_ENTRIES;
+    for (uint64_t i = first; i < first + n; i++, value += step) {
+        p->entries[i] = value;
+        p->dirty |= UINT64_C(1) << i / PER_SECTOR;
+    }
+}
+
+/* ---- writing back ---------------------------------------------------------------------------- */
+
+/* Writes the sectors that `writing` names to the tables of one directory. `slow` is held. */
+static int page_write(const struct page *p, const uint32_t *gd, uint8_t *bounce,
+                      struct platter_error *err)
+{
+    const struct sparse *s = p->sparse;
+    const uint32_t *gts = gd + p->number * tables_per_page(s);
+    for (unsigned i = 0; i < PAGE_ENTRIES; i++)
+        put_le(bounce + i * 4, 4, p->entries[i]);
+    for (unsigned i = 0, run; i < PAGE_SECTORS; i += run) {
+        uint32_t at = 0;
+        for (run = 0; i + run < PAGE_SECTORS && p->writing >> (i + run) & 1; run++) {
+            uint32_t sector = gts[(i + run) / s->gt_sectors] + (i + run) % s->gt_sectors;
+            if (run == 0)
+                at = sector;
+            else if (sector != at + run)
+                break;
+        }
+        if (run == 0) {
+            run = 1;
+            continue;
+        }
+        int r = stream_pwrite(s->stream, bounce + i * VMDK_SECTOR, run * VMDK_SECTOR,
+                              (hoff)at * VMDK_SECTOR, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Makes the data of all extents durable that changed pages speak of. Here and in write_claimed()
+ * the lock is not held: only the holder of `slow` changes `writing`, and such pages stay as they
+ * are. */
+static int barrier(struct image *img, struct platter_error *err)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    const struct stream *last = NULL;
+    for (unsigned i = 0; i < CACHE_PAGES; i++) {
+        struct page *p = &c->pages[i];
+        if (!p->writing || p->sparse->stream == last)
+            continue;
+        last = p->sparse->stream;
+        int r = stream_flush(p->sparse->stream, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int write_claimed(struct image *img, struct platter_error *err)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    int r = img->ordered ? barrier(img, err) : 0;
+    for (unsigned i = 0; i < CACHE_PAGES && r == 0; i++) {
+        struct page *p = &c->pages[i];
+        if (!p->writing)
+            continue;
+        if (p->sparse->rgd)
+            r = page_write(p, p->sparse->rgd, c->bounce, err);
+        if (r == 0)
+            r = page_write(p, p->sparse->gd, c->bounce, err);
+    }
+    return r;
+}
+
+int tables_write_back(struct image *img, struct platter_error *err)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    WITH_LOCK(&vmdk_of(img)->slow);
+    unsigned claimed = 0;
+    pthread_mutex_lock(&img->lock);
+    for (unsigned i = 0; i < c->n_pages; i++)
+        if (c->pages[i].dirty) {
+            c->pages[i].writing = c->pages[i].dirty;
+            c->pages[i].dirty = 0;
+            claimed++;
+        }
+    pthread_mutex_unlock(&img->lock);
+    if (claimed == 0)
+        return 0;
+    int r = write_claimed(img, err);
+    pthread_mutex_lock(&img->lock);
+    for (unsigned i = 0; i < c->n_pages; i++) {
+        if (r < 0)
+            c->pages[i].dirty |= c->pages[i].writing;
+        c->pages[i].writing = 0;
+    }
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&img->lock);
+    return r < 0 ? image_poison(img, r) : 0;
+}
+
+/* ---- new tables ------------------------------------------------------------------------------ */
+
+static int write_entry(struct sparse *s, uint64_t directory, uint64_t gt, uint32_t value,
+                       struct platter_error *err)
+{
+    uint8_t entry[4];
+    put_le(entry, 4, value);
+    return stream_pwrite(s->stream, entry, 4, directory * VMDK_SECTOR + gt * 4, err);
+}
+
+/* Tables first, durable, then the directories that point to them: section 4.5. */
+static int write_tables(struct image *img, struct sparse *s, uint64_t gt, uint32_t at,
+                        struct platter_error *err)
+{
+    unsigned copies = s->rgd ? 2 : 1;
+    static const uint8_t zeros[2 * VMDK_MAX_GTES * 4];
+    int r = stream_pwrite(s->stream, zeros, copies * s->gt_sectors * VMDK_SECTOR,
+                          (hoff)at * VMDK_SECTOR, err);
+    if (r == 0 && img->ordered)
+        r = stream_flush(s->stream, err);
+    if (r == 0 && s->rgd)
+        r = write_entry(s, s->header.rgd_offset, gt, at + s->gt_sectors, err);
+    if (r == 0)
+        r = write_entry(s, s->header.gd_offset, gt, at, err);
+    return r;
+}
+
+int tables_add(struct image *img, struct sparse *s, uint64_t gt, struct platter_error *err)
+{
+    WITH_LOCK(&vmdk_of(img)->slow);
+    uint32_t at;
+    pthread_mutex_lock(&img->lock);
+    bool there = s->gd[gt] != 0;
+    int r = there ? 0 : sparse_extend(s, (s->rgd ? 2 : 1) * s->gt_sectors, &at, err);
+    pthread_mutex_unlock(&img->lock);
+    if (there || r < 0)
+        return r;
+    r = write_tables(img, s, gt, at, err);
+    if (r < 0)
+        return image_poison(img, r);
+    WITH_LOCK(&img->lock);
+    s->gd[gt] = at;
+    if (s->rgd)
+        s->rgd[gt] = at + s->gt_sectors;
+    return 0;
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Compressed grains: vmdk.md sections 5.1 and 5.6.
+ *
+ * A record is trusted in nothing: its length is bounded, its address must be that of the grain that
+ * was asked for, and the grain must come out whole.
+ */
+#include <inttypes.h>
+
+#include "base/codec.h"
+#include "format/vmdk/vmdk.h"
+
+enum {
+    RECORD_HEAD = 12,      /* LBA and length, where the file has markers */
+    RECORD_HEAD_PLAIN = 4, /* length alone, where not */
+    FIRST_READ = 4096      /* where nothing tells how long the record may be */
+};
+
+/* Where a record is read to, and a grain unpacked that does not fit the caller's memory. They are
+ * kept for the next reader. */
+struct unpack_buffer {
+    struct unpack_buffer *next;
+    uint8_t *grain;
+    uint8_t record[];
+};
+
+/* The longest record: twice the grain is what other readers accept. */
+static uint64_t record_limit(uint32_t grain)
+{
+    return 2 * (uint64_t)grain + VMDK_SECTOR;
+}
+
+static uint64_t buffer_size(const struct image *img)
+{
+    return sizeof(struct unpack_buffer) + record_limit(img->unit) + img->unit;
+}
+
+static int buffer_take(struct image *img, struct unpack_buffer **ret, struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    pthread_mutex_lock(&img->lock);
+    *ret = v->buffers;
+    if (*ret)
+        v->buffers = (*ret)->next;
+    pthread_mutex_unlock(&img->lock);
+    if (*ret)
+        return 0;
+    int r = budget_alloc(img->budget, buffer_size(img), "a compressed grain of a VMDK", ret, err);
+    if (r == 0)
+        (*ret)->grain = (*ret)->record + record_limit(img->unit);
+    return r;
+}
+
+static void buffer_give(struct image *img, struct unpack_buffer *b)
+{
+    WITH_LOCK(&img->lock);
+    b->next = vmdk_of(img)->buffers;
+    vmdk_of(img)->buffers = b;
+}
+
+void vmdk_free_buffers(struct image *img)
+{
+    struct vmdk *v = vmdk_of(img);
+    while (v->buffers) {
+        struct unpack_buffer *b = v->buffers;
+        v->buffers = b->next;
+        budget_free(img->budget, b, buffer_size(img));
+    }
+}
+
+/* Checks the head of a record at e->off; *ret_head and *ret_size are its lengths. */
+static int check_head(const struct sparse *s, const struct extent *e, uint64_t lba, uint64_t limit,
+                      const uint8_t *record, size_t *ret_head, size_t *ret_size,
+                      struct platter_error *err)
+{
+    bool markers = s->header.flags & HOSTED_MARKERS;
+    struct reader r = reader_over(record, RECORD_HEAD);
+    uint64_t found = markers ? read_le64(&r) : lba;
+    uint32_t size = read_le32(&r);
+    *ret_head = markers ? RECORD_HEAD : RECORD_HEAD_PLAIN;
+    *ret_size = size;
+    if (found != lba)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the record at byte %" PRIu64 " is of sector %" PRIu64
+                    " of the disk, but the table names it for sector %" PRIu64,
+                    s->stream->name, e->off, found, lba);
+    if (size == 0 || size > 2 * (uint64_t)s->grain)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the record at byte %" PRIu64 " says it has %" PRIu32
+                    " bytes; 1 to %" PRIu64 " are possible",
+                    s->stream->name, e->off, size, 2 * (uint64_t)s->grain);
+    if (*ret_head + size > limit)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the record at byte %" PRIu64 " has %" PRIu32
+                    " bytes, which reach over the next record or over the end of the file at byte "
+                    "%" PRIu64 ": it is truncated or damaged",
+                    s->stream->name, e->off, size, s->end);
+    return 0;
+}
+
+/* Reads the record; *ret_data points to the compressed bytes. */
+static int read_record(const struct sparse *s, const struct extent *e, uint64_t lba,
+                       uint8_t *record, const uint8_t **ret_data, size_t *ret_size,
+                       struct platter_error *err)
+{
+    /* The map saw to it that a sector stands here. */
+    uint64_t limit = min_u64(record_limit(s->grain), s->end - e->off);
+    if (e->packed_len)
+        limit = min_u64(limit, e->packed_len);
+    size_t have = (size_t)(e->packed_len ? limit : min_u64(limit, FIRST_READ)), head;
+    int r = stream_pread(s->stream, record, have, e->off, err);
+    if (r == 0)
+        r = check_head(s, e, lba, limit, record, &head, ret_size, err);
+    if (r == 0 && head + *ret_size > have)
+        r = stream_pread(s->stream, record + have, head + *ret_size - have, e->off + have, err);
+    if (r == 0)
+        *ret_data = record + head;
+    return r;
+}
+
+/* The last grain of an extent may come out whole or only as far as it is needed. */
+static int inflate_grain(const struct sparse *s, const struct extent *e, const uint8_t *data,
+                         size_t size, uint8_t *scratch, void *out, struct platter_error *err)
+{
+    if (e->unit_len == s->grain)
+        return codec_unpack(CODEC_ZLIB, data, size, out, s->grain, NULL, err);
+    size_t got;
+    int r = codec_unpack(CODEC_ZLIB, data, size, scratch, s->grain, &got, err);
+    if (r == 0 && got < e->unit_len)
+        r = fail(err, PLATTER_ECORRUPT, "it holds %zu bytes instead of %" PRIu64, got, e->unit_len);
+    if (r == 0)
+        memcpy(out, scratch, e->unit_len);
+    return r;
+}
+
+int vmdk_unpack(struct image *img, const struct extent *e, void *out, struct platter_error *err)
+{
+    const struct vmdk_extent *x = vmdk_extent_at(vmdk_of(img), e->unit_start);
+    const struct sparse *s = x->sparse;
+    struct unpack_buffer *b;
+    int r = buffer_take(img, &b, err);
+    if (r < 0)
+        return r;
+    const uint8_t *data;
+    size_t size;
+    r = read_record(s, e, (e->unit_start - x->start) / VMDK_SECTOR, b->record, &data, &size, err);
+    if (r == 0) {
+        r = inflate_grain(s, e, data, size, b->grain, out, err);
+        if (r < 0)
+            fail_in(err, r,
+                    "%s: the compressed grain at byte %" PRIu64 " (guest offset %" PRIu64 ")",
+                    s->stream->name, e->off, e->unit_start);
+    }
+    buffer_give(img, b);
+    return r;
+}

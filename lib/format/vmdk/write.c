@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Room for new data, and what happens when it is written: vmdk.md sections 4.5 to 4.7, 11, 12.
+ *
+ * Invariants: grains are only ever appended, in runs that stay together; an entry changes at
+ * commit, after the data was written. The first write after open is preceded, durably, by a new CID
+ * (children of the image as it was must not fit any more) and by the mark of an unclean shutdown;
+ * until then no extent is in_place, so that every write passes here.
+ */
+#include <inttypes.h>
+
+#include "format/vmdk/vmdk.h"
+
+/* ---- the first write, the last --------------------------------------------------------------- */
+
+/* A new CID in as many digits as the old one has: one small write inside one sector, in practice.
+ */
+static int change_cid(struct image *img, struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    const struct descriptor_line *line = descriptor_find(v->descriptor, "CID");
+    int digits = (int)strlen(line->value);
+    uint32_t mask = UINT32_MAX >> (32 - 4 * digits), cid;
+    do
+        cid = descriptor_new_cid() & mask;
+    while (cid == v->descriptor->cid);
+    char text[9];
+    snprintf(text, sizeof text, "%0*" PRIx32, digits, cid);
+    int r = stream_pwrite(img->stream, text, (size_t)digits, v->descriptor_off + line->pos, err);
+    WITH_LOCK(&img->lock);
+    v->descriptor->cid = cid;
+    return r;
+}
+
+static int set_unclean(struct image *img, uint8_t unclean, struct platter_error *err)
+{
+    const struct vmdk *v = vmdk_of(img);
+    int r = 0;
+    for (unsigned i = 0; i < v->n_extents && r == 0; i++) {
+        const struct vmdk_extent *x = &v->extents[i];
+        if (x->sparse && x->access == ACCESS_WRITE && !x->sparse->was_unclean)
+            r = stream_pwrite(x->stream, &unclean, 1, HOSTED_UNCLEAN_AT, err);
+    }
+    return r;
+}
+
+/* Every file of the image durable. */
+static int flush_streams(struct image *img, struct platter_error *err)
+{
+    const struct vmdk *v = vmdk_of(img);
+    int r = stream_flush(img->stream, err);
+    for (unsigned i = 0; i < v->n_extents && r == 0; i++) {
+        const struct vmdk_extent *x = &v->extents[i];
+        if (x->stream && x->stream != img->stream && x->access == ACCESS_WRITE)
+            r = stream_flush(x->stream, err);
+    }
+    return r;
+}
+
+static int begin(struct image *img, struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    if (atomic_load(&v->begun))
+        return 0;
+    WITH_LOCK(&v->slow);
+    if (atomic_load(&v->begun))
+        return 0;
+    int r = change_cid(img, err);
+    if (r == 0)
+        r = set_unclean(img, 1, err);
+    if (r == 0)
+        r = flush_streams(img, err);
+    if (r < 0)
+        return image_poison(img, r);
+    atomic_store(&v->begun, true);
+    return 0;
+}
+
+int vmdk_end(struct image *img, struct platter_error *err)
+{
+    if (!img->writable || !img->ordered || !atomic_load(&vmdk_of(img)->begun) ||
+        atomic_load(&img->poison) < 0)
+        return 0;
+    int r = set_unclean(img, 0, err);
+    return r < 0 ? r : flush_streams(img, err);
+}
+
+/* ---- reserve, commit, abandon ---------------------------------------------------------------- */
+
+/* What a reservation of new grains remembers; grains == 0: space that was there already. */
+enum { COOKIE_GRAINS, COOKIE_FIRST, COOKIE_SECTOR };
+
+/* A table to note grains in, where the directory has none. */
+static int need_table(struct image *img, struct sparse *s, uint64_t gt, struct platter_error *err)
+{
+    pthread_mutex_lock(&img->lock);
+    bool missing = s->gd[gt] == 0;
+    pthread_mutex_unlock(&img->lock);
+    return missing ? tables_add(img, s, gt, err) : 0;
+}
+
+/* New grains for [within, within + len) of an extent, up to the end of a grain table. */
+static int reserve_grains(struct image *img, const struct vmdk_extent *x, uint64_t within,
+                          uint64_t len, struct reservation *ret, struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    struct sparse *s = x->sparse;
+    uint32_t per_table = s->header.gtes_per_gt, sector;
+    uint64_t grain = within / s->grain;
+    uint64_t n = min_u64(div_up(within + len, s->grain) - grain, per_table - grain % per_table);
+    int r = need_table(img, s, grain / per_table, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&img->lock);
+    r = sparse_extend(s, n * s->header.grain_size, &sector, err);
+    pthread_mutex_unlock(&img->lock);
+    if (r < 0)
+        return r;
+    *ret = (struct reservation){
+        .start = x->start + grain * s->grain,
+        .len = n * s->grain,
+        .stream = s->stream,
+        .off = (hoff)sector * VMDK_SECTOR,
+        .cookie = {[COOKIE_GRAINS] = n, [COOKIE_FIRST] = grain, [COOKIE_SECTOR] = sector},
+    };
+    /* The last grain may reach over the end of the disk, but not into the next extent's range. */
+    if (x + 1 < v->extents + v->n_extents)
+        ret->len = min_u64(ret->len, x->start + x->len - ret->start);
+    return 0;
+}
+
+int vmdk_reserve(struct image *img, goff off, uint64_t len, struct reservation *ret,
+                 struct platter_error *err)
+{
+    const struct vmdk_extent *x = vmdk_extent_at(vmdk_of(img), off);
+    if (x->access != ACCESS_WRITE || !x->stream)
+        return fail(err, EROFS,
+                    "%s: the extent at guest offset %" PRIu64
+                    " (%s) cannot be written: the descriptor says so, or it has no file",
+                    img->stream->name, x->start, x->word);
+    int r = begin(img, err);
+    struct extent e;
+    if (r == 0)
+        r = vmdk_map(img, off, len, &e, err);
+    if (r < 0)
+        return r;
+    if (e.kind != EXTENT_DATA && !e.has_place)
+        return reserve_grains(img, x, off - x->start, e.len, ret, err);
+    *ret = (struct reservation){.start = off, .len = e.len, .stream = e.stream, .off = e.off};
+    return 0;
+}
+
+int vmdk_commit(struct image *img, const struct reservation *r, struct platter_error *err)
+{
+    if (r->cookie[COOKIE_GRAINS] == 0)
+        return 0;
+    struct sparse *s = vmdk_extent_at(vmdk_of(img), r->start)->sparse;
+    struct page *p;
+    int result = tables_enter(img, s, r->cookie[COOKIE_FIRST], true, &p, err);
+    if (result < 0)
+        return result;
+    page_set(p, r->cookie[COOKIE_FIRST], r->cookie[COOKIE_GRAINS],
+             (uint32_t)r->cookie[COOKIE_SECTOR], (uint32_t)s->header.grain_size);
+    pthread_mutex_unlock(&img->lock);
+    return 0;
+}
+
+void vmdk_abandon(struct image *img, const struct reservation *r)
+{
+    if (r->cookie[COOKIE_GRAINS] == 0)
+        return;
+    struct sparse *s = vmdk_extent_at(vmdk_of(img), r->start)->sparse;
+    hoff start = r->cookie[COOKIE_SECTOR] * VMDK_SECTOR;
+    WITH_LOCK(&img->lock);
+    if (s->end == start + r->cookie[COOKIE_GRAINS] * s->grain)
+        s->end = start;
+}
+
+/* ---- zero and discard ------------------------------------------------------------------------ */
+
+/* Zeros in grains that this image does not store and that show a backing file. */
+static int mark_zero_grains(struct image *img, const struct vmdk_extent *x, uint64_t within,
+                            uint64_t len, struct platter_error *err)
+{
+    struct sparse *s = x->sparse;
+    uint32_t per_table = s->header.gtes_per_gt;
+    uint64_t grain = within / s->grain, end = div_up(within + len, s->grain);
+    int r = 0;
+    while (grain < end && r == 0) {
+        uint64_t n = min_u64(end - grain, per_table - grain % per_table);
+        struct page *p;
+        r = need_table(img, s, grain / per_table, err);
+        if (r == 0 && (r = tables_enter(img, s, grain, true, &p, err)) == 0) {
+            page_set(p, grain, n, 1, 0);
+            pthread_mutex_unlock(&img->lock);
+        }
+        grain += n;
+    }
+    return r;
+}
+
+/* Whether zeros can be marked in an extent of unallocated grains (section 4.7). */
+static bool can_mark_zero(const struct vmdk_extent *x, uint64_t within, uint64_t len)
+{
+    const struct sparse *s = x->sparse;
+    return (s->header.flags & HOSTED_ZEROED) && within % s->grain == 0 &&
+           (len % s->grain == 0 || within + len == x->len);
+}
+
+/* One extent. Space that is there keeps its place: its bytes are made zero. */
+static int mark_extent(struct image *img, goff off, const struct extent *e, enum mark mark,
+                       bool unmap, struct platter_error *err)
+{
+    const struct vmdk_extent *x = vmdk_extent_at(vmdk_of(img), off);
+    if (e->kind == EXTENT_DATA || e->has_place) {
+        if (mark == MARK_DISCARD)
+            return stream_discard(e->stream, e->off, e->len, err);
+        return stream_zero(e->stream, e->off, e->len, unmap ? STREAM_ZERO_UNMAP : 0, err);
+    }
+    if (e->kind == EXTENT_BACKING && mark == MARK_ZERO && img->has_backing)
+        return mark_zero_grains(img, x, off - x->start, e->len, err);
+    return 0;
+}
+
+/* Whether mark_extent() can do what is asked: 0, -ENOTSUP without a sentence, or an error. */
+static int check_mark(struct image *img, goff off, const struct extent *e, enum mark mark,
+                      struct platter_error *err)
+{
+    const struct vmdk_extent *x = vmdk_extent_at(vmdk_of(img), off);
+    if (x->stream && x->access != ACCESS_WRITE)
+        return fail(err, EROFS, "%s: the extent at guest offset %" PRIu64 " (%s) is read-only",
+                    img->stream->name, x->start, x->word);
+    if (e->kind == EXTENT_BACKING && mark == MARK_ZERO && img->has_backing &&
+        !can_mark_zero(x, off - x->start, e->len))
+        return -ENOTSUP;
+    return 0;
+}
+
+int vmdk_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
+              struct platter_error *err)
+{
+    struct extent e;
+    int r = 0;
+    for (uint64_t done = 0; done < len && r == 0; done += e.len) {
+        r = vmdk_map(img, off + done, len - done, &e, err);
+        if (r == 0)
+            r = check_mark(img, off + done, &e, mark, err);
+    }
+    if (r == 0)
+        r = begin(img, err);
+    for (uint64_t done = 0; done < len && r == 0; done += e.len) {
+        r = vmdk_map(img, off + done, len - done, &e, err);
+        if (r == 0)
+            r = mark_extent(img, off + done, &e, mark, unmap, err);
+    }
+    return r;
+}
+
+int vmdk_flush(struct image *img, struct platter_error *err)
+{
+    if (!atomic_load(&vmdk_of(img)->begun))
+        return 0;
+    int r = tables_write_back(img, err);
+    return r == 0 && img->ordered ? flush_streams(img, err) : r;
+}
