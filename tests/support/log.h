@@ -32,7 +32,8 @@ struct write_log *write_log_new(void);
 /* All streams of the log must be closed. */
 void write_log_free(struct write_log *log);
 
-/* Wraps base, which is closed with the stream (and at once on failure). */
+/* Wraps base, which is closed with the stream (and at once on failure). Copies inside the kernel
+ * are not offered, so that all data passes through the log. */
 int stream_log_open(struct write_log *log, struct stream *base, struct stream **ret,
                     struct platter_error *err);
 
@@ -48,14 +49,13 @@ struct log_state {
     uint64_t size;
 };
 
-/* Stream `stream` after exactly the first n entries. */
+/* Stream `stream` after exactly the first n entries. What was discarded is zeros. */
 struct log_state write_log_prefix(struct write_log *log, unsigned stream, size_t n);
 
 /*
  * Stream `stream` after a crash behind the first n entries: what was flushed, and a subset of the
  * rest that depends on `seed` alone: each write is there, is missing, or is torn into sectors; a
- * missing write that grew the stream may have grown it all the same. A copy inside the kernel is
- * logged as the write it amounts to.
+ * missing write that grew the stream may have grown it all the same.
  */
 struct log_state write_log_crash(struct write_log *log, unsigned stream, size_t n, uint64_t seed);
 
