@@ -92,21 +92,40 @@ static int builtin_gate(const struct gate *gate, const struct platter_name *n, c
     return *ret_path ? 0 : fail_memory(err, "a file name");
 }
 
-int gate_pass(const struct gate *gate, const char *image_name, const char *name,
-              enum platter_name_kind kind, char **ret_path, struct platter_error *err)
+/* Asks the policy; on success *ret_path is what may be opened, malloc'ed. */
+static int gate_pass(const struct gate *gate, const struct platter_name *n, char **ret_path,
+                     struct platter_error *err)
 {
-    auto_free char *path = NULL;
+    if (!gate->fn)
+        return builtin_gate(gate, n, ret_path, err);
+    if (!n->path || gate->fn(gate->opaque, n) != 0)
+        return fail(err, PLATTER_EGATE, "%s: its %s \"%s\" was refused", n->image,
+                    kind_name(n->kind), n->name);
+    *ret_path = string_copy(n->path);
+    return *ret_path ? 0 : fail_memory(err, "a file name");
+}
+
+int gate_open(const struct gate *gate, const char *image_name, const char *name,
+              enum platter_name_kind kind, bool writable, struct stream **ret,
+              struct platter_error *err)
+{
+    auto_free char *path = NULL, *real = NULL;
     int r = gate_resolve(image_name, name, &path, err);
     if (r < 0)
         return r;
     struct platter_name n = {
         .size = sizeof n, .kind = kind, .image = image_name, .name = name, .path = path};
-    if (!gate->fn)
-        return builtin_gate(gate, &n, ret_path, err);
-    if (!path || gate->fn(gate->opaque, &n) != 0)
-        return fail(err, PLATTER_EGATE, "%s: its %s \"%s\" was refused", image_name,
-                    kind_name(kind), name);
-    *ret_path = TAKE(path);
+    r = gate_pass(gate, &n, &real, err);
+    if (r < 0)
+        return r;
+    /* What a caller's own gate let through may be anything it knows to be right. */
+    unsigned flags = (gate->fn ? 0u : STREAM_FILE_REGULAR) | (writable ? STREAM_FILE_WRITE : 0u);
+    r = stream_file_open(real, flags, ret, err);
+    if (r < 0)
+        return r;
+    /* It is spoken of by the name that the image leads to, not by where links end. */
+    free((*ret)->name);
+    (*ret)->name = TAKE(path);
     return 0;
 }
 
@@ -114,16 +133,8 @@ static int open_named(const struct name_opener *opener, const struct image *imag
                       enum platter_name_kind kind, struct stream **ret, struct platter_error *err)
 {
     const struct gate *gate = (const struct gate *)opener;
-    auto_free char *path = NULL;
-    int r = gate_pass(gate, image->stream->name, name, kind, &path, err);
-    if (r < 0)
-        return r;
-    unsigned flags = STREAM_FILE_REGULAR | (gate->writable ? STREAM_FILE_WRITE : 0);
-    /* What a caller's own gate let through may be anything it knows to be right. */
-    if (gate->fn)
-        flags &= ~(unsigned)STREAM_FILE_REGULAR;
     struct stream *s;
-    r = stream_file_open(path, flags, &s, err);
+    int r = gate_open(gate, image->stream->name, name, kind, gate->writable, &s, err);
     if (r < 0)
         return r;
     r = gate->no_lock ? 0 : stream_lock(s, gate->lock_use, gate->lock_deny, err);

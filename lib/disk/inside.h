@@ -22,9 +22,11 @@ extern int (*const gate_opener)(const struct name_opener *opener, const struct i
                                 const char *name, enum platter_name_kind kind, struct stream **ret,
                                 struct platter_error *err);
 
-/* Asks the policy; on success *ret_path is what may be opened, malloc'ed. */
-int gate_pass(const struct gate *gate, const char *image_name, const char *name,
-              enum platter_name_kind kind, char **ret_path, struct platter_error *err);
+/* Asks the policy, and opens what it lets through. The stream has the name that the image leads to.
+ */
+int gate_open(const struct gate *gate, const char *image_name, const char *name,
+              enum platter_name_kind kind, bool writable, struct stream **ret,
+              struct platter_error *err);
 
 /* ---- cache.c: inflated units ----------------------------------------------------------------- */
 

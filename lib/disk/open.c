@@ -194,15 +194,11 @@ static int open_backing(struct platter_disk *disk, const struct platter_open_opt
         .opener = {gate_opener}, .fn = o->gate, .opaque = o->gate_opaque, .allow = o->allow};
     choose_locks(&gate, o->flags, false);
 
-    auto_free char *path = NULL;
-    int r = gate_pass(&gate, child->stream->name, child->backing_name, PLATTER_NAME_BACKING, &path,
-                      err);
+    struct stream *s;
+    int r = gate_open(&gate, child->stream->name, child->backing_name, PLATTER_NAME_BACKING, false,
+                      &s, err);
     if (r < 0)
         return r;
-    struct stream *s;
-    r = stream_file_open(path, gate.fn ? 0 : STREAM_FILE_REGULAR, &s, err);
-    if (r < 0)
-        return fail_in(err, r, "%s: its backing file cannot be opened", child->stream->name);
     struct image_setup setup = {
         .query = o->flags & PLATTER_OPEN_QUERY, .budget = disk->budget, .opener = &gate.opener};
     if ((r = check_link(disk, s, child->stream->name, err)) < 0 ||
