@@ -54,11 +54,27 @@ json_t *vmdk_info(struct image *img)
     return o;
 }
 
+/* The space of the files beside the one that was opened; what cannot be told counts as nothing. */
+static uint64_t allocated_beside(const struct image *img)
+{
+    const struct vmdk *v = vmdk_of(img);
+    uint64_t sum = 0, one;
+    for (unsigned i = 0; i < v->n_extents; i++)
+        if (v->extents[i].stream && v->extents[i].stream != img->stream &&
+            stream_allocated(v->extents[i].stream, &one, NULL) == 0)
+            sum += one;
+    return sum;
+}
+
 int vmdk_info_top(struct image *img, json_t *info)
 {
     const struct vmdk *v = vmdk_of(img);
     bool unclean = false;
     for (unsigned i = 0; i < v->n_extents; i++)
         unclean |= v->extents[i].sparse && v->extents[i].sparse->was_unclean;
-    return json_object_set_new(info, "dirty-flag", json_boolean(unclean)) < 0 ? -ENOMEM : 0;
+    json_int_t size = json_integer_value(json_object_get(info, "actual-size"));
+    size += (json_int_t)allocated_beside(img);
+    int r = json_object_set_new(info, "actual-size", json_integer(size));
+    r |= json_object_set_new(info, "dirty-flag", json_boolean(unclean));
+    return r < 0 ? -ENOMEM : 0;
 }
