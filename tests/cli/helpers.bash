@@ -14,7 +14,7 @@ same() {
     elif ! diff .theirs .ours >.diff; then
         echo "DIFFERENT output: $*"
         cat .diff
-    elif [ $ours -ne 0 ] && [ ! -s .ours ] && [ ! -s .ours.err ]; then
+    elif [ $ours -ne 0 ] && [ ! -s .ours ] && [ ! -s .ours.err ] && [[ " $* " != *' -q '* ]]; then
         echo "SILENT failure: $*"
     else
         echo "same ($ours): $*"

@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 platter __completion >completion
 bash -n completion
+# shellcheck disable=SC1091
 . ./completion
 try() {
     COMP_WORDS=("$@")

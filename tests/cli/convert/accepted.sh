@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2086
 # Options of qemu-img that need nothing from us are taken.
 data 64K a.raw
 for args in '-t none' '-t writeback' '-t unsafe' '-t directsync' '-T none' '-C' '-W' '-m 1' '-m 16' '-W -m 4' '-S 0' \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2086
 qemu-img create -q -f qcow2 a.qcow2 1M
 for args in '--target-is-zero a.qcow2 b' '-n -o cluster_size=4k a.qcow2 b' '-C --salvage a.qcow2 b' \
     '-C -S 4k a.qcow2 b' '-S 3 a.qcow2 b' '-S 32M a.qcow2 b' '-t nope a.qcow2 b' '-T nope a.qcow2 b' \

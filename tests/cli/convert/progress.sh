@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 data 4M a.raw
-platter convert -p -f raw -O raw a.raw b.raw | tr '\r' '\n' | sed -n '1p;$!d' ; echo
+platter convert -p -f raw -O raw a.raw b.raw | tr '\r' '\n' | sed -n 1p
 platter convert -p -f raw -O raw a.raw b.raw | tr '\r' '\n' | tail -2
 platter convert -p -q -f raw -O raw a.raw b.raw
 platter convert --progress=json -f raw -O raw a.raw b.raw 2>events

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2086
 # Through every format and back, with qemu-img as the judge of each.
 data 3M a.raw
 truncate -s 20M a.raw

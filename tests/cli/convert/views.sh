@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2086
 data 1M a.raw 1
 platter convert -f raw -O qcow2 a.raw a.qcow2
 qemu-img snapshot -c first a.qcow2

@@ -5,8 +5,9 @@ truncate -s 4M a.raw
 qemu-img convert -f raw -O vmdk a.raw sparse.vmdk
 qemu-img convert -f raw -O vmdk -o subformat=monolithicFlat a.raw flat.vmdk
 qemu-img convert -f raw -O vmdk -o subformat=streamOptimized a.raw stream.vmdk
-for kind in sparse flat stream; do
-    same map --output=json $kind.vmdk
-done
+same map --output=json sparse.vmdk
+same map --output=json stream.vmdk
 same map sparse.vmdk
 same map flat.vmdk
+# A hole of a flat extent is no data, as in a raw disk.
+platter map --output=json flat.vmdk

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2086
 data 1M a.raw
 truncate -s 40M a.raw
 qemu-img convert -f raw -O qcow2 a.raw a.qcow2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2086
 # What is told is enough for what convert then makes.
 data 3M a.raw
 truncate -s 40M a.raw
