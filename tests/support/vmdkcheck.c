@@ -11,6 +11,8 @@
 #include "base/cursor.h"
 #include "support/must.h"
 
+enum { USED_BY_GRAIN = 1, USED_BY_TABLE };
+
 struct sparse {
     const uint8_t *bytes;
     uint64_t size;
@@ -49,6 +51,25 @@ static bool read_header(struct sparse *s)
         return true;
     report_error(s->report, "the header's numbers cannot be");
     return false;
+}
+
+/* Tables stand in the metadata, or (added later) in space of their own. */
+static void check_tables(struct sparse *s, uint64_t directory)
+{
+    uint64_t tables = div_up(div_up(s->capacity, s->grain), s->per_table);
+    uint64_t sectors = div_up(s->per_table * 4, 512);
+    for (uint64_t i = 0; i < tables; i++) {
+        uint64_t at = le(s, directory * 512 + i * 4, 4);
+        if (at == 0)
+            continue;
+        if (!range_inside(at * 512, sectors * 512, s->size)) {
+            report_error(s->report, "a grain table at sector %llu lies past the end",
+                         (unsigned long long)at);
+            continue;
+        }
+        for (uint64_t sector = max_u64(at, s->overhead); sector < at + sectors; sector++)
+            s->used[sector / s->grain] = USED_BY_TABLE;
+    }
 }
 
 static uint64_t table_entry(struct sparse *s, uint64_t directory, uint64_t grain)
@@ -92,6 +113,9 @@ void vmdk_check(const uint8_t *bytes, uint64_t size, struct image_report *ret)
     uint64_t pieces = size / 512 / s.grain + 1;
     s.used = calloc(pieces, 1);
     MUST(s.used);
+    check_tables(&s, s.gd);
+    if (s.redundant)
+        check_tables(&s, s.rgd);
     for (uint64_t grain = 0; grain < div_up(s.capacity, s.grain); grain++)
         check_grain(&s, grain);
     for (uint64_t i = div_up(s.overhead, s.grain); i + 1 < pieces; i++) {
