@@ -14,7 +14,7 @@ enum {
     CALL_BYTES = 8,
     MOST_FILE = 1 << 20,
     ROOM = 4 << 20,      /* for a file to grow */
-    MOST_DISK = 2 << 20, /* of a disk whose content is followed */
+    MOST_DISK = 1 << 20, /* of a disk whose content is followed */
     MOST_LENGTH = 256 << 10
 };
 
@@ -22,8 +22,8 @@ struct change {
     const struct format *format;
     struct buffer file;
     struct platter_disk *disk;
-    uint8_t *expected; /* what the disk holds, or NULL: it is too large, or was not sound */
-    uint8_t *bytes;
+    uint8_t *bytes, *content; /* room for a disk each */
+    uint8_t *expected;        /* content: what the disk holds; NULL where that is not followed */
 };
 
 static bool is_sound(const struct change *c)
@@ -55,11 +55,8 @@ static void start_following(struct change *c)
     uint64_t size = disk_size(c->disk);
     if (size > MOST_DISK || disk_top(c->disk)->has_backing || !is_sound(c))
         return;
-    uint8_t *expected = malloc(size + 1);
-    if (expected && disk_read(c->disk, expected, size, 0, NULL) == 0)
-        c->expected = expected;
-    else
-        free(expected);
+    if (disk_read(c->disk, c->content, size, 0, NULL) == 0)
+        c->expected = c->content;
 }
 
 /* After a discard each byte is what it was, or zero. */
@@ -122,7 +119,7 @@ static void run_call(struct change *c, struct reader *r)
     unsigned kind = (byte & 0x7f) % 6;
     int code = call(c, kind, off, len, &err);
     if (c->expected && code == -ENOSPC) /* the test's buffer is full */
-        free(TAKE(c->expected));
+        c->expected = NULL;
     if (code == 0 && c->expected)
         follow(c, kind, off, len);
     else if (code != 0 && c->expected)
@@ -158,22 +155,20 @@ static void change_image(struct change *c, struct reader *calls)
     int r = disk_close(c->disk, NULL);
     if (c->expected && r == 0)
         check_result(c);
-    free(TAKE(c->expected));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static uint8_t file[MOST_FILE + ROOM], bytes[MOST_DISK], expected[MOST_DISK];
     size_t calls = size ? min_u64(data[0] % (MOST_CALLS + 1) * CALL_BYTES, size - 1) : 0;
     if (size == 0 || size - 1 - calls > MOST_FILE)
         return 0;
-    struct buffer image = {.bytes = (uint8_t *)data + 1 + calls, .size = size - 1 - calls};
     struct change c = {.format = format_find(FUZZ_FORMAT),
-                       .file = buffer_copy(&image, image.size + ROOM),
-                       .bytes = malloc(MOST_DISK)};
+                       .file = {.bytes = file, .size = size - 1 - calls, .capacity = sizeof file},
+                       .bytes = bytes,
+                       .content = expected};
+    memcpy(file, data + 1 + calls, c.file.size);
     struct reader r = reader_over(data + 1, calls);
-    if (c.bytes)
-        change_image(&c, &r);
-    free(c.bytes);
-    buffer_free(&c.file);
+    change_image(&c, &r);
     return 0;
 }
