@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The cache of table slices: L2 tables and refcount blocks, up to 64 KiB at a time, as they stand
+ * in the file. Memory is bounded by a share of the budget; slots are reused in the order of a
+ * clock.
+ *
+ * - A slot that is loading is found by others, who wait for `changed` and then look again.
+ * - Dirty slots are never reused. Writers flush before more than three quarters are dirty
+ *   (qcow2_cache_full()), so that a reader always finds a slot, at once or when a load ends.
+ * - Only the token's holder makes bytes dirty, and nobody changes them while they are written.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "format/qcow2/qcow2.h"
+
+enum { MIN_SLOTS = 16, MAX_SLOTS = 16384 };
+
+void qcow2_cache_free(struct image *img, struct qcow2_cache *c)
+{
+    for (uint32_t i = 0; i < c->n; i++)
+        budget_free(img->budget, c->slots[i].bytes, c->slice);
+    budget_free(img->budget, c->slots, c->n_slots * sizeof *c->slots);
+    budget_free(img->budget, c->buckets, c->n_buckets * sizeof *c->buckets);
+    *c = (struct qcow2_cache){0};
+}
+
+static uint32_t *bucket_of(struct qcow2_cache *c, hoff off)
+{
+    uint64_t hash = off / c->slice * UINT64_C(0x9E3779B97F4A7C15);
+    return &c->buckets[hash >> 32 & (c->n_buckets - 1)];
+}
+
+static struct qcow2_slot *slot_find(struct qcow2_cache *c, hoff off)
+{
+    for (uint32_t i = *bucket_of(c, off); i; i = c->slots[i - 1].next)
+        if (c->slots[i - 1].off == off)
+            return &c->slots[i - 1];
+    return NULL;
+}
+
+static void slot_insert(struct qcow2_cache *c, struct qcow2_slot *s, hoff off)
+{
+    uint32_t *bucket = bucket_of(c, off);
+    s->off = off;
+    s->next = *bucket;
+    *bucket = (uint32_t)(s - c->slots) + 1;
+}
+
+static void slot_remove(struct qcow2_cache *c, struct qcow2_slot *s)
+{
+    uint32_t self = (uint32_t)(s - c->slots) + 1, *link = bucket_of(c, s->off);
+    while (*link != self)
+        link = &c->slots[*link - 1].next;
+    *link = s->next;
+    s->off = 0;
+}
+
+/* A slot with new memory; NULL where there is none to have. */
+static struct qcow2_slot *slot_grow(struct image *img, struct qcow2_cache *c,
+                                    struct platter_error *err)
+{
+    if (c->n == c->max)
+        return NULL;
+    struct qcow2_slot *s = &c->slots[c->n];
+    if (budget_alloc(img->budget, c->slice, c->what, &s->bytes, err) < 0) {
+        c->max = c->n; /* others need the budget: live with what there is */
+        return NULL;
+    }
+    c->n++;
+    return s;
+}
+
+int qcow2_cache_init(struct image *img, struct qcow2_cache *c, const char *what, uint64_t share,
+                     struct platter_error *err)
+{
+    c->what = what;
+    c->slice = (uint32_t)min_u64(qcow2_of(img)->cluster_size, QCOW2_MAX_SLICE);
+    c->max = (uint32_t)min_u64(max_u64(share / c->slice, MIN_SLOTS), MAX_SLOTS);
+    c->n_slots = c->max;
+    c->n_buckets = MIN_SLOTS;
+    while (c->n_buckets < c->max)
+        c->n_buckets *= 2;
+    int r = budget_alloc(img->budget, c->max * sizeof *c->slots, what, &c->slots, err);
+    if (r < 0)
+        return r;
+    r = budget_alloc(img->budget, c->n_buckets * sizeof *c->buckets, what, &c->buckets, err);
+    /* What a writer needs at once must not depend on what is left later. */
+    while (r == 0 && img->writable && c->n < MIN_SLOTS)
+        r = slot_grow(img, c, err) ? 0 : -ENOMEM;
+    return r;
+}
+
+/* A slot that may be filled anew, in no bucket. NULL: everything is dirty or loading. */
+static struct qcow2_slot *slot_reuse(struct qcow2_cache *c)
+{
+    for (uint32_t i = 0; i < 2 * c->n; i++) {
+        struct qcow2_slot *s = &c->slots[c->hand];
+        c->hand = c->hand + 1 < c->n ? c->hand + 1 : 0;
+        if (s->dirty || s->loading)
+            continue;
+        if (s->off && s->used) {
+            s->used = false;
+            continue;
+        }
+        if (s->off)
+            slot_remove(c, s);
+        return s;
+    }
+    return NULL;
+}
+
+/* A free slot, or NULL after a wait in which the world may have changed. Fails where there is no
+ * memory for a single slot. */
+static int slot_take(struct image *img, struct qcow2_cache *c, struct qcow2_slot **ret,
+                     struct platter_error *err)
+{
+    *ret = slot_grow(img, c, err);
+    if (!*ret && c->n == 0)
+        return -ENOMEM;
+    if (!*ret)
+        *ret = slot_reuse(c);
+    if (!*ret)
+        pthread_cond_wait(&qcow2_of(img)->changed, &img->lock);
+    return 0;
+}
+
+static int slot_load(struct image *img, struct qcow2_cache *c, struct qcow2_slot *s,
+                     struct platter_error *err)
+{
+    s->loading = true;
+    pthread_mutex_unlock(&img->lock);
+    int r = stream_pread(img->stream, s->bytes, c->slice, s->off, err);
+    pthread_mutex_lock(&img->lock);
+    s->loading = false;
+    pthread_cond_broadcast(&qcow2_of(img)->changed);
+    if (r < 0) {
+        r = fail_in(err, r, "%s at %" PRIu64, c->what, s->off);
+        slot_remove(c, s);
+    }
+    return r;
+}
+
+int qcow2_cache_get(struct image *img, struct qcow2_cache *c, hoff off, struct qcow2_slot **ret,
+                    struct platter_error *err)
+{
+    for (;;) {
+        struct qcow2_slot *s = slot_find(c, off);
+        if (s && s->loading) {
+            pthread_cond_wait(&qcow2_of(img)->changed, &img->lock);
+            continue;
+        }
+        if (!s) {
+            int r = slot_take(img, c, &s, err);
+            if (r < 0)
+                return r;
+            if (!s)
+                continue;
+            slot_insert(c, s, off);
+            r = slot_load(img, c, s, err);
+            if (r < 0)
+                return r;
+        }
+        s->used = true;
+        *ret = s;
+        return 0;
+    }
+}
+
+int qcow2_cache_new(struct image *img, struct qcow2_cache *c, hoff off, struct platter_error *err)
+{
+    uint64_t cluster = qcow2_of(img)->cluster_size;
+    struct qcow2_slot *s = NULL;
+
+    qcow2_cache_forget(img, c, off);
+    if (cluster > c->slice) {
+        pthread_mutex_unlock(&img->lock);
+        int r = stream_zero(img->stream, off, cluster, 0, err);
+        pthread_mutex_lock(&img->lock);
+        return r < 0 ? image_poison(img, r) : 0;
+    }
+    while (!s) {
+        int r = slot_take(img, c, &s, err);
+        if (r < 0)
+            return r;
+    }
+    memset(s->bytes, 0, c->slice);
+    slot_insert(c, s, off);
+    s->used = true;
+    qcow2_cache_dirty(c, s);
+    return 0;
+}
+
+void qcow2_cache_dirty(struct qcow2_cache *c, struct qcow2_slot *slot)
+{
+    c->n_dirty += !slot->dirty;
+    slot->dirty = true;
+}
+
+void qcow2_cache_forget(struct image *img, struct qcow2_cache *c, hoff off)
+{
+    for (hoff end = off + qcow2_of(img)->cluster_size; off < end; off += c->slice) {
+        struct qcow2_slot *s = slot_find(c, off);
+        while (s && s->loading) { /* by a reader that came before the table moved away */
+            pthread_cond_wait(&qcow2_of(img)->changed, &img->lock);
+            s = slot_find(c, off);
+        }
+        if (!s)
+            continue;
+        c->n_dirty -= s->dirty;
+        s->dirty = false;
+        slot_remove(c, s);
+    }
+}
+
+int qcow2_cache_write(struct image *img, struct qcow2_cache *c, struct platter_error *err)
+{
+    for (uint32_t i = 0; c->n_dirty && i < c->n; i++) {
+        struct qcow2_slot *s = &c->slots[i];
+        if (!s->dirty)
+            continue;
+        int r = qcow2_meta_write(img, s->bytes, c->slice, s->off, err);
+        if (r < 0)
+            return r;
+        s->dirty = false;
+        c->n_dirty--;
+    }
+    pthread_cond_broadcast(&qcow2_of(img)->changed);
+    return 0;
+}
+
+bool qcow2_cache_full(const struct qcow2_cache *c)
+{
+    return c->n_dirty >= c->max / 4 * 3;
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Creating (section 12). Header, refcount table, refcount blocks, L1 table and, with preallocation,
+ * L2 tables and data follow each other, so every table's content can be computed by index and is
+ * written through one small buffer, whatever the disk's size. The header goes last. The file ends
+ * with the last L1 entry, or with the preallocated data.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "base/cursor.h"
+#include "format/qcow2/layout.h"
+
+enum { BUFFER = 1 << 20 };
+
+struct creation {
+    const struct create_request *request;
+    struct qcow2_choice choice;
+    struct qcow2_layout layout;
+    uint8_t *buffer; /* BUFFER bytes */
+};
+
+/* A table whose entry i is base + i * step, for n entries; each followed by `gap` zero bytes. */
+struct progression {
+    hoff off;
+    uint64_t n, base, step;
+    uint32_t gap;
+};
+
+static int write_progression(struct creation *c, struct progression p, struct platter_error *err)
+{
+    uint64_t per_buffer = BUFFER / (8 + p.gap);
+
+    for (uint64_t i = 0; i < p.n; i += per_buffer) {
+        struct writer w = writer_over(c->buffer, BUFFER);
+        for (uint64_t k = i; k < p.n && k < i + per_buffer; k++) {
+            write_be64(&w, p.base + k * p.step);
+            write_pad_to(&w, w.pos + p.gap);
+        }
+        int r = stream_pwrite(c->request->stream, c->buffer, w.pos, p.off + i * (8 + p.gap), err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Counts of 1 for all clusters there are; what follows in the last block stays a hole. */
+static int write_counts(struct creation *c, hoff off, struct platter_error *err)
+{
+    uint32_t order = c->choice.refcount_order;
+    uint64_t per_buffer = (uint64_t)BUFFER * 8 >> order, left = c->layout.total;
+
+    while (left) {
+        uint64_t n = min_u64(left, per_buffer), bytes = div_up(n << order, 8);
+        memset(c->buffer, 0, bytes);
+        for (uint64_t k = 0; k < n; k++)
+            qcow2_count_put(c->buffer, order, k, 1);
+        int r = stream_pwrite(c->request->stream, c->buffer, bytes, off, err);
+        if (r < 0)
+            return r;
+        off += bytes;
+        left -= n;
+    }
+    return 0;
+}
+
+static int write_l1(struct creation *c, hoff off, hoff l2, struct platter_error *err)
+{
+    uint64_t cluster = c->layout.cluster_size;
+    if (c->layout.l2 == 0)
+        return 0;
+    return write_progression(
+        c,
+        (struct progression){
+            .off = off, .n = c->layout.l1_entries, .base = l2 | QCOW2_COPIED, .step = cluster},
+        err);
+}
+
+/* With extended L2 entries the subclusters have a place, but hold nothing yet: so a backing file
+ * shows through. */
+static int write_l2(struct creation *c, hoff off, hoff data, struct platter_error *err)
+{
+    return write_progression(c,
+                             (struct progression){.off = off,
+                                                  .n = c->layout.data,
+                                                  .base = data | QCOW2_COPIED,
+                                                  .step = c->layout.cluster_size,
+                                                  .gap = c->choice.extended ? 8 : 0},
+                             err);
+}
+
+static int write_data(struct creation *c, hoff off, struct platter_error *err)
+{
+    struct stream *s = c->request->stream;
+    uint64_t left = c->layout.data * c->layout.cluster_size;
+    int r = 0;
+
+    if (c->choice.preallocation == PREALLOCATION_FALLOC && left)
+        return stream_allocate(s, off, left, err);
+    if (c->choice.preallocation != PREALLOCATION_FULL)
+        return 0;
+    memset(c->buffer, 0, BUFFER);
+    for (uint64_t n; r == 0 && left; off += n, left -= n) {
+        n = min_u64(left, BUFFER);
+        r = stream_pwrite(s, c->buffer, n, off, err);
+    }
+    return r;
+}
+
+static int write_header(struct creation *c, hoff reftable, hoff l1, struct platter_error *err)
+{
+    const struct create_request *request = c->request;
+    const struct qcow2_choice *choice = &c->choice;
+    struct qcow2_header h = {
+        .version = choice->version,
+        .cluster_bits = choice->cluster_bits,
+        .size = request->size,
+        .l1_size = (uint32_t)c->layout.l1_entries,
+        .l1_offset = c->layout.l1_entries ? l1 : 0,
+        .reftable_offset = reftable,
+        .reftable_clusters = (uint32_t)c->layout.reftable,
+        .incompatible = (choice->zstd ? QCOW2_INCOMPATIBLE_COMPRESSION : 0) |
+                        (choice->extended ? QCOW2_INCOMPATIBLE_EXTENDED_L2 : 0),
+        .compatible = choice->lazy ? QCOW2_COMPATIBLE_LAZY : 0,
+        .refcount_order = choice->refcount_order,
+        .length = choice->version >= 3 ? QCOW2_HEADER_NOW : QCOW2_HEADER_V2,
+        .compression = choice->zstd ? QCOW2_ZSTD : QCOW2_DEFLATE,
+    };
+    size_t len;
+
+    if (!qcow2_cluster0_encode(&h, request->backing_name, request->backing_format, c->buffer,
+                               min_u64(BUFFER, c->layout.cluster_size), &len))
+        return fail(err, EINVAL,
+                    "%s: no room in the header: the name of the backing file is too long for "
+                    "clusters of %" PRIu64 " bytes",
+                    request->name, c->layout.cluster_size);
+    return stream_pwrite(request->stream, c->buffer, len, 0, err);
+}
+
+static int write_image(struct creation *c, struct platter_error *err)
+{
+    const struct qcow2_layout *l = &c->layout;
+    uint64_t cluster = l->cluster_size;
+    hoff reftable = cluster, blocks = reftable + l->reftable * cluster;
+    hoff l1 = blocks + l->blocks * cluster, l2 = l1 + l->l1 * cluster, data = l2 + l->l2 * cluster;
+    hoff end = l->l2 ? l->total * cluster : l1 + l->l1_entries * 8;
+    struct progression to_blocks = {
+        .off = reftable, .n = l->blocks, .base = blocks, .step = cluster};
+
+    int r = stream_resize(c->request->stream, end, err);
+    if (r == 0)
+        r = write_progression(c, to_blocks, err);
+    if (r == 0)
+        r = write_counts(c, blocks, err);
+    if (r == 0)
+        r = write_l1(c, l1, l2, err);
+    if (r == 0)
+        r = write_l2(c, l2, data, err);
+    if (r == 0)
+        r = write_data(c, data, err);
+    if (r == 0)
+        r = write_header(c, reftable, l1, err);
+    return r;
+}
+
+int qcow2_create(const struct create_request *request, struct platter_error *err)
+{
+    struct creation c = {.request = request};
+    auto_free uint8_t *buffer = NULL;
+
+    int r = qcow2_choose(request->options, &c.choice, err);
+    if (r == 0)
+        r = qcow2_layout_compute(&c.choice, request->size, request->name, &c.layout, err);
+    if (r < 0)
+        return r;
+    if (request->size % 512)
+        return fail(err, EINVAL, "%s: the size %" PRIu64 " is not a multiple of 512", request->name,
+                    request->size);
+    if (request->backing_name && c.choice.preallocation && !c.choice.extended)
+        return fail(err, EINVAL,
+                    "%s: a backing file and preallocation go together only with extended_l2=on",
+                    request->name);
+    if (request->backing_name && strlen(request->backing_name) > QCOW2_MAX_NAME)
+        return fail(err, EINVAL, "%s: the name of the backing file is longer than 1023 bytes",
+                    request->name);
+    if (request->backing_format && strlen(request->backing_format) > QCOW2_MAX_FORMAT_NAME)
+        return fail(err, EINVAL, "%s: the name of the backing format is longer than 15 bytes",
+                    request->name);
+    buffer = malloc(BUFFER);
+    if (!buffer)
+        return fail_memory(err, "a new image");
+    c.buffer = buffer;
+    return write_image(&c, err);
+}

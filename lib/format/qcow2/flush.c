@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The token of changes, and the order in which they reach the disk (rules 2 and 3, section 7):
+ *
+ *   data and refcount blocks | refcount table | L2 tables | L1 table | frees
+ *
+ * with a barrier (|) wherever something on the right is to be written. What stands on the left is
+ * needed by what stands on the right; so after a crash nothing points at what is not there, and at
+ * worst clusters are counted that nobody uses. Frees come last: only when no table on the disk
+ * refers to a cluster does its count go down.
+ */
+#include <inttypes.h>
+
+#include "base/ckd.h"
+#include "base/cursor.h"
+#include "format/qcow2/qcow2.h"
+
+enum { INCOMPATIBLE_AT = 72, AUTOCLEAR_AT = 88 };
+
+int qcow2_meta_write(struct image *img, const void *bytes, size_t len, hoff off,
+                     struct platter_error *err)
+{
+    pthread_mutex_unlock(&img->lock);
+    int r = stream_pwrite(img->stream, bytes, len, off, err);
+    pthread_mutex_lock(&img->lock);
+    return r < 0 ? image_poison(img, r) : 0;
+}
+
+int qcow2_barrier(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    int r = 0;
+
+    if (!img->ordered)
+        return 0;
+    pthread_mutex_unlock(&img->lock);
+    if (q->data != img->stream)
+        r = stream_flush(q->data, err);
+    if (r == 0)
+        r = stream_flush(img->stream, err);
+    pthread_mutex_lock(&img->lock);
+    return r < 0 ? image_poison(img, r) : 0;
+}
+
+int qcow2_mark_corrupt(struct image *img, hoff off, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint8_t field[8];
+
+    if (q->header.version >= 3) {
+        q->header.incompatible |= QCOW2_INCOMPATIBLE_CORRUPT;
+        put_be(field, 8, q->header.incompatible);
+        qcow2_meta_write(img, field, sizeof field, INCOMPATIBLE_AT, NULL);
+    }
+    image_poison(img, -PLATTER_ECORRUPT);
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: the cluster at %" PRIu64 " counts as free, but a table of the image stands "
+                "there: the image is damaged and takes no more writes until it is repaired",
+                img->stream->name, off);
+}
+
+/* Before the first change: feature bits that say what we do not keep true are cleared for good
+ * (section 7). Bitmaps are among them, as writes are not recorded in them. */
+static int prepare(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint64_t keep = q->header.autoclear & QCOW2_AUTOCLEAR_RAW;
+    uint8_t field[8];
+    int r = 0;
+
+    if (q->header.version >= 3 && q->header.autoclear != keep) {
+        put_be(field, 8, keep);
+        r = qcow2_meta_write(img, field, sizeof field, AUTOCLEAR_AT, err);
+        if (r == 0)
+            r = qcow2_barrier(img, err);
+    }
+    if (r < 0)
+        return r;
+    q->header.autoclear = keep;
+    q->prepared = true;
+    return 0;
+}
+
+int qcow2_enter(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    int r = 0;
+
+    pthread_mutex_lock(&img->lock);
+    while (q->busy)
+        pthread_cond_wait(&q->changed, &img->lock);
+    q->busy = true;
+    if (!q->prepared)
+        r = prepare(img, err);
+    if (r == 0 &&
+        (qcow2_cache_full(&q->l2) || qcow2_cache_full(&q->blocks) || q->n_frees >= QCOW2_MAX_FREES))
+        r = qcow2_flush_locked(img, err);
+    if (r < 0)
+        qcow2_leave(img);
+    return r;
+}
+
+void qcow2_leave(struct image *img)
+{
+    struct qcow2 *q = qcow2_of(img);
+    q->busy = false;
+    pthread_cond_broadcast(&q->changed);
+    pthread_mutex_unlock(&img->lock);
+}
+
+/* Refcount blocks, then the entries that point at them. */
+static int flush_counts(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+
+    int r = qcow2_cache_write(img, &q->blocks, err);
+    if (r == 0 && (q->reftable.any_dirty || q->l2.n_dirty || q->l1.any_dirty))
+        r = qcow2_barrier(img, err);
+    if (r < 0 || !q->reftable.any_dirty)
+        return r;
+    r = qcow2_pointers_write(img, &q->reftable, err);
+    if (r == 0 && (q->l2.n_dirty || q->l1.any_dirty))
+        r = qcow2_barrier(img, err);
+    return r;
+}
+
+/* L2 tables, then the entries that point at them. */
+static int flush_map(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+
+    int r = qcow2_cache_write(img, &q->l2, err);
+    if (r == 0 && q->l1.any_dirty)
+        r = qcow2_barrier(img, err);
+    if (r == 0)
+        r = qcow2_pointers_write(img, &q->l1, err);
+    return r;
+}
+
+int qcow2_flush_locked(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+
+    int r = flush_counts(img, err);
+    if (r == 0)
+        r = flush_map(img, err);
+    if (r < 0 || q->n_frees == 0)
+        return r;
+    r = qcow2_barrier(img, err);
+    if (r == 0)
+        r = qcow2_free_all(img, err);
+    if (r == 0)
+        r = qcow2_cache_write(img, &q->blocks, err);
+    return r;
+}
+
+int qcow2_flush(struct image *img, struct platter_error *err)
+{
+    int r = qcow2_enter(img, err);
+    if (r < 0)
+        return r;
+    r = qcow2_flush_locked(img, err);
+    if (r == 0)
+        r = qcow2_barrier(img, err);
+    qcow2_leave(img);
+    return r;
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Zero and discard whole clusters (section 8), a slice of an L2 table at a time. What the tables
+ * release is freed, and holes are punched, after the change is durable.
+ */
+#include "base/ckd.h"
+#include "format/qcow2/qcow2.h"
+
+struct marking {
+    enum mark mark;
+    bool unmap;
+    bool has_backing;
+    bool has_zero; /* version 3: entries can say that they read as zeros */
+    uint32_t all;  /* all subclusters of a cluster */
+};
+
+/* What e becomes; false: it stays. */
+static bool marked(const struct marking *m, const struct qcow2_entry *e, struct qcow2_entry *ret)
+{
+    bool stored = e->packed || e->has_place;
+
+    *ret = (struct qcow2_entry){0};
+    if (!stored && !e->zero && !m->has_backing)
+        return false; /* reads as zeros already */
+    if (!m->has_zero)
+        return stored; /* without a backing file: checked before */
+    if (m->mark == MARK_ZERO && !m->unmap && e->has_place && !e->packed) {
+        *ret = *e; /* keeps its place */
+        ret->alloc = 0;
+    }
+    ret->zero = m->all;
+    return e->packed || e->zero != m->all || e->has_place != ret->has_place;
+}
+
+/* Whether anything in n clusters from `entry` on changes. */
+static bool changes(const struct image *img, const struct marking *m, const uint8_t *entry,
+                    goff off, uint64_t n)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    struct qcow2_entry e, now;
+
+    for (uint64_t i = 0; i < n; i++, entry += q->entry_size)
+        if (qcow2_entry_decode(img, entry, off + i * q->cluster_size, &e, NULL) < 0 ||
+            marked(m, &e, &now))
+            return true;
+    return false;
+}
+
+static int change(struct image *img, const struct marking *m, uint8_t *entry, goff off, uint64_t n,
+                  struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    struct qcow2_entry e, now;
+
+    for (uint64_t i = 0; i < n; i++, entry += q->entry_size) {
+        int r = qcow2_entry_decode(img, entry, off + i * q->cluster_size, &e, err);
+        if (r < 0)
+            return r;
+        if (!marked(m, &e, &now))
+            continue;
+        if (e.packed || e.has_place != now.has_place)
+            qcow2_free_entry(img, &e, m->unmap);
+        qcow2_entry_encode(img, entry, &now);
+    }
+    return 0;
+}
+
+/* Marks n clusters of one slice. Token and lock held. */
+static int mark_slice(struct image *img, const struct marking *m, goff off, uint64_t n,
+                      struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    struct qcow2_slot *slot;
+    uint8_t *entry;
+
+    int r = qcow2_l2_get(img, off, &slot, &entry, err);
+    if (r < 0)
+        return r;
+    if (slot ? !changes(img, m, entry, off, n) : !m->has_backing)
+        return 0;
+    r = qcow2_l2_own(img, off, err);
+    if (r == 0)
+        r = qcow2_free_room(img, (uint32_t)n, err);
+    if (r == 0)
+        r = qcow2_l2_get(img, off, &slot, &entry, err);
+    if (r < 0)
+        return r;
+    r = change(img, m, entry, off, n, err);
+    qcow2_cache_dirty(&q->l2, slot);
+    return r;
+}
+
+/* Guest offset of the next slice that has a table, or of the next one at all. */
+static goff next_slice(struct image *img, const struct marking *m, goff off, goff end)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    goff next = round_down(off, UINT64_C(1) << q->slice_bits) + (UINT64_C(1) << q->slice_bits);
+    while (!m->has_backing && next < end && q->l1.entries[next >> q->l1_bits] == 0)
+        next = round_down(next, UINT64_C(1) << q->l1_bits) + (UINT64_C(1) << q->l1_bits);
+    return next;
+}
+
+int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
+               struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    struct marking m = {.mark = mark,
+                        .unmap = unmap,
+                        .has_backing = img->has_backing,
+                        .has_zero = q->header.version >= 3,
+                        .all = q->n_sub == 32 ? UINT32_MAX : 1};
+    goff end = round_up(off + len, q->cluster_size);
+
+    if (!m.has_zero && m.has_backing)
+        return -ENOTSUP;
+    /* The file of a raw data file is the disk itself: it changes, and no entry needs to (section
+     * 19). */
+    if (q->header.autoclear & QCOW2_AUTOCLEAR_RAW)
+        return stream_zero(q->data, off, len, unmap ? STREAM_ZERO_UNMAP : 0, err);
+    while (off < end) {
+        int r = qcow2_enter(img, err);
+        if (r < 0)
+            return r;
+        goff slice_end =
+            round_down(off, UINT64_C(1) << q->slice_bits) + (UINT64_C(1) << q->slice_bits);
+        r = mark_slice(img, &m, off, (min_u64(slice_end, end) - off) >> q->cluster_bits, err);
+        off = next_slice(img, &m, off, end);
+        qcow2_leave(img);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening and closing: cluster 0, then the tables that stay in memory. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "base/codec.h"
+#include "format/qcow2/qcow2.h"
+
+enum { PREFIX = 4096 }; /* of cluster 0: nearly always holds all extensions */
+
+static int load_header(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint8_t bytes[QCOW2_HEADER_NOW];
+
+    int r = stream_size(img->stream, &q->file_size, err);
+    if (r < 0)
+        return r;
+    r = stream_pread_tail(img->stream, bytes, sizeof bytes, 0, err);
+    if (r < 0)
+        return r;
+    if (!qcow2_header_decode(bytes, min_u64(q->file_size, sizeof bytes), &q->header))
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: no qcow2 header of version 2 or 3 at offset 0 (the file has %" PRIu64
+                    " bytes)",
+                    img->stream->name, q->file_size);
+    if (q->header.cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
+        q->header.cluster_bits > QCOW2_MAX_CLUSTER_BITS)
+        return qcow2_header_check(img, &q->header, q->file_size, err);
+    return 0;
+}
+
+static int load_extensions(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint64_t cluster = UINT64_C(1) << q->header.cluster_bits;
+    int r = -ERANGE;
+
+    for (uint64_t len = min_u64(PREFIX, cluster); r == -ERANGE; len = cluster) {
+        auto_free uint8_t *bytes = malloc(len);
+        if (!bytes)
+            return fail_memory(err, "the header");
+        r = stream_pread_tail(img->stream, bytes, len, 0, err);
+        if (r < 0)
+            return r;
+        qcow2_extensions_free(&q->extensions);
+        r = qcow2_extensions_decode(img, &q->header, bytes, len, &q->extensions, err);
+        if (r == -ERANGE && len == cluster)
+            return fail(err, PLATTER_ECORRUPT, "%s: header extensions reach past the first cluster",
+                        img->stream->name);
+    }
+    return r;
+}
+
+static int load_backing(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    const struct qcow2_header *h = &q->header;
+
+    if (h->backing_offset == 0 || h->backing_size == 0)
+        return 0;
+    img->backing_name = calloc(1, h->backing_size + (size_t)1);
+    if (!img->backing_name)
+        return fail_memory(err, "the backing file's name");
+    int r = stream_pread(img->stream, img->backing_name, h->backing_size, h->backing_offset, err);
+    if (r < 0)
+        return fail_in(err, r, "%s: the backing file's name", img->stream->name);
+    if (strlen(img->backing_name) != h->backing_size)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the backing file's name at %" PRIu64 " has a zero byte inside",
+                    img->stream->name, h->backing_offset);
+    img->has_backing = true;
+    if (q->extensions.backing_format) {
+        img->backing_format = string_copy(q->extensions.backing_format);
+        if (!img->backing_format)
+            return fail_memory(err, "the backing file's format");
+    }
+    return 0;
+}
+
+/* What the header allows to be done with the image. */
+static int check_use(const struct image *img, struct platter_error *err)
+{
+    const struct qcow2_header *h = &qcow2_of(img)->header;
+    const char *name = img->stream->name;
+
+    if (h->crypt_method && !img->query)
+        return fail(err, ENOTSUP, "%s: the image is encrypted (%s), which this version cannot open",
+                    name, h->crypt_method == QCOW2_CRYPT_AES ? "AES" : "LUKS");
+    if (!img->writable)
+        return 0;
+    if (h->incompatible & QCOW2_INCOMPATIBLE_CORRUPT)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the image is marked corrupt and is not written to: it must be repaired "
+                    "first; reading it is possible",
+                    name);
+    if (h->incompatible & QCOW2_INCOMPATIBLE_DIRTY)
+        return fail(
+            err, EROFS,
+            "%s: the image was not closed cleanly and its reference counts may be wrong: it "
+            "must be repaired before it is written to; reading it is possible",
+            name);
+    if (img->view)
+        return fail(err, EROFS, "%s: snapshot \"%s\" cannot be written to", name, img->view);
+    return 0;
+}
+
+static void set_geometry(struct image *img)
+{
+    struct qcow2 *q = qcow2_of(img);
+    bool extended = q->header.incompatible & QCOW2_INCOMPATIBLE_EXTENDED_L2;
+
+    q->cluster_bits = q->header.cluster_bits;
+    q->cluster_size = UINT64_C(1) << q->cluster_bits;
+    q->entry_size = extended ? 16 : 8;
+    q->n_sub = extended ? 32 : 1;
+    q->sub_bits = extended ? q->cluster_bits - 5 : q->cluster_bits;
+    q->l1_bits = 2 * q->cluster_bits - (extended ? 4 : 3);
+    q->slice_bits = q->l1_bits;
+    if (q->cluster_size > QCOW2_MAX_SLICE)
+        q->slice_bits = q->cluster_bits + 16 - (extended ? 4 : 3);
+    q->frozen = !img->writable || img->view;
+    q->data_file = q->header.incompatible & QCOW2_INCOMPATIBLE_DATA_FILE;
+    q->old_clusters = div_up(q->file_size, q->cluster_size);
+    img->size = round_down(q->header.size, 512);
+    img->unit = (uint32_t)q->cluster_size;
+}
+
+/* The L1 table of the disk itself, or of the snapshot that is asked for (section 9.6). */
+static int load_l1(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    const char *name = img->stream->name;
+
+    if (!img->view)
+        return qcow2_pointers_load(img, &q->l1, q->header.l1_offset, q->header.l1_size,
+                                   "the L1 table", err);
+    const struct qcow2_snapshot *s = qcow2_snapshot_find(img, img->view);
+    if (!s)
+        return fail(err, ENOENT, "%s: there is no snapshot with the id or name \"%s\"", name,
+                    img->view);
+    uint64_t needed = div_up(s->disk_size, UINT64_C(1) << q->l1_bits);
+    if (s->l1_offset % q->cluster_size || s->l1_size * UINT64_C(8) > QCOW2_MAX_L1_BYTES ||
+        s->disk_size > QCOW2_MAX_SIZE || s->l1_size < needed)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: snapshot \"%s\": an L1 table at %" PRIu64 " with %" PRIu32
+                    " entries is impossible for a disk of %" PRIu64 " bytes",
+                    name, img->view, s->l1_offset, s->l1_size, s->disk_size);
+    img->size = round_down(s->disk_size, 512);
+    return qcow2_pointers_load(img, &q->l1, s->l1_offset, s->l1_size, "the snapshot's L1 table",
+                               err);
+}
+
+static int open_data_file(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+
+    q->data = img->stream;
+    if (!q->data_file || img->query)
+        return 0;
+    if (!q->extensions.data_file)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the image has an external data file, but does not say its name",
+                    img->stream->name);
+    struct stream *data;
+    int r = img->opener->open(img->opener, img, q->extensions.data_file, PLATTER_NAME_DATA_FILE,
+                              &data, err);
+    if (r < 0)
+        return r;
+    q->data = data;
+    return stream_size(q->data, &q->data_size, err);
+}
+
+static int load_tables(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint64_t share = budget_limit(img->budget);
+
+    int r = load_l1(img, err);
+    if (r == 0)
+        r = qcow2_cache_init(img, &q->l2, "L2 table", share / 4, err);
+    if (r < 0 || !img->writable)
+        return r;
+    r = qcow2_cache_init(img, &q->blocks, "refcount block", share / 16, err);
+    if (r == 0)
+        r = qcow2_pointers_load(img, &q->reftable, q->header.reftable_offset,
+                                (uint32_t)(q->header.reftable_clusters * q->cluster_size / 8),
+                                "the refcount table", err);
+    return r;
+}
+
+int qcow2_open(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = calloc(1, sizeof *q);
+    if (!q)
+        return fail_memory(err, "an image");
+    img->state = q;
+    q->data = img->stream;
+    pthread_cond_init(&q->changed, NULL);
+
+    int r = load_header(img, err);
+    if (r == 0)
+        r = load_extensions(img,
+                            err); /* first: an unknown feature may change what the rest means */
+    if (r == 0)
+        r = qcow2_header_check(img, &q->header, q->file_size, err);
+    if (r == 0)
+        r = check_use(img, err);
+    if (r < 0)
+        return r;
+    set_geometry(img);
+    enum codec codec = q->header.compression == QCOW2_ZSTD ? CODEC_ZSTD : CODEC_DEFLATE;
+    if (!img->query)
+        r = codec_check(codec, err);
+    if (r == 0)
+        r = load_backing(img, err);
+    if (r == 0)
+        r = qcow2_snapshots_load(img, err);
+    if (r == 0)
+        r = load_tables(img, err);
+    if (r == 0)
+        r = open_data_file(img, err);
+    return r;
+}
+
+int qcow2_close(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+
+    (void)err;
+    if (!q)
+        return 0;
+    if (q->data != img->stream)
+        stream_close(q->data);
+    qcow2_cache_free(img, &q->l2);
+    qcow2_cache_free(img, &q->blocks);
+    qcow2_pointers_free(img, &q->l1);
+    qcow2_pointers_free(img, &q->reftable);
+    qcow2_snapshots_free(img);
+    qcow2_extensions_free(&q->extensions);
+    budget_give(img->budget, q->room_frees * sizeof *q->frees);
+    free(q->frees);
+    pthread_cond_destroy(&q->changed);
+    free(q);
+    img->state = NULL;
+    return 0;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The two tables that stay whole in memory, as numbers: the active L1 table and the refcount table.
+ * Both are bounded (32 and 8 MiB, section 22). Changes are kept by 512-byte sectors, and those
+ * written whole.
+ */
+#include <inttypes.h>
+
+#include "base/ckd.h"
+#include "base/cursor.h"
+#include "format/qcow2/qcow2.h"
+
+enum { SECTOR_ENTRIES = 64 };
+
+static uint64_t dirty_bytes(uint32_t n)
+{
+    return div_up(div_up(n, SECTOR_ENTRIES), 8);
+}
+
+int qcow2_pointers_new(struct image *img, struct qcow2_pointers *p, hoff off, uint32_t n,
+                       const char *what, struct platter_error *err)
+{
+    int r = budget_alloc(img->budget, n * UINT64_C(8), what, &p->entries, err);
+    if (r < 0)
+        return r;
+    p->n = n;
+    p->off = off;
+    return budget_alloc(img->budget, dirty_bytes(n), what, &p->dirty, err);
+}
+
+int qcow2_pointers_load(struct image *img, struct qcow2_pointers *p, hoff off, uint32_t n,
+                        const char *what, struct platter_error *err)
+{
+    if (n == 0)
+        return 0;
+    int r = qcow2_pointers_new(img, p, off, n, what, err);
+    if (r == 0)
+        r = stream_pread(img->stream, p->entries, n * (size_t)8, off, err);
+    if (r < 0)
+        return fail_in(err, r, "%s", what);
+    const uint8_t *bytes = (const void *)p->entries;
+    for (uint32_t i = 0; i < n; i++)
+        p->entries[i] = get_be(bytes + i * (size_t)8, 8);
+    return 0;
+}
+
+void qcow2_pointers_free(struct image *img, struct qcow2_pointers *p)
+{
+    budget_free(img->budget, p->entries, p->n * UINT64_C(8));
+    budget_free(img->budget, p->dirty, dirty_bytes(p->n));
+    *p = (struct qcow2_pointers){0};
+}
+
+void qcow2_pointers_set(struct qcow2_pointers *p, uint32_t i, uint64_t value)
+{
+    p->entries[i] = value;
+    p->dirty[i / SECTOR_ENTRIES / 8] |= (uint8_t)(1u << i / SECTOR_ENTRIES % 8);
+    p->any_dirty = true;
+}
+
+static int write_sector(struct image *img, struct qcow2_pointers *p, uint32_t sector,
+                        struct platter_error *err)
+{
+    uint8_t bytes[SECTOR_ENTRIES * 8];
+    uint32_t first = sector * SECTOR_ENTRIES;
+    uint32_t n = p->n - first < SECTOR_ENTRIES ? p->n - first : SECTOR_ENTRIES;
+
+    for (uint32_t i = 0; i < n; i++)
+        put_be(bytes + i * 8, 8, p->entries[first + i]);
+    int r = qcow2_meta_write(img, bytes, n * (size_t)8, p->off + first * UINT64_C(8), err);
+    if (r == 0)
+        p->dirty[sector / 8] &= (uint8_t) ~(1u << sector % 8);
+    return r;
+}
+
+int qcow2_pointers_write(struct image *img, struct qcow2_pointers *p, struct platter_error *err)
+{
+    if (!p->any_dirty)
+        return 0;
+    for (uint32_t sector = 0; sector * UINT64_C(64) < p->n; sector++) {
+        if (!(p->dirty[sector / 8] >> sector % 8 & 1))
+            continue;
+        int r = write_sector(img, p, sector, err);
+        if (r < 0)
+            return r;
+    }
+    p->any_dirty = false;
+    return 0;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* qcow2 as a format: the table of its operations, and the probe. */
+#include "format/qcow2/qcow2.h"
+
+static enum probe qcow2_probe(const uint8_t *prefix, size_t len, uint64_t file_size)
+{
+    struct qcow2_header h;
+    (void)file_size;
+    return qcow2_header_decode(prefix, len, &h) ? PROBE_SURE : PROBE_NO;
+}
+
+const struct format format_qcow2 = {
+    .name = "qcow2",
+    .title = "QEMU copy-on-write, version 2 and 3",
+    .probe = qcow2_probe,
+    .open = qcow2_open,
+    .close = qcow2_close,
+    .map = qcow2_map,
+    .unpack = qcow2_unpack,
+    .reserve = qcow2_reserve,
+    .commit = qcow2_commit,
+    .abandon = qcow2_abandon,
+    .pack = qcow2_pack,
+    .reserve_packed = qcow2_reserve_packed,
+    .mark = qcow2_mark,
+    .flush = qcow2_flush,
+    .create_options = qcow2_create_options,
+    .create = qcow2_create,
+    .measure = qcow2_measure,
+    .create_unit = qcow2_create_unit,
+    .info = qcow2_info,
+    .info_top = qcow2_info_top,
+    .views = qcow2_views,
+};

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qcow2: what its files share. Section numbers are those of qcow2.md.
+ *
+ * Locks. image->lock guards everything in struct qcow2 and is never held over stream I/O: functions
+ * named *_locked are called with it and return with it, but may drop it in between where their
+ * comment says so. Whoever changes metadata holds the token as well (qcow2_enter(), `busy`): there
+ * is one such change at a time, flush included, so what the token's holder leaves half done while
+ * it waits for a read is seen by no other change. map() needs only the lock: bytes of tables and L1
+ * entries change under it.
+ *
+ * What is true on the disk at every moment (section 3, I1-I4): a stored count is at least the
+ * number of stored references; a table is complete before anything points at it; and what lost its
+ * last reference is not reused before that loss is durable. flush.c keeps the order, alloc.c the
+ * last of them.
+ */
+#ifndef QCOW2_QCOW2_H
+#define QCOW2_QCOW2_H
+
+#include "format/format.h"
+
+struct writer;
+
+enum {
+    QCOW2_MIN_CLUSTER_BITS = 9,
+    QCOW2_MAX_CLUSTER_BITS = 21,
+    QCOW2_HEADER_V2 = 72,          /* bytes of a version 2 header */
+    QCOW2_HEADER_V3 = 104,         /* bytes a version 3 header has at least */
+    QCOW2_HEADER_NOW = 112,        /* bytes we write */
+    QCOW2_MAX_NAME = 1023,         /* of a backing file */
+    QCOW2_MAX_FORMAT_NAME = 15,    /* of its format */
+    QCOW2_MAX_L1_BYTES = 32 << 20, /* 2 PiB with 64 KiB clusters: section 22 */
+    QCOW2_MAX_REFTABLE_BYTES = 8 << 20,
+    QCOW2_MAX_SNAPSHOTS = 65536,
+    QCOW2_MAX_SNAPSHOT_EXTRA = 1024,
+    QCOW2_MAX_BITMAPS = 65535,
+    QCOW2_MAX_BITMAP_DIRECTORY = 1024 * 65535,
+    QCOW2_MAX_SNAPSHOT_TABLE = 64 << 20,
+    QCOW2_MAX_SLICE = 64 << 10, /* bytes of a table that are read and written at once */
+    QCOW2_MAX_FREES = 1 << 16   /* runs that wait to be freed before a flush is made to free them */
+};
+
+#define QCOW2_MAX_SIZE ((UINT64_C(1) << 63) - 1)
+
+enum {
+    QCOW2_INCOMPATIBLE_DIRTY = 1 << 0,
+    QCOW2_INCOMPATIBLE_CORRUPT = 1 << 1,
+    QCOW2_INCOMPATIBLE_DATA_FILE = 1 << 2,
+    QCOW2_INCOMPATIBLE_COMPRESSION = 1 << 3,
+    QCOW2_INCOMPATIBLE_EXTENDED_L2 = 1 << 4,
+    QCOW2_INCOMPATIBLE_KNOWN = (1 << 5) - 1,
+    QCOW2_COMPATIBLE_LAZY = 1 << 0,
+    QCOW2_AUTOCLEAR_BITMAPS = 1 << 0,
+    QCOW2_AUTOCLEAR_RAW = 1 << 1
+};
+
+enum { QCOW2_CRYPT_NONE, QCOW2_CRYPT_AES, QCOW2_CRYPT_LUKS };
+enum { QCOW2_DEFLATE, QCOW2_ZSTD };
+
+#define QCOW2_COPIED      (UINT64_C(1) << 63) /* the target's count is exactly 1 */
+#define QCOW2_PACKED      (UINT64_C(1) << 62)
+#define QCOW2_ZERO        UINT64_C(1)
+#define QCOW2_OFFSET_MASK UINT64_C(0x00FFFFFFFFFFFE00)
+#define QCOW2_L1_RESERVED UINT64_C(0x7F000000000001FF)
+#define QCOW2_L2_RESERVED UINT64_C(0x3F000000000001FE)
+#define QCOW2_RB_RESERVED UINT64_C(0x00000000000001FF)
+#define QCOW2_MAX_OFFSET  (UINT64_C(1) << 56) /* of anything a table points at */
+
+/* ---- the header (header.c) ----------------------------------------------------------------------
+ */
+
+struct qcow2_header {
+    uint32_t version;
+    hoff backing_offset; /* in cluster 0; 0: none */
+    uint32_t backing_size;
+    uint32_t cluster_bits;
+    uint64_t size; /* guest bytes */
+    uint32_t crypt_method;
+    uint32_t l1_size; /* entries */
+    hoff l1_offset;
+    hoff reftable_offset;
+    uint32_t reftable_clusters;
+    uint32_t n_snapshots;
+    hoff snapshots_offset;
+    uint64_t incompatible, compatible, autoclear;
+    uint32_t refcount_order; /* a count has 1 << order bits */
+    uint32_t length;         /* of the header itself, bytes */
+    uint8_t compression;
+};
+
+/* Decodes the fixed part; false: not a qcow2 header of a version we know, or cut short. */
+bool qcow2_header_decode(const uint8_t *bytes, size_t len, struct qcow2_header *ret);
+/* The rules of section 22 that need nothing but the header and the file's size. */
+int qcow2_header_check(const struct image *img, const struct qcow2_header *h, uint64_t file_size,
+                       struct platter_error *err);
+void qcow2_header_encode(const struct qcow2_header *h, struct writer *w);
+
+/* ---- the rest of cluster 0 (extension.c) -------------------------------------------------------
+ */
+
+/* What header extensions say (section 2.1). */
+struct qcow2_extensions {
+    char *backing_format; /* or NULL */
+    char *data_file;      /* or NULL */
+    bool has_crypto, has_bitmaps;
+    uint32_t n_bitmaps;
+    uint64_t bitmap_directory_size;
+    hoff bitmap_directory;
+};
+
+/* Decodes the extensions out of the first `len` bytes of cluster 0. -ERANGE without a sentence:
+ * that is not enough, ask again with the whole cluster. Unknown incompatible features fail here, in
+ * the words of the image's own feature table. */
+int qcow2_extensions_decode(const struct image *img, const struct qcow2_header *h,
+                            const uint8_t *bytes, size_t len, struct qcow2_extensions *ret,
+                            struct platter_error *err);
+void qcow2_extensions_free(struct qcow2_extensions *x);
+/* Lays out cluster 0 of a new image: header, extensions, backing name, for which h->backing_* is
+ * set. false: it does not fit into `len` bytes. */
+bool qcow2_cluster0_encode(struct qcow2_header *h, const char *backing_name,
+                           const char *backing_format, uint8_t *bytes, size_t len, size_t *ret_len);
+
+/* ---- tables of pointers kept whole in memory: L1, refcount table (pointers.c) ------------------
+ */
+
+struct qcow2_pointers {
+    uint64_t *entries; /* n of them, as numbers; on the budget */
+    uint32_t n;
+    hoff off;       /* of the table in the file */
+    uint8_t *dirty; /* a bit for each 512 bytes, which are written at once and torn by no crash */
+    bool any_dirty;
+};
+
+/* A table of n entries, bounded by the caller, all 0 or read from the file. */
+int qcow2_pointers_new(struct image *img, struct qcow2_pointers *p, hoff off, uint32_t n,
+                       const char *what, struct platter_error *err);
+int qcow2_pointers_load(struct image *img, struct qcow2_pointers *p, hoff off, uint32_t n,
+                        const char *what, struct platter_error *err);
+void qcow2_pointers_free(struct image *img, struct qcow2_pointers *p);
+void qcow2_pointers_set(struct qcow2_pointers *p, uint32_t i, uint64_t value);
+/* Writes what changed. Token and lock held; drops the lock. Poisons on failure. */
+int qcow2_pointers_write(struct image *img, struct qcow2_pointers *p, struct platter_error *err);
+
+/* ---- the cache of table slices (cache.c) -------------------------------------------------------
+ */
+
+/* A slice of an L2 table or refcount block, as it stands in the file. A slot pointer is good until
+ * the lock is next dropped: until the next call that may read or write. */
+struct qcow2_slot {
+    hoff off; /* in the file; 0: the slot is empty */
+    uint8_t *bytes;
+    uint32_t next; /* in the bucket, index + 1 */
+    bool used;     /* since the clock's hand last passed */
+    bool loading;  /* being read without the lock: wait for `changed` */
+    bool dirty;
+};
+
+struct qcow2_cache {
+    const char *what; /* "L2 table", "refcount block" */
+    uint32_t slice;   /* bytes of a slot */
+    uint32_t n, max;  /* slots with memory, and how many there may be */
+    uint32_t n_slots; /* in the array: max at first */
+    uint32_t hand;
+    uint32_t n_dirty;
+    uint32_t n_buckets; /* a power of two */
+    struct qcow2_slot *slots;
+    uint32_t *buckets; /* index + 1 of the first slot */
+};
+
+int qcow2_cache_init(struct image *img, struct qcow2_cache *c, const char *what, uint64_t share,
+                     struct platter_error *err);
+void qcow2_cache_free(struct image *img, struct qcow2_cache *c);
+/* The slice at `off`, a multiple of c->slice, read if it is not there. Lock held; drops it to read.
+ */
+int qcow2_cache_get(struct image *img, struct qcow2_cache *c, hoff off, struct qcow2_slot **ret,
+                    struct platter_error *err);
+/* A new cluster of zeros for a table at `off`: in memory, or in the file where a cluster is more
+ * than a slice. Token and lock held; drops the lock. */
+int qcow2_cache_new(struct image *img, struct qcow2_cache *c, hoff off, struct platter_error *err);
+void qcow2_cache_dirty(struct qcow2_cache *c, struct qcow2_slot *slot);
+/* Forgets what it holds of the cluster at `off`, which holds something else now. Lock held; drops
+ * it to wait for one who reads it. */
+void qcow2_cache_forget(struct image *img, struct qcow2_cache *c, hoff off);
+/* Writes all dirty slices. Token and lock held; drops the lock. Poisons on failure. */
+int qcow2_cache_write(struct image *img, struct qcow2_cache *c, struct platter_error *err);
+/* Whether so many slices are dirty that readers might run out of clean ones. */
+bool qcow2_cache_full(const struct qcow2_cache *c);
+
+/* ---- snapshots (snapshot.c) --------------------------------------------------------------------
+ */
+
+struct qcow2_snapshot {
+    char *id, *name;
+    hoff l1_offset;
+    uint32_t l1_size;
+    uint32_t date_sec, date_nsec;
+    uint64_t clock_nsec;
+    uint64_t vm_state_size;
+    uint64_t disk_size;
+    uint64_t icount; /* UINT64_MAX: not recorded */
+};
+
+int qcow2_snapshots_load(struct image *img, struct platter_error *err);
+void qcow2_snapshots_free(struct image *img);
+/* By id, then by name (section 9.1); NULL: none. */
+const struct qcow2_snapshot *qcow2_snapshot_find(const struct image *img, const char *name);
+json_t *qcow2_views(struct image *img);
+
+/* ---- an open image -----------------------------------------------------------------------------
+ */
+
+/* Clusters whose references went away, to be freed when that is durable (rule 3). */
+struct qcow2_free {
+    uint64_t first, n; /* host clusters; with `data_file`: bytes of the data file */
+    bool punch;        /* give space back where the count reaches 0 */
+    bool data_file;
+};
+
+struct qcow2 {
+    struct qcow2_header header;
+    struct qcow2_extensions extensions;
+    uint32_t cluster_bits;
+    uint64_t cluster_size;
+    uint32_t entry_size; /* of an L2 entry: 8, or 16 with extended L2 */
+    uint32_t n_sub;      /* subclusters of a cluster: 32 with extended L2, or 1 */
+    uint32_t sub_bits;   /* log2 of a subcluster's size */
+    uint32_t slice_bits; /* log2 of the guest bytes that one slice of an L2 table maps */
+    uint32_t l1_bits;    /* log2 of the guest bytes that one L1 entry maps */
+    bool frozen;         /* a snapshot's view, or opened read-only: nothing here ever changes */
+    struct stream *data; /* where data clusters live: image->stream, or the data file */
+    bool data_file;      /* external */
+    uint64_t file_size;  /* of image->stream, at least: it grows */
+    uint64_t data_size;  /* of the data file */
+
+    struct qcow2_pointers l1;       /* of the view that is open */
+    struct qcow2_pointers reftable; /* loaded for writing only */
+    struct qcow2_cache l2, blocks;
+    struct qcow2_snapshot *snapshots; /* header.n_snapshots of them */
+    uint64_t snapshots_size;          /* bytes of the snapshot table */
+    uint64_t snapshots_memory;        /* what they took from the budget */
+
+    /* Writing. */
+    pthread_cond_t changed; /* a slice was loaded or written, or the token is free */
+    bool busy;              /* the token */
+    bool prepared;          /* the header was made ready for changes */
+    bool pad;               /* packed data ends the file: fill its sector */
+    uint64_t old_clusters;  /* of the file at open: what is behind is surely nobody's */
+    uint64_t next_free;     /* no free cluster before this one */
+    hoff packed_cursor;     /* where the next packed record may start; 0: nowhere */
+    struct qcow2_free *frees;
+    uint32_t n_frees, room_frees;
+};
+
+static inline struct qcow2 *qcow2_of(const struct image *img)
+{
+    return img->state;
+}
+
+int qcow2_open(struct image *img, struct platter_error *err);
+int qcow2_close(struct image *img, struct platter_error *err);
+
+/* ---- L2 entries (entry.c) ----------------------------------------------------------------------
+ */
+
+/* An L2 entry, with standard ones seen as a cluster of one subcluster: bit i of `alloc` and `zero`
+ * is about subcluster i; neither: ask the backing file. */
+struct qcow2_entry {
+    bool packed;
+    bool has_place; /* `off` is a cluster of the host */
+    bool copied;
+    uint32_t alloc, zero;
+    hoff off;            /* of the host cluster, or of the packed record */
+    uint64_t packed_len; /* bytes that may belong to the record: section 5 */
+};
+
+/* Decodes and checks the entry for the cluster at guest offset `guest` (for sentences). */
+int qcow2_entry_decode(const struct image *img, const uint8_t *bytes, goff guest,
+                       struct qcow2_entry *ret, struct platter_error *err);
+void qcow2_entry_encode(const struct image *img, uint8_t *bytes, const struct qcow2_entry *e);
+/* Where the L2 table for a guest offset stands: 0 if there is none. Checks the L1 entry. */
+int qcow2_l2_find(const struct image *img, goff guest, hoff *ret, struct platter_error *err);
+/* The slice of the L2 table that maps `guest`, and the entry's place in it; *ret NULL: no table.
+ * Lock held; drops it to read. */
+int qcow2_l2_get(struct image *img, goff guest, struct qcow2_slot **ret, uint8_t **ret_entry,
+                 struct platter_error *err);
+/* Whether [off, off + len) of the file touches the header, L1 or refcount table. */
+bool qcow2_hits_tables(const struct qcow2 *q, hoff off, uint64_t len);
+
+int qcow2_map(struct image *img, goff off, uint64_t len, struct extent *ret,
+              struct platter_error *err);
+
+/* ---- counts (refcount.c) -----------------------------------------------------------------------
+ */
+
+/* Entry k of a refcount block's bytes. */
+uint64_t qcow2_count_get(const uint8_t *bytes, uint32_t order, uint64_t k);
+void qcow2_count_put(uint8_t *bytes, uint32_t order, uint64_t k, uint64_t value);
+uint64_t qcow2_count_max(uint32_t order);
+/* The block slice that holds the count of a host cluster, and the entry in it; *ret NULL: no block,
+ * the count is 0. Token and lock held; drops the lock to read. */
+int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **ret, uint64_t *ret_k,
+                     struct platter_error *err);
+/* Adds 1 to the counts of n clusters that have blocks, or takes 1 away. */
+int qcow2_count_up(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err);
+int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch,
+                     struct platter_error *err);
+
+/* ---- allocation (alloc.c) ----------------------------------------------------------------------
+ */
+
+/* Finds and counts a run of 1 .. want free clusters. Token and lock held; drops the lock. */
+int qcow2_alloc(struct image *img, uint64_t want, hoff *ret_off, uint64_t *ret_n,
+                struct platter_error *err);
+/* Room for n more entries in the list of frees; call before the change that cannot be taken back.
+ */
+int qcow2_free_room(struct image *img, uint32_t n, struct platter_error *err);
+/* Remembers that a reference to what an entry holds goes away. */
+void qcow2_free_entry(struct image *img, const struct qcow2_entry *e, bool punch);
+void qcow2_free_run(struct image *img, uint64_t first, uint64_t n, bool punch, bool data_file);
+/* Frees for good what waits, after a barrier. Token and lock held; drops the lock. */
+int qcow2_free_all(struct image *img, struct platter_error *err);
+
+/* ---- changing (token.c, write.c, packed.c, mark.c, flush.c) ------------------------------------
+ */
+
+/* Takes the lock and the token, and makes ready for one change. */
+int qcow2_enter(struct image *img, struct platter_error *err);
+void qcow2_leave(struct image *img);
+/* Writes metadata and poisons on failure. Lock held; drops it. */
+int qcow2_meta_write(struct image *img, const void *bytes, size_t len, hoff off,
+                     struct platter_error *err);
+/* What was written so far is durable before what follows (if the image is ordered). Lock held;
+ * drops it. */
+int qcow2_barrier(struct image *img, struct platter_error *err);
+/* Metadata is about to be overwritten: marks the image as corrupt, in the file as well, and poisons
+ * it. Lock held; drops it. Returns -ECORRUPT. */
+int qcow2_mark_corrupt(struct image *img, hoff off, struct platter_error *err);
+int qcow2_flush_locked(struct image *img, struct platter_error *err);
+int qcow2_flush(struct image *img, struct platter_error *err);
+/* A table of our own for the L1 entry of `guest`: new, or a copy of a shared one. */
+int qcow2_l2_own(struct image *img, goff guest, struct platter_error *err);
+
+int qcow2_reserve(struct image *img, goff off, uint64_t len, struct reservation *ret,
+                  struct platter_error *err);
+int qcow2_commit(struct image *img, const struct reservation *r, struct platter_error *err);
+void qcow2_abandon(struct image *img, const struct reservation *r);
+
+int qcow2_unpack(struct image *img, const struct extent *e, void *out, struct platter_error *err);
+int qcow2_pack(struct image *img, const void *unit, void *out, size_t cap, size_t *ret_len,
+               struct platter_error *err);
+int qcow2_reserve_packed(struct image *img, goff unit, size_t packed_len, struct reservation *ret,
+                         struct platter_error *err);
+int qcow2_commit_packed(struct image *img, const struct reservation *r, struct platter_error *err);
+
+int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
+               struct platter_error *err);
+
+/* ---- new images and descriptions (create.c, layout.c, info.c) -----------------------------------
+ */
+
+extern const struct option_def qcow2_create_options[];
+int qcow2_create(const struct create_request *request, struct platter_error *err);
+uint32_t qcow2_create_unit(const struct option_values *options);
+int qcow2_measure(uint64_t size, uint64_t data, const struct option_values *options,
+                  struct platter_measurement *ret, struct platter_error *err);
+json_t *qcow2_info(struct image *img);
+/* A name out of the image as JSON: what is not UTF-8 becomes '?'. */
+json_t *qcow2_json_text(const char *text);
+int qcow2_info_top(struct image *img, json_t *info);
+
+/* reservation.cookie[0]: what kind of room it is. */
+enum qcow2_room { QCOW2_ROOM_IN_PLACE, QCOW2_ROOM_FRESH, QCOW2_ROOM_PACKED };
+
+#endif

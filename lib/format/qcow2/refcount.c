@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/* Reference counts of host clusters (section 3). Token and lock are held throughout. */
+#include <inttypes.h>
+
+#include "base/ckd.h"
+#include "base/cursor.h"
+#include "format/qcow2/qcow2.h"
+
+uint64_t qcow2_count_max(uint32_t order)
+{
+    return order == 6 ? UINT64_MAX : (UINT64_C(1) << (1u << order)) - 1;
+}
+
+uint64_t qcow2_count_get(const uint8_t *bytes, uint32_t order, uint64_t k)
+{
+    if (order == 4)
+        return get_be(bytes + 2 * k, 2);
+    if (order >= 3) {
+        unsigned n = 1u << (order - 3);
+        return get_be(bytes + k * n, n);
+    }
+    /* Below a byte the lowest-numbered cluster has the least significant bits. */
+    uint64_t bit = k << order;
+    return bytes[bit / 8] >> bit % 8 & qcow2_count_max(order);
+}
+
+void qcow2_count_put(uint8_t *bytes, uint32_t order, uint64_t k, uint64_t value)
+{
+    if (order >= 3) {
+        unsigned n = 1u << (order - 3);
+        put_be(bytes + k * n, n, value);
+        return;
+    }
+    uint64_t bit = k << order;
+    unsigned mask = (unsigned)qcow2_count_max(order) << bit % 8;
+    bytes[bit / 8] = (uint8_t)((bytes[bit / 8] & ~mask) | ((unsigned)value << bit % 8 & mask));
+}
+
+static int check_block(const struct image *img, uint64_t i, uint64_t raw, struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    const char *why = NULL;
+
+    if (raw & QCOW2_RB_RESERVED)
+        why = "reserved bits are set";
+    else if (raw & (q->cluster_size - 1))
+        why = "it is not a multiple of the cluster size";
+    else if (raw >= QCOW2_MAX_OFFSET || qcow2_hits_tables(q, raw, q->cluster_size))
+        why = "it points into the header or a table";
+    if (!why)
+        return 0;
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: the refcount table's entry %" PRIu64 " is 0x%" PRIx64 ": %s",
+                img->stream->name, i, raw, why);
+}
+
+int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **ret, uint64_t *ret_k,
+                     struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint32_t order = q->header.refcount_order;
+    unsigned block_bits = q->cluster_bits + 3 - order; /* log2 of a block's entries */
+    uint64_t i = cluster >> block_bits;
+    uint64_t k = cluster & ((UINT64_C(1) << block_bits) - 1);
+
+    *ret = NULL;
+    if (i >= q->reftable.n || q->reftable.entries[i] == 0)
+        return 0;
+    int r = check_block(img, i, q->reftable.entries[i], err);
+    if (r < 0)
+        return r;
+    uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order;
+    *ret_k = k % per_slice;
+    return qcow2_cache_get(img, &q->blocks,
+                           q->reftable.entries[i] + k / per_slice * q->blocks.slice, ret, err);
+}
+
+/* One cluster's count up or down; *ret_count is the new one. */
+static int count_change(struct image *img, uint64_t cluster, bool up, uint64_t *ret_count,
+                        struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint32_t order = q->header.refcount_order;
+    struct qcow2_slot *slot;
+    uint64_t k;
+
+    int r = qcow2_count_slot(img, cluster, &slot, &k, err);
+    if (r < 0)
+        return r;
+    uint64_t count = slot ? qcow2_count_get(slot->bytes, order, k) : 0;
+    if (up ? !slot || count == qcow2_count_max(order) : count == 0)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the reference count of the cluster at %" PRIu64 " is %" PRIu64
+                    " and cannot go %s: the image must be repaired",
+                    img->stream->name, cluster << q->cluster_bits, count, up ? "up" : "down");
+    *ret_count = up ? count + 1 : count - 1;
+    qcow2_count_put(slot->bytes, order, k, *ret_count);
+    qcow2_cache_dirty(&q->blocks, slot);
+    return 0;
+}
+
+int qcow2_count_up(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err)
+{
+    uint64_t count;
+    int r = 0;
+    for (uint64_t i = 0; r == 0 && i < n; i++)
+        r = count_change(img, cluster + i, true, &count, err);
+    return r;
+}
+
+static int punch_hole(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    if (n == 0)
+        return 0;
+    pthread_mutex_unlock(&img->lock);
+    int r = stream_discard(img->stream, cluster << q->cluster_bits, n << q->cluster_bits, err);
+    pthread_mutex_lock(&img->lock);
+    return r == -ENOTSUP ? 0 : r;
+}
+
+int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch,
+                     struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint64_t count, run = 0;
+    int r = 0;
+
+    for (uint64_t i = 0; r == 0 && i < n; i++) {
+        r = count_change(img, cluster + i, false, &count, err);
+        if (r < 0)
+            break;
+        if (count == 0 && cluster + i < q->next_free)
+            q->next_free = cluster + i;
+        if (count == 0 && punch) {
+            run++;
+            continue;
+        }
+        r = punch_hole(img, cluster + i - run, run, err);
+        run = 0;
+    }
+    return r < 0 ? r : punch_hole(img, cluster + n - run, run, err);
+}
