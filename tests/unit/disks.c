@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Raw disks for tests of whole-disk work. What fails here fails the test. */
-#include "unit/disks.h"
+#include "unit.h"
+
+#include "disks.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "stream/inside.h"
-#include "unit/unit.h"
 
 struct byte_stream {
     struct stream head;

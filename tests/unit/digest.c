@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* The digest: the vectors of docs/digest.md, with any number of threads and wherever the holes. */
+#include "unit.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "disks.h"
 #include "ops/ops.h"
 #include "ops/tree.h"
-#include "unit/disks.h"
-#include "unit/unit.h"
 
 struct vector {
     uint64_t size;

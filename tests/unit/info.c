@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* What is told about images and formats, and what a new image would take. */
+#include "unit.h"
+
 #include <string.h>
 
+#include "disks.h"
 #include "ops/ops.h"
-#include "unit/disks.h"
-#include "unit/unit.h"
 
 /* The object or array in text, which is freed. */
 static json_t *parse(char *text)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Comparing: the first difference, the same in every run; ends of different disks; which side
  * failed. */
+#include "unit.h"
+
+#include "disks.h"
 #include "ops/ops.h"
-#include "unit/disks.h"
-#include "unit/unit.h"
 
 struct verdict {
     int code, failed;
