@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: MIT */
+/* What is special about files: holes, copies, what is refused, and new files under temporary names.
+ */
+#include "unit.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "stream/stream.h"
+#include "support/process.h"
+
+enum { TEMPORARY = STREAM_FILE_TEMPORARY };
+
+/* Makes a file with a text in it and these rights; its path is the caller's. */
+static char *make_file(const char *name, const char *text, mode_t mode)
+{
+    char *path = scratch_path(name);
+    unlink(path);
+    int fd = open(path, O_CREAT | O_EXCL | O_WRONLY, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (int)strlen(text));
+    assert_int_equal(fchmod(fd, mode), 0);
+    close(fd);
+    return path;
+}
+
+static void assert_text(const char *path, const char *text)
+{
+    char got[256] = "";
+    int fd = open(path, O_RDONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(read(fd, got, sizeof got - 1), (int)strlen(text));
+    assert_string_equal(got, text);
+    close(fd);
+}
+
+static struct stream *open_file(const char *path, unsigned flags)
+{
+    struct stream *s = NULL;
+    assert_works(stream_file_open(path, flags, &s, &err));
+    return s;
+}
+
+static void write_text(struct stream *s, const char *text)
+{
+    assert_works(stream_pwrite(s, text, strlen(text), 0, &err));
+}
+
+static mode_t mode_of(const char *path)
+{
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_mode & 07777;
+}
+
+/* How many names in the scratch folder speak of unfinished files. */
+static unsigned partials(void)
+{
+    unsigned n = 0;
+    DIR *folder = opendir(scratch_folder());
+    assert_non_null(folder);
+    for (struct dirent *e; (e = readdir(folder));)
+        n += e->d_name[0] == '.' && strstr(e->d_name, "platter-partial") != NULL;
+    closedir(folder);
+    return n;
+}
+
+/* ---- holes and copies ------------------------------------------------------------------------ */
+
+static void test_holes(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("holes", "", 0600);
+    struct stream *s = open_file(path, STREAM_FILE_WRITE);
+    uint64_t len, taken;
+    bool hole;
+    assert_works(stream_resize(s, 4 << 20, &err));
+    assert_works(stream_allocated(s, &taken, &err));
+    assert_true(taken < 1 << 20);
+    write_text(s, "data in the first block");
+    assert_works(stream_pwrite(s, "more", 4, 1 << 20, &err));
+    assert_works(stream_extents(s, 4096, 4 << 20, &len, &hole, &err));
+    assert_true(hole && len == (1 << 20) - 4096);
+    assert_works(stream_extents(s, 4096, 100, &len, &hole, &err));
+    assert_true(hole && len == 100);
+    assert_works(stream_extents(s, 1 << 20, 4 << 20, &len, &hole, &err));
+    assert_true(!hole && len == 4096);
+    assert_works(stream_allocate(s, 0, 4 << 20, &err));
+    assert_works(stream_allocated(s, &taken, &err));
+    assert_true(taken >= 4 << 20);
+    assert_works(stream_zero(s, 0, 3 << 20, STREAM_ZERO_UNMAP, &err));
+    assert_works(stream_allocated(s, &taken, &err));
+    assert_true(taken <= 2 << 20);
+    assert_works(stream_discard(s, 0, 4 << 20, &err));
+    assert_works(stream_allocated(s, &taken, &err));
+    assert_true(taken < 1 << 20);
+    stream_close(s);
+}
+
+static void test_copy_from(void **state)
+{
+    (void)state;
+    auto_free char *from_path = make_file("from", "0123456789", 0600);
+    auto_free char *to_path = make_file("to", "abc", 0600);
+    struct stream *from = open_file(from_path, 0), *to = open_file(to_path, STREAM_FILE_WRITE);
+    struct stream *memory;
+    assert_works(stream_copy_from(to, 2, from, 5, 5, &err));
+    assert_text(to_path, "ab56789");
+    assert_fails(stream_copy_from(to, 0, from, 5, 6, &err), PLATTER_ECORRUPT, "ends at 10");
+    assert_fails(stream_copy_from(from, 0, to, 0, 1, &err), EBADF, "reading only");
+    assert_works(stream_memory_open("memory", 100, &memory, &err));
+    struct platter_error err = {0};
+    assert_int_equal(stream_copy_from(to, 0, memory, 0, 1, &err), -ENOTSUP);
+    assert_int_equal(stream_copy_from(memory, 0, from, 0, 1, &err), -ENOTSUP);
+    assert_int_equal(err.code, 0);
+    stream_close(memory);
+    stream_close(from);
+    stream_close(to);
+}
+
+static void test_same_file(void **state)
+{
+    (void)state;
+    auto_free char *one = make_file("one", "1", 0600);
+    auto_free char *two = make_file("two", "1", 0600);
+    auto_free char *three = scratch_path("three");
+    assert_int_equal(link(one, three), 0);
+    struct stream *a = open_file(one, 0), *b = open_file(two, 0), *c = open_file(three, 0), *m;
+    assert_works(stream_memory_open("one", 100, &m, &err));
+    assert_true(stream_same_file(a, a) && stream_same_file(a, c));
+    assert_false(stream_same_file(a, b) || stream_same_file(a, m) || stream_same_file(m, m));
+    stream_close(a);
+    stream_close(b);
+    stream_close(c);
+    stream_close(m);
+}
+
+/* ---- what is refused ------------------------------------------------------------------------- */
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("plain", "text", 0600);
+    auto_free char *to = scratch_path("link"), *pipe_path = scratch_path("pipe");
+    auto_free char *missing = scratch_path("missing");
+    struct stream *s;
+    assert_int_equal(symlink("plain", to), 0);
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    assert_fails(stream_file_open(missing, 0, &s, &err), ENOENT, missing);
+    assert_fails(stream_file_open(scratch_folder(), 0, &s, &err), EISDIR, "folder");
+    assert_fails(stream_file_open(pipe_path, 0, &s, &err), EINVAL, "neither a regular file");
+    assert_fails(stream_file_open(pipe_path, STREAM_FILE_REGULAR, &s, &err), PLATTER_EGATE,
+                 "not a regular file");
+    assert_fails(stream_file_open("/dev/null", 0, &s, &err), EINVAL, "neither a regular file");
+    assert_fails(stream_file_open("/dev/null", STREAM_FILE_REGULAR, &s, &err), PLATTER_EGATE,
+                 "not a regular file");
+    assert_fails(stream_file_open(to, STREAM_FILE_REGULAR, &s, &err), PLATTER_EGATE,
+                 "symbolic link");
+    s = open_file(to, 0);
+    assert_fails(stream_pwrite(s, "x", 1, 0, &err), EBADF, "reading only");
+    assert_fails(stream_resize(s, 1, &err), EBADF, "reading only");
+    assert_works(stream_flush(s, &err));
+    stream_close(s);
+    stream_close(open_file(path, STREAM_FILE_REGULAR));
+}
+
+/* ---- temporary names ------------------------------------------------------------------------- */
+
+static void test_publish(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("target", "old", 0640);
+    struct stream *s = open_file(path, TEMPORARY);
+    write_text(s, "new");
+    assert_text(path, "old");
+    assert_int_equal(partials(), 1);
+    assert_works(stream_publish(s, true, &err));
+    assert_text(path, "new");
+    assert_int_equal(partials(), 0);
+    assert_int_equal(mode_of(path), 0640);
+    write_text(s, "NEW");
+    assert_works(stream_publish(s, true, &err));
+    stream_close(s);
+    assert_text(path, "NEW");
+}
+
+static void test_not_published(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("kept", "old", 0600), *absent = scratch_path("absent");
+    struct stream *s = open_file(path, TEMPORARY);
+    write_text(s, "new");
+    stream_close(s);
+    assert_text(path, "old");
+    s = open_file(absent, TEMPORARY);
+    stream_close(s);
+    assert_int_equal(access(absent, F_OK), -1);
+    assert_int_equal(partials(), 0);
+}
+
+static void test_new_target(void **state)
+{
+    (void)state;
+    auto_free char *path = scratch_path("fresh");
+    mode_t old = umask(027);
+    struct stream *s = open_file(path, TEMPORARY);
+    umask(old);
+    write_text(s, "new");
+    assert_int_equal(access(path, F_OK), -1);
+    assert_works(stream_publish(s, false, &err));
+    stream_close(s);
+    assert_text(path, "new");
+    assert_int_equal(mode_of(path), 0640);
+}
+
+static void test_relative_target(void **state)
+{
+    (void)state;
+    char here[4096];
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(chdir(scratch_folder()), 0);
+    struct stream *s = open_file("relative", TEMPORARY);
+    assert_int_equal(chdir(here), 0);
+    write_text(s, "new");
+    assert_works(stream_publish(s, true, &err));
+    stream_close(s);
+    auto_free char *path = scratch_path("relative");
+    assert_text(path, "new");
+}
+
+static void test_exclusive(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("taken", "old", 0600), *fresh = scratch_path("free");
+    struct stream *s;
+    assert_fails(stream_file_open(path, TEMPORARY | STREAM_FILE_EXCLUSIVE, &s, &err), EEXIST,
+                 "exists already");
+    s = open_file(fresh, TEMPORARY | STREAM_FILE_EXCLUSIVE);
+    write_text(s, "new");
+    auto_free char *intruder = make_file("free", "intruder", 0600);
+    assert_fails(stream_publish(s, true, &err), EEXIST, "cannot give the new file its name");
+    assert_text(fresh, "intruder");
+    unlink(fresh);
+    assert_works(stream_publish(s, true, &err));
+    stream_close(s);
+    assert_text(fresh, "new");
+    assert_int_equal(partials(), 0);
+}
+
+static void test_links_stay(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("real", "old", 0600), *to = scratch_path("way");
+    auto_free char *dangling = scratch_path("dangling"), *born = scratch_path("born");
+    auto_free char *loop = scratch_path("loop");
+    struct stat st;
+    assert_int_equal(symlink("real", to), 0);
+    assert_int_equal(symlink(born, dangling), 0);
+    assert_int_equal(symlink("loop", loop), 0);
+    struct stream *s = open_file(to, TEMPORARY);
+    write_text(s, "new");
+    assert_works(stream_publish(s, true, &err));
+    stream_close(s);
+    assert_int_equal(lstat(to, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_text(path, "new");
+    s = open_file(dangling, TEMPORARY);
+    write_text(s, "born");
+    assert_works(stream_publish(s, true, &err));
+    stream_close(s);
+    assert_text(born, "born");
+    assert_fails(stream_file_open(loop, TEMPORARY, &s, &err), ELOOP, "symbolic links");
+}
+
+static void test_refused_targets(void **state)
+{
+    (void)state;
+    struct stream *s;
+    auto_free char *deep = scratch_path("no/such/folder"), *slash = scratch_path("folder/");
+    assert_int_equal(mkdir(slash, 0700), 0);
+    assert_fails(stream_file_open(deep, TEMPORARY, &s, &err), ENOENT, "cannot open its folder");
+    assert_fails(stream_file_open(slash, TEMPORARY, &s, &err), EISDIR, "not the name of a file");
+    assert_fails(stream_file_open(scratch_folder(), TEMPORARY, &s, &err), EISDIR, "folder");
+    assert_fails(stream_file_open("/dev/null", TEMPORARY, &s, &err), EINVAL, "neither a regular");
+    char longest[300];
+    memset(longest, 'a', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    auto_free char *path = scratch_path(longest);
+    assert_fails(stream_file_open(path, TEMPORARY, &s, &err), ENAMETOOLONG, "longer than 255");
+    path[strlen(path) - (299 - 255)] = '\0';
+    s = open_file(path, TEMPORARY);
+    assert_works(stream_publish(s, false, &err));
+    stream_close(s);
+    assert_int_equal(access(path, F_OK), 0);
+}
+
+/* What a signal handler does before the process ends. */
+static void test_remove_temporaries(void **state)
+{
+    (void)state;
+    auto_free char *a = scratch_path("left-a"), *b = scratch_path("left-b");
+    struct stream *published = open_file(a, TEMPORARY);
+    assert_works(stream_publish(published, false, &err));
+    struct stream *open[100];
+    for (int i = 0; i < 100; i++) {
+        open[i] = open_file(b, TEMPORARY);
+        if (i >= 5)
+            stream_close(open[i]);
+    }
+    assert_int_equal(partials(), 5);
+    stream_file_remove_temporaries();
+    assert_int_equal(partials(), 0);
+    assert_int_equal(access(a, F_OK), 0);
+    assert_fails(stream_publish(open[0], false, &err), ENOENT, "cannot give the new file its name");
+    for (int i = 0; i < 5; i++)
+        stream_close(open[i]);
+    stream_close(published);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_holes),           cmocka_unit_test(test_copy_from),
+        cmocka_unit_test(test_same_file),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_publish),         cmocka_unit_test(test_not_published),
+        cmocka_unit_test(test_new_target),      cmocka_unit_test(test_relative_target),
+        cmocka_unit_test(test_exclusive),       cmocka_unit_test(test_links_stay),
+        cmocka_unit_test(test_refused_targets), cmocka_unit_test(test_remove_temporaries),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/* Locks that other programs see, and that we see of them: between our own descriptors, and with a
+ * running qemu-io. */
+#include "unit.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "stream/stream.h"
+#include "support/process.h"
+
+enum {
+    READ = STREAM_LOCK_READ,
+    WRITE = STREAM_LOCK_WRITE,
+    RESIZE = STREAM_LOCK_RESIZE,
+    CHANGE = WRITE | RESIZE
+};
+
+static char *make_image(const char *name)
+{
+    char *path = scratch_path(name);
+    assert_int_equal(run_command(0, "qemu-img create -q -f qcow2 '%s' 1M", path), 0);
+    return path;
+}
+
+static struct stream *open_image(const char *path)
+{
+    struct stream *s = NULL;
+    assert_works(stream_file_open(path, STREAM_FILE_WRITE, &s, &err));
+    return s;
+}
+
+static void test_between_streams(void **state)
+{
+    (void)state;
+    auto_free char *path = make_image("between");
+    struct stream *writer = open_image(path), *reader = open_image(path), *more = open_image(path);
+    assert_works(stream_lock(writer, READ | CHANGE, CHANGE, &err));
+    assert_fails(stream_lock(reader, READ, CHANGE, &err), EBUSY, "write lock held");
+    assert_fails(stream_lock(reader, READ, CHANGE, &err), EBUSY, path);
+    assert_fails(stream_lock(reader, WRITE, 0, &err), EBUSY, "allows no writers");
+    assert_works(stream_lock(reader, READ, 0, &err));
+    /* What failed left no locks behind: the writer may start anew. */
+    assert_works(stream_lock(writer, 0, 0, &err));
+    assert_works(stream_lock(writer, READ | CHANGE, CHANGE, &err));
+    assert_works(stream_lock(writer, 0, 0, &err));
+    assert_works(stream_lock(reader, READ, CHANGE, &err));
+    assert_works(stream_lock(more, READ, CHANGE, &err));
+    assert_fails(stream_lock(writer, READ | CHANGE, CHANGE, &err), EBUSY, "allows no writers");
+    assert_fails(stream_lock(writer, READ, READ, &err), EBUSY, "read lock held");
+    stream_close(reader);
+    assert_fails(stream_lock(writer, READ | CHANGE, CHANGE, &err), EBUSY, "-U");
+    stream_close(more);
+    assert_works(stream_lock(writer, READ | CHANGE, CHANGE, &err));
+    stream_close(writer);
+}
+
+/* A lock that is changed keeps what it does not need to let go, and gives back the rest. */
+static void test_change(void **state)
+{
+    (void)state;
+    auto_free char *path = make_image("change");
+    struct stream *a = open_image(path), *b = open_image(path);
+    assert_works(stream_lock(a, READ, CHANGE, &err));
+    assert_works(stream_lock(b, READ, CHANGE, &err));
+    assert_fails(stream_lock(a, READ | CHANGE, CHANGE, &err), EBUSY, "in use");
+    assert_fails(stream_lock(b, READ | WRITE, 0, &err), EBUSY, "in use");
+    assert_works(stream_lock(b, READ, 0, &err));
+    assert_works(stream_lock(a, READ | CHANGE, CHANGE, &err));
+    stream_close(a);
+    stream_close(b);
+}
+
+/* They see us. */
+static void test_seen_by_others(void **state)
+{
+    (void)state;
+    auto_free char *path = make_image("seen");
+    struct stream *s = open_image(path);
+    const char *write_one = "qemu-io -c 'write 0 512' '%s' >/dev/null 2>&1";
+    const char *read_one = "qemu-io -r -c 'read 0 512' '%s' >/dev/null 2>&1";
+    const char *info = "qemu-img info '%s' >/dev/null 2>&1";
+    assert_works(stream_lock(s, READ | CHANGE, CHANGE, &err));
+    assert_int_equal(run_command(1, write_one, path), 1);
+    assert_int_equal(run_command(1, read_one, path), 1);
+    assert_int_equal(run_command(1, info, path), 1);
+    assert_works(stream_lock(s, READ, CHANGE, &err));
+    assert_int_equal(run_command(1, write_one, path), 1);
+    assert_int_equal(run_command(1, read_one, path), 0);
+    assert_works(stream_lock(s, 0, 0, &err));
+    assert_int_equal(run_command(1, write_one, path), 0);
+    stream_close(s);
+}
+
+/* Starts qemu-io with the image open, and waits until it is. Its input is the caller's to close. */
+static FILE *start_qemu_io(const char *options, const char *path)
+{
+    auto_free char *sign = scratch_path("opened");
+    auto_free char *command = string_format("qemu-io %s '%s' >'%s' 2>&1", options, path, sign);
+    unlink(sign);
+    FILE *to = popen(command, "w");
+    assert_non_null(to);
+    fputs("read 0 512\n", to);
+    fflush(to);
+    for (int i = 0; i < 10000; i++) {
+        char text[256] = "";
+        int fd = open(sign, O_RDONLY);
+        ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+        if (fd >= 0)
+            close(fd);
+        if (n > 0 && strstr(text, "read 512/512"))
+            return to;
+        usleep(1000);
+    }
+    fail_msg("qemu-io did not open %s", path);
+    return to;
+}
+
+/* We see them. */
+static void test_sees_a_writer(void **state)
+{
+    (void)state;
+    auto_free char *path = make_image("writer");
+    FILE *qemu_io = start_qemu_io("", path);
+    struct stream *s = open_image(path), *replacement;
+    assert_fails(stream_lock(s, READ, CHANGE, &err), EBUSY, "write lock held");
+    assert_fails(stream_lock(s, READ | CHANGE, CHANGE, &err), EBUSY, "write lock held");
+    assert_fails(stream_lock(s, 0, CHANGE, &err), EBUSY, "write lock held");
+    assert_works(stream_lock(s, READ, 0, &err));
+    assert_fails(stream_file_open(path, STREAM_FILE_TEMPORARY, &replacement, &err), EBUSY,
+                 "in use by another program");
+    pclose(qemu_io);
+    assert_works(stream_lock(s, READ | CHANGE, CHANGE, &err));
+    stream_close(s);
+}
+
+static void test_sees_a_reader(void **state)
+{
+    (void)state;
+    auto_free char *path = make_image("reader");
+    FILE *qemu_io = start_qemu_io("-r", path);
+    struct stream *s = open_image(path), *replacement;
+    assert_fails(stream_lock(s, READ | CHANGE, CHANGE, &err), EBUSY, "allows no writers");
+    assert_works(stream_lock(s, READ, CHANGE, &err));
+    assert_fails(stream_file_open(path, STREAM_FILE_TEMPORARY, &replacement, &err), EBUSY,
+                 "in use by another program");
+    pclose(qemu_io);
+    stream_close(s);
+}
+
+static void test_shared_reader_is_harmless(void **state)
+{
+    (void)state;
+    auto_free char *path = make_image("shared");
+    FILE *qemu_io = start_qemu_io("-r -U", path);
+    struct stream *s = open_image(path);
+    assert_works(stream_lock(s, READ | CHANGE, CHANGE, &err));
+    pclose(qemu_io);
+    stream_close(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_between_streams), cmocka_unit_test(test_change),
+        cmocka_unit_test(test_seen_by_others),  cmocka_unit_test(test_sees_a_writer),
+        cmocka_unit_test(test_sees_a_reader),   cmocka_unit_test(test_shared_reader_is_harmless),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
