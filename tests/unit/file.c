@@ -242,7 +242,7 @@ static void test_exclusive(void **state)
                  "exists already");
     s = open_file(fresh, TEMPORARY | STREAM_FILE_EXCLUSIVE);
     write_text(s, "new");
-    auto_free char *intruder = make_file("free", "intruder", 0600);
+    free(make_file("free", "intruder", 0600));
     assert_fails(stream_publish(s, true, &err), EEXIST, "cannot give the new file its name");
     assert_text(fresh, "intruder");
     unlink(fresh);
