@@ -73,8 +73,8 @@ build/test/build.ninja:       OPTIONS = -Db_sanitize=address,undefined $(SANITIZ
 build/tsan/build.ninja:       OPTIONS = -Db_sanitize=thread $(SANITIZE)
 build/fuzz/build.ninja:       OPTIONS = -Db_sanitize=address,undefined $(SANITIZE) -Dfuzz=true
 build/fuzz/build.ninja:       COMPILER = clang
-build/lint-gcc/build.ninja:   OPTIONS = --werror
-build/lint-clang/build.ninja: OPTIONS = --werror
+build/lint-gcc/build.ninja:   OPTIONS = --werror --buildtype=release
+build/lint-clang/build.ninja: OPTIONS = --werror --buildtype=release
 build/lint-clang/build.ninja: COMPILER = clang
 COMPILER = $(if $(filter default,$(origin CC)),gcc,$(CC))
 

@@ -123,7 +123,7 @@ int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch
                      struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    uint64_t count, run = 0;
+    uint64_t count = 0, run = 0;
     int r = 0;
 
     for (uint64_t i = 0; r == 0 && i < n; i++) {

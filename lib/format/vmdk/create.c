@@ -135,7 +135,7 @@ static void measure_stream(uint64_t size, uint64_t data, struct platter_measurem
 int vmdk_measure(uint64_t size, uint64_t data, const struct option_values *options,
                  struct platter_measurement *ret, struct platter_error *err)
 {
-    struct layout l;
+    struct layout l = {0};
     int r = plan_layout(size, false, &l, err);
     if (r < 0)
         return r;
