@@ -93,6 +93,13 @@ static int probe(struct stream *s, bool allow_raw, const struct format **ret,
     }
     if (best != PROBE_NO)
         return 0;
+    const char *foreign = format_foreign(prefix, n);
+    if (foreign)
+        return fail(
+            err, PLATTER_ENOFORMAT,
+            "%s: is %s, a format that cannot be read yet; -f raw takes the bytes of the file "
+            "as the disk",
+            s->name, foreign);
     if (!allow_raw)
         return fail(err, PLATTER_ENOFORMAT,
                     "%s: no format recognised: if it is a raw disk, say so (-f raw)", s->name);

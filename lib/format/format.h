@@ -211,5 +211,8 @@ extern const struct format format_raw, format_qcow2, format_vmdk;
 /* All formats, NULL-ended, in the order they are probed. */
 extern const struct format *const formats[];
 const struct format *format_find(const char *name); /* NULL: unknown */
+/* What a file is that starts like one of the formats we do not have, for people; or NULL. Such a
+ * file is not taken as raw unless that is asked for: its bytes are not the disk. */
+const char *format_foreign(const uint8_t *prefix, size_t len);
 
 #endif

@@ -19,6 +19,29 @@ const struct format *format_find(const char *name)
     return NULL;
 }
 
+const char *format_foreign(const uint8_t *prefix, size_t len)
+{
+    static const struct {
+        size_t at;
+        const char *magic;
+        const char *what;
+    } known[] = {{0, "vhdxfile", "a VHDX image"},
+                 {0, "conectix", "a VHD image"},
+                 {64, "\x7f\x10\xda\xbe", "a VDI image"},
+                 {0, "WithoutFreeSpace", "a Parallels image"},
+                 {0, "WithouFreSpacExt", "a Parallels image"},
+                 {0, "LUKS\xba\xbe", "an encrypted LUKS volume"},
+                 {0, "QED\0", "a QED image"},
+                 {0, "VMA\0", "a VMA backup"}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        /* The shortest magics end in a zero byte that strlen() does not see: it is compared too. */
+        size_t n = strlen(known[i].magic) < 4 ? 4 : strlen(known[i].magic);
+        if (len >= known[i].at + n && memcmp(prefix + known[i].at, known[i].magic, n) == 0)
+            return known[i].what;
+    }
+    return NULL;
+}
+
 int image_poison(struct image *img, int code)
 {
     int expected = 0;

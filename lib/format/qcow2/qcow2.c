@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* qcow2 as a format: the table of its operations, and the probe. */
+#include <string.h>
+
 #include "format/qcow2/qcow2.h"
 
+/* The magic alone decides: what is cut short behind it, or of a version we do not know, is for open
+ * to refuse, and never a raw disk. */
 static enum probe qcow2_probe(const uint8_t *prefix, size_t len, uint64_t file_size)
 {
-    struct qcow2_header h;
     (void)file_size;
-    return qcow2_header_decode(prefix, len, &h) ? PROBE_SURE : PROBE_NO;
+    return len >= 4 && memcmp(prefix, "QFI\xfb", 4) == 0 ? PROBE_SURE : PROBE_NO;
 }
 
 const struct format format_qcow2 = {

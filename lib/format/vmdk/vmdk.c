@@ -54,7 +54,7 @@ static enum probe vmdk_probe(const uint8_t *prefix, size_t len, uint64_t file_si
 {
     static const uint8_t sesparse[8] = {0xbe, 0xba, 0xfe, 0xca};
     (void)file_size;
-    if (len >= VMDK_SECTOR &&
+    if (len >= sizeof sesparse &&
         (hosted_magic(prefix) || memcmp(prefix, "kdmv", 4) == 0 || memcmp(prefix, "COWD", 4) == 0 ||
          memcmp(prefix, sesparse, sizeof sesparse) == 0))
         return PROBE_SURE;
