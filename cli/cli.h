@@ -52,7 +52,7 @@ struct args {
     uint64_t start, length, disk_size, sparse_size, rate, memory, workers;
     bool has_length, has_disk_size, has_sparse_size;
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
-    bool offload, target_is_zero, salvage, strict, nodes;
+    bool probe_backing, offload, target_is_zero, salvage, strict, nodes;
     char **operands;
     int n_operands;
 };
@@ -116,7 +116,9 @@ const struct verb *verb_find(const char *name);
              "read this view of the image (an internal snapshot), as IMAGE@NAME does")
 #define OPT_ALLOWED                                                                                \
     OPT_TEXT(0, "allow", "PATH", OPT_ALLOW, allow,                                                 \
-             "file or folder that names inside images may lead to; may be repeated")
+             "file or folder that names inside images may lead to; may be repeated"),              \
+        OPT_FLAG_AT(0, "probe-backing", probe_backing,                                             \
+                    "guess the format of backing files where the image does not name it")
 #define OPT_PROGRESS                                                                               \
     OPT_FLAG_AT('p', NULL, progress, "show how far the work has come"),                            \
         OPT_TEXT(0, "progress", "text|json", OPT_CHOICE, progress_style,                           \
@@ -159,6 +161,9 @@ int image_open(const struct args *args, const char *name, const char *format, un
 /* "key=value,key=value" with commas in values doubled. Takes `key` out of *options: its value, to
  * be freed, or NULL if it is not there. */
 char *creation_take(char **options, const char *key);
+/* Takes "size" out where the disk has its size from elsewhere, with a notice, as qemu-img ignores
+ * it. */
+void creation_drop_size(char **options);
 /* The pairs as an object, in their order; a key alone is "on". */
 json_t *creation_pairs(const char *options);
 /* Whether options ask for the list of options. */

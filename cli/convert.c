@@ -169,6 +169,7 @@ static int convert_run(const struct args *given)
         return creation_help(args.out_format ? args.out_format : "raw", args.n_operands < 2);
     if (check_args(&args))
         return EXIT_FAILED;
+    creation_drop_size(&args.creation);
     char *backing = creation_take(&args.creation, "backing_file");
     char *backing_format = creation_take(&args.creation, "backing_fmt");
     int code = convert_to(&args, args.backing ? args.backing : backing,

@@ -11,7 +11,7 @@
 static const char *const told_orders[][2] = {
     {"qcow2", "cluster_size! extended_l2! preallocation compression_type! size! backing_file "
               "backing_fmt compat data_file data_file_raw lazy_refcounts! refcount_bits!"},
-    {"vmdk", "size! backing_file backing_fmt adapter_type compat6! hwversion! subformat "
+    {"vmdk", "size! backing_file backing_fmt adapter_type compat6! hwversion=undefined subformat "
              "toolsversion zeroed_grain"}};
 
 static const char *told_order(const char *format)
@@ -51,27 +51,36 @@ static void tell_pair(const char *key, const json_t *value, bool is_size)
         put_text(stdout, text);
 }
 
-/* "Formatting 'name', fmt=... key=value ...". `pairs` holds what was given; what is told leaves it.
- */
+/* Tells one word of an order. What was given leaves `pairs`. */
+static void tell_word(char *word, const json_t *entry, json_t *pairs)
+{
+    bool is_size = false;
+    char *text = strchr(word, '='), *mark = strchr(word, '!');
+    if (text)
+        *text++ = '\0';
+    if (mark)
+        *mark = '\0';
+    const json_t *standard = option_default(entry, word, &is_size);
+    const json_t *given = json_object_get(pairs, word);
+    if (given || mark)
+        tell_pair(word, given ? given : standard, is_size);
+    else if (text)
+        printf(" %s=%s", word, text);
+    json_object_del(pairs, word);
+}
+
+/* "Formatting 'name', fmt=... key=value ...". `pairs` holds what was given. */
 static void tell_formatting(const char *name, const char *format, json_t *pairs)
 {
-    json_t *entry = format_entry(format);
+    json_t *entry = format_entry(format), *value;
     char *order = strdup(told_order(format)), *save = NULL;
+    const char *key;
     fputs("Formatting '", stdout);
     put_text(stdout, name);
     printf("', fmt=%s", format);
-    for (char *key = order ? strtok_r(order, " ", &save) : NULL; key;
-         key = strtok_r(NULL, " ", &save)) {
-        bool always = key[strlen(key) - 1] == '!', is_size = false;
-        if (always)
-            key[strlen(key) - 1] = '\0';
-        const json_t *given = json_object_get(pairs, key);
-        const json_t *standard = option_default(entry, key, &is_size);
-        tell_pair(key, given ? given : always ? standard : NULL, is_size);
-        json_object_del(pairs, key);
-    }
-    const char *key;
-    json_t *value;
+    for (char *word = order ? strtok_r(order, " ", &save) : NULL; word;
+         word = strtok_r(NULL, " ", &save))
+        tell_word(word, entry, pairs);
     json_object_foreach (pairs, key, value)
         tell_pair(key, value, false);
     putchar('\n');

@@ -62,6 +62,14 @@ char *creation_take(char **options, const char *key)
     return found;
 }
 
+void creation_drop_size(char **options)
+{
+    char *size = creation_take(options, "size");
+    if (size)
+        say("-o size=%s has no effect: the size is that of the disk that is read", size);
+    free(size);
+}
+
 json_t *creation_pairs(const char *options)
 {
     json_t *pairs = json_object();

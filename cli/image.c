@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Opening images as all verbs do it: IMAGE@VIEW, the notice about raw, the hint about the gate. */
+/* Opening images as all verbs do it: IMAGE@VIEW, and the notice about raw. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +46,7 @@ int image_open(const struct args *args, const char *name, const char *format, un
     struct platter_open_options options = {
         .size = sizeof options,
         .flags = flags | (args->force_share ? PLATTER_OPEN_FORCE_SHARE : 0) |
+                 (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0) |
                  (format ? 0 : PLATTER_OPEN_ALLOW_RAW),
         .format = format,
         .view = view,
@@ -54,8 +55,6 @@ int image_open(const struct args *args, const char *name, const char *format, un
     int r = platter_open(file ? file : name, &options, ret, &err);
     if (r)
         say_error(&err);
-    if (r == -PLATTER_EGATE && !strstr(err.message, "--allow"))
-        say("give --allow PATH if the image is trusted to lead there");
     bool notice = !r && !format && !args->quiet && !(flags & PLATTER_OPEN_QUERY);
     if (notice && strcmp(platter_format(*ret), "raw") == 0)
         say("%s: no known format: taken as raw; give -f raw if that is what it is",

@@ -150,22 +150,14 @@ static void print_human(const json_t *info)
 }
 
 /* The order in which qemu-img prints the fields; programs that read lines rely on it. */
-static const char *const info_order[] = {"snapshots",
-                                         "backing-filename-format",
-                                         "virtual-size",
-                                         "filename",
-                                         "cluster-size",
-                                         "format",
-                                         "actual-size",
-                                         "format-specific",
-                                         "encrypted",
-                                         "full-backing-filename",
-                                         "backing-filename",
-                                         "dirty-flag",
-                                         NULL};
-static const char *const snapshot_order[] = {"icount",   "vm-clock-nsec", "name",
-                                             "date-sec", "date-nsec",     "vm-clock-sec",
-                                             "id",       "vm-state-size", NULL};
+#define IN_ORDER(name, ...) static const char *const name[] = {__VA_ARGS__, NULL}
+IN_ORDER(info_order, "snapshots", "backing-filename-format", "virtual-size", "filename",
+         "cluster-size", "format", "actual-size", "format-specific", "encrypted",
+         "full-backing-filename", "backing-filename", "dirty-flag");
+IN_ORDER(snapshot_order, "icount", "vm-clock-nsec", "name", "date-sec", "date-nsec", "vm-clock-sec",
+         "id", "vm-state-size");
+IN_ORDER(data_order, "compat", "compression-type", "lazy-refcounts", "bitmaps", "refcount-bits",
+         "encrypt", "data-file", "data-file-raw", "corrupt", "extended-l2");
 
 /* Puts the fields of an object into an order; others stay behind them. */
 static void put_in_order(json_t *object, const char *const *order)
@@ -196,13 +188,18 @@ static json_t *describe(struct platter_disk *disk, unsigned layer)
         return NULL;
     }
     json_t *info = json_loads(text, 0, &where);
-    if (!info)
+    platter_free(text);
+    if (!info) {
         say("the description of an image cannot be read: %s", where.text);
+        return NULL;
+    }
     json_array_foreach (json_object_get(info, "snapshots"), i, snapshot) {
         put_in_order(snapshot, snapshot_order);
     }
+    json_t *data = json_object_get(json_object_get(info, "format-specific"), "data");
+    if (data)
+        put_in_order(data, data_order);
     put_in_order(info, info_order);
-    platter_free(text);
     return info;
 }
 

@@ -77,6 +77,7 @@ static int measure_run(const struct args *given)
         return creation_help(args.out_format ? args.out_format : "raw", true);
     if (check_args(&args))
         return EXIT_FAILED;
+    creation_drop_size(&args.creation);
     if (args.n_operands && image_open(&args, args.operands[0], args.format, 0, &disk))
         return EXIT_FAILED;
     int code = measure_disk(&args, disk);

@@ -7,7 +7,9 @@ for args in '--target-is-zero a.qcow2 b' '-n -o cluster_size=4k a.qcow2 b' '-C -
     '-O raw -B a.qcow2 -F qcow2 a.qcow2 b' '-l s1 a.qcow2 a.qcow2 b' '-l s1 a.qcow2 b' '-n a.qcow2 b' \
     '-r nope a.qcow2 b' 'nope.qcow2 b' 'a.qcow2 nope/b' 'a.qcow2 .'; do
     same convert $args
+    rm -f b
     code_of platter convert $args
+    left_here | grep -v '^a.qcow2$' || true
 done
 code_of platter convert -l s1 --view s1 a.qcow2 b
 left_here

@@ -9,6 +9,7 @@ for args in '-l first a.qcow2' '-l snapshot.name=first a.qcow2' '-l snapshot.id=
     platter convert -O raw $args b.raw
     cmp a.raw b.raw
 done
-code_of cmp -s a.raw <(platter convert -O raw a.qcow2 -)
+platter convert -O raw a.qcow2 b.raw
+code_of cmp -s a.raw b.raw
 code_of platter convert -O raw -l nope a.qcow2 b.raw
 code_of platter convert -O raw a.qcow2@nope b.raw
