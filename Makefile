@@ -37,7 +37,7 @@ fuzz: build/fuzz/build.ninja ## run each fuzz target for FUZZ_SECONDS (60)
 	@tools/fuzz build/fuzz $(FUZZ_SECONDS)
 
 tsan: build/tsan/build.ninja ## run the threaded tests under ThreadSanitizer
-	@tools/test build/tsan --suite unit --suite threads
+	@tools/test build/tsan --suite unit --suite model
 
 fmt: setup ## lay out all C sources with clang-format
 	@tools/sources | xargs clang-format -i
