@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -17,6 +18,11 @@
 
 #include "base/ckd.h"
 #include "base/memory.h"
+
+enum {
+    DIRECT_ALIGN = 4096,     /* of address, offset and length: no device in use wants more */
+    DIRECT_LEAST = 64 * 1024 /* smaller writes are better gathered by the cache */
+};
 
 static struct file_stream *file_of(struct stream *s)
 {
@@ -80,12 +86,35 @@ static int write_all(struct file_stream *f, const char *buf, size_t len, hoff of
     return 0;
 }
 
+/* Writes past the host's cache what is large and aligned, as far as it gets: bytes written. The
+ * kernel keeps the cache true to what is written this way; whoever writes parts of the same block
+ * at the same time is in the wrong anyhow. */
+static size_t write_direct(struct file_stream *f, const char *buf, size_t len, hoff off)
+{
+    size_t want = round_down(len, DIRECT_ALIGN), done = 0;
+    if (f->direct_fd < 0 || len < DIRECT_LEAST || ((uintptr_t)buf | off) % DIRECT_ALIGN != 0 ||
+        atomic_load(&f->direct_refused))
+        return 0;
+    while (done < want) {
+        ssize_t n = pwrite(f->direct_fd, buf + done, want - done, (off_t)(off + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EINVAL)
+            atomic_store(&f->direct_refused, true);
+        done += n > 0 ? (size_t)n : 0;
+        if (n <= 0 || done % DIRECT_ALIGN != 0)
+            break; /* the way through the cache will tell what is wrong, if anything is */
+    }
+    return done;
+}
+
 static int file_pwrite(struct stream *s, const void *buf, size_t len, hoff off,
                        struct platter_error *err)
 {
     struct file_stream *f = file_of(s);
     pthread_rwlock_rdlock(&f->size_lock);
-    int r = write_all(f, buf, len, off, err);
+    size_t done = write_direct(f, buf, len, off);
+    int r = write_all(f, (const char *)buf + done, len - done, off + done, err);
     pthread_rwlock_unlock(&f->size_lock);
     return r;
 }
@@ -295,6 +324,8 @@ static void file_close(struct stream *s)
 {
     struct file_stream *f = file_of(s);
     temporary_free(f->temporary);
+    if (f->direct_fd >= 0)
+        close(f->direct_fd);
     if (f->fd >= 0)
         close(f->fd);
     pthread_rwlock_destroy(&f->size_lock);
@@ -356,15 +387,33 @@ static int file_open_path(struct file_stream *f, const char *path, unsigned flag
                       flags & STREAM_FILE_WRITE ? " for writing" : "");
 }
 
+/* A second way to the same file. Where it cannot be had everything goes through the cache. */
+static void file_open_direct(struct file_stream *f)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", f->fd);
+    f->direct_fd = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+}
+
+/* Many short writes must not keep the one who wants to grow the file waiting for ever. */
+static void file_init_lock(pthread_rwlock_t *lock)
+{
+    pthread_rwlockattr_t attr;
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(lock, &attr);
+    pthread_rwlockattr_destroy(&attr);
+}
+
 int stream_file_open(const char *path, unsigned flags, struct stream **ret,
                      struct platter_error *err)
 {
     struct file_stream *f = stream_new(sizeof *f, &file_ops, path, err);
     if (!f)
         return -ENOMEM;
-    f->fd = -1;
+    f->fd = f->direct_fd = -1;
     f->head.writable = flags & (STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY);
-    pthread_rwlock_init(&f->size_lock, NULL);
+    file_init_lock(&f->size_lock);
     int r = 0;
     if (flags & STREAM_FILE_TEMPORARY)
         r = temporary_open(path, flags & STREAM_FILE_EXCLUSIVE, &f->temporary, &f->fd, err);
@@ -376,6 +425,8 @@ int stream_file_open(const char *path, unsigned flags, struct stream **ret,
         stream_close(&f->head);
         return r;
     }
+    if (f->head.writable && (flags & STREAM_FILE_DIRECT))
+        file_open_direct(f);
     *ret = &f->head;
     return 0;
 }

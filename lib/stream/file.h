@@ -14,8 +14,10 @@ struct temporary;
 struct file_stream {
     struct stream head;
     int fd;
-    bool block; /* a block device: its size is fixed */
-    dev_t dev;  /* who the file is, for stream_same_file() */
+    int direct_fd;              /* the same file, past the host's cache, for writing; or -1 */
+    atomic_bool direct_refused; /* the file system wants more than we know */
+    bool block;                 /* a block device: its size is fixed */
+    dev_t dev;                  /* who the file is, for stream_same_file() */
     ino_t ino;
     /* Held for reading while bytes are written, for writing while the size changes, so that growing
      * never cuts off what another thread just wrote behind the end. */

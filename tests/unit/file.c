@@ -12,6 +12,7 @@
 
 #include "base/memory.h"
 #include "stream/stream.h"
+#include "support/prng.h"
 #include "support/process.h"
 
 enum { TEMPORARY = STREAM_FILE_TEMPORARY };
@@ -138,6 +139,35 @@ static void test_same_file(void **state)
     stream_close(b);
     stream_close(c);
     stream_close(m);
+}
+
+/* Writes past the cache and through it, side by side, add up to the same file. */
+static void test_direct(void **state)
+{
+    (void)state;
+    enum { SIZE = 4 << 20, ROUNDS = 400 };
+    struct prng p = {.state = 1};
+    auto_free uint8_t *model = calloc(1, SIZE), *got = malloc(SIZE);
+    auto_free uint8_t *buf = aligned_alloc(4096, SIZE);
+    auto_free char *path = scratch_path("direct");
+    assert_true(model && got && buf);
+    struct stream *s = open_file(path, TEMPORARY | STREAM_FILE_DIRECT);
+    assert_works(stream_resize(s, SIZE, &err));
+    for (int i = 0; i < ROUNDS; i++) {
+        hoff off = prng_below(&p, SIZE / 512) * 512;
+        off = prng_chance(&p, 50) ? off & ~4095ull : off;
+        size_t len = 1 + prng_below(&p, prng_chance(&p, 50) ? 300000 : 5000);
+        len = len > SIZE - off ? SIZE - off : len;
+        memset(buf, i, len);
+        memset(model + off, i, len);
+        assert_works(stream_pwrite(s, buf, len, off, &err));
+        assert_works(stream_pread(s, got, len + off, 0, &err));
+        assert_memory_equal(got, model, len + off);
+    }
+    assert_works(stream_publish(s, true, &err));
+    assert_works(stream_pread(s, got, SIZE, 0, &err));
+    assert_memory_equal(got, model, SIZE);
+    stream_close(s);
 }
 
 /* ---- what is refused ------------------------------------------------------------------------- */
@@ -325,12 +355,19 @@ static void test_remove_temporaries(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_holes),           cmocka_unit_test(test_copy_from),
-        cmocka_unit_test(test_same_file),       cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_publish),         cmocka_unit_test(test_not_published),
-        cmocka_unit_test(test_new_target),      cmocka_unit_test(test_relative_target),
-        cmocka_unit_test(test_exclusive),       cmocka_unit_test(test_links_stay),
-        cmocka_unit_test(test_refused_targets), cmocka_unit_test(test_remove_temporaries),
+        cmocka_unit_test(test_holes),
+        cmocka_unit_test(test_copy_from),
+        cmocka_unit_test(test_direct),
+        cmocka_unit_test(test_same_file),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_publish),
+        cmocka_unit_test(test_not_published),
+        cmocka_unit_test(test_new_target),
+        cmocka_unit_test(test_relative_target),
+        cmocka_unit_test(test_exclusive),
+        cmocka_unit_test(test_links_stay),
+        cmocka_unit_test(test_refused_targets),
+        cmocka_unit_test(test_remove_temporaries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
