@@ -6,5 +6,6 @@ for format in vdi vpc vhdx qed parallels qcow; do
     code_of platter info a.$format
     platter info -f raw a.$format | sed -n 2p
 done
-qemu-img create -q --object secret,id=s,data=abc -f luks -o key-secret=s,iter-time=10 a.luks 1M
+put 0 'LUKS\0272\0276\0\001' a.luks
+truncate -s 1M a.luks
 code_of platter info a.luks
