@@ -148,7 +148,10 @@ static int write_image(struct creation *c, struct platter_error *err)
     struct progression to_blocks = {
         .off = reftable, .n = l->blocks, .base = blocks, .step = cluster};
 
-    int r = stream_resize(c->request->stream, end, err);
+    /* A new file only grows by this; a device holds whatever was on it before. */
+    int r = stream_zero(c->request->stream, 0, end, STREAM_ZERO_UNMAP, err);
+    if (r == 0)
+        r = stream_resize(c->request->stream, end, err);
     if (r == 0)
         r = write_progression(c, to_blocks, err);
     if (r == 0)
