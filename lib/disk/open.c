@@ -196,7 +196,7 @@ static int backing_format(const struct image *child, struct stream *s, unsigned 
 static int open_backing(struct platter_disk *disk, const struct platter_open_options *o,
                         struct platter_error *err)
 {
-    const struct image *child = disk->chain[disk->depth - 1];
+    struct image *child = disk->chain[disk->depth - 1];
     struct gate gate = {
         .opener = {gate_opener}, .fn = o->gate, .opaque = o->gate_opaque, .allow = o->allow};
     choose_locks(&gate, o->flags, false);
@@ -218,6 +218,12 @@ static int open_backing(struct platter_disk *disk, const struct platter_open_opt
     r = image_open(s, &setup, &img, err);
     if (r < 0)
         return fail_in(err, r, "backing file of %s", child->stream->name);
+    if (child->format->accept_backing)
+        r = child->format->accept_backing(child, img, err);
+    if (r < 0) {
+        image_free(img);
+        return r;
+    }
     return disk_append(disk, img, err);
 }
 

@@ -150,6 +150,9 @@ struct format {
     /* Fills size, unit, has_backing, backing_*, state. img->stream, writable, view, budget and
      * opener are set. On failure the engine calls close() all the same. */
     int (*open)(struct image *img, struct platter_error *err);
+    /* Whether `backing`, open, is the one that img was made over; NULL: the format cannot tell. */
+    int (*accept_backing)(struct image *img, const struct image *backing,
+                          struct platter_error *err);
     /* Frees state, also half-built. With img->writable and no poison everything was flushed before;
      * here the image is only marked as closed. Errors are those of that mark. */
     int (*close)(struct image *img, struct platter_error *err);

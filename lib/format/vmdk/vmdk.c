@@ -66,6 +66,7 @@ const struct format format_vmdk = {
     .title = "VMware virtual disk",
     .probe = vmdk_probe,
     .open = vmdk_open,
+    .accept_backing = vmdk_accept_backing,
     .close = vmdk_close,
     .map = vmdk_map,
     .unpack = vmdk_unpack,
