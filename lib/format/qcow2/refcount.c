@@ -67,6 +67,11 @@ int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **re
     if (i >= q->reftable.n || q->reftable.entries[i] == 0)
         return 0;
     int r = check_block(img, i, q->reftable.entries[i], err);
+    /* One write, or one flush, may change more blocks than the cache holds. They can go to the disk
+     * at any time: counts that went up harm nobody, and one only goes down when nothing on the disk
+     * refers to the cluster any more. */
+    if (r == 0 && qcow2_cache_full(&q->blocks))
+        r = qcow2_cache_write(img, &q->blocks, err);
     if (r < 0)
         return r;
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order;
