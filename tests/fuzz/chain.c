@@ -40,7 +40,10 @@ static const char *prepare(void)
     write_file(path, bytes, sizeof bytes);
     free(path);
     folder = scratch_path("folder");
-    MUST(mkdir(folder, 0700) == 0 && chdir(folder) == 0 && symlink("../secret", "link") == 0);
+    MUST(mkdir(folder, 0700) == 0);
+    path = scratch_path("folder/link");
+    MUST(symlink("../secret", path) == 0);
+    free(path);
     return folder;
 }
 
@@ -56,18 +59,22 @@ static void look_for_secret(struct platter_disk *disk)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char *const names[FILES] = {"a", "b", "c"};
-    prepare();
+    const char *folder = prepare();
+    auto_free char *top = string_format("%s/a", folder);
+    MUST(top);
     struct reader r = reader_over(data, size);
     for (unsigned i = 0; i < FILES; i++) {
         size_t n = read_le16(&r);
         n = r.failed ? 0 : n < r.len - r.pos ? n : r.len - r.pos;
         const uint8_t *bytes = n ? read_bytes(&r, n) : NULL;
-        write_file(names[i], bytes ? bytes : (const uint8_t *)"", bytes ? n : 0);
+        auto_free char *path = string_format("%s/%s", folder, names[i]);
+        MUST(path);
+        write_file(path, bytes ? bytes : (const uint8_t *)"", bytes ? n : 0);
     }
     struct platter_disk *disk;
     struct platter_open_options options = {
         .size = sizeof options, .flags = PLATTER_OPEN_PROBE_BACKING, .memory_limit = FUZZ_MEMORY};
-    if (platter_open("a", &options, &disk, NULL) != 0)
+    if (platter_open(top, &options, &disk, NULL) != 0)
         return 0;
     look_for_secret(disk);
     fuzz_read(disk);
