@@ -191,7 +191,7 @@ static int open_file(struct image *img, struct platter_error *err)
     r = stream_pread(img->stream, prefix, len, 0, err);
     if (r < 0)
         return r;
-    if (len >= VMDK_SECTOR && hosted_magic(prefix))
+    if (len >= 4 && hosted_magic(prefix))
         return open_sparse(img, err);
     return open_text(img, prefix, len, size, err);
 }
