@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/ckd.h"
 #include "stream/inside.h"
 
 struct fault_stream {
@@ -43,7 +44,7 @@ static int fault_pwrite(struct stream *s, const void *buf, size_t len, hoff off,
     if (r == 0)
         return stream_pwrite(base_of(s), buf, len, off, err);
     if (((struct fault_stream *)s)->plan->torn)
-        stream_pwrite(base_of(s), buf, len / 2, off, NULL);
+        stream_pwrite(base_of(s), buf, round_down(len / 2, 512), off, NULL); /* sectors are whole */
     return r;
 }
 
