@@ -211,6 +211,17 @@ static int read_footer(struct stream *s, uint64_t file_size, struct hosted_heade
                 s->name, file_size);
 }
 
+/* What the footer may not change: it is a copy of the header that knows the directory's place, and
+ * perhaps the capacity. */
+static bool is_footer_of(const struct hosted_header *f, const struct hosted_header *h)
+{
+    return f->version == h->version && f->flags == h->flags && f->grain_size == h->grain_size &&
+           f->gtes_per_gt == h->gtes_per_gt && f->compression == h->compression &&
+           f->descriptor_offset == h->descriptor_offset &&
+           f->descriptor_size == h->descriptor_size &&
+           (h->capacity == 0 || f->capacity == h->capacity);
+}
+
 int hosted_read(struct stream *s, uint64_t file_size, struct hosted_header *ret,
                 struct platter_error *err)
 {
@@ -222,8 +233,16 @@ int hosted_read(struct stream *s, uint64_t file_size, struct hosted_header *ret,
         return fail(err, PLATTER_ECORRUPT, "%s: not a sparse VMDK file (no KDMV at offset 0)",
                     s->name);
     hosted_decode(sector, ret);
-    if (ret->gd_offset == HOSTED_GD_AT_END && (r = read_footer(s, file_size, ret, err)) < 0)
-        return r;
+    if (ret->gd_offset == HOSTED_GD_AT_END) {
+        struct hosted_header header = *ret;
+        if ((r = check_version(s->name, &header, err)) < 0 ||
+            (r = read_footer(s, file_size, ret, err)) < 0)
+            return r;
+        if (!is_footer_of(ret, &header))
+            return fail(err, PLATTER_ECORRUPT,
+                        "%s: header and footer contradict each other: one of them is damaged",
+                        s->name);
+    }
     /* Some streams claim a second directory but have none: section 5.3. */
     if (ret->rgd_offset == 0 || ret->rgd_offset == ret->gd_offset ||
         ret->rgd_offset == HOSTED_GD_AT_END)

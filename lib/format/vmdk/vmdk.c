@@ -54,9 +54,10 @@ static enum probe vmdk_probe(const uint8_t *prefix, size_t len, uint64_t file_si
 {
     static const uint8_t sesparse[8] = {0xbe, 0xba, 0xfe, 0xca};
     (void)file_size;
-    if (len >= sizeof sesparse &&
-        (hosted_magic(prefix) || memcmp(prefix, "kdmv", 4) == 0 || memcmp(prefix, "COWD", 4) == 0 ||
-         memcmp(prefix, sesparse, sizeof sesparse) == 0))
+    if (len >= 4 &&
+        (hosted_magic(prefix) || memcmp(prefix, "kdmv", 4) == 0 || memcmp(prefix, "COWD", 4) == 0))
+        return PROBE_SURE;
+    if (len >= sizeof sesparse && memcmp(prefix, sesparse, sizeof sesparse) == 0)
         return PROBE_SURE;
     return descriptor_probe(prefix, len) ? PROBE_SURE : PROBE_NO;
 }
