@@ -102,9 +102,6 @@ static int check_table(const struct image *img, const char *field, hoff off, uin
 static int check_version_3(const struct image *img, const struct qcow2_header *h,
                            struct platter_error *err)
 {
-    if (h->length < QCOW2_HEADER_V3 || h->length % 8 || h->length > UINT64_C(1) << h->cluster_bits)
-        return corrupt(img, err, "header_length", h->length,
-                       "a multiple of 8 from 104 up to the cluster size");
     if (h->refcount_order > 6)
         return corrupt(img, err, "refcount_order", h->refcount_order, "at most 6");
     bool typed = h->incompatible & QCOW2_INCOMPATIBLE_COMPRESSION;
@@ -145,11 +142,21 @@ static int check_l1(const struct image *img, const struct qcow2_header *h, uint6
     return check_table(img, "l1_table_offset", h->l1_offset, bytes, cluster, file_size, err);
 }
 
-int qcow2_header_check(const struct image *img, const struct qcow2_header *h, uint64_t file_size,
-                       struct platter_error *err)
+int qcow2_header_check_length(const struct image *img, const struct qcow2_header *h,
+                              struct platter_error *err)
 {
     if (h->cluster_bits < QCOW2_MIN_CLUSTER_BITS || h->cluster_bits > QCOW2_MAX_CLUSTER_BITS)
         return corrupt(img, err, "cluster_bits", h->cluster_bits, "from 9 to 21");
+    if (h->version >= 3 && (h->length < QCOW2_HEADER_V3 || h->length % 8 ||
+                            h->length > UINT64_C(1) << h->cluster_bits))
+        return corrupt(img, err, "header_length", h->length,
+                       "a multiple of 8 from 104 up to the cluster size");
+    return 0;
+}
+
+int qcow2_header_check(const struct image *img, const struct qcow2_header *h, uint64_t file_size,
+                       struct platter_error *err)
+{
     uint64_t cluster = UINT64_C(1) << h->cluster_bits;
     int r = h->version == 3 ? check_version_3(img, h, err) : 0;
     if (r < 0)

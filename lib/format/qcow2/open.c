@@ -25,10 +25,7 @@ static int load_header(struct image *img, struct platter_error *err)
                     "%s: no qcow2 header of version 2 or 3 at offset 0 (the file has %" PRIu64
                     " bytes)",
                     img->stream->name, q->file_size);
-    if (q->header.cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
-        q->header.cluster_bits > QCOW2_MAX_CLUSTER_BITS)
-        return qcow2_header_check(img, &q->header, q->file_size, err);
-    return 0;
+    return qcow2_header_check_length(img, &q->header, err);
 }
 
 static int load_extensions(struct image *img, struct platter_error *err)

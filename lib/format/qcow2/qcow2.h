@@ -90,7 +90,10 @@ struct qcow2_header {
 
 /* Decodes the fixed part; false: not a qcow2 header of a version we know, or cut short. */
 bool qcow2_header_decode(const uint8_t *bytes, size_t len, struct qcow2_header *ret);
-/* The rules of section 22 that need nothing but the header and the file's size. */
+/* cluster_bits and header_length, which tell where the extensions stand. */
+int qcow2_header_check_length(const struct image *img, const struct qcow2_header *h,
+                              struct platter_error *err);
+/* The other rules of section 22 that need nothing but the header and the file's size. */
 int qcow2_header_check(const struct image *img, const struct qcow2_header *h, uint64_t file_size,
                        struct platter_error *err);
 void qcow2_header_encode(const struct qcow2_header *h, struct writer *w);
