@@ -218,4 +218,7 @@ const struct format *format_find(const char *name); /* NULL: unknown */
  * file is not taken as raw unless that is asked for: its bytes are not the disk. */
 const char *format_foreign(const uint8_t *prefix, size_t len);
 
+/* Names in images are plain bytes; JSON is UTF-8: what is not valid is shown as Latin-1. */
+json_t *json_name(const char *name);
+
 #endif

@@ -42,6 +42,24 @@ const char *format_foreign(const uint8_t *prefix, size_t len)
     return NULL;
 }
 
+json_t *json_name(const char *name)
+{
+    json_t *valid = json_string(name);
+    if (valid != NULL)
+        return valid;
+    auto_free char *latin = malloc(strlen(name) * 2 + 1);
+    if (latin == NULL)
+        return NULL;
+    char *out = latin;
+    for (const unsigned char *in = (const unsigned char *)name; *in != '\0'; in++) {
+        if (*in >= 0x80)
+            *out++ = (char)(0xc0 | *in >> 6);
+        *out++ = (char)(*in >= 0x80 ? 0x80 | (*in & 0x3f) : *in);
+    }
+    *out = '\0';
+    return json_string(latin);
+}
+
 int image_poison(struct image *img, int code)
 {
     int expected = 0;

@@ -17,25 +17,6 @@ static int json_text(json_t *root, int complete, char **ret_json, struct platter
 
 /* ---- info ------------------------------------------------------------------------------------ */
 
-/* Names in images are plain bytes; JSON is UTF-8: what is not valid is shown as Latin-1. */
-static json_t *json_name(const char *name)
-{
-    json_t *valid = json_string(name);
-    if (valid != NULL)
-        return valid;
-    auto_free char *latin = malloc(strlen(name) * 2 + 1);
-    if (latin == NULL)
-        return NULL;
-    char *out = latin;
-    for (const unsigned char *in = (const unsigned char *)name; *in != '\0'; in++) {
-        if (*in >= 0x80)
-            *out++ = (char)(0xc0 | *in >> 6);
-        *out++ = (char)(*in >= 0x80 ? 0x80 | (*in & 0x3f) : *in);
-    }
-    *out = '\0';
-    return json_string(latin);
-}
-
 static int info_backing(const struct image *img, json_t *info, struct platter_error *err)
 {
     if (img->backing_name == NULL)

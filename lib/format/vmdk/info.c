@@ -13,10 +13,10 @@ static json_t *extent_info(const struct vmdk_extent *x)
         json_object_set_new(o, "compressed", json_true());
     json_object_set_new(o, "virtual-size", json_integer((json_int_t)x->len));
     if (x->stream)
-        json_object_set_new(o, "filename", json_string_nocheck(x->stream->name));
+        json_object_set_new(o, "filename", json_name(x->stream->name));
     if (s)
         json_object_set_new(o, "cluster-size", json_integer(s->grain));
-    json_object_set_new(o, "format", json_string_nocheck(x->word));
+    json_object_set_new(o, "format", json_name(x->word));
     if (s)
         json_object_set_new(o, "version", json_integer(s->header.version));
     return o;
