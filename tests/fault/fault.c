@@ -39,6 +39,7 @@ struct fault {
     struct specimen specimen;
     const struct fault_way *way;
     uint64_t at;
+    bool struck; /* it came to that */
     struct fault_plan plan;
     struct ledger *ledger;
     struct buffer file;
@@ -54,6 +55,7 @@ static int complain(const struct fault *f, const char *what, const char *why)
 
 static void arm(struct fault *f)
 {
+    f->struck = false;
     f->plan = (struct fault_plan){.kinds = f->way->kinds,
                                   .at = f->at,
                                   .lasting = f->way->lasting,
@@ -67,14 +69,10 @@ static void arm(struct fault *f)
 
 static void disarm(struct fault *f)
 {
+    f->struck |= atomic_load(&f->plan.failed) > 0 || alloc_failed() > 0;
     f->plan.at = 0;
     f->plan.lasting = false;
     alloc_fail_at(0, false);
-}
-
-static bool struck(const struct fault *f)
-{
-    return f->way->kinds ? atomic_load(&f->plan.failed) > 0 : alloc_failed() > 0;
 }
 
 /* Maps and reads all; what fails must fail with a sentence, what succeeds must be true. */
@@ -125,9 +123,9 @@ static int work(struct fault *f, struct platter_disk *disk)
     for (unsigned i = 0; i < RANDOM_STEPS; i++)
         workload_step(&w);
     /* A call may have recovered by itself (a discard that was left, say), but not the reverse. */
-    if (w.failed && !struck(f))
-        return complain(f, "a call", "failed though nothing was made to fail");
     disarm(f);
+    if (w.failed && !f->struck)
+        return complain(f, "a call", "failed though nothing was made to fail");
     return go_on(f, &w);
 }
 
@@ -186,9 +184,8 @@ static int run_once(struct fault *f)
         if (r != 0)
             return r;
     }
-    bool over = !struck(f);
     r = judge(f);
-    return r ? r : over;
+    return r ? r : !f->struck;
 }
 
 static int run_way(struct fault *f, const struct fault_way *way, unsigned every)

@@ -147,9 +147,10 @@ static int open_source(const struct ops *o, struct platter_disk **ret)
     return specimen_open(o->source, s, false, ret, NULL);
 }
 
-/* Converts; 1 where it failed as it may, with a word and without a file. */
+/* Converts; 1 where it failed as it may, with a word and without a file. *ret_struck: an allocation
+ * failed. */
 static int convert_once(const struct ops *o, struct platter_disk *source, const char *what,
-                        uint64_t at)
+                        uint64_t at, bool *ret_struck)
 {
     struct platter_error err = {0};
     struct platter_convert_options options = {.size = sizeof options,
@@ -158,6 +159,7 @@ static int convert_once(const struct ops *o, struct platter_disk *source, const 
                                               .flags = o->of->flags,
                                               .workers = 2};
     int r = platter_convert(&source, 1, o->target, &options, NULL, &err);
+    *ret_struck = alloc_failed() > 0;
     alloc_fail_at(0, false);
     if (r != 0 && !err.message[0])
         return complain(o, what, at, "failed without a word");
@@ -181,8 +183,8 @@ static int convert_allocations(const struct ops *o)
         struct platter_disk *source;
         MUST(open_source(o, &source) == 0);
         alloc_fail_at(at, false);
-        int r = convert_once(o, source, "allocation", at);
-        bool struck = alloc_failed() > 0;
+        bool struck;
+        int r = convert_once(o, source, "allocation", at, &struck);
         disk_close(source, NULL);
         if (r == 1 && !struck)
             return complain(o, "allocation", at, "failed though nothing was made to fail");
@@ -208,10 +210,11 @@ static int convert_full_disk(const struct ops *o)
     enum { STEP = 20000 };
     struct platter_disk *source;
     MUST(open_source(o, &source) == 0);
+    bool struck;
     int r = 1;
     for (uint64_t limit = 0; r == 1 && limit < (uint64_t)STEP * 1000; limit += STEP) {
         limit_file_size(limit);
-        r = convert_once(o, source, "a full disk", limit);
+        r = convert_once(o, source, "a full disk", limit, &struck);
         limit_file_size(RLIM_INFINITY);
     }
     disk_close(source, NULL);
