@@ -322,6 +322,53 @@ static void test_threads(void **state)
     }
 }
 
+enum { RACES = 300, OLD_SIZE = 1 << 20, FAR = 4 << 20 };
+
+struct race {
+    struct stream *s;
+    pthread_barrier_t start, end;
+};
+
+static void *write_far(void *opaque)
+{
+    struct race *race = opaque;
+    const char *answer = NULL;
+    for (int i = 0; i < RACES; i++) {
+        pthread_barrier_wait(&race->start);
+        if (stream_pwrite(race->s, "x", 1, FAR, NULL) < 0)
+            answer = "failed";
+        pthread_barrier_wait(&race->end);
+    }
+    return (void *)answer;
+}
+
+/* Zeroing across the end, while somebody writes behind it, does not cut that off. */
+static void test_growing_is_not_cutting(void **state)
+{
+    (void)state;
+    struct kind file = {.make = make_file};
+    struct race race = {.s = make_file(&file)};
+    pthread_t thread;
+    void *answer;
+    pthread_barrier_init(&race.start, NULL, 2);
+    pthread_barrier_init(&race.end, NULL, 2);
+    assert_int_equal(pthread_create(&thread, NULL, write_far, &race), 0);
+    for (int i = 0; i < RACES; i++) {
+        assert_works(stream_resize(race.s, 0, &err));
+        put_bytes(race.s, 0, OLD_SIZE, 1);
+        pthread_barrier_wait(&race.start);
+        assert_works(stream_zero(race.s, 0, 2 * OLD_SIZE, i % 2 ? STREAM_ZERO_UNMAP : 0, &err));
+        pthread_barrier_wait(&race.end);
+        assert_true(size_of(race.s) == FAR + 1);
+        assert_bytes(race.s, FAR, 1, 'x');
+    }
+    pthread_join(thread, &answer);
+    assert_null(answer);
+    pthread_barrier_destroy(&race.start);
+    pthread_barrier_destroy(&race.end);
+    done_with(&file, race.s);
+}
+
 /* ---- what is special ------------------------------------------------------------------------- */
 
 static void test_memory_limit(void **state)
@@ -424,11 +471,17 @@ static void test_pipe_without_blocking(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory),       cmocka_unit_test(test_file),
-        cmocka_unit_test(test_slice),        cmocka_unit_test(test_log),
-        cmocka_unit_test(test_fault),        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_memory_limit), cmocka_unit_test(test_slice_bounds),
-        cmocka_unit_test(test_pipe),         cmocka_unit_test(test_pipe_without_blocking),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_file),
+        cmocka_unit_test(test_slice),
+        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_fault),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_growing_is_not_cutting),
+        cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_slice_bounds),
+        cmocka_unit_test(test_pipe),
+        cmocka_unit_test(test_pipe_without_blocking),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
