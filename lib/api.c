@@ -120,11 +120,14 @@ static unsigned extent_flags(const struct disk_extent *x)
     return x->e.has_place ? flags | PLATTER_EXTENT_OFFSET : flags;
 }
 
-/* Fills as much of the caller's structure as it has room for. */
-static void give_extent(struct platter_extent *extent, const struct disk_extent *x)
+/* Fills as much of the caller's structure as it has room for. `data`: the format stores the extent
+ * as data, be there a hole of the file or not. */
+static void give_extent(struct platter_extent *extent, const struct disk_extent *x, bool data)
 {
-    struct platter_extent full = {
-        .size = extent->size, .length = x->e.len, .flags = extent_flags(x), .depth = x->depth};
+    struct platter_extent full = {.size = extent->size,
+                                  .length = x->e.len,
+                                  .flags = extent_flags(x) | (data ? PLATTER_EXTENT_DATA : 0),
+                                  .depth = x->depth};
     if (full.flags & PLATTER_EXTENT_OFFSET) {
         full.host_offset = x->e.off;
         full.file = x->e.stream->name;
@@ -142,8 +145,11 @@ int platter_map(struct platter_disk *disk, uint64_t offset, uint64_t length,
     struct disk_extent x;
     if (r == 0)
         r = disk_map(disk, offset, length, &x, err);
+    bool data = r == 0 && x.e.kind == EXTENT_DATA;
     if (r == 0)
-        give_extent(extent, &x);
+        r = disk_find_holes(&x, err);
+    if (r == 0)
+        give_extent(extent, &x, data);
     return r;
 }
 

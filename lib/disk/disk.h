@@ -88,6 +88,13 @@ int disk_map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t
                    struct disk_extent *ret, struct platter_error *err);
 
 /*
+ * Looks into the file: where a hole of it stands for data, as preallocated metadata leaves them, *x
+ * becomes EXTENT_ZERO with a place; it may become shorter either way. For whoever reads whole
+ * disks.
+ */
+int disk_find_holes(struct disk_extent *x, struct platter_error *err);
+
+/*
  * A write in two steps, so that a copy with several threads can lay data out in guest order:
  * begin() locks the range and reserves room for all of it; end() writes and commits, or gives all
  * back if buf is NULL, and unlocks. end() must follow begin() on the same thread, whatever it

@@ -51,10 +51,12 @@ static int map_side(struct platter_disk *disk, goff off, uint64_t len, struct di
                     struct platter_error *err)
 {
     uint64_t size = disk_size(disk);
-    if (off < size)
-        return disk_map(disk, off, min_u64(len, size - off), ret, err);
-    *ret = (struct disk_extent){.e = {.kind = EXTENT_ZERO, .len = len}};
-    return 0;
+    if (off >= size) {
+        *ret = (struct disk_extent){.e = {.kind = EXTENT_ZERO, .len = len}};
+        return 0;
+    }
+    int r = disk_map(disk, off, min_u64(len, size - off), ret, err);
+    return r < 0 ? r : disk_find_holes(ret, err);
 }
 
 /* Whether two extents of one guest offset are the same bytes of the same file. */

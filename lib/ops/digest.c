@@ -61,6 +61,8 @@ static int zero_run(struct platter_disk *disk, goff off, uint64_t enough, uint64
     *ret = 0;
     while (*ret < enough && off < size) {
         int r = disk_map(disk, off, size - off, &e, err);
+        if (r == 0)
+            r = disk_find_holes(&e, err);
         if (r < 0)
             return r;
         if (e.e.kind != EXTENT_ZERO)

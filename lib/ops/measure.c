@@ -13,6 +13,8 @@ static int count_data(struct platter_disk *disk, uint32_t unit, uint64_t *ret,
     *ret = 0;
     for (goff off = 0; off < size; off += e.e.len) {
         int r = disk_map(disk, off, size - off, &e, err);
+        if (r == 0)
+            r = disk_find_holes(&e, err);
         if (r < 0)
             return r;
         uint64_t end;
@@ -40,11 +42,15 @@ int ops_measure(struct platter_disk *disk, uint64_t disk_size_asked, const char 
     int r = options_parse(f->create_options, options, &values, err);
     if (r < 0)
         return r;
-    uint64_t data = 0;
-    if (disk != NULL)
+    uint64_t size = disk_size_asked, data = 0;
+    if (disk != NULL) {
+        size = disk_size(disk);
         r = count_data(disk, f->create_unit(values), &data, err);
+    } else if (ckd_round_up(&size, size, 512)) { /* as create does */
+        r = fail(err, EFBIG, "a disk of %llu bytes is too large", (unsigned long long)size);
+    }
     if (r == 0)
-        r = f->measure(disk != NULL ? disk_size(disk) : disk_size_asked, data, values, ret, err);
+        r = f->measure(size, data, values, ret, err);
     options_free(values);
     return r;
 }

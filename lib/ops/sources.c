@@ -55,9 +55,9 @@ int sources_map(const struct sources *s, unsigned above, goff off, uint64_t len,
         return 0;
     }
     len = min_u64(len, size - at);
-    if (above == 0)
-        return disk_map(s->disks[i], at, len, ret, err);
-    return disk_map_above(s->disks[i], above, at, len, ret, err);
+    int r = above == 0 ? disk_map(s->disks[i], at, len, ret, err)
+                       : disk_map_above(s->disks[i], above, at, len, ret, err);
+    return r < 0 ? r : disk_find_holes(ret, err);
 }
 
 int sources_read(const struct sources *s, void *buf, size_t len, goff off,

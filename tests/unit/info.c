@@ -3,9 +3,11 @@
 #include "unit.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "disks.h"
 #include "ops/ops.h"
+#include "support/process.h"
 
 /* The object or array in text, which is freed. */
 static json_t *parse(char *text)
@@ -88,6 +90,9 @@ static void test_measure_raw(void **state)
     assert_int_equal(ops_measure(NULL, 512, "nosuch", NULL, &m, &err), -EINVAL);
     assert_non_null(strstr(err.message, "nosuch"));
     assert_int_equal(ops_measure(NULL, 512, "raw", "nosuch=1", &m, &err), -EINVAL);
+    /* As large as create makes it. */
+    assert_int_equal(ops_measure(NULL, 1000, "raw", NULL, &m, NULL), 0);
+    assert_int_equal(m.required, 1024);
 }
 
 /* qcow2.md section 15: header, L1, L2, refcount table and block are five clusters here; a cluster
@@ -107,13 +112,41 @@ static void test_measure_qcow2(void **state)
     disk_close(disk, NULL);
 }
 
+/* Clusters that preallocation left as holes of the file are zeros, as qemu-img has it; clusters
+ * behind the end of a file that was cut are damage. */
+static void test_preallocated(void **state)
+{
+    (void)state;
+    auto_free char *path = scratch_path("preallocated");
+    struct platter_create_options create = {.size = sizeof create,
+                                            .format = "qcow2",
+                                            .has_disk_size = true,
+                                            .disk_size = 1 << 30,
+                                            .options = "preallocation=metadata"};
+    assert_works(platter_create(path, &create, &err));
+    struct platter_open_options open = {.size = sizeof open};
+    struct platter_digest_options options = {.size = sizeof options};
+    struct platter_measurement m = {.size = sizeof m};
+    struct platter_disk *disk;
+    uint8_t digest[32];
+    assert_works(platter_open(path, &open, &disk, &err));
+    assert_works(ops_measure(disk, 0, "qcow2", NULL, &m, &err));
+    assert_int_equal(m.required, 393216);
+    assert_works(ops_digest(disk, &options, digest, &err));
+    platter_close(disk, NULL);
+
+    assert_int_equal(truncate(path, 100 << 20), 0);
+    assert_works(platter_open(path, &open, &disk, &err));
+    assert_fails(ops_digest(disk, &options, digest, &err), PLATTER_ECORRUPT, path);
+    platter_close(disk, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_raw),
-        cmocka_unit_test(test_formats),
-        cmocka_unit_test(test_measure_raw),
-        cmocka_unit_test(test_measure_qcow2),
+        cmocka_unit_test(test_raw),          cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_measure_raw),  cmocka_unit_test(test_measure_qcow2),
+        cmocka_unit_test(test_preallocated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
