@@ -81,8 +81,8 @@ static int64_t plan_step(struct disk_write *w, goff off, uint64_t len, struct pl
         step.stream = e.stream;
         step.at = e.off;
     } else {
-        /* All that is left is asked for, not just this extent: subclusters of different kinds in one
-         * cluster must get one place, and only one reservation knows of it. */
+        /* All that is left is asked for, not just this extent: subclusters of different kinds in
+         * one cluster must get one place, and only one reservation knows of it. */
         step.reserved = true;
         r = top->format->reserve(top, off, len, &step.room, err);
         if (r < 0)
