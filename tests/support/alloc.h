@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Allocations that fail when the test says so. A test that links alloc_dep has the library's calls
- * of malloc, calloc, realloc, aligned_alloc, strdup, strndup and (v)asprintf counted here. Those
- * inside shared libraries (jansson, zstd) are not seen. Sanitizers keep working.
+ * of malloc, calloc, realloc, reallocarray, aligned_alloc, strdup, strndup and (v)asprintf counted
+ * here. Those inside shared libraries (jansson, zstd) are not seen. Sanitizers keep working.
  */
 #ifndef SUPPORT_ALLOC_H
 #define SUPPORT_ALLOC_H
