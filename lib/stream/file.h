@@ -16,6 +16,7 @@ struct file_stream {
     int fd;
     int direct_fd;              /* the same file, past the host's cache, for writing; or -1 */
     atomic_bool direct_refused; /* the file system wants more than we know */
+    _Atomic uint64_t cached;    /* bytes written through the cache while there is a direct_fd */
     bool block;                 /* a block device: its size is fixed */
     dev_t dev;                  /* who the file is, for stream_same_file() */
     ino_t ino;

@@ -145,7 +145,7 @@ static void test_same_file(void **state)
 static void test_direct(void **state)
 {
     (void)state;
-    enum { SIZE = 4 << 20, ROUNDS = 400 };
+    enum { SIZE = 8 << 20, ROUNDS = 200 };
     struct prng p = {.state = 1};
     auto_free uint8_t *model = calloc(1, SIZE), *got = malloc(SIZE);
     auto_free uint8_t *buf = aligned_alloc(4096, SIZE);
@@ -156,7 +156,7 @@ static void test_direct(void **state)
     for (int i = 0; i < ROUNDS; i++) {
         hoff off = prng_below(&p, SIZE / 512) * 512;
         off = prng_chance(&p, 50) ? off & ~4095ull : off;
-        size_t len = 1 + prng_below(&p, prng_chance(&p, 50) ? 300000 : 5000);
+        size_t len = 1 + prng_below(&p, prng_chance(&p, 50) ? 1 << 20 : 5000);
         len = len > SIZE - off ? SIZE - off : len;
         memset(buf, i, len);
         memset(model + off, i, len);
