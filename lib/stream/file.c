@@ -132,17 +132,23 @@ static int file_pwrite(struct stream *s, const void *buf, size_t len, hoff off,
     return r;
 }
 
-static int file_flush(struct stream *s, struct platter_error *err)
+/* Waits for the disk with fdatasync() or fsync(). */
+static int file_sync(struct stream *s, int (*sync_call)(int), struct platter_error *err)
 {
     struct file_stream *f = file_of(s);
     int code = -atomic_load(&f->flush_failed);
-    if (code == 0 && fdatasync(f->fd) < 0) {
+    if (code == 0 && sync_call(f->fd) < 0) {
         code = errno;
         atomic_store(&f->flush_failed, -code);
     }
     if (code)
         return fail_errno(err, code, "%s: cannot flush: what was written may be lost", s->name);
     return 0;
+}
+
+static int file_flush(struct stream *s, struct platter_error *err)
+{
+    return file_sync(s, fdatasync, err);
 }
 
 /* Makes the file at least `size` long. */
@@ -325,9 +331,9 @@ static int file_publish(struct stream *s, bool durable, struct platter_error *er
     struct file_stream *f = file_of(s);
     if (!f->temporary)
         return durable ? stream_flush(s, err) : 0;
-    int r = durable ? file_flush(s, err) : 0;
+    int r = durable ? file_sync(s, fsync, err) : 0;
     if (r == 0)
-        r = temporary_publish(f->temporary, f->fd, durable, err);
+        r = temporary_publish(f->temporary, durable, err);
     if (r == 0)
         temporary_free(TAKE(f->temporary));
     return r;

@@ -36,8 +36,9 @@ int file_lock_change(int fd, const char *name, unsigned *held_use, unsigned *hel
  * written in place, there is none: *ret is NULL and *ret_fd as it was. */
 int temporary_open(const char *path, bool exclusive, struct temporary **ret, int *ret_fd,
                    struct platter_error *err);
-/* Gives it its name; what is left to do after that is temporary_free(). */
-int temporary_publish(struct temporary *t, int fd, bool durable, struct platter_error *err);
+/* Gives the file, which the caller made durable if it is to be, its name; what is left to do after
+ * that is temporary_free(). */
+int temporary_publish(struct temporary *t, bool durable, struct platter_error *err);
 /* Removes the file, if it was not published, and frees. */
 void temporary_free(struct temporary *t);
 

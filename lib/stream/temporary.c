@@ -242,10 +242,8 @@ static int rename_into_place(const struct temporary *t)
     return 0;
 }
 
-int temporary_publish(struct temporary *t, int fd, bool durable, struct platter_error *err)
+int temporary_publish(struct temporary *t, bool durable, struct platter_error *err)
 {
-    if (durable && fsync(fd) < 0)
-        return fail_errno(err, errno, "%s: cannot flush: what was written may be lost", t->shown);
     int r = rename_into_place(t);
     if (r < 0)
         return fail_errno(err, -r, "%s: cannot give the new file its name", t->shown);
