@@ -25,12 +25,27 @@ static int raw_close(struct image *img, struct platter_error *err)
     return 0;
 }
 
+/* What the file has lost since it was opened is no hole. */
+static int check_not_cut(struct image *img, goff off, uint64_t len, struct platter_error *err)
+{
+    uint64_t size;
+    int r = stream_size(img->stream, &size, err);
+    if (r == 0 && !range_inside(off, len, size))
+        r = fail(err, PLATTER_ECORRUPT,
+                 "%s: has only %" PRIu64 " bytes left of the %" PRIu64
+                 " it had when it was opened: offset %" PRIu64 " cannot be read",
+                 img->stream->name, size, img->size, max_u64(off, size));
+    return r;
+}
+
 static int raw_map(struct image *img, goff off, uint64_t len, struct extent *ret,
                    struct platter_error *err)
 {
     bool hole;
     uint64_t n;
     int r = stream_extents(img->stream, off, len, &n, &hole, err);
+    if (r == 0 && hole)
+        r = check_not_cut(img, off, n, err);
     if (r < 0)
         return r;
     *ret = (struct extent){

@@ -94,7 +94,8 @@ static bool take_turn(struct run *run, unsigned index, uint64_t seq, struct walk
     pthread_mutex_lock(&run->turn_lock);
     while (run->turn != seq)
         pthread_cond_wait(&run->turned, &run->turn_lock);
-    bool stopped = run->stopped;
+    /* What comes before a failure still has its turn: the outcome is the same in every run. */
+    bool stopped = run->stopped && seq >= run->failed;
     if (!stopped && *r < 0)
         note_failure(run, seq, *r, err);
     bool called = !stopped && *r == 0;
