@@ -66,6 +66,13 @@ int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **re
     *ret = NULL;
     if (i >= q->reftable.n || q->reftable.entries[i] == 0)
         return 0;
+    /* One change may touch any number of blocks. They may be written at any time: what went up may
+     * be up early, and what went down was released before. */
+    if (qcow2_cache_full(&q->blocks)) {
+        int w = qcow2_cache_write(img, &q->blocks, err);
+        if (w < 0)
+            return w;
+    }
     int r = check_block(img, i, q->reftable.entries[i], err);
     /* One write, or one flush, may change more blocks than the cache holds. They can go to the disk
      * at any time: counts that went up harm nobody, and one only goes down when nothing on the disk
