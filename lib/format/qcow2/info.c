@@ -7,17 +7,6 @@
 
 enum { BITMAP_ENTRY = 24 };
 
-json_t *qcow2_json_text(const char *text)
-{
-    json_t *json = json_string(text);
-    if (json)
-        return json;
-    auto_free char *copy = string_copy(text);
-    for (char *c = copy; c && *c; c++)
-        *c = *c < 0 ? '?' : *c; /* not UTF-8 */
-    return copy ? json_string(copy) : NULL;
-}
-
 static json_t *bitmap_flags(uint32_t flags)
 {
     json_t *list = json_array();
@@ -46,7 +35,7 @@ static json_t *bitmap_describe(struct reader *r)
         return NULL;
     memcpy(name, bytes, name_len);
     read_seek(r, start + (r->pos - start + 7) / 8 * 8);
-    return json_pack("{s:o, s:o, s:I}", "flags", bitmap_flags(flags), "name", qcow2_json_text(name),
+    return json_pack("{s:o, s:o, s:I}", "flags", bitmap_flags(flags), "name", json_name(name),
                      "granularity", (json_int_t)(UINT64_C(1) << granularity));
 }
 
@@ -74,53 +63,54 @@ static json_t *bitmaps_describe(struct image *img)
     return list;
 }
 
-static void describe_version_3(struct image *img, json_t *info)
+/* The order of the fields is qemu-img's, for those who compare texts. */
+json_t *qcow2_info(struct image *img)
 {
     const struct qcow2 *q = qcow2_of(img);
     const struct qcow2_header *h = &q->header;
-    json_t *bitmaps = bitmaps_describe(img);
+    bool new = h->version >= 3;
+    json_t *info = json_pack("{s:s, s:s}", "compat", new ? "1.1" : "0.10", "compression-type",
+                             h->compression == QCOW2_ZSTD ? "zstd" : "zlib");
+    json_t *bitmaps = new ? bitmaps_describe(img) : NULL;
 
-    json_object_set_new(info, "lazy-refcounts",
-                        json_boolean(h->compatible & QCOW2_COMPATIBLE_LAZY));
+    if (new)
+        json_object_set_new(info, "lazy-refcounts",
+                            json_boolean(h->compatible & QCOW2_COMPATIBLE_LAZY));
     if (bitmaps)
         json_object_set_new(info, "bitmaps", bitmaps);
+    json_object_set_new(info, "refcount-bits", json_integer((json_int_t)1 << h->refcount_order));
+    if (q->data_file && q->extensions.data_file)
+        json_object_set_new(info, "data-file", json_name(q->extensions.data_file));
+    if (q->data_file)
+        json_object_set_new(info, "data-file-raw",
+                            json_boolean(h->autoclear & QCOW2_AUTOCLEAR_RAW));
+    if (h->crypt_method)
+        json_object_set_new(
+            info, "encrypt",
+            json_pack("{s:s}", "format", h->crypt_method == QCOW2_CRYPT_AES ? "aes" : "luks"));
+    if (!new)
+        return info;
     json_object_set_new(info, "corrupt",
                         json_boolean(h->incompatible & QCOW2_INCOMPATIBLE_CORRUPT));
     json_object_set_new(info, "extended-l2",
                         json_boolean(h->incompatible & QCOW2_INCOMPATIBLE_EXTENDED_L2));
-    if (q->data_file && q->extensions.data_file)
-        json_object_set_new(info, "data-file", qcow2_json_text(q->extensions.data_file));
-    if (q->data_file)
-        json_object_set_new(info, "data-file-raw",
-                            json_boolean(h->autoclear & QCOW2_AUTOCLEAR_RAW));
-}
-
-json_t *qcow2_info(struct image *img)
-{
-    const struct qcow2_header *h = &qcow2_of(img)->header;
-    json_t *info = json_pack("{s:s, s:s, s:I}", "compat", h->version >= 3 ? "1.1" : "0.10",
-                             "compression-type", h->compression == QCOW2_ZSTD ? "zstd" : "zlib",
-                             "refcount-bits", (json_int_t)1 << h->refcount_order);
-    if (info && h->version >= 3)
-        describe_version_3(img, info);
-    if (info && h->crypt_method)
-        json_object_set_new(
-            info, "encrypt",
-            json_pack("{s:s}", "format", h->crypt_method == QCOW2_CRYPT_AES ? "aes" : "luks"));
     return info;
 }
 
 static json_t *snapshot_describe(const struct qcow2_snapshot *s)
 {
     const uint64_t second = 1000000000;
-    json_t *json =
-        json_pack("{s:I, s:o, s:I, s:I, s:I, s:o, s:I}", "vm-clock-nsec",
-                  (json_int_t)(s->clock_nsec % second), "name", qcow2_json_text(s->name),
-                  "date-sec", (json_int_t)s->date_sec, "date-nsec", (json_int_t)s->date_nsec,
-                  "vm-clock-sec", (json_int_t)(s->clock_nsec / second), "id",
-                  qcow2_json_text(s->id), "vm-state-size", (json_int_t)s->vm_state_size);
-    if (json && s->icount != UINT64_MAX)
+    json_t *json = json_object();
+
+    if (s->icount != UINT64_MAX)
         json_object_set_new(json, "icount", json_integer((json_int_t)s->icount));
+    json_object_set_new(json, "vm-clock-nsec", json_integer((json_int_t)(s->clock_nsec % second)));
+    json_object_set_new(json, "name", json_name(s->name));
+    json_object_set_new(json, "date-sec", json_integer(s->date_sec));
+    json_object_set_new(json, "date-nsec", json_integer(s->date_nsec));
+    json_object_set_new(json, "vm-clock-sec", json_integer((json_int_t)(s->clock_nsec / second)));
+    json_object_set_new(json, "id", json_name(s->id));
+    json_object_set_new(json, "vm-state-size", json_integer((json_int_t)s->vm_state_size));
     return json;
 }
 
@@ -129,6 +119,7 @@ int qcow2_info_top(struct image *img, json_t *info)
     const struct qcow2 *q = qcow2_of(img);
 
     /* Also where clusters are as small as the unit of formats that have none. */
+    json_object_set_new(info, "cluster-size", json_integer(img->unit));
     json_object_set_new(info, "cluster-size", json_integer(img->unit));
     json_object_set_new(info, "dirty-flag",
                         json_boolean(q->header.incompatible & QCOW2_INCOMPATIBLE_DIRTY));

@@ -367,8 +367,6 @@ uint32_t qcow2_create_unit(const struct option_values *options);
 int qcow2_measure(uint64_t size, uint64_t data, const struct option_values *options,
                   struct platter_measurement *ret, struct platter_error *err);
 json_t *qcow2_info(struct image *img);
-/* A name out of the image as JSON: what is not UTF-8 becomes '?'. */
-json_t *qcow2_json_text(const char *text);
 int qcow2_info_top(struct image *img, json_t *info);
 
 /* reservation.cookie[0]: what kind of room it is. */

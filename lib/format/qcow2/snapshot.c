@@ -132,9 +132,8 @@ json_t *qcow2_views(struct image *img)
     json_t *list = json_array();
     for (uint32_t i = 0; list && i < q->header.n_snapshots; i++) {
         const struct qcow2_snapshot *s = &q->snapshots[i];
-        json_array_append_new(list,
-                              json_pack("{s:o, s:o, s:I}", "name", qcow2_json_text(s->name), "id",
-                                        qcow2_json_text(s->id), "size", (json_int_t)s->disk_size));
+        json_array_append_new(list, json_pack("{s:o, s:o, s:I}", "name", json_name(s->name), "id",
+                                              json_name(s->id), "size", (json_int_t)s->disk_size));
     }
     return list;
 }
