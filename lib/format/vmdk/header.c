@@ -137,6 +137,22 @@ static int check_area(const char *name, const char *what, uint64_t at, uint64_t 
     return 0;
 }
 
+/* The padding of a descriptor is no directory, though it reads like one that is empty. */
+static int check_directory(const char *name, const char *what, uint64_t at,
+                           const struct hosted_header *h, uint64_t file_size,
+                           struct platter_error *err)
+{
+    uint64_t bytes = hosted_directory_entries(h) * 4;
+    int r = check_area(name, what, at, bytes, file_size, err);
+    if (r < 0 || h->descriptor_offset == 0 || at >= h->descriptor_offset + h->descriptor_size ||
+        at + div_up(bytes, VMDK_SECTOR) <= h->descriptor_offset)
+        return r;
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: the %s (at sector %" PRIu64 ") lies in the descriptor, which takes %" PRIu64
+                " sectors from sector %" PRIu64 " on",
+                name, what, at, h->descriptor_size, h->descriptor_offset);
+}
+
 static int check_areas(const char *name, const struct hosted_header *h, uint64_t file_size,
                        struct platter_error *err)
 {
@@ -156,10 +172,9 @@ static int check_areas(const char *name, const struct hosted_header *h, uint64_t
     }
     if (r < 0 || h->capacity == 0)
         return r;
-    uint64_t bytes = hosted_directory_entries(h) * 4;
-    r = check_area(name, "grain directory", h->gd_offset, bytes, file_size, err);
+    r = check_directory(name, "grain directory", h->gd_offset, h, file_size, err);
     if (r == 0 && (h->flags & HOSTED_REDUNDANT))
-        r = check_area(name, "redundant grain directory", h->rgd_offset, bytes, file_size, err);
+        r = check_directory(name, "redundant grain directory", h->rgd_offset, h, file_size, err);
     return r;
 }
 

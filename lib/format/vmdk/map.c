@@ -122,7 +122,7 @@ static int map_sparse(struct image *img, const struct vmdk_extent *x, uint64_t w
     return r;
 }
 
-/* A flat extent. Holes of its file are zeros; what the file should have and has not is an error. */
+/* A flat extent: what the file should have and has not is an error. */
 static int map_flat(struct image *img, const struct vmdk_extent *x, uint64_t within,
                     struct extent *ret, struct platter_error *err)
 {
@@ -132,16 +132,9 @@ static int map_flat(struct image *img, const struct vmdk_extent *x, uint64_t wit
                     "%s: ends at byte %" PRIu64 ", but the descriptor %s places %" PRIu64
                     " bytes from byte %" PRIu64 " on in it: it is truncated",
                     x->stream->name, x->end, img->stream->name, x->len, x->off);
-    bool hole;
-    uint64_t n;
-    int r = stream_extents(x->stream, host, min_u64(ret->len, x->end - host), &n, &hole, err);
-    if (r < 0)
-        return r;
-    bool begun = x->access == ACCESS_WRITE && atomic_load(&vmdk_of(img)->begun);
-    ret->kind = hole ? EXTENT_ZERO : EXTENT_DATA;
-    ret->len = n;
-    ret->in_place = !hole && begun;
-    ret->has_place = hole;
+    ret->kind = EXTENT_DATA;
+    ret->len = min_u64(ret->len, x->end - host);
+    ret->in_place = x->access == ACCESS_WRITE && atomic_load(&vmdk_of(img)->begun);
     ret->stream = x->stream;
     ret->off = host;
     return 0;

@@ -9,6 +9,8 @@
 #include <endian.h>
 #include <inttypes.h>
 
+#include "base/ckd.h"
+#include "base/cursor.h"
 #include "format/vmdk/vmdk.h"
 
 void sparse_free(struct sparse *s)
@@ -67,15 +69,74 @@ static int check_writable(const struct sparse *s, struct platter_error *err)
     return 0;
 }
 
+/* ---- entries that were lost ------------------------------------------------------------------ */
+
+/* An entry of 0 says that nothing was written there. Where the second directory has a table, it was
+ * not 0 once. */
+static void compare_copies(struct sparse *s)
+{
+    for (uint32_t i = 0; i < s->gd_count; i++)
+        if (s->gd[i] == 0 && s->rgd[i] != 0)
+            s->gd[i] = VMDK_LOST_TABLE;
+}
+
+/* Whether the record of a grain stands at `sector`, of a range that the directory has no table for.
+ */
+static int is_stray_record(const struct sparse *s, uint64_t sector, bool *ret,
+                           struct platter_error *err)
+{
+    const struct hosted_header *h = &s->header;
+    uint8_t head[12];
+    *ret = false;
+    if (!range_inside(sector * VMDK_SECTOR, sizeof head, s->end))
+        return 0;
+    int r = stream_pread(s->stream, head, sizeof head, sector * VMDK_SECTOR, err);
+    uint64_t lba = get_le(head, 8), size = get_le(head + 8, 4);
+    *ret = r == 0 && size != 0 && lba < h->capacity && lba % h->grain_size == 0 &&
+           s->gd[lba / h->grain_size / h->gtes_per_gt] == 0;
+    return r;
+}
+
+/*
+ * A stream with the directory at its end has no second one, but its layout tells as much: grains
+ * stand in front of their table, which stands right in front of the grains of the next (section
+ * 5.4). So what follows the table before an entry of 0 must not be a grain of that entry's.
+ */
+static int search_stray_records(struct sparse *s, struct platter_error *err)
+{
+    uint64_t sector = s->header.overhead;
+    int r = 0;
+    for (uint32_t i = 0, run; i < s->gd_count && r == 0; i += run) {
+        bool stray = false;
+        for (run = 0; i + run < s->gd_count && s->gd[i + run] == 0;)
+            run++;
+        if (run > 0)
+            r = is_stray_record(s, sector, &stray, err);
+        for (uint32_t k = 0; stray && k < run; k++)
+            s->gd[i + k] = VMDK_LOST_TABLE;
+        if (run == 0) {
+            sector = (uint64_t)s->gd[i] + s->gt_sectors;
+            run = 1;
+        }
+    }
+    return r;
+}
+
 static int load_directories(struct sparse *s, bool writable, struct platter_error *err)
 {
+    const struct hosted_header *h = &s->header;
     int r = writable ? check_writable(s, err) : 0;
-    if (r == 0 && s->gd_count > 0)
-        r = load_directory(s, s->header.gd_offset, &s->gd, err);
-    if (r == 0 && s->gd_count > 0 && writable && (s->header.flags & HOSTED_REDUNDANT)) {
-        r = load_directory(s, s->header.rgd_offset, &s->rgd, err);
-        if (r == 0)
+    if (r < 0 || s->gd_count == 0)
+        return r;
+    r = load_directory(s, h->gd_offset, &s->gd, err);
+    if (r == 0 && (h->flags & HOSTED_REDUNDANT)) {
+        r = load_directory(s, h->rgd_offset, &s->rgd, err);
+        if (r == 0 && writable)
             r = check_copies(s, err);
+        if (r == 0)
+            compare_copies(s);
+    } else if (r == 0 && s->packed && (h->flags & HOSTED_MARKERS) && h->gd_offset >= h->overhead) {
+        r = search_stray_records(s, err);
     }
     return r;
 }
@@ -139,6 +200,11 @@ int sparse_check_table(const struct sparse *s, uint64_t gt, struct platter_error
 {
     if (s->gd[gt] == 0 || sparse_table_fits(s, s->gd[gt]))
         return 0;
+    if (s->gd[gt] == VMDK_LOST_TABLE)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: grain directory entry %" PRIu64 " (sector %" PRIu64
+                    ") names no grain table, but the file has grains of its range",
+                    s->stream->name, gt, s->header.gd_offset);
     return fail(err, PLATTER_ECORRUPT,
                 "%s: grain directory entry %" PRIu64 " (sector %" PRIu64 ") says sector %" PRIu32
                 ", where no grain table can be: it is in other metadata or behind the end at byte "

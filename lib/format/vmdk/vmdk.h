@@ -163,6 +163,9 @@ uint32_t descriptor_new_cid(void);
 
 /* ---- sparse.c -------------------------------------------------------------------------------- */
 
+/* In a directory in memory: the file says 0, but there was a table. */
+#define VMDK_LOST_TABLE UINT32_MAX
+
 /* A file of grains. */
 struct sparse {
     struct stream *stream;
@@ -172,8 +175,8 @@ struct sparse {
     uint64_t grains;     /* that it has room for */
     uint32_t gt_sectors; /* of one grain table */
     uint32_t gd_count;
-    uint32_t *gd;  /* sectors of the grain tables, 0: none; image->lock */
-    uint32_t *rgd; /* of their second copies, or NULL; only loaded for writing; image->lock */
+    uint32_t *gd;  /* sectors of the grain tables, 0: none, or VMDK_LOST_TABLE; image->lock */
+    uint32_t *rgd; /* of their second copies, or NULL; image->lock */
     bool packed;   /* grains are compressed records */
     bool was_unclean;
     hoff end; /* nothing is handed out or looked for behind this; image->lock */
