@@ -122,7 +122,7 @@ int gate_open(const struct gate *gate, const char *image_name, const char *name,
     unsigned flags = (gate->fn ? 0u : STREAM_FILE_REGULAR) | (writable ? STREAM_FILE_WRITE : 0u);
     r = stream_file_open(real, flags, ret, err);
     if (r < 0)
-        return r;
+        return fail_in(err, r, "%s of %s", kind_name(kind), image_name);
     /* It is spoken of by the name that the image leads to, not by where links end. */
     free((*ret)->name);
     (*ret)->name = TAKE(path);
