@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: MIT
+"""VMDK images broken in one place each."""
+import os
+import random
+import shutil
+import tempfile
+
+import craft
+from craft import AT_END, SECTOR, le, put_le, put_vmdk, vmdk_field
+from harm import Harm
+from peers import KIB, MIB, add_case, main, qemu_img, text_like
+
+SIZE = MIB + 512
+GRAIN = 64 * KIB
+
+
+def contents():
+    """Grains of text with holes between; a ragged last one. Every byte is one that matters."""
+    rng = random.Random(6)
+    return b"".join(bytes(n) if grain in (3, 9) else text_like(rng, n)
+                    for grain in range(17) for n in [min(GRAIN, SIZE - grain * GRAIN)])
+
+
+class Bases:
+    """The undamaged images, made once: by the peer, and by hand where it does not make them."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="platter-golden-")
+        self.write("raw", contents())
+        for name, kind in (("sparse", "monolithicSparse"), ("front", "streamOptimized")):
+            qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={kind}",
+                     self.path("raw"), self.path(name))
+        self.write("stream", craft.stream_vmdk(contents()))
+
+    def write(self, name, data):
+        with open(self.path(name), "wb") as f:
+            f.write(data)
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def read(self, name):
+        with open(self.path(name), "rb") as f:
+            return bytearray(f.read())
+
+
+bases = Bases()
+
+
+def damaged(base, harm, name="broken.vmdk"):
+    image = bases.read(base)
+    answer = harm(image)
+    with open(name, "wb") as f:
+        f.write(image if answer is None else answer)
+    return name
+
+
+def is_error(self, base, harm, *words):
+    self.expect_error(damaged(base, harm), "vmdk", bases.path("raw"), *words)
+
+
+def is_hole(self, base, harm, *words):
+    image = damaged(base, harm)
+    self.expect_error(image, "vmdk", bases.path("raw"), r"\d", *words)
+    self.salvage(image, "vmdk", bases.path("raw"), some="directory" not in words[0])
+
+
+def is_good(self, base, harm):
+    self.expect_good(damaged(base, harm), "vmdk", bases.path("raw"))
+
+
+def gd_at(image):
+    """Where the grain directory stands; the footer tells where the header does not."""
+    gd = vmdk_field(image, "gdOffset")
+    return SECTOR * (le(image, len(image) - 1024 + 56, 8) if gd == AT_END else gd)
+
+
+def gte_at(image, grain):
+    """Where the entry of a grain stands."""
+    return SECTOR * le(image, gd_at(image)) + 4 * grain
+
+
+def record_at(image, grain):
+    return SECTOR * le(image, gte_at(image, grain))
+
+
+def set_header(name, value):
+    return lambda image: put_vmdk(image, name, value)
+
+
+def set_footer(name, value):
+    return lambda image: put_vmdk(image, name, value, len(image) - 1024)
+
+
+def set_gde(value):
+    return lambda image: put_le(image, gd_at(image), value)
+
+
+def set_gte(grain, value):
+    return lambda image: put_le(image, gte_at(image, grain), value)
+
+
+def set_record(grain, at, value, length):
+    return lambda image: put_le(image, record_at(image, grain) + at, value, length)
+
+
+def cut(to):
+    return lambda image: image[:to(image) if callable(to) else to]
+
+
+def scramble(grain):
+    def harm(image):
+        at = record_at(image, grain) + 40
+        image[at:at + 60] = random.Random(grain).randbytes(60)
+    return harm
+
+
+def break_sum(image):
+    """The last byte of the Adler-32 behind a packed grain."""
+    at = record_at(image, 2)
+    image[at + 12 + le(image, at + 8) - 1] ^= 1
+
+
+def pack_short(image):
+    """A record that inflates to half a grain."""
+    at = record_at(image, 2)
+    record = craft.grain_record(2 * 128, bytes(GRAIN // 2))
+    image[at:at + len(record)] = record
+
+
+def pack_long(image):
+    """A record that inflates to a grain and a sector."""
+    at = record_at(image, 2)
+    record = craft.grain_record(2 * 128, bytes(GRAIN + 512))
+    image[at:at + len(record)] = record
+
+
+def text(old, new):
+    """Replaces text of the descriptor, same length."""
+    def harm(image):
+        at = image.index(old, 0, 65536)
+        image[at:at + len(old)] = new.ljust(len(old))
+    return harm
+
+
+FAR = 0xFFFFFF00
+
+errors = {
+    "version-4": ("sparse", set_header("version", 4), "version"),
+    "version-0": ("sparse", set_header("version", 0), "version"),
+    "unfinished": ("sparse", lambda i: b"kdmv" + i[4:], "incomplete|unfinished|not finished|kdmv"),
+    "unknown-incompatible-flag": ("sparse", set_header("flags", 0x100003), "flag"),
+    "newline-bytes": ("sparse", set_header("singleEndLineChar", 13), "newline|text|line"),
+    "capacity-0": ("sparse", set_header("capacity", 0), "capacity|descriptor|extent"),
+    "capacity-overflows": ("sparse", set_header("capacity", (1 << 64) - 1), "capacity"),
+    "capacity-of-2-to-the-55": ("sparse", set_header("capacity", 1 << 55), "capacity"),
+    "capacity-below-descriptor": ("sparse", set_header("capacity", 2048), "capacity|sectors"),
+    "capacity-over-directory": ("stream", set_footer("capacity", 1 << 40), "footer|capacity"),
+    "grain-size-0": ("sparse", set_header("grainSize", 0), "grainSize|grain size"),
+    "grain-size-odd": ("sparse", set_header("grainSize", 100), "grainSize|grain size"),
+    "grain-size-huge": ("sparse", set_header("grainSize", 1 << 63), "grainSize|grain size"),
+    "entries-0": ("sparse", set_header("numGTEsPerGT", 0), "numGTEsPerGT|grain table"),
+    "entries-huge": ("sparse", set_header("numGTEsPerGT", 0xFFFFFFFF), "grain tables"),
+    "directory-at-0": ("sparse", set_header("gdOffset", 0), "gdOffset|grain directory"),
+    "directory-past-end": ("sparse", set_header("gdOffset", 1 << 40), "gdOffset|grain directory"),
+    "directory-overflows": ("sparse", set_header("gdOffset", 1 << 62),
+                            "gdOffset|grain directory"),
+    "directory-in-descriptor": ("sparse", set_header("gdOffset", 1), "in the descriptor"),
+    "directory-in-padding": ("sparse", set_header("gdOffset", 15), "in the descriptor"),
+    "footer-directory-in-padding": ("stream", set_footer("gdOffset", 15), "in the descriptor"),
+    "descriptor-past-end": ("sparse", set_header("descriptorOffset", 1 << 40), "descriptor"),
+    "descriptor-huge": ("sparse", set_header("descriptorSize", 1 << 50), "descriptor"),
+    "descriptor-of-noise": ("sparse", lambda i: i[:512] + random.Random(1).randbytes(10240)
+                            + i[10752:], "descriptor|line"),
+    "descriptor-without-extent": ("sparse", text(b"RW 2049 SPARSE", b"#"), "extent"),
+    "descriptor-without-cid": ("sparse", text(b"\nCID=", b"\nXID="), "CID"),
+    "overhead-past-end": ("sparse", set_header("overHead", 1 << 40), "overHead|end"),
+    "codec-2": ("front", set_header("compressAlgorithm", 2), "compress"),
+    "packed-flag-without-codec": ("front", set_header("compressAlgorithm", 0), "compress"),
+    "footer-magic": ("stream", lambda i: put_le(i, len(i) - 1024, 0), "footer"),
+    "footer-marker": ("stream", lambda i: put_le(i, len(i) - 1536 + 12, 1), "footer|marker"),
+    "footer-directory-0": ("stream", set_footer("gdOffset", 0), "gdOffset|grain directory"),
+    "footer-directory-past-end": ("stream", set_footer("gdOffset", 1 << 40),
+                                  "gdOffset|grain directory"),
+    "footer-points-at-end-again": ("stream", set_footer("gdOffset", AT_END), "grain directory"),
+    "footer-other-grain-size": ("stream", set_footer("grainSize", 64), "footer|grainSize"),
+    "footer-gone": ("stream", cut(lambda i: len(i) - 1536), "footer|cut|end"),
+    "directory-gone": ("stream", cut(lambda i: len(i) - 3072), "footer|cut|end"),
+    "half-gone": ("stream", cut(lambda i: len(i) // 2), "footer|cut|end"),
+    "sparse-cut-in-tables": ("sparse", cut(22 * SECTOR), "end|truncated|cut|short"),
+    "cut-in-header": ("sparse", cut(300), "header|truncated|short"),
+}
+
+holes = {
+    "grain-directory-entry-past-end": ("sparse", set_gde(FAR), "directory"),
+    "grain-directory-zeroed": ("sparse", set_gde(0), "directory"),
+    "grain-directory-zeroed-in-front": ("front", set_gde(0), "directory"),
+    "grain-directory-zeroed-at-end": ("stream", set_gde(0), "directory"),
+    "grain-directory-entry-in-header": ("sparse", set_gde(1), "directory"),
+    "grain-past-end": ("sparse", set_gte(2, FAR), "grain"),
+    "grain-in-header": ("sparse", set_gte(2, 2), "grain"),
+    "grain-in-tables": ("sparse", set_gte(2, 27), "grain"),
+    "grain-in-directory": ("sparse", set_gte(2, 26), "grain"),
+    "sparse-cut-by-a-sector": ("sparse", cut(lambda i: record_at(i, 16)), "grain|end"),
+    "sparse-cut-by-half": ("sparse", cut(lambda i: len(i) // 2), "grain|end"),
+    "packed-past-end": ("front", set_gte(2, FAR), "grain"),
+    "packed-in-tables": ("front", set_gte(2, 25), "grain"),
+    "packed-in-descriptor": ("stream", set_gte(2, 4), "grain"),
+    "packed-other-grain": ("stream", lambda i: set_gte(2, le(i, gte_at(i, 5)))(i), "record"),
+    "packed-bad-lba": ("stream", set_record(2, 0, 12345, 8), "record"),
+    "packed-size-0": ("stream", set_record(2, 8, 0, 4), "record"),
+    "packed-size-huge": ("stream", set_record(2, 8, 0xFFFFFFF0, 4), "record"),
+    "packed-size-short": ("stream", set_record(2, 8, 100, 4), "grain"),
+    "packed-does-not-inflate": ("stream", scramble(2), "grain"),
+    "packed-last-does-not-inflate": ("front", scramble(16), "grain"),
+    "packed-bad-sum": ("stream", break_sum, "grain"),
+    "packed-bad-sum-in-front": ("front", break_sum, "grain"),
+    "packed-inflates-short": ("stream", pack_short, "grain"),
+    "packed-inflates-long": ("stream", pack_long, "grain"),
+    "front-cut-by-half": ("front", cut(lambda i: len(i) // 2 // 512 * 512), "grain|end"),
+}
+
+good = {
+    "second-directory-gone": ("sparse",
+                              lambda i: put_le(i, SECTOR * vmdk_field(i, "rgdOffset"), 0)),
+    "unclean-shutdown": ("sparse", set_header("uncleanShutdown", 1)),
+    "unknown-compatible-flag": ("sparse", set_header("flags", 0x103)),
+    "no-end-of-stream": ("stream", cut(lambda i: len(i) - 512)),
+    "other-end-of-stream": ("stream", lambda i: put_le(i, len(i) - 500, 7)),
+    "trailing-sectors": ("sparse", lambda i: i + bytes(5120)),
+    "padding-of-a-record": ("stream", lambda i: fill_padding(i, 2)),
+}
+
+
+def fill_padding(image, grain):
+    at = record_at(image, grain)
+    end = at + 12 + le(image, at + 8)
+    image[end:end + -end % SECTOR] = b"x" * (-end % SECTOR)
+
+
+class Errors(Harm):
+    pass
+
+
+class Cuts(Harm):
+    def cuts(self, base, step):
+        image = bases.read(base)
+        failed = 0
+        for end in range(0, len(image), step):
+            with open("cut.vmdk", "wb") as f:
+                f.write(image[:end])
+            with self.subTest(end=end):
+                failed += self.judge("cut.vmdk", "vmdk", bases.path("raw"))
+        return failed
+
+    def test_stream_at_every_sector(self):
+        """Of a stream of a few grains: an error each time, but for the last sector, whose place
+        tells that nothing is missing."""
+        content = contents()[:3 * GRAIN]
+        stream = craft.stream_vmdk(content)
+        with open("whole.raw", "wb") as f:
+            f.write(content)
+        with open("cut.vmdk", "wb") as f:
+            f.write(stream)
+        self.expect_good("cut.vmdk", "vmdk", "whole.raw")
+        for end in [*range(0, len(stream), SECTOR), *range(1, len(stream), 7919), len(stream) - 1]:
+            with open("cut.vmdk", "wb") as f:
+                f.write(stream[:end])
+            with self.subTest(end=end):
+                failed = self.judge("cut.vmdk", "vmdk", "whole.raw")
+                self.assertTrue(failed or end >= len(stream) - SECTOR)
+
+    def test_front(self):
+        self.assertGreater(self.cuts("front", 20 * SECTOR), 20)
+
+    def test_stream(self):
+        self.assertGreater(self.cuts("stream", 21 * SECTOR), 20)
+
+    def test_sparse(self):
+        self.assertGreater(self.cuts("sparse", 55 * SECTOR), 20)
+
+
+class Flat(Harm):
+    """A descriptor of text and its extent."""
+
+    def flat(self, lines, size=SIZE, extent=None, kind="monolithicFlat"):
+        with open("disk-flat.vmdk", "wb") as f:
+            f.write(bases.read("raw") if extent is None else extent)
+        with open("disk.vmdk", "wb") as f:
+            f.write(craft.descriptor(kind, lines))
+
+    def refused(self, *words, **how):
+        self.flat(**how)
+        self.expect_error("disk.vmdk", "vmdk", bases.path("raw"), *words)
+
+    def test_good(self):
+        self.flat(['RW 2049 FLAT "disk-flat.vmdk" 0'])
+        self.expect_good("disk.vmdk", "vmdk", bases.path("raw"))
+
+    def test_extent_short(self):
+        self.refused("disk-flat.vmdk", lines=['RW 2049 FLAT "disk-flat.vmdk" 0'],
+                     extent=contents()[:MIB])
+
+    def test_extent_missing(self):
+        self.refused("gone-flat.vmdk", lines=['RW 2049 FLAT "gone-flat.vmdk" 0'])
+
+    def test_offset_past_end(self):
+        self.refused("disk-flat.vmdk", lines=['RW 2049 FLAT "disk-flat.vmdk" 1000000'])
+
+    def test_offset_overflows(self):
+        self.refused("extent|offset", lines=['RW 2049 FLAT "disk-flat.vmdk" 18446744073709551615'])
+
+    def test_sectors_0(self):
+        self.refused("extent|sectors", lines=['RW 0 FLAT "disk-flat.vmdk" 0'])
+
+    def test_sectors_overflow(self):
+        self.refused("extent|sectors|size",
+                     lines=['RW 36028797018963968 FLAT "disk-flat.vmdk" 0'] * 3)
+
+    def test_unknown_type(self):
+        self.refused("HOLOGRAM", lines=['RW 2049 HOLOGRAM "disk-flat.vmdk" 0'])
+
+    def test_unknown_access(self):
+        self.refused("extent|line", lines=['SOMETIMES 2049 FLAT "disk-flat.vmdk" 0'])
+
+    def test_no_access(self):
+        self.refused("NOACCESS|access", lines=['NOACCESS 2049 FLAT "disk-flat.vmdk" 0'])
+
+    def test_quote_missing(self):
+        self.refused("extent|line", lines=['RW 2049 FLAT "disk-flat.vmdk 0'])
+
+    def test_too_many_extents(self):
+        self.refused("extent", lines=['RW 1 FLAT "disk-flat.vmdk" 0'] * 5000)
+
+    def test_names_itself(self):
+        self.refused("itself|extent|end|past|short", lines=['RW 2049 FLAT "disk.vmdk" 0'])
+
+    def test_leads_out_of_the_folder(self):
+        for name in ("/etc/passwd", "../disk-flat.vmdk", "/dev/zero", "json:{}", "nbd:localhost:1"):
+            self.refused("folder|plain|regular|device|found",
+                         lines=[f'RW 1 FLAT "{name}" 0'], kind="monolithicFlat")
+
+    def test_leads_to_a_fifo(self):
+        os.mkfifo("pipe")
+        self.refused("regular|pipe", lines=['RW 1 FLAT "pipe" 0'])
+
+    def test_leads_out_by_a_link(self):
+        os.symlink("/etc/passwd", "link")
+        self.refused("folder", lines=['RW 1 FLAT "link" 0'])
+
+
+class Sweep(Harm):
+    def sweep(self, base, name, footer=False):
+        at, length = craft.VMDK_HEADER[name]
+        top = 256 ** length - 1
+        any_content = None
+        if (base, name) == ("sparse", "grainSize"):
+            # A table of smaller grains is as good as any other: nothing in the file contradicts.
+            def any_content(got, right):
+                return len(got) == len(right)
+        for value in sorted({0, 1, 2, 255, top, top // 2, top // 2 + 1, top - 1, top >> 9}):
+            harm = (set_footer if footer else set_header)(name, min(value, top))
+            image = damaged(base, harm)
+            with self.subTest(value=hex(value)):
+                self.judge(image, "vmdk", bases.path("raw"), any_content)
+
+    def test_a_kilobyte_that_claims_8_eib(self):
+        for capacity in (1 << 54, (1 << 55) - 1, 1 << 40):
+            for grain in (1, 128, 32768):
+                with open("tiny.vmdk", "wb") as f:
+                    f.write(craft.vmdk_header(capacity, 2, 3, grain=grain, rgd=1, overhead=2)
+                            .ljust(1024, b"\0"))
+                self.assertTrue(self.judge("tiny.vmdk", "vmdk", bases.path("raw")))
+
+    def test_fuzzed_header(self):
+        """An old find: a directory of more entries than anybody has memory for."""
+        with open("fuzzed.vmdk", "wb") as f:
+            f.write(craft.vmdk_header(2233785398448881665, 1, 3, overhead=0).ljust(65536, b"\0"))
+        self.assertTrue(self.judge("fuzzed.vmdk", "vmdk", bases.path("raw")))
+
+
+for case, (of, what, *told) in errors.items():
+    add_case(Errors, case, is_error, of, what, *told)
+for case, (of, what, *told) in holes.items():
+    add_case(Errors, case, is_hole, of, what, *told)
+for case, (of, what) in good.items():
+    add_case(Errors, case, is_good, of, what)
+for header_field in craft.VMDK_HEADER:
+    for of in ("sparse", "front", "stream"):
+        add_case(Sweep, f"{of}-{header_field}", Sweep.sweep, of, header_field)
+    add_case(Sweep, f"footer-{header_field}", Sweep.sweep, "stream", header_field, True)
+
+try:
+    main()
+finally:
+    shutil.rmtree(bases.dir)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""What the tests of damage share: an image is broken in one way, and is then an error that says
+where and what, with nothing left behind; or it still reads as it did before. Nothing in between."""
+import os
+import re
+import resource
+import subprocess
+import tempfile
+
+from peers import PLATTER, Case, Failed, platter, sha256, told
+
+CPU_SECONDS = 1.0
+MEMORY = 128 << 20
+
+HOLE = re.compile(r"hole at offset (\d+), length (\d+): \S")
+
+
+def measured(*argv):
+    """Runs a program of ours; (exit code, what it said), within the bounds for hostile images."""
+    with tempfile.TemporaryFile("w+", errors="replace") as out:
+        program = subprocess.Popen([PLATTER, *map(str, argv)], stdout=out, stderr=out,
+                                   stdin=subprocess.DEVNULL)
+        _, status, used = os.wait4(program.pid, 0)
+        program.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        said = out.read()
+    call = " ".join(map(str, argv))
+    if program.returncode not in range(5) or "Sanitizer" in said or "runtime error:" in said:
+        raise Failed(f"{call}: {program.returncode}\n{said}")
+    if used.ru_utime + used.ru_stime > CPU_SECONDS:
+        raise Failed(f"{call}: took {used.ru_utime + used.ru_stime} s\n{said}")
+    if used.ru_maxrss * 1024 > MEMORY + floor():
+        raise Failed(f"{call}: took {used.ru_maxrss >> 10} MiB\n{said}")
+    return program.returncode, said
+
+
+_floor = []
+
+
+def floor():
+    """Memory that the program takes to say its version: the sanitizers' own."""
+    if not _floor:
+        program = subprocess.Popen([PLATTER, "--version"], stdout=subprocess.DEVNULL)
+        _, _, used = os.wait4(program.pid, 0)
+        program.returncode = 0
+        _floor.append(used.ru_maxrss * 1024)
+    return _floor[0]
+
+
+class Harm(Case):
+    def listing(self):
+        return sorted(os.listdir("."))
+
+    def expect_error(self, image, fmt, raw, *words):
+        """convert, digest and compare all fail; the sentence has the file's name, and each of
+        `words` (regular expressions)."""
+        before, there = sha256(image), self.listing()
+        done = platter("convert", "-f", fmt, "-O", "raw", image, "target", code=1)
+        for word in (re.escape(os.path.basename(image)), *words):
+            self.assertRegex(done.stderr, word)
+        self.assertNotIn("internal", done.stderr)
+        platter("digest", "-f", fmt, image, code=1)
+        platter("compare", "-f", fmt, "-F", "raw", image, raw, code={2, 3, 4})
+        self.assertEqual(self.listing(), there, "something was left behind")
+        self.assertEqual(sha256(image), before, "the source was changed")
+
+    def expect_good(self, image, fmt, raw):
+        platter("convert", "-f", fmt, "-O", "raw", image, "target")
+        self.assertEqual(sha256("target"), sha256(raw), "wrong in silence")
+        platter("compare", "-f", fmt, "-F", "raw", image, raw)
+        os.unlink("target")
+
+    def judge(self, image, fmt, raw, is_right=None):
+        """An error with the file's name in it, or the right content. True if an error."""
+        there = self.listing()
+        code, said = measured("convert", "-q", "-f", fmt, "-O", "raw", image, "target")
+        if code:
+            self.assertRegex(said, r"^platter: ")
+            self.assertIn(os.path.basename(image), said)
+            self.assertEqual(self.listing(), there, "something was left behind")
+            return True
+        with open("target", "rb") as f, open(raw, "rb") as g:
+            got, right = f.read(), g.read()
+        os.unlink("target")
+        self.assertTrue(got == right or (is_right and is_right(got, right)),
+                        f"wrong in silence: {first_difference(got, right)}")
+        return False
+
+    def salvage(self, image, fmt, raw, some=True):
+        """What is not listed as a hole is right, holes are zeros, and the exit code tells. With
+        `some`, there is something good."""
+        before = sha256(image)
+        done = platter("convert", "--salvage", "-f", fmt, "-O", "raw", image, "rescued", code=4)
+        self.assertEqual(sha256(image), before)
+        with open("rescued", "rb") as f, open(raw, "rb") as g:
+            got, right = bytearray(f.read()), bytearray(g.read())
+        self.assertEqual(len(got), len(right))
+        holes = [tuple(map(int, h)) for h in HOLE.findall(done.stderr)]
+        self.assertTrue(holes, told(done))
+        for at, length in holes:
+            self.assertFalse(any(got[at:at + length]), f"hole at {at} has bytes")
+            right[at:at + length] = bytes(length)
+        self.assertEqual(got, right, f"salvaged wrongly at {first_difference(got, right)}")
+        self.assertTrue(not some or any(right), "nothing was salvaged")
+        os.unlink("rescued")
+        return holes
+
+
+def first_difference(a, b):
+    if len(a) != len(b):
+        return f"{len(a)} bytes instead of {len(b)}"
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), None)
+
+
+def limit_files():
+    """A program that writes as much as a header claims is stopped."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 33, 1 << 33))
+
+
+limit_files()
