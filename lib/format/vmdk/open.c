@@ -52,10 +52,26 @@ static int check_capacity(const struct image *img, const struct sparse *s, uint6
                 s->stream->name, s->header.capacity, img->stream->name, sectors);
 }
 
+/* The file of an extent. Flat extents may share one, which is then opened, and locked, once. */
+static int open_stream(struct image *img, const struct descriptor_extent *line,
+                       struct vmdk_extent *x, struct platter_error *err)
+{
+    const struct vmdk *v = vmdk_of(img);
+    for (unsigned i = 0; &v->extents[i] != x; i++) {
+        const char *file = v->descriptor->extents[i].file;
+        if (v->extents[i].stream && !v->extents[i].sparse && strcmp(file, line->file) == 0) {
+            x->stream = v->extents[i].stream;
+            x->shares = true;
+            return 0;
+        }
+    }
+    return img->opener->open(img->opener, img, line->file, PLATTER_NAME_EXTENT, &x->stream, err);
+}
+
 static int open_extent_file(struct image *img, const struct descriptor_extent *line,
                             struct vmdk_extent *x, struct platter_error *err)
 {
-    int r = img->opener->open(img->opener, img, line->file, PLATTER_NAME_EXTENT, &x->stream, err);
+    int r = open_stream(img, line, x, err);
     if (r < 0)
         return r;
     if (stream_same_file(x->stream, img->stream))
@@ -269,7 +285,7 @@ int vmdk_close(struct image *img, struct platter_error *err)
     vmdk_free_buffers(img);
     for (unsigned i = 0; i < v->n_extents; i++) {
         sparse_free(v->extents[i].sparse);
-        if (v->extents[i].stream != img->stream)
+        if (v->extents[i].stream != img->stream && !v->extents[i].shares)
             stream_close(v->extents[i].stream);
     }
     budget_free(img->budget, v->extents, v->max_extents * sizeof *v->extents);

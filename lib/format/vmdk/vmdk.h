@@ -251,6 +251,7 @@ struct vmdk_extent {
     enum access access;
     const char *word;      /* its type in the descriptor; "" where that is embedded */
     struct stream *stream; /* NULL: zeros */
+    bool shares;           /* an extent before this one owns the stream */
     hoff off;              /* flat: where the data begins in the stream */
     hoff end;              /* flat: where the stream ended at open */
     struct sparse *sparse; /* NULL: flat or zeros */
