@@ -189,7 +189,8 @@ static int backing_format(const struct image *child, struct stream *s, unsigned 
             "let a guest choose what is opened: name it in the image (rebase -u -F) or ask "
             "for the guess (--probe-backing)",
             child->stream->name, child->backing_name);
-    return choose_format(s, name, false, ret, err);
+    int r = choose_format(s, name, false, ret, err);
+    return r < 0 ? fail_in(err, r, "backing file of %s", child->stream->name) : 0;
 }
 
 /* Opens the backing file of the lowest image. */
