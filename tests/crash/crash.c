@@ -204,21 +204,19 @@ static int judge_position(struct crash *c, size_t position, unsigned subsets)
     return r;
 }
 
-/* Every position where there are fewer than states asked for, else evenly spread ones. */
+/* Every position and one subset at least, more subsets where the log is short; where it is longer
+ * than the number of states asked for allows, evenly spread positions. */
 static int judge_all(struct crash *c)
 {
-    size_t n = write_log_length(c->log);
-    unsigned subsets = 2;
-    size_t positions = c->options->states / (subsets + 1) + 1;
-    if (n < positions)
-        subsets = (unsigned)(c->options->states / (n + 1));
-    size_t step = n / positions + 1;
+    size_t n = write_log_length(c->log), each = c->options->states / (n + 1);
+    size_t step = each >= 2 ? 1 : 2 * n / c->options->states + 1;
     int r = 0;
     for (size_t position = 0; r == 0 && position <= n; position += step)
-        r = judge_position(c, position, subsets);
+        r = judge_position(c, position, each >= 2 ? (unsigned)each - 1 : 1);
     if (r == 0)
         printf("%-28s %6zu log entries, %6u states, %6u with leaks\n", c->specimen.spec->name, n,
                c->judged, c->leaked);
+    fflush(stdout);
     return r;
 }
 
@@ -275,7 +273,7 @@ static char **parse(int argc, char **argv, struct crash_options *options)
 
 int main(int argc, char **argv)
 {
-    struct crash_options options = {.seed = 1, .steps = 60, .states = 400};
+    struct crash_options options = {.seed = 1, .steps = 60, .states = 1500};
     char **names = parse(argc, argv, &options);
     unsigned failed = 0, done = 0;
     for (const struct specimen_spec *spec = specimens; spec->name; spec++) {

@@ -55,6 +55,17 @@ static void make_backing(struct specimen *s)
     memcpy(s->content, content, seen);
 }
 
+/* Room for all that is going to be written, never zeroed. */
+static void extend_with_garbage(struct specimen *s)
+{
+    uint64_t old = s->top.size, size = old + s->spec->size * 3 / 2;
+    struct buffer larger = buffer_copy(&s->top, size);
+    larger.size = size;
+    memset(larger.bytes + old, 0xe5, size - old);
+    buffer_free(&s->top);
+    s->top = larger;
+}
+
 static void make_top(struct specimen *s)
 {
     const struct specimen_spec *spec = s->spec;
@@ -76,6 +87,8 @@ static void make_top(struct specimen *s)
     if (spec->snapshot)
         MUST(run_command(0, "qemu-img snapshot -c before '%s'", path) == 0);
     s->top = buffer_load(path, 0);
+    if (spec->device)
+        extend_with_garbage(s);
 }
 
 struct specimen specimen_make(const struct specimen_spec *spec)
@@ -143,7 +156,8 @@ const struct specimen_spec specimens[] = {
     {.name = "qcow2-512-table-growth",
      .format = "qcow2",
      .options = "cluster_size=512,refcount_bits=64",
-     .size = 2560 * KIB},
+     .device = true,
+     .size = 4096 * KIB},
     {.name = "qcow2-512-over-packed",
      .format = "qcow2",
      .options = "cluster_size=512,refcount_bits=1",
@@ -151,6 +165,13 @@ const struct specimen_spec specimens[] = {
      .backing = "qcow2",
      .backing_size = 300 * KIB,
      .backing_packed = true},
+    {.name = "qcow2-512-packed",
+     .format = "qcow2",
+     .options = "cluster_size=512",
+     .device = true,
+     .size = 512 * KIB,
+     .filled = 128 * KIB,
+     .packed = true},
     {.name = "qcow2-4k-over-raw",
      .format = "qcow2",
      .options = "cluster_size=4k,refcount_bits=2",
@@ -166,12 +187,14 @@ const struct specimen_spec specimens[] = {
     {.name = "qcow2-64k-packed-zstd",
      .format = "qcow2",
      .options = "cluster_size=64k,compression_type=zstd",
+     .device = true,
      .size = 2048 * KIB,
      .filled = 1024 * KIB,
      .packed = true},
     {.name = "qcow2-extended",
      .format = "qcow2",
      .options = "cluster_size=16k,extended_l2=on",
+     .device = true,
      .size = 1024 * KIB,
      .backing = "qcow2",
      .backing_size = 900 * KIB},
@@ -184,10 +207,12 @@ const struct specimen_spec specimens[] = {
     {.name = "qcow2-v2",
      .format = "qcow2",
      .options = "cluster_size=1k,compat=0.10",
+     .device = true,
      .size = 512 * KIB},
     {.name = "qcow2-v2-over-raw",
      .format = "qcow2",
      .options = "cluster_size=1k,compat=0.10",
+     .device = true,
      .size = 512 * KIB,
      .backing = "raw",
      .backing_size = 512 * KIB},
@@ -208,6 +233,7 @@ const struct specimen_spec specimens[] = {
     {.name = "qcow2-snapshot-packed",
      .format = "qcow2",
      .options = "cluster_size=4k",
+     .device = true,
      .size = 512 * KIB,
      .filled = 256 * KIB,
      .packed = true,

@@ -66,9 +66,10 @@ int workload_flush(struct workload *w)
 void workload_script(struct workload *w)
 {
     uint64_t c = w->cluster, all = w->sectors, half = all / 2;
-    workload_write(w, 1, 2);
+    workload_write(w, 1, all / 16);
     workload_flush(w);
-    /* One sector in every eighth of the disk: table after table is made. */
+    /* One sector in every eighth of the disk: table after table is made, where compressed clusters
+     * stood until the flush, if there were any. */
     for (uint64_t i = 0; i < 8; i++)
         workload_write(w, i * all / 8 + 3, 1);
     workload_write(w, half - c, 2 * c);
