@@ -121,8 +121,8 @@ class Backing(Chain):
 
 NAMES = ['json:{"driver":"file","filename":"base.qcow2"}', "nbd:localhost:10809",
          "nbd://localhost/x", "http://localhost/x", "file:base.qcow2", "fd:3",
-         "host_device:/dev/sda", "/etc/passwd", "../base.raw", "../images/../base.raw", "/dev/zero", "/dev/null",
-         "/proc/self/mem", "x\ny", " ", "."]
+         "host_device:/dev/sda", "/etc/passwd", "../base.raw", "../images/../base.raw",
+         "/dev/zero", "/dev/null", "/proc/self/mem", "x\ny", " ", "."]
 
 
 def bad_backing(self, name):
