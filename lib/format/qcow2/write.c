@@ -166,11 +166,13 @@ static void reserve_fresh(const struct qcow2 *q, const struct qcow2_entry *first
 static int take_clusters(struct image *img, goff cluster, uint64_t want, hoff *ret_off,
                          uint64_t *ret_n, struct platter_error *err)
 {
-    if (!qcow2_of(img)->data_file)
+    struct qcow2 *q = qcow2_of(img);
+    if (!q->data_file)
         return qcow2_alloc(img, want, ret_off, ret_n, err);
     *ret_off = cluster;
     *ret_n = want;
-    return 0;
+    /* The place is always the same: a hole that waits to be punched there must not hit new data. */
+    return q->n_frees ? qcow2_flush_locked(img, err) : 0;
 }
 
 static int reserve_locked(struct image *img, goff off, uint64_t len, struct reservation *ret,
