@@ -53,6 +53,26 @@ static int check_copies(const struct sparse *s, struct platter_error *err)
     return 0;
 }
 
+/* Making a table ends with an entry in each directory (tables.c). A crash may leave one of the two:
+ * it names a table that is still empty, and is as good as none. */
+static int forget_half_made(struct sparse *s, struct platter_error *err)
+{
+    enum { MOST = 1024 }; /* tables that are read for this: a hostile file may have millions */
+    uint8_t table[VMDK_MAX_GTES * 4];
+    size_t len = (size_t)s->gt_sectors * VMDK_SECTOR;
+    int r = 0;
+    for (uint32_t i = 0, n = 0; i < s->gd_count && n < MOST && r == 0; i++) {
+        uint32_t one = s->gd[i] ? s->gd[i] : s->rgd[i];
+        if ((s->gd[i] == 0) == (s->rgd[i] == 0) || !sparse_table_fits(s, one))
+            continue;
+        n++;
+        r = stream_pread(s->stream, table, len, (hoff)one * VMDK_SECTOR, err);
+        if (r == 0 && is_zero(table, len))
+            s->gd[i] = s->rgd[i] = 0;
+    }
+    return r;
+}
+
 static int check_writable(const struct sparse *s, struct platter_error *err)
 {
     if (s->packed)
@@ -131,6 +151,8 @@ static int load_directories(struct sparse *s, bool writable, struct platter_erro
     r = load_directory(s, h->gd_offset, &s->gd, err);
     if (r == 0 && (h->flags & HOSTED_REDUNDANT)) {
         r = load_directory(s, h->rgd_offset, &s->rgd, err);
+        if (r == 0)
+            r = forget_half_made(s, err);
         if (r == 0 && writable)
             r = check_copies(s, err);
         if (r == 0)
