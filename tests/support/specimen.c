@@ -2,6 +2,7 @@
 /* Images to work on: specimen.h. */
 #include "support/specimen.h"
 
+#include "base/cursor.h"
 #include "support/must.h"
 #include "support/process.h"
 
@@ -66,6 +67,13 @@ static void extend_with_garbage(struct specimen *s)
     s->top = larger;
 }
 
+/* vmdk.md section 4.5: readers take an empty directory for an empty disk. */
+static void empty_directories(struct buffer *b)
+{
+    for (unsigned at = 48; at <= 56; at += 8)
+        put_le(b->bytes + get_le(b->bytes + at, 8) * SECTOR, 4, 0);
+}
+
 static void make_top(struct specimen *s)
 {
     const struct specimen_spec *spec = s->spec;
@@ -87,6 +95,8 @@ static void make_top(struct specimen *s)
     if (spec->snapshot)
         MUST(run_command(0, "qemu-img snapshot -c before '%s'", path) == 0);
     s->top = buffer_load(path, 0);
+    if (spec->no_tables)
+        empty_directories(&s->top);
     if (spec->device)
         extend_with_garbage(s);
 }
@@ -247,6 +257,13 @@ const struct specimen_spec specimens[] = {
      .backing_packed = true,
      .memory_limit = 256 * KIB},
     {.name = "vmdk", .format = "vmdk", .options = "subformat=monolithicSparse", .size = 4096 * KIB},
+    {.name = "vmdk-no-tables",
+     .format = "vmdk",
+     .options = "subformat=monolithicSparse",
+     .size = 2048 * KIB,
+     .no_tables = true,
+     .backing = "vmdk",
+     .backing_size = 1024 * KIB},
     {.name = "vmdk-filled",
      .format = "vmdk",
      .options = "subformat=monolithicSparse",

@@ -19,6 +19,7 @@ struct specimen_spec {
     uint64_t filled;       /* bytes at the start that the image itself holds */
     bool packed;           /* ... compressed */
     bool snapshot;         /* ... and shared with an internal snapshot */
+    bool no_tables;        /* VMDK: the grain directories are emptied, so tables must be made */
     bool device;           /* the file goes on with garbage behind the image, as a device does */
     const char *backing;   /* format of the backing file; NULL: none */
     uint64_t backing_size; /* its guest bytes */
