@@ -93,9 +93,7 @@ enum {
     /** Guess the format of a backing file that the image does not name (never guesses raw). */
     PLATTER_OPEN_PROBE_BACKING = 1u << 5,
     /** Only header and tables are wanted: no data is going to be read. Locks as a query does. */
-    PLATTER_OPEN_QUERY = 1u << 6,
-    /** Let the host's cache hold what is written; without it large writes may pass it by. */
-    PLATTER_OPEN_CACHED = 1u << 7
+    PLATTER_OPEN_QUERY = 1u << 6
 };
 
 /** How to open a disk. All zero but `size` is: read-only, format found by content, safe gate. */

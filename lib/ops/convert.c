@@ -44,7 +44,7 @@ static int convert_ordered(struct job *job, struct target *t, struct platter_err
         r = sink_writer_open(w, &sink, err);
     if (r == 0)
         r = run_copy(job, sink, err);
-    return r < 0 ? r : stream_publish(t->stream, !(job->o->flags & PLATTER_CONVERT_UNSAFE), err);
+    return r < 0 ? r : stream_publish(t->stream, t->request->durable, err);
 }
 
 /* ---- targets that are disks ------------------------------------------------------------------ */
@@ -93,7 +93,7 @@ static int convert_new(struct job *job, struct target *t, struct platter_error *
     int e = disk_detach(disk, &stream, r < 0 ? NULL : err);
     r = r < 0 ? r : e;
     if (r == 0)
-        r = stream_publish(stream, !(job->o->flags & PLATTER_CONVERT_UNSAFE), err);
+        r = stream_publish(stream, t->request->durable, err);
     stream_close(stream);
     return r;
 }
@@ -178,6 +178,7 @@ static int convert(struct job *job, struct platter_error *err)
         .backing = o->backing,
         .backing_format = o->backing_format,
         .look_at_backing = true,
+        .durable = !(o->flags & PLATTER_CONVERT_UNSAFE),
         .allow = o->allow,
     };
     struct target t;

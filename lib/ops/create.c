@@ -38,6 +38,7 @@ int ops_create(const char *name, const struct platter_create_options *o, struct 
         .backing_format = o->backing_format,
         .look_at_backing = !(o->flags & PLATTER_CREATE_UNSAFE_BACKING),
         .exclusive = o->flags & PLATTER_CREATE_EXCLUSIVE,
+        .durable = true,
     };
     if (!request.format)
         return fail(err, ENOTSUP, "%s: no format is called \"%s\"", name, o->format);

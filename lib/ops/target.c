@@ -26,8 +26,9 @@ static int open_stream(struct target *t, struct platter_error *err)
     const struct target_request *q = t->request;
     if (q->fd >= 0)
         return stream_pipe_open(q->fd, q->name, &t->stream, err);
-    unsigned flags = STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY | STREAM_FILE_DIRECT;
+    unsigned flags = STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY;
     flags |= q->exclusive ? STREAM_FILE_EXCLUSIVE : 0;
+    flags |= q->durable ? STREAM_FILE_DIRECT : 0;
     int r = stream_file_open(q->name, flags, &t->stream, err);
     if (r < 0)
         return r;

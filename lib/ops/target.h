@@ -19,6 +19,7 @@ struct target_request {
     const char *backing_format; /* its format, or NULL */
     bool look_at_backing;       /* open it: it must exist and fit */
     bool exclusive;             /* an existing file is an error */
+    bool durable;               /* it will be waited for: start writing to the disk at once */
     const char *const *allow;   /* for the backing file's own backing files */
 };
 
