@@ -70,9 +70,12 @@ static int file_pread(struct stream *s, void *buf, size_t len, hoff off, struct 
     return 0;
 }
 
-static int write_all(struct file_stream *f, const char *buf, size_t len, hoff off,
-                     struct platter_error *err)
+static int write_cached(struct file_stream *f, const char *buf, size_t len, hoff off,
+                        struct platter_error *err)
 {
+    if (len == 0)
+        return 0;
+    WITH_LOCK(&f->write_turn);
     while (len > 0) {
         ssize_t n = pwrite(f->fd, buf, len, (off_t)off);
         if (n > 0) {
@@ -126,7 +129,7 @@ static int file_pwrite(struct stream *s, const void *buf, size_t len, hoff off,
     struct file_stream *f = file_of(s);
     pthread_rwlock_rdlock(&f->size_lock);
     size_t done = write_direct(f, buf, len, off);
-    int r = write_all(f, (const char *)buf + done, len - done, off + done, err);
+    int r = write_cached(f, (const char *)buf + done, len - done, off + done, err);
     pthread_rwlock_unlock(&f->size_lock);
     write_eagerly(f, len - done);
     return r;
@@ -347,6 +350,7 @@ static void file_close(struct stream *s)
         close(f->direct_fd);
     if (f->fd >= 0)
         close(f->fd);
+    pthread_mutex_destroy(&f->write_turn);
     pthread_rwlock_destroy(&f->size_lock);
 }
 
@@ -433,6 +437,7 @@ int stream_file_open(const char *path, unsigned flags, struct stream **ret,
     f->fd = f->direct_fd = -1;
     f->head.writable = flags & (STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY);
     file_init_lock(&f->size_lock);
+    pthread_mutex_init(&f->write_turn, NULL);
     int r = 0;
     if (flags & STREAM_FILE_TEMPORARY)
         r = temporary_open(path, flags & STREAM_FILE_EXCLUSIVE, &f->temporary, &f->fd, err);

@@ -23,6 +23,9 @@ struct file_stream {
     /* Held for reading while bytes are written, for writing while the size changes, so that growing
      * never cuts off what another thread just wrote behind the end. */
     pthread_rwlock_t size_lock;
+    /* File systems let one writer through the cache into a file at a time, and have the others
+     * spin; here they sleep, and the workers of a copy get the processors. */
+    pthread_mutex_t write_turn;
     atomic_int flush_failed;     /* 0, or the negative code: later flushes must not look fine */
     unsigned use, deny;          /* STREAM_LOCK_* bits that are held */
     struct temporary *temporary; /* not NULL: not yet published */
