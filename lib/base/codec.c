@@ -24,12 +24,14 @@
 #endif
 
 /*
- * Levels are the fastest that, on the files of a Linux system, make nothing larger than: deflate,
- * zlib's level 6 with a window of 4 KiB; zlib, 1.02 times its level 6; zstd, its level 3. The
- * encoders change their ways at these sizes.
+ * Levels are the fastest that, on a disk with the files of a Linux system, make nothing larger
+ * than: deflate, zlib's level 6 with a window of 4 KiB; zlib, 1.02 times its level 6; zstd, its
+ * level 3. The encoders change their ways at these sizes.
  */
 enum {
-    DEFLATE_LEVEL = 2,
+    DEFLATE_LEVEL = 1,
+    DEFLATE_LEVEL_MIDDLE = 2,
+    DEFLATE_MIDDLE = 64 * 1024, /* for blocks below this */
     DEFLATE_LEVEL_ZLIB = 4,
     DEFLATE_LEVEL_SMALL = 5,   /* either, */
     DEFLATE_SMALL = 16 * 1024, /* for blocks below this: less to find, so look harder */
@@ -110,7 +112,9 @@ static int deflate_level(enum codec codec, size_t n)
 {
     if (n < DEFLATE_SMALL)
         return DEFLATE_LEVEL_SMALL;
-    return codec == CODEC_ZLIB ? DEFLATE_LEVEL_ZLIB : DEFLATE_LEVEL;
+    if (codec == CODEC_ZLIB)
+        return DEFLATE_LEVEL_ZLIB;
+    return n < DEFLATE_MIDDLE ? DEFLATE_LEVEL_MIDDLE : DEFLATE_LEVEL;
 }
 
 static struct libdeflate_compressor *deflate_compressor(int level)
