@@ -98,7 +98,9 @@ static void check_vmdk(void)
     uint64_t rgt = get_le(b.bytes + get_le(b.bytes + 48, 8) * 512, 4) * 512;
     uint64_t second = get_le(b.bytes + gt + 4, 4);
     expect("sound vmdk", "vmdk", &b, false, false);
-    plant("only one copy", "vmdk", &b, rgt, 4, 0, false, false);
+    plant("only one copy", "vmdk", &b, rgt, 4, 0, true, false);
+    b.bytes[72] = 1;
+    plant("only one copy, not closed", "vmdk", &b, rgt, 4, 0, false, false);
     plant("two copies that differ", "vmdk", &b, rgt, 4, second + 128, true, true);
     plant("two on one grain", "vmdk", &b, gt, 4, second, true, true);
     plant("past the end", "vmdk", &b, gt + 160, 4, 1 << 20, true, false);

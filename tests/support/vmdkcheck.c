@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Looks at both grain tables of a monolithicSparse VMDK (vmdk.md section 4): every grain inside the
- * file and behind the metadata, used once; where the two copies differ, one of them must be empty.
+ * file and behind the metadata, used once. Where the two copies differ, one of them must be empty,
+ * and the image must say that it was not closed (section 12).
  */
 #include "support/imagecheck.h"
 
@@ -18,7 +19,7 @@ struct sparse {
     uint64_t size;
     struct image_report *report;
     uint64_t capacity, grain, per_table, gd, rgd, overhead; /* sectors, but for per_table */
-    bool zeroed, redundant;
+    bool zeroed, redundant, unclean;
     uint8_t *used; /* per grain-sized piece of the file */
 };
 
@@ -47,6 +48,7 @@ static bool read_header(struct sparse *s)
     s->rgd = le(s, 48, 8);
     s->gd = le(s, 56, 8);
     s->overhead = le(s, 64, 8);
+    s->unclean = le(s, 72, 1) != 0;
     if (is_power_of_2(s->grain) && s->per_table != 0 && s->capacity < s->size * 64)
         return true;
     report_error(s->report, "the header's numbers cannot be");
@@ -86,6 +88,8 @@ static void check_grain(struct sparse *s, uint64_t grain)
     if (at != copy && at > 1 && copy > 1)
         report_error(s->report, "grain %llu is at sector %llu and at %llu", number,
                      (unsigned long long)at, (unsigned long long)copy);
+    else if (at != copy && !s->unclean)
+        report_error(s->report, "only one table knows grain %llu though all was closed", number);
     at = max_u64(at, copy);
     if (at <= 1) {
         if (at == 1 && !s->zeroed)
