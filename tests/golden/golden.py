@@ -313,7 +313,7 @@ def flat_pieces():
     return {"image": text, "disk-flat.vmdk": data, "other file.bin": data[:8 * SECTOR]}, right
 
 
-# ---- the test -------------------------------------------------------------------------------------
+# ---- the test ------------------------------------------------------------------------------------
 
 def told(fmt):
     """What we say of the image in this folder, but for what depends on the file system."""
