@@ -120,7 +120,6 @@ int qcow2_info_top(struct image *img, json_t *info)
 
     /* Also where clusters are as small as the unit of formats that have none. */
     json_object_set_new(info, "cluster-size", json_integer(img->unit));
-    json_object_set_new(info, "cluster-size", json_integer(img->unit));
     json_object_set_new(info, "dirty-flag",
                         json_boolean(q->header.incompatible & QCOW2_INCOMPATIBLE_DIRTY));
     if (q->header.crypt_method)

@@ -66,13 +66,6 @@ int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **re
     *ret = NULL;
     if (i >= q->reftable.n || q->reftable.entries[i] == 0)
         return 0;
-    /* One change may touch any number of blocks. They may be written at any time: what went up may
-     * be up early, and what went down was released before. */
-    if (qcow2_cache_full(&q->blocks)) {
-        int w = qcow2_cache_write(img, &q->blocks, err);
-        if (w < 0)
-            return w;
-    }
     int r = check_block(img, i, q->reftable.entries[i], err);
     /* One write, or one flush, may change more blocks than the cache holds. They can go to the disk
      * at any time: counts that went up harm nobody, and one only goes down when nothing on the disk
@@ -131,6 +124,15 @@ static int punch_hole(struct image *img, uint64_t cluster, uint64_t n, struct pl
     return r == -ENOTSUP ? 0 : r;
 }
 
+static void cluster_is_free(struct qcow2 *q, uint64_t cluster)
+{
+    if (cluster < q->next_free)
+        q->next_free = cluster;
+    /* The next to take it may be no packed record: none may begin there any more. */
+    if (q->packed_cursor >> q->cluster_bits == cluster)
+        q->packed_cursor = 0;
+}
+
 int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch,
                      struct platter_error *err)
 {
@@ -142,8 +144,8 @@ int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch
         r = count_change(img, cluster + i, false, &count, err);
         if (r < 0)
             break;
-        if (count == 0 && cluster + i < q->next_free)
-            q->next_free = cluster + i;
+        if (count == 0)
+            cluster_is_free(q, cluster + i);
         if (count == 0 && punch) {
             run++;
             continue;
