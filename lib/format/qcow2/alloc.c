@@ -60,15 +60,19 @@ static int block_new(struct image *img, uint64_t cluster, struct platter_error *
 {
     struct qcow2 *q = qcow2_of(img);
     unsigned block_bits = q->cluster_bits + 3 - q->header.refcount_order;
+    uint32_t i = (uint32_t)(cluster >> block_bits);
 
     int r = check_overlap(img, cluster, 1, err);
     if (r == 0)
         r = qcow2_cache_new(img, &q->blocks, cluster << q->cluster_bits, err);
     if (r < 0)
         return r;
-    qcow2_pointers_set(&q->reftable, (uint32_t)(cluster >> block_bits), cluster << q->cluster_bits);
+    qcow2_pointers_set(&q->reftable, i, cluster << q->cluster_bits);
     q->file_size = max_u64(q->file_size, (cluster + 1) << q->cluster_bits);
-    return qcow2_count_up(img, cluster, 1, err);
+    r = qcow2_count_up(img, cluster, 1, err);
+    if (r < 0) /* a block that calls its own cluster free must not stay */
+        qcow2_pointers_set(&q->reftable, i, 0);
+    return r;
 }
 
 /* A larger refcount table: `blocks` new blocks, then the table, from cluster `start` on. */
@@ -82,12 +86,14 @@ static int growth_plan(struct image *img, uint64_t start, struct growth *g,
 {
     struct qcow2 *q = qcow2_of(img);
     uint64_t per_block = q->cluster_size * 8 >> q->header.refcount_order;
-    uint64_t old = q->reftable.n, blocks;
+    uint64_t old = q->reftable.n, most = QCOW2_MAX_REFTABLE_BYTES / 8, blocks;
 
     *g = (struct growth){.start = start, .blocks = 1};
     do {
         blocks = g->blocks;
-        g->clusters = div_up((old + old / 2 + blocks) * 8, q->cluster_size);
+        uint64_t needed = old + blocks; /* and half as many again while that is allowed */
+        uint64_t entries = max_u64(needed, min_u64(needed + old / 2, most));
+        g->clusters = div_up(entries * 8, q->cluster_size);
         g->blocks = div_up(blocks + g->clusters, per_block);
     } while (g->blocks > blocks);
     g->blocks = blocks;

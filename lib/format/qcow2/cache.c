@@ -173,14 +173,15 @@ int qcow2_cache_new(struct image *img, struct qcow2_cache *c, hoff off, struct p
     uint64_t cluster = qcow2_of(img)->cluster_size;
     struct qcow2_slot *s = NULL;
 
-    qcow2_cache_forget(img, c, off);
     if (cluster > c->slice) {
         pthread_mutex_unlock(&img->lock);
         int r = stream_zero(img->stream, off, cluster, 0, err);
         pthread_mutex_lock(&img->lock);
+        qcow2_cache_forget(img, c, off);
         return r < 0 ? image_poison(img, r) : 0;
     }
     while (!s) {
+        qcow2_cache_forget(img, c, off);
         int r = slot_take(img, c, &s, err);
         if (r < 0)
             return r;

@@ -39,7 +39,10 @@ int qcow2_unpack(struct image *img, const struct extent *e, void *out, struct pl
     void *in = NULL;
     int r = 0;
 
-    if (e->off + len > q->file_size)
+    pthread_mutex_lock(&img->lock);
+    bool inside = e->off + len <= q->file_size;
+    pthread_mutex_unlock(&img->lock);
+    if (!inside)
         r = readable(img, e, &len, err);
     if (r == 0)
         r = budget_alloc(img->budget, len, "a compressed cluster", &in, err);

@@ -29,7 +29,6 @@ static int copy_table(struct image *img, hoff from, hoff to, struct platter_erro
     struct qcow2_slot *slot;
     uint8_t *bytes = NULL;
 
-    qcow2_cache_forget(img, &q->l2, to);
     int r = budget_alloc(img->budget, q->l2.slice, "a copy of an L2 table", &bytes, err);
     for (uint64_t at = 0; r == 0 && at < q->cluster_size; at += q->l2.slice) {
         r = qcow2_cache_get(img, &q->l2, from + at, &slot, err);
@@ -40,6 +39,7 @@ static int copy_table(struct image *img, hoff from, hoff to, struct platter_erro
         r = qcow2_meta_write(img, bytes, q->l2.slice, to + at, err);
     }
     budget_free(img->budget, bytes, q->l2.slice);
+    qcow2_cache_forget(img, &q->l2, to);
     return r;
 }
 
