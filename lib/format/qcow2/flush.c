@@ -66,14 +66,11 @@ static int prepare(struct image *img, struct platter_error *err)
     struct qcow2 *q = qcow2_of(img);
     uint64_t keep = q->header.autoclear & QCOW2_AUTOCLEAR_RAW;
     uint8_t field[8];
-    int r = 0;
 
-    if (q->header.version >= 3 && q->header.autoclear != keep) {
-        put_be(field, 8, keep);
-        r = qcow2_meta_write(img, field, sizeof field, AUTOCLEAR_AT, err);
-        if (r == 0)
-            r = qcow2_barrier(img, err);
-    }
+    put_be(field, 8, keep);
+    int r = qcow2_meta_write(img, field, sizeof field, AUTOCLEAR_AT, err);
+    if (r == 0)
+        r = qcow2_barrier(img, err);
     if (r < 0)
         return r;
     q->header.autoclear = keep;
@@ -90,7 +87,11 @@ int qcow2_enter(struct image *img, struct platter_error *err)
     while (q->busy)
         pthread_cond_wait(&q->changed, &img->lock);
     q->busy = true;
-    if (!q->prepared)
+    int poison = atomic_load(&img->poison);
+    if (poison < 0)
+        r = fail(err, -poison, "%s: takes no more changes: writing its tables failed before",
+                 img->stream->name);
+    if (r == 0 && !q->prepared)
         r = prepare(img, err);
     if (r == 0 &&
         (qcow2_cache_full(&q->l2) || qcow2_cache_full(&q->blocks) || q->n_frees >= QCOW2_MAX_FREES))
@@ -154,8 +155,17 @@ int qcow2_flush_locked(struct image *img, struct platter_error *err)
     return r;
 }
 
+/* Before the first change there is nothing to flush, and no reason for one. */
+static bool is_untouched(struct image *img)
+{
+    WITH_LOCK(&img->lock);
+    return !qcow2_of(img)->prepared;
+}
+
 int qcow2_flush(struct image *img, struct platter_error *err)
 {
+    if (is_untouched(img))
+        return 0;
     int r = qcow2_enter(img, err);
     if (r < 0)
         return r;

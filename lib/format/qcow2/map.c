@@ -46,15 +46,21 @@ static uint32_t run_end(const struct qcow2 *q, const struct qcow2_entry *e, uint
     return sub;
 }
 
-/* Whether e goes on with what `run` is, which holds `done` guest bytes of whole clusters so far. */
-static bool goes_on(const struct qcow2 *q, const struct extent *run, uint64_t done,
-                    const struct qcow2_entry *e)
+/* Whether data of ours may change at a guest offset without notice. What a shared table points at
+ * is shared, whatever a stale entry in it says. */
+static bool is_open(const struct qcow2 *q, goff off)
+{
+    return !q->frozen && q->prepared && q->l1.entries[off >> q->l1_bits] & QCOW2_COPIED;
+}
+
+/* Whether e goes on with what `run` is, which ends with a whole cluster so far. */
+static bool goes_on(const struct extent *run, bool open, const struct qcow2_entry *e)
 {
     if (kind_of(e, 0) != run->kind || e->packed)
         return false;
     if (run->kind == EXTENT_DATA)
-        return e->off == run->off + done && (e->copied && !q->frozen) == run->in_place;
-    return e->has_place == run->has_place && (!e->has_place || e->off == run->off + done);
+        return e->off == run->off + run->len && (e->copied && open) == run->in_place;
+    return e->has_place == run->has_place && (!e->has_place || e->off == run->off + run->len);
 }
 
 /* Cuts a run of data where the file ends, by the rule on top; nothing left is damage. */
@@ -99,7 +105,7 @@ static void begin_run(const struct image *img, const struct qcow2_entry *e, goff
     ret->kind = kind_of(e, sub);
     ret->stream = q->data;
     ret->off = e->has_place ? e->off + inside : 0;
-    ret->in_place = ret->kind == EXTENT_DATA && e->copied && !q->frozen;
+    ret->in_place = ret->kind == EXTENT_DATA && e->copied && is_open(q, off);
     ret->has_place = ret->kind != EXTENT_DATA && e->has_place;
     if (ret->kind == EXTENT_PACKED) {
         ret->stream = img->stream;
@@ -117,6 +123,7 @@ static void extend_run(const struct image *img, const struct qcow2_slot *slot, c
 {
     const struct qcow2 *q = qcow2_of(img);
     const uint8_t *end = slot->bytes + q->l2.slice;
+    bool open = is_open(q, off);
     struct qcow2_entry e;
 
     while (run->len < len && (entry += q->entry_size) < end) {
@@ -124,7 +131,7 @@ static void extend_run(const struct image *img, const struct qcow2_slot *slot, c
         /* A damaged entry ends the run as well: what came before is good, the next question finds
          * it. */
         if (next & (q->cluster_size - 1) || qcow2_entry_decode(img, entry, next, &e, NULL) < 0 ||
-            !goes_on(q, run, run->len, &e))
+            !goes_on(run, open, &e))
             return;
         run->len += (uint64_t)run_end(q, &e, 0) << q->sub_bits;
     }

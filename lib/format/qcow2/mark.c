@@ -100,6 +100,18 @@ static goff next_slice(struct image *img, const struct marking *m, goff off, gof
     return next;
 }
 
+/* The file of a raw data file is the disk itself: it changes, and no entry needs to (section 19).
+ */
+static int zero_raw(struct image *img, goff off, uint64_t len, bool unmap,
+                    struct platter_error *err)
+{
+    int r = qcow2_enter(img, err); /* a change like any other: the header is made ready */
+    if (r < 0)
+        return r;
+    qcow2_leave(img);
+    return stream_zero(qcow2_of(img)->data, off, len, unmap ? STREAM_ZERO_UNMAP : 0, err);
+}
+
 int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
                struct platter_error *err)
 {
@@ -111,12 +123,11 @@ int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool u
                         .all = q->n_sub == 32 ? UINT32_MAX : 1};
     goff end = round_up(off + len, q->cluster_size);
 
-    if (!m.has_zero && m.has_backing)
+    /* Zeros in a raw data file do not hide a backing file, which it should not have. */
+    if (m.has_backing && (!m.has_zero || q->data_raw))
         return -ENOTSUP;
-    /* The file of a raw data file is the disk itself: it changes, and no entry needs to (section
-     * 19). */
-    if (q->header.autoclear & QCOW2_AUTOCLEAR_RAW)
-        return stream_zero(q->data, off, len, unmap ? STREAM_ZERO_UNMAP : 0, err);
+    if (q->data_raw)
+        return zero_raw(img, off, len, unmap, err);
     while (off < end) {
         int r = qcow2_enter(img, err);
         if (r < 0)

@@ -119,7 +119,9 @@ static void set_geometry(struct image *img)
         q->slice_bits = q->cluster_bits + 16 - (extended ? 4 : 3);
     q->frozen = !img->writable || img->view;
     q->data_file = q->header.incompatible & QCOW2_INCOMPATIBLE_DATA_FILE;
+    q->data_raw = q->header.autoclear & QCOW2_AUTOCLEAR_RAW;
     q->old_clusters = div_up(q->file_size, q->cluster_size);
+    q->prepared = !(q->header.autoclear & ~(uint64_t)QCOW2_AUTOCLEAR_RAW);
     img->size = round_down(q->header.size, 512);
     img->unit = (uint32_t)q->cluster_size;
 }
@@ -221,13 +223,24 @@ int qcow2_open(struct image *img, struct platter_error *err)
     return r;
 }
 
+/* A record at the end of the file takes whole sectors (section 5). Nobody else is at work here, who
+ * might write behind the end. */
+static int pad_file(struct image *img, struct platter_error *err)
+{
+    uint64_t size;
+    int r = stream_size(img->stream, &size, err);
+    return r < 0 || size % 512 == 0 ? r : stream_resize(img->stream, round_up(size, 512), err);
+}
+
 int qcow2_close(struct image *img, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
+    int r = 0;
 
-    (void)err;
     if (!q)
         return 0;
+    if (q->pad && atomic_load(&img->poison) == 0)
+        r = pad_file(img, err);
     if (q->data != img->stream)
         stream_close(q->data);
     qcow2_cache_free(img, &q->l2);
@@ -241,5 +254,5 @@ int qcow2_close(struct image *img, struct platter_error *err)
     pthread_cond_destroy(&q->changed);
     free(q);
     img->state = NULL;
-    return 0;
+    return r;
 }

@@ -181,8 +181,9 @@ int qcow2_cache_get(struct image *img, struct qcow2_cache *c, hoff off, struct q
  * than a slice. Token and lock held; drops the lock. */
 int qcow2_cache_new(struct image *img, struct qcow2_cache *c, hoff off, struct platter_error *err);
 void qcow2_cache_dirty(struct qcow2_cache *c, struct qcow2_slot *slot);
-/* Forgets what it holds of the cluster at `off`, which holds something else now. Lock held; drops
- * it to wait for one who reads it. */
+/* Forgets what it holds of the cluster at `off`, which holds something else now: to be called when
+ * that is written, as a reader that came late may still load what stood there. Lock held; drops it
+ * to wait for such a reader. */
 void qcow2_cache_forget(struct image *img, struct qcow2_cache *c, hoff off);
 /* Writes all dirty slices. Token and lock held; drops the lock. Poisons on failure. */
 int qcow2_cache_write(struct image *img, struct qcow2_cache *c, struct platter_error *err);
@@ -232,6 +233,7 @@ struct qcow2 {
     bool frozen;         /* a snapshot's view, or opened read-only: nothing here ever changes */
     struct stream *data; /* where data clusters live: image->stream, or the data file */
     bool data_file;      /* external */
+    bool data_raw;       /* which is the disk as it is, byte by byte */
     uint64_t file_size;  /* of image->stream, at least: it grows */
     uint64_t data_size;  /* of the data file */
 
@@ -245,8 +247,8 @@ struct qcow2 {
     /* Writing. */
     pthread_cond_t changed; /* a slice was loaded or written, or the token is free */
     bool busy;              /* the token */
-    bool prepared;          /* the header was made ready for changes */
-    bool pad;               /* packed data ends the file: fill its sector */
+    bool prepared;          /* the header is ready for changes, data in place included */
+    bool pad;               /* packed data was written: the file is to end with a whole sector */
     uint64_t old_clusters;  /* of the file at open: what is behind is surely nobody's */
     uint64_t next_free;     /* no free cluster before this one */
     hoff packed_cursor;     /* where the next packed record may start; 0: nowhere */
