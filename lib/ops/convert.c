@@ -39,6 +39,12 @@ static int convert_ordered(struct job *job, struct target *t, struct platter_err
 {
     struct image_writer *w;
     struct sink *sink;
+    /* What is left out of the image reads as zeros, not as what a backing file has there. */
+    if (t->backing)
+        return fail(err, ENOTSUP,
+                    "%s: an image of the %s format that is written front to back holds all of the "
+                    "disk: it cannot be made over a backing file",
+                    job->target, t->request->format->name);
     int r = target_writer(t, &w, err);
     if (r == 0)
         r = sink_writer_open(w, &sink, err);

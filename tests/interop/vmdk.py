@@ -105,6 +105,17 @@ class Vmdk(Case):
         self.poke("child.vmdk", "vmdk", "shadow.raw", 3)
         self.check_written("child.vmdk", "vmdk", "shadow.raw")
 
+    def test_stream_over_a_parent_is_refused(self):
+        """It would leave out what is zero, which the parent would then show."""
+        make_content("content.raw", MIB, 2)
+        qemu_img("convert", "-f", "raw", "-O", "vmdk", "content.raw", "parent.vmdk")
+        with open("zeros.raw", "wb") as f:
+            f.truncate(MIB)
+        done = platter("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized",
+                       "-B", "parent.vmdk", "-F", "vmdk", "zeros.raw", "child.vmdk", code=1)
+        self.assertIn("child.vmdk", done.stderr)
+        self.assertFalse(os.path.exists("child.vmdk"))
+
     def test_grandchild(self):
         make_peer(2 * MIB, "monolithicSparse", "0.vmdk")
         for number in range(3):
