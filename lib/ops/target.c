@@ -35,6 +35,11 @@ static int open_stream(struct target *t, struct platter_error *err)
     uint64_t size;
     r = stream_size(t->stream, &size, err);
     t->in_place = size > 0;
+    if (r == 0 && t->in_place && q->format->needs_file)
+        r = fail(err, ENOTSUP,
+                 "%s: is a block device, which cannot hold a new image of the %s format: give the "
+                 "name of a file",
+                 q->name, q->format->name);
     return r;
 }
 
