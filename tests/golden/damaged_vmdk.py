@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """VMDK images broken in one place each."""
+import json
 import os
 import random
 import shutil
@@ -8,7 +9,7 @@ import tempfile
 import craft
 from craft import AT_END, SECTOR, le, put_le, put_vmdk, vmdk_field
 from harm import Harm
-from peers import KIB, MIB, add_case, main, qemu_img, text_like
+from peers import KIB, MIB, add_case, main, platter, qemu_img, sha256, text_like
 
 SIZE = MIB + 512
 GRAIN = 64 * KIB
@@ -94,6 +95,14 @@ def set_footer(name, value):
 
 def set_gde(value):
     return lambda image: put_le(image, gd_at(image), value)
+
+
+def set_both(entry, value):
+    """An entry of both directories, to two tables in a row."""
+    def harm(image):
+        for table, field in enumerate(("gdOffset", "rgdOffset")):
+            put_le(image, SECTOR * vmdk_field(image, field) + 4 * entry, value + 4 * table)
+    return harm
 
 
 def set_gte(grain, value):
@@ -317,6 +326,18 @@ class Flat(Harm):
         self.refused("extent|sectors|size",
                      lines=['RW 36028797018963968 FLAT "disk-flat.vmdk" 0'] * 3)
 
+    def test_sectors_add_up_to_2_to_the_64_bytes(self):
+        for sectors in (1 << 54, (1 << 54) - 1):
+            self.refused("extent", lines=[f"RW {sectors} ZERO"] * 2
+                         + ['RW 2049 FLAT "disk-flat.vmdk" 0'])
+
+    def test_pieces_of_one_file_take_its_space_once(self):
+        self.flat([f'RW {n} FLAT "disk-flat.vmdk" {at}' for n, at in ((49, 0), (2000, 49))])
+        self.expect_good("disk.vmdk", "vmdk", bases.path("raw"))
+        info = json.loads(platter("info", "--output=json", "disk.vmdk").stdout)
+        self.assertEqual(info["actual-size"], sum(512 * os.stat(name).st_blocks for name in (
+            "disk.vmdk", "disk-flat.vmdk")))
+
     def test_unknown_type(self):
         self.refused("HOLOGRAM", lines=['RW 2049 HOLOGRAM "disk-flat.vmdk" 0'])
 
@@ -347,6 +368,44 @@ class Flat(Harm):
     def test_leads_out_by_a_link(self):
         os.symlink("/etc/passwd", "link")
         self.refused("folder", lines=['RW 1 FLAT "link" 0'])
+
+
+class Written(Harm):
+    """What is damaged is not written: that would turn what is missing into something else."""
+
+    def refused(self, image, *words):
+        with open("new.raw", "wb") as f:
+            f.write(b"new" * 1000)
+        before = sha256(image)
+        done = platter("convert", "-n", "-f", "raw", "-O", "vmdk", "new.raw", image, code=1)
+        for word in (image, *words):
+            self.assertRegex(done.stderr, word)
+        self.assertEqual(sha256(image), before)
+
+    def test_good(self):
+        with open("new.raw", "wb") as f:
+            f.write(contents()[GRAIN:] + contents()[:GRAIN])
+        shutil.copy(bases.path("sparse"), "good.vmdk")
+        platter("convert", "-n", "-f", "raw", "-O", "vmdk", "new.raw", "good.vmdk")
+        self.expect_good("good.vmdk", "vmdk", "new.raw")
+
+    def test_a_grain_is_cut_off(self):
+        """The next one that is added must not stand where it was."""
+        self.refused(damaged("sparse", cut(lambda i: record_at(i, 15))), "grain 1[56]", "end")
+
+    def test_a_table_is_cut_off(self):
+        self.refused(damaged("sparse", lambda i: set_both(0, len(i) // SECTOR)(i)), "directories")
+
+    def test_grains_in_two_units(self):
+        """An extent that does not start with a grain of the disk."""
+        for name in ("a.vmdk", "b.vmdk"):
+            shutil.copy(bases.path("sparse"), name)
+        with open("disk.vmdk", "wb") as f:
+            f.write(craft.descriptor("custom", [f'RW 2049 SPARSE "{c}.vmdk"' for c in "ab"]))
+        with open("twice.raw", "wb") as f:
+            f.write(contents() * 2)
+        self.expect_good("disk.vmdk", "vmdk", "twice.raw")
+        self.refused("disk.vmdk", "extent 1", "inside a grain")
 
 
 class Sweep(Harm):

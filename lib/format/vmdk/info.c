@@ -60,7 +60,7 @@ static uint64_t allocated_beside(const struct image *img)
     const struct vmdk *v = vmdk_of(img);
     uint64_t sum = 0, one;
     for (unsigned i = 0; i < v->n_extents; i++)
-        if (v->extents[i].stream && v->extents[i].stream != img->stream &&
+        if (v->extents[i].stream && v->extents[i].stream != img->stream && !v->extents[i].shares &&
             stream_allocated(v->extents[i].stream, &one, NULL) == 0)
             sum += one;
     return sum;

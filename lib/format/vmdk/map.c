@@ -33,8 +33,8 @@ uint64_t vmdk_run(const struct sparse *s, const struct page *p, uint64_t grain, 
     uint64_t first = grain % PAGE_ENTRIES;
     uint32_t per_table = s->header.gtes_per_gt;
     uint64_t end = first + min_u64(max, PAGE_ENTRIES - first);
-    uint32_t value = p->entries[first];
-    uint32_t step = value > 1 ? (uint32_t)s->header.grain_size : 0;
+    uint64_t value = p->entries[first]; /* a row may not wrap around at 2^32 */
+    uint64_t step = value > 1 ? s->header.grain_size : 0;
     uint64_t i = first;
     while (++i < end) {
         value += step;

@@ -52,14 +52,19 @@ static int check_capacity(const struct image *img, const struct sparse *s, uint6
                 s->stream->name, s->header.capacity, img->stream->name, sectors);
 }
 
+static bool is_flat(const struct descriptor_extent *line)
+{
+    return line->type == TYPE_FLAT || line->type == TYPE_VMFS;
+}
+
 /* The file of an extent. Flat extents may share one, which is then opened, and locked, once. */
 static int open_stream(struct image *img, const struct descriptor_extent *line,
                        struct vmdk_extent *x, struct platter_error *err)
 {
     const struct vmdk *v = vmdk_of(img);
-    for (unsigned i = 0; &v->extents[i] != x; i++) {
-        const char *file = v->descriptor->extents[i].file;
-        if (v->extents[i].stream && !v->extents[i].sparse && strcmp(file, line->file) == 0) {
+    for (unsigned i = 0; is_flat(line) && &v->extents[i] != x; i++) {
+        const struct descriptor_extent *before = &v->descriptor->extents[i];
+        if (is_flat(before) && strcmp(before->file, line->file) == 0) {
             x->stream = v->extents[i].stream;
             x->shares = true;
             return 0;
@@ -77,7 +82,7 @@ static int open_extent_file(struct image *img, const struct descriptor_extent *l
     if (stream_same_file(x->stream, img->stream))
         return fail(err, PLATTER_ECORRUPT, "%s: the descriptor names itself as an extent",
                     img->stream->name);
-    if (line->type != TYPE_SPARSE) {
+    if (is_flat(line)) {
         x->off = line->offset * VMDK_SECTOR;
         return stream_size(x->stream, &x->end, err);
     }
@@ -103,7 +108,7 @@ static int open_extent(struct image *img, const struct descriptor_extent *line,
                               .word = line->word};
     img->size += x->len;
     if (img->size > VMDK_MAX_SECTORS * VMDK_SECTOR)
-        return fail(err, PLATTER_ECORRUPT, "%s: its extents add up to more than 2^54 sectors",
+        return fail(err, PLATTER_ECORRUPT, "%s: its extents add up to 2^54 sectors or more",
                     img->stream->name);
     return line->type == TYPE_ZERO ? 0 : open_extent_file(img, line, x, err);
 }
@@ -198,7 +203,7 @@ static int open_text(struct image *img, const uint8_t *prefix, size_t len, uint6
 
 static int open_file(struct image *img, struct platter_error *err)
 {
-    uint8_t prefix[4096];
+    uint8_t prefix[64 << 10]; /* what a probe looks at: section 2 */
     uint64_t size;
     int r = stream_size(img->stream, &size, err);
     if (r < 0)
@@ -251,6 +256,21 @@ static uint32_t largest_grain(const struct vmdk *v)
     return unit;
 }
 
+/* The engine keeps writers of one unit apart, so a grain must not lie in two of them. */
+static int check_grains_aligned(const struct image *img, struct platter_error *err)
+{
+    const struct vmdk *v = vmdk_of(img);
+    for (unsigned i = 0; i < v->n_extents; i++) {
+        const struct vmdk_extent *x = &v->extents[i];
+        if (x->sparse && x->access == ACCESS_WRITE && x->start % x->sparse->grain != 0)
+            return fail(err, ENOTSUP,
+                        "%s: extent %u (%s) starts at guest offset %" PRIu64
+                        ", inside a grain of %" PRIu32 " bytes: it cannot be written; convert it",
+                        img->stream->name, i, x->stream->name, x->start, x->sparse->grain);
+    }
+    return 0;
+}
+
 int vmdk_open(struct image *img, struct platter_error *err)
 {
     struct vmdk *v = calloc(1, sizeof *v);
@@ -268,6 +288,8 @@ int vmdk_open(struct image *img, struct platter_error *err)
     if (r < 0)
         return r;
     img->unit = largest_grain(v);
+    if (img->writable && (r = check_grains_aligned(img, err)) < 0)
+        return r;
     if (img->writable && descriptor_find(v->descriptor, "changeTrackPath"))
         return fail(err, ENOTSUP,
                     "%s: its changes are tracked in a file of its own (changeTrackPath), which "

@@ -106,7 +106,7 @@ static int is_stray_record(const struct sparse *s, uint64_t sector, bool *ret,
                            struct platter_error *err)
 {
     const struct hosted_header *h = &s->header;
-    uint8_t head[12];
+    uint8_t head[RECORD_HEAD];
     *ret = false;
     if (!range_inside(sector * VMDK_SECTOR, sizeof head, s->end))
         return 0;
@@ -211,9 +211,11 @@ static bool in_metadata(const struct sparse *s, uint64_t sector, uint64_t n)
            ((h->flags & HOSTED_REDUNDANT) && overlaps(sector, n, h->rgd_offset, gd));
 }
 
+/* All its sectors have numbers of 32 bits, and VMDK_LOST_TABLE is none of them. */
 bool sparse_table_fits(const struct sparse *s, uint32_t gde)
 {
-    return range_inside((uint64_t)gde * VMDK_SECTOR, (uint64_t)s->gt_sectors * VMDK_SECTOR,
+    return gde <= UINT32_MAX - s->gt_sectors &&
+           range_inside((uint64_t)gde * VMDK_SECTOR, (uint64_t)s->gt_sectors * VMDK_SECTOR,
                         s->end) &&
            !in_metadata(s, gde, s->gt_sectors);
 }

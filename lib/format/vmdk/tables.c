@@ -72,7 +72,8 @@ static int page_load(struct page *p, const uint32_t *gts, unsigned n, struct pla
     uint32_t per_table = s->header.gtes_per_gt;
     memset(p->entries, 0, PAGE_BYTES);
     for (unsigned i = 0, run; i < n; i += run) {
-        for (run = 1; gts[i] && i + run < n && gts[i + run] == gts[i] + run * s->gt_sectors;)
+        for (run = 1; gts[i] && i + run < n &&
+                      (uint64_t)gts[i + run] == (uint64_t)gts[i] + run * s->gt_sectors;)
             run++;
         if (gts[i] == 0)
             continue;

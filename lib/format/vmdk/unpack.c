@@ -11,8 +11,7 @@
 #include "format/vmdk/vmdk.h"
 
 enum {
-    RECORD_HEAD = 12,      /* LBA and length, where the file has markers */
-    RECORD_HEAD_PLAIN = 4, /* length alone, where not */
+    RECORD_HEAD_PLAIN = 4, /* of a record where the file has no markers: length alone */
     FIRST_READ = 4096      /* where nothing tells how long the record may be */
 };
 

@@ -49,7 +49,7 @@ enum {
     VMDK_MAX_GTES = 4096,
     VMDK_MAX_DIRECTORY = 1 << 25 /* entries: what other readers take */
 };
-#define VMDK_MAX_SECTORS (UINT64_C(1) << 54) /* of a disk: its bytes then fit an off_t */
+#define VMDK_MAX_SECTORS ((UINT64_C(1) << 54) - 1) /* of a disk: its bytes then fit an off_t */
 
 #define VMDK_NO_CID   UINT32_C(0xffffffff) /* as parentCID: has no parent */
 #define VMDK_LONG_CID UINT32_C(0xfffffffe) /* look at ddb.longContentID: section 3.3 */
@@ -94,6 +94,8 @@ uint64_t hosted_directory_entries(const struct hosted_header *h);
  */
 int hosted_check(const char *name, const struct hosted_header *h, uint64_t file_size,
                  struct platter_error *err);
+
+enum { RECORD_HEAD = 12 }; /* of a compressed grain: LBA and length, where the file has markers */
 
 /* A marker of a stream, one sector: section 5.2. */
 enum marker { MARKER_EOS = 0, MARKER_GT = 1, MARKER_GD = 2, MARKER_FOOTER = 3 };

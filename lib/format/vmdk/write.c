@@ -57,6 +57,53 @@ static int flush_streams(struct image *img, struct platter_error *err)
     return r;
 }
 
+/* Checks the grain of a page that lies furthest behind in the file. The lock is held. */
+static int check_furthest(const struct vmdk_extent *x, const struct page *p, uint64_t first,
+                          uint64_t n, struct platter_error *err)
+{
+    const struct sparse *s = x->sparse;
+    uint64_t most = 0;
+    for (uint64_t i = 1; i < n; i++)
+        if (p->entries[i] > p->entries[most])
+            most = i;
+    if (p->entries[most] <= 1)
+        return 0;
+    uint64_t need = min_u64(s->grain, x->len - (first + most) * s->grain);
+    return sparse_check_grain(s, first + most, p->entries[most], need, err);
+}
+
+/* A file that was cut lacks what its entries name. Appending would fill those places with other
+ * data, which then reads as if nothing had been wrong. */
+static int check_complete(struct image *img, const struct vmdk_extent *x, struct platter_error *err)
+{
+    struct sparse *s = x->sparse;
+    uint64_t grains = div_up(x->len, s->grain);
+    int r = 0;
+    for (uint64_t first = 0; first < grains && r == 0; first += PAGE_ENTRIES) {
+        struct page *p;
+        uint64_t n = min_u64(grains - first, PAGE_ENTRIES), tables = s->header.gtes_per_gt;
+        r = tables_enter(img, s, first, false, &p, err);
+        if (r < 0)
+            return r;
+        for (uint64_t i = 0; i < n && r == 0; i += tables)
+            r = sparse_check_table(s, (first + i) / tables, err);
+        if (r == 0)
+            r = check_furthest(x, p, first, n, err);
+        pthread_mutex_unlock(&img->lock);
+    }
+    return r;
+}
+
+static int check_all_complete(struct image *img, struct platter_error *err)
+{
+    const struct vmdk *v = vmdk_of(img);
+    int r = 0;
+    for (unsigned i = 0; i < v->n_extents && r == 0; i++)
+        if (v->extents[i].sparse && v->extents[i].access == ACCESS_WRITE)
+            r = check_complete(img, &v->extents[i], err);
+    return r;
+}
+
 static int begin(struct image *img, struct platter_error *err)
 {
     struct vmdk *v = vmdk_of(img);
@@ -65,7 +112,10 @@ static int begin(struct image *img, struct platter_error *err)
     WITH_LOCK(&v->slow);
     if (atomic_load(&v->begun))
         return 0;
-    int r = change_cid(img, err);
+    int r = check_all_complete(img, err);
+    if (r < 0)
+        return r;
+    r = change_cid(img, err);
     if (r == 0)
         r = set_unclean(img, 1, err);
     if (r == 0)
@@ -261,5 +311,8 @@ int vmdk_flush(struct image *img, struct platter_error *err)
     if (!atomic_load(&vmdk_of(img)->begun))
         return 0;
     int r = tables_write_back(img, err);
-    return r == 0 && img->ordered ? flush_streams(img, err) : r;
+    if (r < 0 || !img->ordered)
+        return r;
+    r = flush_streams(img, err);
+    return r < 0 ? image_poison(img, r) : 0;
 }

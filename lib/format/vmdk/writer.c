@@ -15,7 +15,6 @@
 
 enum {
     GRAIN_BYTES = VMDK_GRAIN * VMDK_SECTOR,
-    RECORD_HEAD = 12,
     RECORD_MAX = GRAIN_BYTES + VMDK_SECTOR, /* what other readers have room for: section 5.1 */
     GT_BYTES = VMDK_GTES * 4,
     BUFFER_BYTES = 1 << 20 /* written at once */
