@@ -97,8 +97,9 @@ int vmdk_create(const struct create_request *request, struct platter_error *err)
     struct descriptor_plan plan;
     struct stream *s = request->stream;
     int r = plan_layout(request->size, options_bool(request->options, "zeroed_grain"), &l, err);
-    if (r == 0)
-        r = descriptor_plan(request, &plan, err);
+    if (r < 0)
+        return fail_in(err, r, "%s", request->name);
+    r = descriptor_plan(request, &plan, err);
     if (r < 0)
         return r;
     plan.create_type = subformats[SUBFORMAT_MONOLITHIC_SPARSE];

@@ -120,16 +120,19 @@ static int is_stray_record(const struct sparse *s, uint64_t sector, bool *ret,
 /*
  * A stream with the directory at its end has no second one, but its layout tells as much: grains
  * stand in front of their table, which stands right in front of the grains of the next (section
- * 5.4). So what follows the table before an entry of 0 must not be a grain of that entry's.
+ * 5.4). So what follows the table before an entry of 0 must not be a grain of that entry's. Streams
+ * of up to 4 TiB are looked at whole.
  */
 static int search_stray_records(struct sparse *s, struct platter_error *err)
 {
+    enum { MOST = 1 << 16 }; /* places that are looked at: a hostile file may have millions */
     uint64_t sector = s->header.overhead;
     int r = 0;
-    for (uint32_t i = 0, run; i < s->gd_count && r == 0; i += run) {
+    for (uint32_t i = 0, n = 0, run; i < s->gd_count && n < MOST && r == 0; i += run) {
         bool stray = false;
         for (run = 0; i + run < s->gd_count && s->gd[i + run] == 0;)
             run++;
+        n += run > 0;
         if (run > 0)
             r = is_stray_record(s, sector, &stray, err);
         for (uint32_t k = 0; stray && k < run; k++)

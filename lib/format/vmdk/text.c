@@ -21,14 +21,15 @@ uint32_t descriptor_new_cid(void)
 }
 
 /* Text that goes between quotes, which know no escape. */
-static int check_quotable(const char *what, const char *text, struct platter_error *err)
+static int check_quotable(const char *name, const char *what, const char *text,
+                          struct platter_error *err)
 {
     for (const char *c = text; *c; c++)
         if (*c == '"' || iscntrl((unsigned char)*c))
             return fail(err, EINVAL,
-                        "%s \"%s\" has a quote or a control character, which a VMDK descriptor "
+                        "%s: %s \"%s\" has a quote or a control character, which a VMDK descriptor "
                         "cannot hold",
-                        what, text);
+                        name, what, text);
     return 0;
 }
 
@@ -50,7 +51,7 @@ static int plan_parent(const struct create_request *request, struct descriptor_p
                     request->name);
     plan->parent = request->backing_name;
     plan->parent_cid = vmdk_of(backing)->descriptor->cid;
-    return check_quotable("backing file", plan->parent, err);
+    return check_quotable(request->name, "backing file", plan->parent, err);
 }
 
 int descriptor_plan(const struct create_request *request, struct descriptor_plan *ret,
@@ -59,16 +60,17 @@ int descriptor_plan(const struct create_request *request, struct descriptor_plan
     const struct option_values *o = request->options;
     bool compat6 = options_bool(o, "compat6");
     if (compat6 && options_given(o, "hwversion"))
-        return fail(err, EINVAL, "compat6 and hwversion exclude each other: give one of them");
+        return fail(err, EINVAL, "%s: compat6 and hwversion exclude each other: give one of them",
+                    request->name);
     *ret = (struct descriptor_plan){
         .sectors = div_up(request->size, VMDK_SECTOR),
         .hw_version = compat6 ? "6" : options_string(o, "hwversion"),
         .adapter = vmdk_adapters[options_enum(o, "adapter_type")],
         .tools_version = options_string(o, "toolsversion"),
     };
-    int r = check_quotable("hwversion", ret->hw_version, err);
+    int r = check_quotable(request->name, "hwversion", ret->hw_version, err);
     if (r == 0)
-        r = check_quotable("toolsversion", ret->tools_version, err);
+        r = check_quotable(request->name, "toolsversion", ret->tools_version, err);
     return r < 0 ? r : plan_parent(request, ret, err);
 }
 
@@ -76,7 +78,7 @@ int descriptor_compose(const struct descriptor_plan *p, const char *name, uint8_
                        struct platter_error *err)
 {
     enum { SIZE = VMDK_DESCRIPTOR_SECTORS * VMDK_SECTOR };
-    int r = check_quotable("file name", p->extent, err);
+    int r = check_quotable(name, "file name", p->extent, err);
     if (r < 0)
         return r;
     /* Geometry is a hint that nobody computes sizes from: section 10. */
