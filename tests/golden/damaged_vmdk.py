@@ -185,6 +185,7 @@ errors = {
     "descriptor-without-cid": ("sparse", text(b"\nCID=", b"\nXID="), "CID"),
     "overhead-past-end": ("sparse", set_header("overHead", 1 << 40), "overHead|end"),
     "codec-2": ("front", set_header("compressAlgorithm", 2), "compress"),
+    "markers-flag-without-codec": ("sparse", set_header("flags", 0x20003), "compress"),
     "packed-flag-without-codec": ("front", set_header("compressAlgorithm", 0), "compress"),
     "footer-magic": ("stream", lambda i: put_le(i, len(i) - 1024, 0), "footer"),
     "footer-marker": ("stream", lambda i: put_le(i, len(i) - 1536 + 12, 1), "footer|marker"),

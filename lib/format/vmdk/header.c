@@ -90,7 +90,7 @@ static int check_version(const char *name, const struct hosted_header *h, struct
                     name);
     if (h->compression > 1)
         return fail(err, ENOTSUP, "%s: compression method %u is not known", name, h->compression);
-    if ((h->flags & HOSTED_COMPRESSED) && h->compression == 0)
+    if ((h->flags & (HOSTED_COMPRESSED | HOSTED_MARKERS)) && h->compression == 0)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: header flags 0x%08" PRIx32 " say compressed, but the method is 0", name,
                     h->flags);

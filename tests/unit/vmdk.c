@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/* Corners of VMDK that no program's images reach: files beyond 2 TiB, where sector numbers of 32
+ * bits end, and a flush that fails. */
+#include "unit.h"
+
+#include "base/ckd.h"
+#include "base/cursor.h"
+#include "disk/disk.h"
+#include "stream/inside.h"
+#include "support/buffer.h"
+#include "support/fault.h"
+#include "support/must.h"
+#include "support/process.h"
+
+enum { SECTOR = 512, GRAIN = 65536, SIZE = 4 << 20, RGD_AT = 48, GD_AT = 56, UNCLEAN_AT = 72 };
+
+static struct buffer new_image(void)
+{
+    auto_free char *path = scratch_path("image.vmdk");
+    struct platter_create_options o = {
+        .size = sizeof o, .format = "vmdk", .has_disk_size = true, .disk_size = SIZE};
+    assert_works(platter_create(path, &o, &err));
+    return buffer_load(path, SIZE + (1 << 20));
+}
+
+static struct platter_disk *open_stream(struct stream *s, bool writable)
+{
+    const struct format *format = &format_vmdk;
+    struct platter_disk *disk;
+    assert_works(disk_assemble(&s, &format, 1, writable, true, 0, &disk, &err));
+    return disk;
+}
+
+/* ---- a flush that fails ---------------------------------------------------------------------- */
+
+/* What the flush was for may be lost: no more is written, and the image is not marked as closed. */
+static void test_failed_flush_leaves_the_mark(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[GRAIN] = {1};
+    struct buffer b = new_image();
+    struct fault_plan plan = {.kinds = FAULT_FLUSH, .code = EIO};
+    struct stream *s;
+    MUST(stream_buffer_open(&b, "image", true, &s, NULL) == 0);
+    MUST(stream_fault_open(s, &plan, &s, NULL) == 0);
+    struct platter_disk *disk = open_stream(s, true);
+    assert_works(disk_write(disk, bytes, GRAIN, 0, &err));
+    assert_works(disk_flush(disk, &err));
+    assert_int_equal(b.bytes[UNCLEAN_AT], 1);
+    assert_works(disk_write(disk, bytes, GRAIN, 0, &err));
+    plan.at = plan.calls + 1;
+    assert_fails(disk_flush(disk, &err), EIO, "");
+    assert_fails(disk_write(disk, bytes, GRAIN, 0, &err), EIO, "takes no more writes");
+    assert_fails(disk_close(disk, &err), EIO, "takes no more writes");
+    assert_int_equal(b.bytes[UNCLEAN_AT], 1);
+    buffer_free(&b);
+}
+
+static void test_close_takes_the_mark_back(void **state)
+{
+    (void)state;
+    static const uint8_t byte = 1;
+    struct buffer b = new_image();
+    struct stream *s;
+    MUST(stream_buffer_open(&b, "image", true, &s, NULL) == 0);
+    struct platter_disk *disk = open_stream(s, true);
+    assert_int_equal(b.bytes[UNCLEAN_AT], 0);
+    assert_works(disk_write(disk, &byte, 1, 0, &err));
+    assert_int_equal(b.bytes[UNCLEAN_AT], 1);
+    assert_works(disk_close(disk, &err));
+    assert_int_equal(b.bytes[UNCLEAN_AT], 0);
+    buffer_free(&b);
+}
+
+/* ---- beyond 2 TiB ---------------------------------------------------------------------------- */
+
+/* An image whose file goes on with zeros up to 3 TiB. */
+struct far_stream {
+    struct stream head;
+    const struct buffer *image;
+};
+
+static int far_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err)
+{
+    const struct buffer *image = ((struct far_stream *)s)->image;
+    (void)err;
+    memset(buf, 0, len);
+    if (off < image->size)
+        memcpy(buf, image->bytes + off, min_u64(len, image->size - off));
+    return 0;
+}
+
+static int far_size(struct stream *s, uint64_t *ret_size, struct platter_error *err)
+{
+    (void)s, (void)err;
+    *ret_size = UINT64_C(3) << 40;
+    return 0;
+}
+
+static struct platter_disk *open_far(const struct buffer *image)
+{
+    static const struct stream_ops ops = {.name = "far", .pread = far_pread, .size = far_size};
+    struct far_stream *s = stream_new(sizeof *s, &ops, "far", NULL);
+    MUST(s);
+    s->image = image;
+    return open_stream(&s->head, false);
+}
+
+/* The first entry of a directory. */
+static uint8_t *directory(const struct buffer *b, unsigned field)
+{
+    return b->bytes + get_le(b->bytes + field, 8) * SECTOR;
+}
+
+/* The last grain that an entry can name is followed by one that is not there. */
+static void test_rows_end_at_2_to_the_32(void **state)
+{
+    (void)state;
+    struct buffer b = new_image();
+    uint64_t table = get_le(directory(&b, GD_AT), 4) * SECTOR;
+    put_le(b.bytes + table, 4, UINT32_MAX - 127);
+    struct platter_disk *disk = open_far(&b);
+    struct disk_extent x;
+    assert_works(disk_map(disk, 0, SIZE, &x, &err));
+    assert_int_equal(x.e.kind, EXTENT_DATA);
+    assert_int_equal(x.e.off, (UINT64_C(2) << 40) - GRAIN);
+    assert_int_equal(x.e.len, GRAIN);
+    assert_works(disk_map(disk, GRAIN, SIZE - GRAIN, &x, &err));
+    assert_int_equal(x.e.kind, EXTENT_ZERO);
+    assert_works(disk_close(disk, &err));
+    buffer_free(&b);
+}
+
+/* A table that the directory lost is not looked for at the last sector there is. */
+static void test_lost_table_of_a_large_file(void **state)
+{
+    (void)state;
+    uint8_t byte;
+    struct buffer b = new_image();
+    put_le(directory(&b, GD_AT), 4, 0);
+    b.bytes[get_le(directory(&b, RGD_AT), 4) * SECTOR] = 200;
+    struct platter_disk *disk = open_far(&b);
+    assert_fails(disk_read(disk, &byte, 1, 0, &err), PLATTER_ECORRUPT, "directory entry 0");
+    assert_works(disk_close(disk, &err));
+    buffer_free(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_failed_flush_leaves_the_mark),
+        cmocka_unit_test(test_close_takes_the_mark_back),
+        cmocka_unit_test(test_rows_end_at_2_to_the_32),
+        cmocka_unit_test(test_lost_table_of_a_large_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
