@@ -39,13 +39,16 @@ static size_t disk_out_len(const struct sink *s, size_t chunk)
 }
 
 /* Packs the unit at the start of data, or leaves it as it is where that saves nothing. A unit cut
- * by the end of the disk is packed with zeros behind it: qcow2.md section 5. */
+ * by the end of the disk is packed with zeros behind it: qcow2.md section 5. One cut by the end of
+ * the source, where the target is longer, is not packed: what stands behind it there must stay. */
 static int pack_unit(struct disk_sink *s, struct parcel *p, struct piece *piece,
                      struct platter_error *err)
 {
     struct image *top = disk_top(s->disk);
     auto_free uint8_t *whole = NULL;
     const uint8_t *unit = piece->bytes;
+    if (piece->len < top->unit && piece->off + piece->len < top->size)
+        return 0;
     if (piece->len < top->unit) {
         whole = calloc(1, top->unit);
         if (!whole)
