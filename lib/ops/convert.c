@@ -56,14 +56,15 @@ static int convert_ordered(struct job *job, struct target *t, struct platter_err
 /* ---- targets that are disks ------------------------------------------------------------------ */
 
 /* How many images of the source's chain lie above the one that the target's backing file is, or 0.
- */
+ * The same file read as another format is another disk. */
 static unsigned images_above(const struct job *job, const struct platter_disk *backing)
 {
     if (job->sources.n != 1)
         return 0;
     const struct platter_disk *source = job->sources.disks[0];
     for (unsigned i = 1; i < source->depth; i++)
-        if (stream_same_file(source->chain[i]->stream, disk_top(backing)->stream))
+        if (source->chain[i]->format == disk_top(backing)->format &&
+            stream_same_file(source->chain[i]->stream, disk_top(backing)->stream))
             return i;
     return 0;
 }
