@@ -10,15 +10,43 @@
 int open_backing_of(const char *name, const char *backing, const char *format,
                     const char *const *allow, struct platter_disk **ret, struct platter_error *err)
 {
-    const char *slash = strrchr(name, '/');
-    auto_free char *path = backing[0] == '/' || !slash
-                               ? string_copy(backing)
-                               : string_format("%.*s%s", (int)(slash - name + 1), name, backing);
+    auto_free char *path = NULL;
+    int r = gate_resolve(name, backing, &path, err);
+    if (r < 0)
+        return r;
     if (!path)
-        return fail_memory(err, "a file name");
+        return fail(err, EINVAL,
+                    "%s: \"%s\" as the name of a backing file is empty, or would be taken for a "
+                    "protocol: for a file whose name has a colon write ./NAME",
+                    name, backing);
     struct platter_open_options o = {.size = sizeof o, .format = format, .allow = allow};
-    int r = disk_open(path, &o, ret, err);
+    r = disk_open(path, &o, ret, err);
     return r < 0 ? fail_in(err, r, "the backing file of %s", name) : 0;
+}
+
+/* A new image over itself would replace what it needs, and never open. */
+static int check_not_itself(const struct target_request *q, struct platter_error *err)
+{
+    struct stream *old = NULL, *below = NULL;
+    auto_free char *path = NULL;
+    int r = gate_resolve(q->name, q->backing, &path, err);
+    if (r < 0 || !path)
+        return r;
+    bool itself = strcmp(path, q->name) == 0;
+    if (stream_file_open(q->name, 0, &old, NULL) == 0 &&
+        stream_file_open(path, 0, &below, NULL) == 0)
+        itself = stream_same_file(old, below);
+    stream_close(old);
+    stream_close(below);
+    return itself ? fail(err, EINVAL, "%s: cannot be its own backing file", q->name) : 0;
+}
+
+/* A device is written in place, so a program that uses it must be kept out; the locks of a file
+ * that is replaced are its temporary's. */
+static int lock_device(struct target *t, struct platter_error *err)
+{
+    const unsigned deny = STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE;
+    return t->in_place ? stream_lock(t->stream, STREAM_LOCK_READ | deny, deny, err) : 0;
 }
 
 static int open_stream(struct target *t, struct platter_error *err)
@@ -40,7 +68,7 @@ static int open_stream(struct target *t, struct platter_error *err)
                  "%s: is a block device, which cannot hold a new image of the %s format: give the "
                  "name of a file",
                  q->name, q->format->name);
-    return r;
+    return r < 0 ? r : lock_device(t, err);
 }
 
 static int check_request(const struct target_request *q, struct platter_error *err)
@@ -74,6 +102,8 @@ int target_open(const struct target_request *q, uint64_t memory_limit, struct ta
                   : fail_memory(err, "a memory budget");
     if (r < 0)
         fail_in(err, r, "%s", q->name);
+    if (r == 0 && q->backing)
+        r = check_not_itself(q, err);
     if (r == 0 && q->backing && q->look_at_backing)
         r = open_backing_of(q->name, q->backing, q->backing_format, q->allow, &t->backing, err);
     if (r == 0)
