@@ -73,17 +73,21 @@ static int tell_progress(struct run *run, uint64_t done, bool last, struct platt
     return w->progress(w->progress_opaque, &p) ? fail(err, ECANCELED, "cancelled") : 0;
 }
 
-/* Sleeps as long as the work so far is ahead of the rate. */
-static void hold_rate(const struct run *run)
+/* Sleeps as long as the work so far is ahead of the rate. Progress is told meanwhile: a slow walk
+ * can be cancelled as soon as a fast one. */
+static int hold_rate(struct run *run, uint64_t done, struct platter_error *err)
 {
-    if (run->w->rate == 0)
-        return;
-    double due = (double)run->moved / (double)run->w->rate * 1e9;
+    uint64_t rate = run->w->rate;
+    double due = rate > 0 ? (double)run->moved / (double)rate * 1e9 : 0;
     double ahead = due - (double)(now_ns() - run->started_ns);
-    if (ahead > 0) {
-        struct timespec t = {(time_t)(ahead / 1e9), (long)ahead % 1000000000};
+    int r = 0;
+    while (ahead > 0 && r == 0) {
+        struct timespec t = {.tv_nsec = ahead < PROGRESS_NS ? (long)ahead : PROGRESS_NS};
         nanosleep(&t, NULL);
+        r = tell_progress(run, done, false, err);
+        ahead = due - (double)(now_ns() - run->started_ns);
     }
+    return r;
 }
 
 /* Waits for the chunk's turn and takes it. Returns whether turn() was called. */
@@ -108,7 +112,8 @@ static bool take_turn(struct run *run, unsigned index, uint64_t seq, struct walk
         run->moved += c->moved;
         if (*r == 0)
             *r = tell_progress(run, c->off + c->len, false, err);
-        hold_rate(run);
+        if (*r == 0)
+            *r = hold_rate(run, c->off + c->len, err);
     }
 
     WITH_LOCK(&run->turn_lock);
