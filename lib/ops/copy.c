@@ -151,19 +151,23 @@ static int add_hole(struct copy_worker *w, goff off, uint64_t len, const char *r
     return 0;
 }
 
-/* Reads what can be read, halving what cannot, and leaves zeros for the rest. */
+/* Reads what can be read, halving what cannot, and leaves zeros for the rest. Want of memory is our
+ * trouble, not the disk's: what could be read with more of it is no hole. */
 static int read_salvaging(const struct run *run, struct copy_worker *w, uint8_t *buf, size_t len,
                           goff off, struct platter_error *err)
 {
     struct platter_error reason = {0};
-    if (sources_read(run->c->sources, buf, len, off, &reason) == 0)
+    int r = sources_read(run->c->sources, buf, len, off, &reason);
+    if (r == 0)
         return 0;
+    if (r == -ENOMEM)
+        return fail(err, ENOMEM, "%s", reason.message);
     if (len <= SALVAGE_GRAIN) {
         memset(buf, 0, len);
         return add_hole(w, off, len, reason.message, err);
     }
     size_t half = (size_t)round_up(len / 2, SALVAGE_GRAIN);
-    int r = read_salvaging(run, w, buf, half, off, err);
+    r = read_salvaging(run, w, buf, half, off, err);
     return r < 0 ? r : read_salvaging(run, w, buf + half, len - half, off + half, err);
 }
 
@@ -192,7 +196,8 @@ static int cut(const struct run *run, struct copy_worker *w, const struct walk_c
                struct platter_error *err)
 {
     uint64_t unit = run->c->sink->unit;
-    size_t grain = (size_t)(div_up(max_u64(run->c->sparse, 1), unit) * unit);
+    uint64_t sparse = min_u64(max_u64(run->c->sparse, 1), run->chunk);
+    size_t grain = (size_t)(div_up(sparse, unit) * unit);
     size_t len = (size_t)c->len;
     for (size_t at = 0; at < len;) {
         int kind = block_kind(run, w, at, (size_t)min_u64(grain, len - at));
