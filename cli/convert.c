@@ -200,7 +200,7 @@ static const struct opt convert_opts[] = {
     OPT_QUIET,
     OPT_WORKERS,
     OPT_FLAG_AT('W', NULL, unordered, "the order of data in the target does not matter"),
-    OPT_FLAG_AT('C', NULL, offload, "accepted: copies are left to the kernel wherever it can"),
+    OPT_FLAG_AT('C', NULL, offload, "accepted, and without effect"),
     {'r', NULL, "RATE", OPT_SIZE, offsetof(struct args, rate), 0, "most bytes a second to write"},
     {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
      "most memory for tables and buffers, 128M if not given"},
