@@ -114,9 +114,11 @@ const struct verb *verb_find(const char *name);
 #define OPT_VIEW                                                                                   \
     OPT_TEXT(0, "view", "NAME", OPT_STRING, view,                                                  \
              "read this view of the image (an internal snapshot), as IMAGE@NAME does")
-#define OPT_ALLOWED                                                                                \
+#define OPT_ALLOW_PATH                                                                             \
     OPT_TEXT(0, "allow", "PATH", OPT_ALLOW, allow,                                                 \
-             "file or folder that names inside images may lead to; may be repeated"),              \
+             "file or folder that names inside images may lead to; may be repeated")
+#define OPT_ALLOWED                                                                                \
+    OPT_ALLOW_PATH,                                                                                \
         OPT_FLAG_AT(0, "probe-backing", probe_backing,                                             \
                     "guess the format of backing files where the image does not name it")
 #define OPT_PROGRESS                                                                               \

@@ -154,7 +154,8 @@ static int create_image(struct args *args, const char *size, const char *backing
         .disk_size = args->disk_size,
         .options = args->creation,
         .backing = backing,
-        .backing_format = backing_format};
+        .backing_format = backing_format,
+        .allow = args->n_allow ? args->allow : NULL};
     if (platter_create(name, &options, &err))
         return say_error(&err);
     tell(args, name, &options);
@@ -188,6 +189,7 @@ static const struct opt create_opts[] = {
     OPT_FLAG_AT('u', NULL, unsafe_backing, "do not look at the backing file; it may not exist yet"),
     OPT_TEXT('o', NULL, "OPTIONS", OPT_CREATION, creation,
              "creation options, key=value,...; -o help lists those of the format"),
+    OPT_ALLOW_PATH,
     OPT_QUIET,
     OPT_TEXT(0, "object", "OBJECT", OPT_REFUSED, format,
              "--object is not supported: encrypted images cannot be made yet"),

@@ -10,13 +10,40 @@
 #include "disk/disk.h"
 #include "ops/ops.h"
 
-/* A copy of a caller's structure as this library knows it; what an older header had no field for is
- * zero. `size` is the first member of all of them. */
-#define COMPLETE(type, name, given)                                                                \
-    type name = {0};                                                                               \
-    if (given)                                                                                     \
-        memcpy(&name, given, min_u64((given)->size, sizeof name));                                 \
-    name.size = sizeof name
+enum {
+    OPEN_FLAGS = PLATTER_OPEN_QUERY * 2 - 1, /* all there are; so for the others */
+    CREATE_FLAGS = PLATTER_CREATE_EXCLUSIVE * 2 - 1,
+    CONVERT_FLAGS = PLATTER_CONVERT_UNSAFE * 2 - 1,
+    COMPARE_FLAGS = PLATTER_COMPARE_STRICT * 2 - 1,
+    MAX_GROWTH = 4096 /* a structure longer than ours by more than this is garbage */
+};
+
+/* Makes own, zeroed by the caller, a copy of what is given (or nothing). `size` is the first member
+ * of all structures. What an older header had no field for is zero; what a newer one has is refused
+ * unless it is zero: it must not be left undone in silence. */
+static int complete(void *own, size_t own_size, const void *given, struct platter_error *err)
+{
+    const uint8_t *bytes = given;
+    size_t size = own_size;
+    if (given)
+        memcpy(&size, given, sizeof size);
+    if (size < sizeof size || size > own_size + MAX_GROWTH)
+        return fail(err, EINVAL, "a structure of options must have its size in the field `size`");
+    for (size_t i = own_size; i < size; i++)
+        if (bytes[i] != 0)
+            return fail(err, EINVAL, "an option is asked for that this version does not know");
+    if (given)
+        memcpy(own, given, min_u64(size, own_size));
+    memcpy(own, &own_size, sizeof own_size);
+    return 0;
+}
+
+static int check_flags(unsigned flags, unsigned known, const char *what, struct platter_error *err)
+{
+    if (flags & ~known)
+        return fail(err, EINVAL, "%s was given unknown flags 0x%x", what, flags & ~known);
+    return 0;
+}
 
 static int need(const void *pointer, const char *what, struct platter_error *err)
 {
@@ -36,8 +63,12 @@ const char *platter_version(void)
 int platter_open(const char *name, const struct platter_open_options *options,
                  struct platter_disk **ret_disk, struct platter_error *err)
 {
-    COMPLETE(struct platter_open_options, o, options);
-    int r = need(name, "a name", err);
+    struct platter_open_options o = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = check_flags(o.flags, OPEN_FLAGS, "platter_open()", err);
+    if (r == 0)
+        r = need(name, "a name", err);
     if (r == 0)
         r = need(ret_disk, "a place for the disk", err);
     return r < 0 ? r : disk_open(name, &o, ret_disk, err);
@@ -83,9 +114,8 @@ int platter_pwrite(struct platter_disk *disk, const void *buffer, size_t length,
 int platter_zero(struct platter_disk *disk, uint64_t offset, uint64_t length, unsigned flags,
                  struct platter_error *err)
 {
-    if (flags & ~(unsigned)PLATTER_ZERO_UNMAP)
-        return fail(err, EINVAL, "platter_zero() was given unknown flags 0x%x", flags);
-    return disk_zero(disk, offset, length, flags & PLATTER_ZERO_UNMAP, err);
+    int r = check_flags(flags, PLATTER_ZERO_UNMAP, "platter_zero()", err);
+    return r < 0 ? r : disk_zero(disk, offset, length, flags & PLATTER_ZERO_UNMAP, err);
 }
 
 int platter_discard(struct platter_disk *disk, uint64_t offset, uint64_t length,
@@ -135,10 +165,20 @@ static void give_extent(struct platter_extent *extent, const struct disk_extent 
     memcpy(extent, &full, min_u64(extent->size, sizeof full));
 }
 
+/* What is filled in for the caller has room for what every version knows. */
+static int check_room(size_t size, size_t least, struct platter_error *err)
+{
+    if (size < least)
+        return fail(err, EINVAL, "a structure to be filled must have its size in the field `size`");
+    return 0;
+}
+
 int platter_map(struct platter_disk *disk, uint64_t offset, uint64_t length,
                 struct platter_extent *extent, struct platter_error *err)
 {
     int r = need(extent, "a place for the extent", err);
+    if (r == 0)
+        r = check_room(extent->size, offsetof(struct platter_extent, depth), err);
     if (r == 0 && (length == 0 || !range_inside(offset, length, disk_size(disk))))
         r = fail(err, EINVAL, "%s: a map must ask for bytes inside the disk",
                  disk_top(disk)->stream->name);
@@ -179,8 +219,12 @@ int platter_formats(char **ret_json, struct platter_error *err)
 int platter_create(const char *name, const struct platter_create_options *options,
                    struct platter_error *err)
 {
-    COMPLETE(struct platter_create_options, o, options);
-    int r = need(name, "a name", err);
+    struct platter_create_options o = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = check_flags(o.flags, CREATE_FLAGS, "platter_create()", err);
+    if (r == 0)
+        r = need(name, "a name", err);
     if (r == 0)
         r = need(o.format, "a format", err);
     return r < 0 ? r : ops_create(name, &o, err);
@@ -190,11 +234,17 @@ int platter_convert(struct platter_disk *const *sources, size_t n_sources, const
                     const struct platter_convert_options *options, uint64_t *ret_holes,
                     struct platter_error *err)
 {
-    COMPLETE(struct platter_convert_options, o, options);
+    struct platter_convert_options o = {0};
     uint64_t holes = 0;
-    int r = n_sources > 0 ? need(sources, "a source", err) : need(NULL, "a source", err);
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = check_flags(o.flags, CONVERT_FLAGS, "platter_convert()", err);
+    if (r == 0)
+        r = need(n_sources > 0 ? sources : NULL, "a source", err);
     if (r == 0 && !(o.flags & PLATTER_CONVERT_TO_FD))
         r = need(target, "a target", err);
+    if (r == 0 && (o.flags & PLATTER_CONVERT_TO_FD) && (o.flags & PLATTER_CONVERT_EXISTING))
+        r = fail(err, EINVAL, "what is written front to back is no existing target");
     if (r == 0)
         r = ops_convert(sources, n_sources, target, &o, &holes, err);
     if (ret_holes)
@@ -207,10 +257,14 @@ int platter_compare(struct platter_disk *a, struct platter_disk *b,
                     enum platter_difference *ret_difference, uint64_t *ret_offset, int *ret_failed,
                     struct platter_error *err)
 {
-    COMPLETE(struct platter_compare_options, o, options);
+    struct platter_compare_options o = {0};
     uint64_t offset = 0;
     int failed = -1;
-    int r = need(ret_difference, "a place for the difference", err);
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = check_flags(o.flags, COMPARE_FLAGS, "platter_compare()", err);
+    if (r == 0)
+        r = need(ret_difference, "a place for the difference", err);
     if (r == 0)
         r = ops_compare(a, b, &o, ret_difference, &offset, &failed, err);
     if (ret_offset)
@@ -223,8 +277,9 @@ int platter_compare(struct platter_disk *a, struct platter_disk *b,
 int platter_digest(struct platter_disk *disk, const struct platter_digest_options *options,
                    uint8_t ret_digest[32], struct platter_error *err)
 {
-    COMPLETE(struct platter_digest_options, o, options);
-    return ops_digest(disk, &o, ret_digest, err);
+    struct platter_digest_options o = {0};
+    int r = complete(&o, sizeof o, options, err);
+    return r < 0 ? r : ops_digest(disk, &o, ret_digest, err);
 }
 
 int platter_measure(struct platter_disk *disk, uint64_t disk_size, const char *format,
@@ -234,6 +289,9 @@ int platter_measure(struct platter_disk *disk, uint64_t disk_size, const char *f
     int r = need(format, "a format", err);
     if (r == 0)
         r = need(measurement, "a place for the result", err);
+    if (r == 0)
+        r = check_room(measurement->size, offsetof(struct platter_measurement, fully_allocated),
+                       err);
     struct platter_measurement full = {.size = sizeof full};
     if (r == 0)
         r = ops_measure(disk, disk_size, format, options, &full, err);

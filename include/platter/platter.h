@@ -11,7 +11,8 @@
  * it. It is never needed to learn *whether* a call failed. Nothing is printed, nothing exits.
  * - Structures start with `size`, which the caller sets to sizeof(the structure); they only ever
  * grow at the end, so that programs built against an older header keep working. All bits and fields
- * not mentioned must be zero: `struct platter_x x = {.size = sizeof x};` is right.
+ * not mentioned must be zero: `struct platter_x x = {.size = sizeof x};` is right. What a newer
+ * program asks of an older library that does not know it is EINVAL.
  * - Any call on a disk may run beside any other call on it, from any thread, platter_close()
  * excepted.
  * - Strings are UTF-8 or plain bytes, ended by NUL, and copied when they are kept. A `char **`
@@ -251,6 +252,7 @@ struct platter_create_options {
     const char *options; /**< "key=value,key=value" (a comma in a value is doubled), or NULL */
     const char *backing; /**< name to store as the backing file, or NULL */
     const char *backing_format; /**< its format; needed with `backing` */
+    const char *const *allow;   /**< as in platter_open_options, for what lies below `backing` */
 };
 
 /**

@@ -77,13 +77,13 @@ static struct slot *find(struct unit_cache *c, const struct image *img, goff sta
     return NULL;
 }
 
-/* The slot nobody uses that was used longest ago, or NULL. */
-static struct slot *oldest(struct unit_cache *c)
+/* The slot nobody uses that was used longest ago, or NULL. `filled`: of those that hold memory. */
+static struct slot *oldest(struct unit_cache *c, bool filled)
 {
     struct slot *best = NULL;
     for (unsigned i = 0; i < SLOTS; i++) {
         struct slot *s = &c->slots[i];
-        if (s->users == 0 && (!best || s->used_at < best->used_at))
+        if (s->users == 0 && (s->capacity > 0 || !filled) && (!best || s->used_at < best->used_at))
             best = s;
     }
     return best;
@@ -93,22 +93,20 @@ static struct slot *oldest(struct unit_cache *c)
  */
 static struct slot *claim(struct unit_cache *c, uint64_t len)
 {
-    struct slot *s = oldest(c);
-    if (!s)
-        return NULL;
-    if (s->capacity != len) {
-        slot_empty(c, s);
-        uint64_t most = budget_limit(c->budget) / BUDGET_SHARE;
-        for (struct slot *o = oldest(c); c->bytes + len > most; o = oldest(c)) {
-            if (!o || o->capacity == 0)
-                return NULL;
-            slot_empty(c, o);
-        }
-        if (budget_alloc(c->budget, len, "inflated clusters", &s->bytes, NULL) < 0)
+    uint64_t most = budget_limit(c->budget) / BUDGET_SHARE;
+    struct slot *s = oldest(c, c->bytes + len > most);
+    if (!s || s->capacity == len)
+        return s;
+    slot_empty(c, s);
+    for (struct slot *o; c->bytes + len > most; slot_empty(c, o)) {
+        o = oldest(c, true);
+        if (!o)
             return NULL;
-        s->capacity = len;
-        c->bytes += len;
     }
+    if (budget_alloc(c->budget, len, "inflated clusters", &s->bytes, NULL) < 0)
+        return NULL;
+    s->capacity = len;
+    c->bytes += len;
     return s;
 }
 

@@ -16,7 +16,7 @@ static int choose_size(const char *name, const struct platter_create_options *o,
         return fail(err, EINVAL, "%s: the size of the new disk must be given", name);
     } else {
         struct platter_disk *backing;
-        int r = open_backing_of(name, o->backing, o->backing_format, NULL, &backing, err);
+        int r = open_backing_of(name, o->backing, o->backing_format, o->allow, &backing, err);
         if (r < 0)
             return r;
         *ret = disk_size(backing);
@@ -37,6 +37,7 @@ int ops_create(const char *name, const struct platter_create_options *o, struct 
         .backing = o->backing,
         .backing_format = o->backing_format,
         .look_at_backing = !(o->flags & PLATTER_CREATE_UNSAFE_BACKING),
+        .allow = o->allow,
         .exclusive = o->flags & PLATTER_CREATE_EXCLUSIVE,
         .durable = true,
     };
