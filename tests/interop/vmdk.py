@@ -86,6 +86,25 @@ class Vmdk(Case):
         platter("compare", "-F", "raw", "peer.vmdk", "big.raw")
         self.check_map("peer.vmdk", "vmdk")
 
+    def test_split(self):
+        """Several sparse files, the last with a ragged end, and a flat one between."""
+        sizes = {"a": MIB, "b": 2 * MIB, "c": MIB + 7 * 512}
+        for name in "ac":
+            make_peer(sizes[name], "monolithicSparse", f"{name}.vmdk", zeroed_grain="on")
+        with open("b.vmdk", "wb") as f:
+            f.truncate(sizes["b"])
+        lines = [f'RW {size // 512} SPARSE "{name}.vmdk"' if name != "b"
+                 else f'RW {size // 512} FLAT "{name}.vmdk" 0' for name, size in sizes.items()]
+        with open("disk.vmdk", "w", encoding="ascii") as f:
+            f.write("# Disk DescriptorFile\nversion=1\nCID=00000012\nparentCID=ffffffff\n"
+                    'createType="twoGbMaxExtentSparse"\n' + "\n".join(lines) + "\n")
+        with open("shadow.raw", "wb") as f:
+            f.truncate(sum(sizes.values()))
+        self.check_read("disk.vmdk", "vmdk", "shadow.raw")
+        for seed in range(3):
+            self.poke("disk.vmdk", "vmdk", "shadow.raw", seed)
+            self.check_read("disk.vmdk", "vmdk", "shadow.raw")
+
     def test_parent(self):
         self.parent(3 * MIB, 3 * MIB)
 
