@@ -24,13 +24,19 @@ static struct buffer new_image(void)
     return buffer_load(path, 16 << 20);
 }
 
-static struct platter_disk *open_image(struct buffer *b)
+static int try_open(struct buffer *b, bool writable, struct platter_disk **ret,
+                    struct platter_error *err)
 {
     const struct format *format = &format_qcow2;
-    struct platter_disk *disk;
     struct stream *s;
-    assert_works(stream_buffer_open(b, "image", true, &s, &err));
-    assert_works(disk_assemble(&s, &format, 1, true, true, 0, &disk, &err));
+    MUST(stream_buffer_open(b, "image", writable, &s, NULL) == 0);
+    return disk_assemble(&s, &format, 1, writable, true, 0, ret, err);
+}
+
+static struct platter_disk *open_image(struct buffer *b)
+{
+    struct platter_disk *disk;
+    assert_works(try_open(b, true, &disk, &err));
     return disk;
 }
 
@@ -180,6 +186,62 @@ static void test_nothing_changes_after_poison(void **state)
     buffer_free(&b);
 }
 
+/* A file that was cut short would grow over what is missing, which would read as zeros from then
+ * on: it is read as far as it goes, but not written to. */
+static void test_cut_file_is_not_written(void **state)
+{
+    static const uint64_t cuts[] = {1, 512, CLUSTER, 2 * CLUSTER + 100};
+    (void)state;
+    struct buffer b = new_image();
+    struct platter_disk *disk = open_image(&b);
+    for (unsigned i = 0; i < 4; i++)
+        write_filled(disk, (uint8_t)i, CLUSTER, i * CLUSTER);
+    assert_works(disk_close(disk, &err));
+    uint64_t size = b.size;
+    for (unsigned i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
+        b.size = size - cuts[i];
+        assert_fails(try_open(&b, true, &disk, &err), PLATTER_ECORRUPT, "opened for writing");
+        assert_works(try_open(&b, false, &disk, &err));
+        assert_filled(disk, 0, CLUSTER, 0);
+        assert_works(disk_close(disk, &err));
+    }
+    b.size = size;
+    assert_works(disk_close(open_image(&b), &err));
+    buffer_free(&b);
+}
+
+/* The same of packed clusters, which stand alone or with others in the last cluster of the file. */
+static void test_cut_packed_file_is_not_written(void **state)
+{
+    (void)state;
+    struct buffer b = new_image();
+    struct platter_disk *disk = open_image(&b);
+    write_packed(disk, 1, 0, false);
+    write_packed(disk, 2, CLUSTER, false);
+    assert_works(disk_close(disk, &err));
+    assert_works(disk_close(open_image(&b), &err));
+    b.size -= b.size % CLUSTER;
+    assert_fails(try_open(&b, true, &disk, &err), PLATTER_ECORRUPT, "opened for writing");
+    buffer_free(&b);
+}
+
+/* Clusters that a crash left counted, but nowhere in the tables nor in the file, harm nobody. */
+static void test_counts_behind_the_end_are_leaks(void **state)
+{
+    (void)state;
+    struct buffer b = new_written_image(1);
+    hoff block = get_be(b.bytes + get_be(b.bytes + 48, 8), 8);
+    put_be(b.bytes + block + (b.size / CLUSTER + 3) * 2, 2, 1);
+    struct platter_disk *disk = open_image(&b);
+    write_filled(disk, 2, 8 * CLUSTER, CLUSTER);
+    assert_works(disk_close(disk, &err));
+    disk = open_image(&b);
+    assert_filled(disk, 1, CLUSTER, 0);
+    assert_filled(disk, 2, 8 * CLUSTER, CLUSTER);
+    assert_works(disk_close(disk, &err));
+    buffer_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +251,9 @@ int main(void)
         cmocka_unit_test(test_packed_never_hits_data),
         cmocka_unit_test(test_packed_file_ends_with_a_sector),
         cmocka_unit_test(test_nothing_changes_after_poison),
+        cmocka_unit_test(test_cut_file_is_not_written),
+        cmocka_unit_test(test_cut_packed_file_is_not_written),
+        cmocka_unit_test(test_counts_behind_the_end_are_leaks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

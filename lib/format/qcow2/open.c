@@ -220,6 +220,8 @@ int qcow2_open(struct image *img, struct platter_error *err)
         r = load_tables(img, err);
     if (r == 0)
         r = open_data_file(img, err);
+    if (r == 0 && img->writable)
+        r = qcow2_check_length(img, err);
     return r;
 }
 

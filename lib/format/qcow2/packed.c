@@ -14,10 +14,9 @@ static enum codec codec_of(const struct image *img)
     return qcow2_of(img)->header.compression == QCOW2_ZSTD ? CODEC_ZSTD : CODEC_DEFLATE;
 }
 
-/* The bytes of a record that are in the file: the end of the file may cut off its last sector, but
- * it may not stand behind it. */
-static int readable(struct image *img, const struct extent *e, uint64_t *ret_len,
-                    struct platter_error *err)
+/* The end of the file may cut off a record's last sector, but it may not stand before it. */
+int qcow2_packed_there(struct image *img, const struct extent *e, uint64_t *ret_len,
+                       struct platter_error *err)
 {
     uint64_t size;
     int r = stream_size(img->stream, &size, err);
@@ -43,7 +42,7 @@ int qcow2_unpack(struct image *img, const struct extent *e, void *out, struct pl
     bool inside = e->off + len <= q->file_size;
     pthread_mutex_unlock(&img->lock);
     if (!inside)
-        r = readable(img, e, &len, err);
+        r = qcow2_packed_there(img, e, &len, err);
     if (r == 0)
         r = budget_alloc(img->budget, len, "a compressed cluster", &in, err);
     if (r == 0)

@@ -291,6 +291,9 @@ int qcow2_l2_get(struct image *img, goff guest, struct qcow2_slot **ret, uint8_t
 /* Whether [off, off + len) of the file touches the header, L1 or refcount table. */
 bool qcow2_hits_tables(const struct qcow2 *q, hoff off, uint64_t len);
 
+/* Refuses to write to a file that was cut short (length.c). */
+int qcow2_check_length(struct image *img, struct platter_error *err);
+
 int qcow2_map(struct image *img, goff off, uint64_t len, struct extent *ret,
               struct platter_error *err);
 
@@ -350,6 +353,9 @@ int qcow2_reserve(struct image *img, goff off, uint64_t len, struct reservation 
 int qcow2_commit(struct image *img, const struct reservation *r, struct platter_error *err);
 void qcow2_abandon(struct image *img, const struct reservation *r);
 
+/* How many bytes of a packed extent are in the file. */
+int qcow2_packed_there(struct image *img, const struct extent *e, uint64_t *ret_len,
+                       struct platter_error *err);
 int qcow2_unpack(struct image *img, const struct extent *e, void *out, struct platter_error *err);
 int qcow2_pack(struct image *img, const void *unit, void *out, size_t cap, size_t *ret_len,
                struct platter_error *err);
