@@ -207,16 +207,18 @@ struct progress {
 
 /* `stdout_taken`: the disk goes to standard output, the line must not. */
 void progress_start(struct progress *p, const struct args *args, bool stdout_taken);
-/* A platter_progress_fn over a struct progress; cancels after SIGINT or SIGTERM. */
+/* A platter_progress_fn over a struct progress; cancels after a signal that ends the program. */
 int progress_tick(void *opaque, const struct platter_progress *now);
 /* The last line. */
 void progress_end(struct progress *p, bool complete);
 /* Clears the line, so that a message can be written. */
 void progress_clear(struct progress *p);
 
-/* From here SIGINT and SIGTERM cancel (a second one kills), SIGUSR1 shows progress. */
-void signals_catch(void);
-/* Whether SIGINT or SIGTERM came. */
+/* From here SIGINT, SIGTERM and SIGHUP cancel, and SIGUSR1 shows progress; a second one, and the
+ * first where nothing can be cancelled, ends the program. New files that are not complete go either
+ * way. */
+void signals_catch(bool can_cancel);
+/* Whether one came that cancels. */
 bool signals_caught(void);
 /* Ends the program by the signal that was caught, if one was. */
 void signals_raise(void);

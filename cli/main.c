@@ -26,8 +26,7 @@ static int verb_run(const struct verb *verb, int argc, char **argv)
     struct args args = {0};
     int code = args_parse(verb, argc, argv, &args) - 1;
     if (code < 0) {
-        if (verb->long_work)
-            signals_catch();
+        signals_catch(verb->long_work);
         code = verb->run(&args);
     }
     free(args.creation);

@@ -2,7 +2,8 @@
 /*
  * Progress and signals. The line is qemu-img's, so that programs which read it go on to work; on a
  * terminal rate and time left stand behind it. A signal only sets a flag: the next progress
- * callback turns it into a cancel, so that the library takes its unfinished target away.
+ * callback turns it into a cancel, so that the library takes its unfinished target away. The second
+ * one, or the first where nothing can be cancelled, takes it away at once.
  */
 #include <signal.h>
 #include <string.h>
@@ -13,8 +14,17 @@
 
 static volatile sig_atomic_t caught, asked;
 
+static void on_end_now(int signal_number)
+{
+    platter_remove_unfinished();
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
 static void on_end(int signal_number)
 {
+    if (caught)
+        on_end_now(signal_number);
     caught = signal_number;
 }
 
@@ -23,14 +33,21 @@ static void on_ask(int signal_number)
     asked = signal_number;
 }
 
-void signals_catch(void)
+/* Who started us may have had a signal ignored (nohup, a job in the background): that stays. */
+static void catch (int signal_number, void (*handler)(int))
 {
-    /* SA_RESETHAND: the second signal of a kind finds the default action, and ends at once. */
-    struct sigaction end = {.sa_handler = on_end, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
-    struct sigaction ask = {.sa_handler = on_ask, .sa_flags = SA_RESTART};
-    sigaction(SIGINT, &end, NULL);
-    sigaction(SIGTERM, &end, NULL);
-    sigaction(SIGUSR1, &ask, NULL);
+    struct sigaction old, now = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    if (sigaction(signal_number, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+        sigaction(signal_number, &now, NULL);
+}
+
+void signals_catch(bool can_cancel)
+{
+    catch (SIGINT, can_cancel ? on_end : on_end_now);
+    catch (SIGTERM, can_cancel ? on_end : on_end_now);
+    catch (SIGHUP, can_cancel ? on_end : on_end_now);
+    if (can_cancel)
+        catch (SIGUSR1, on_ask);
 }
 
 bool signals_caught(void)

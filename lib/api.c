@@ -216,6 +216,11 @@ int platter_formats(char **ret_json, struct platter_error *err)
 
 /* ---- whole disks ----------------------------------------------------------------------------- */
 
+void platter_remove_unfinished(void)
+{
+    stream_file_remove_temporaries();
+}
+
 int platter_create(const char *name, const struct platter_create_options *options,
                    struct platter_error *err)
 {

@@ -230,6 +230,12 @@ struct platter_progress {
  */
 typedef int (*platter_progress_fn)(void *opaque, const struct platter_progress *progress);
 
+/**
+ * Removes the new files of this process that are not complete yet. For the handler of a signal that
+ * ends the process, and of no use elsewhere: the work itself is left alone. Async-signal-safe.
+ */
+void platter_remove_unfinished(void);
+
 /** A range that could not be read and was left as zeros. `reason` lives until the return. */
 typedef void (*platter_hole_fn)(void *opaque, uint64_t offset, uint64_t length, const char *reason);
 
