@@ -82,6 +82,18 @@ class Device(Case):
         platter("convert", "-f", "raw", "-O", "raw", "content.raw", self.device)
         self.assertEqual(sha256(self.device), sha256("content.raw"))
 
+    def test_no_new_vmdk_on_a_device(self):
+        """It could not grow there, and its footer would not be at the end."""
+        make_content("content.raw", MIB, 4)
+        run("dd", "if=/dev/urandom", f"of={self.device}", "bs=1M", "count=8", "conv=fsync")
+        before = sha256(self.device)
+        for kind in ("monolithicSparse", "streamOptimized"):
+            option = f"subformat={kind}"
+            for call in (["convert", "-f", "raw", "-O", "vmdk", "-o", option, "content.raw",
+                          self.device], ["create", "-f", "vmdk", "-o", option, self.device, MIB]):
+                self.assertIn("block device", platter(*call, code=1).stderr)
+        self.assertEqual(sha256(self.device), before)
+
     def test_too_small(self):
         make_content("large.raw", 9 * MIB, 3)
         before = sha256(self.device)
