@@ -123,7 +123,7 @@ static void compare_piece(struct compare *cmp, unsigned worker, unsigned need, g
     struct finding *f = &cmp->findings[worker];
     const uint8_t *bytes[SIDES] = {NULL, NULL};
     for (int side = 0; side < SIDES; side++) {
-        if (!(need & (NEED_A << side)))
+        if (!(need & ((unsigned)NEED_A << side)))
             continue;
         uint8_t *piece = pieces_of(&cmp->pieces, worker, (unsigned)side);
         f->code = disk_read(cmp->disks[side], piece, len, off, &f->err);
