@@ -3,12 +3,11 @@
  * streamOptimized, written front to back with its directory and footer at the end, as VMware does:
  * vmdk.md sections 5.1 to 5.5 (A).
  *
- * Nothing is ever written twice, so a pipe and a file get the same bytes; and nothing depends on
- * the time, the name or chance, so two runs do as well. The CID, which must differ between disks,
- * is therefore made of the first megabyte of the stream itself.
+ * Nothing is ever written twice, so a pipe and a file get the same bytes, but for the CID: that
+ * must differ between any two disks, and stands in front of what makes them differ, so it is left
+ * to chance.
  */
 #include <inttypes.h>
-#include <zlib.h>
 
 #include "base/codec.h"
 #include "format/vmdk/vmdk.h"
@@ -39,23 +38,8 @@ struct stream_writer {
 
 /* ---- the output ------------------------------------------------------------------------------ */
 
-/* The first buffer holds header, descriptor and first grains; nobody has seen its CID yet. */
-static void stamp_cid(struct stream_writer *s)
-{
-    uint32_t cid = (uint32_t)crc32_z(0, s->buffer, s->fill);
-    if (cid == VMDK_NO_CID || cid == VMDK_LONG_CID)
-        cid = 1;
-    static const char key[] = "\nCID=";
-    char *at = memmem(s->buffer, s->fill, key, sizeof key - 1);
-    char digits[9];
-    snprintf(digits, sizeof digits, "%08" PRIx32, cid);
-    memcpy(at + sizeof key - 1, digits, 8);
-}
-
 static int drain(struct stream_writer *s, struct platter_error *err)
 {
-    if (s->written == 0)
-        stamp_cid(s);
     int r = stream_pwrite(s->stream, s->buffer, s->fill, s->written, err);
     s->written += s->fill;
     s->fill = 0;
@@ -250,6 +234,7 @@ static int put_front(struct stream_writer *s, const struct create_request *reque
     plan.create_type = "streamOptimized";
     plan.access = "RDONLY";
     plan.extent = "generated-stream.vmdk"; /* readers ignore it: section 3.8 */
+    plan.cid = descriptor_new_cid();
     s->header = (struct hosted_header){
         .version = 3,
         .flags = HOSTED_NEWLINES | HOSTED_COMPRESSED | HOSTED_MARKERS,
