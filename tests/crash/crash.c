@@ -123,7 +123,7 @@ static int recover(struct crash *c, const struct crash_state *s)
 {
     struct platter_error err = {0};
     struct buffer before = {.bytes = s->bytes.bytes, .size = s->bytes.size};
-    struct buffer file = buffer_copy(&before, before.size + (8 << 20));
+    struct buffer file = buffer_copy(&before, before.size + (2 << 20));
     struct stream *top;
     struct platter_disk *disk;
     char why[256];
@@ -273,7 +273,7 @@ static char **parse(int argc, char **argv, struct crash_options *options)
 
 int main(int argc, char **argv)
 {
-    struct crash_options options = {.seed = 1, .steps = 60, .states = 1500};
+    struct crash_options options = {.seed = 1, .steps = 60, .states = 1000};
     char **names = parse(argc, argv, &options);
     unsigned failed = 0, done = 0;
     for (const struct specimen_spec *spec = specimens; spec->name; spec++) {
