@@ -178,8 +178,10 @@ static void test_refusals(void **state)
     auto_free char *path = make_file("plain", "text", 0600);
     auto_free char *to = scratch_path("link"), *pipe_path = scratch_path("pipe");
     auto_free char *missing = scratch_path("missing");
+    auto_free char *folder = scratch_path("linked"), *through = scratch_path("linked/plain");
     struct stream *s;
     assert_int_equal(symlink("plain", to), 0);
+    assert_int_equal(symlink(".", folder), 0);
     assert_int_equal(mkfifo(pipe_path, 0600), 0);
     assert_fails(stream_file_open(missing, 0, &s, &err), ENOENT, missing);
     assert_fails(stream_file_open(scratch_folder(), 0, &s, &err), EISDIR, "folder");
@@ -191,6 +193,9 @@ static void test_refusals(void **state)
                  "not a regular file");
     assert_fails(stream_file_open(to, STREAM_FILE_REGULAR, &s, &err), PLATTER_EGATE,
                  "symbolic link");
+    assert_fails(stream_file_open(through, STREAM_FILE_REGULAR, &s, &err), PLATTER_EGATE,
+                 "symbolic link");
+    stream_close(open_file(through, 0));
     s = open_file(to, 0);
     assert_fails(stream_pwrite(s, "x", 1, 0, &err), EBADF, "reading only");
     assert_fails(stream_resize(s, 1, &err), EBADF, "reading only");
