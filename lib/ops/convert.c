@@ -174,6 +174,9 @@ static int convert(struct job *job, struct platter_error *err)
     int r = check_options(job, format, err);
     if (r < 0)
         return r;
+    /* What fills the last sector up is part of the copy: there may be something else in the target,
+     * or below it. */
+    job->sources.size = target_size(job, format);
     if (o->flags & PLATTER_CONVERT_EXISTING)
         return convert_existing(job, err);
     struct target_request request = {
@@ -181,7 +184,7 @@ static int convert(struct job *job, struct platter_error *err)
         .fd = o->flags & PLATTER_CONVERT_TO_FD ? o->fd : -1,
         .format = format,
         .options = o->options,
-        .size = target_size(job, format),
+        .size = job->sources.size,
         .backing = o->backing,
         .backing_format = o->backing_format,
         .look_at_backing = true,

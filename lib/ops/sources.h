@@ -9,7 +9,7 @@ struct sources {
     struct platter_disk *const *disks; /* the caller's */
     goff *starts;                      /* of each disk in the whole */
     unsigned n;
-    uint64_t size; /* of the whole, bytes */
+    uint64_t size; /* of the whole, bytes; may be raised: there are zeros behind the last disk */
 };
 
 int sources_open(struct sources *s, struct platter_disk *const *disks, size_t n,
