@@ -9,5 +9,4 @@ same map --output=json sparse.vmdk
 same map --output=json stream.vmdk
 same map sparse.vmdk
 same map flat.vmdk
-# A hole of a flat extent is no data, as in a raw disk.
-platter map --output=json flat.vmdk
+same map --output=json flat.vmdk
