@@ -21,7 +21,13 @@ int open_backing_of(const char *name, const char *backing, const char *format,
                     name, backing);
     struct platter_open_options o = {.size = sizeof o, .format = format, .allow = allow};
     r = disk_open(path, &o, ret, err);
-    return r < 0 ? fail_in(err, r, "the backing file of %s", name) : 0;
+    if (r < 0)
+        return fail_in(err, r, "the backing file of %s", name);
+    if ((*ret)->depth < DISK_MAX_DEPTH)
+        return 0;
+    disk_close(TAKE(*ret), NULL);
+    return fail(err, EINVAL, "%s: its chain would be longer than %d images and never open", name,
+                DISK_MAX_DEPTH);
 }
 
 /* A new image over itself would replace what it needs, and never open. */
