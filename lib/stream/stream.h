@@ -104,9 +104,9 @@ enum {
     STREAM_FILE_WRITE = 1u << 0,     /* open for reading and writing */
     STREAM_FILE_TEMPORARY = 1u << 1, /* make a new file beside `path`; see stream_publish() */
     STREAM_FILE_EXCLUSIVE = 1u << 2, /* TEMPORARY: publishing over an existing file is EEXIST */
-    STREAM_FILE_REGULAR = 1u << 3, /* refuse everything but regular files, and follow no link: for
-                                      names out of images */
-    STREAM_FILE_DIRECT = 1u << 4   /* large aligned writes may pass the host's cache by */
+    STREAM_FILE_REGULAR = 1u << 3,   /* refuse everything but regular files, and follow no link: for
+                                        names out of images */
+    STREAM_FILE_DIRECT = 1u << 4     /* large aligned writes may pass the host's cache by */
 };
 
 /* A local file or block device. Other kinds of files are refused. */
