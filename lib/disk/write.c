@@ -68,12 +68,23 @@ static int add_step(struct disk_write *w, const struct disk_write_step *step,
     return 0;
 }
 
+/* Where the top image has a range now, for writing. */
+static int map_to_write(struct image *top, goff off, uint64_t len, struct extent *ret,
+                        struct platter_error *err)
+{
+    if (!top->format->flat)
+        return top->format->map(top, off, len, ret, err);
+    *ret = (struct extent){
+        .kind = EXTENT_DATA, .len = len, .in_place = true, .stream = top->stream, .off = off};
+    return 0;
+}
+
 /* Plans the first part of [off, off + len). Returns its length, or a negative code. */
 static int64_t plan_step(struct disk_write *w, goff off, uint64_t len, struct platter_error *err)
 {
     struct image *top = disk_top(w->disk);
     struct extent e;
-    int r = top->format->map(top, off, len, &e, err);
+    int r = map_to_write(top, off, len, &e, err);
     if (r < 0)
         return r;
     struct disk_write_step step = {.off = off, .len = e.len};

@@ -142,7 +142,10 @@ struct format {
     const char *name;
     const char *title; /* for people: "QEMU copy-on-write, version 2 and 3" */
     bool no_backing;   /* its images never have a backing file */
-    bool needs_file;   /* new images need a file that grows and ends with them: no block device */
+    /* Every guest offset always stands at the same offset of img->stream, hole or not: the engine
+     * writes there without asking, for on a file that is being written that question is dear. */
+    bool flat;
+    bool needs_file; /* new images need a file that grows and ends with them: no block device */
 
     /* Pure: looks at the first bytes (up to 64 KiB) of a file of file_size bytes. NULL: never
      * guessed. */

@@ -3,8 +3,8 @@
  * raw: the disk as it is. The simplest format, and the one to read before adding another.
  *
  * Every guest offset stands at the same host offset. There are no tables, so nothing is ever
- * reserved: holes of the file are zeros with a place. Raw has no magic and is never guessed: probe
- * is NULL.
+ * reserved (`flat`): holes of the file are zeros with a place. Raw has no magic and is never
+ * guessed: probe is NULL.
  */
 #include "format/format.h"
 
@@ -57,26 +57,6 @@ static int raw_map(struct image *img, goff off, uint64_t len, struct extent *ret
         .off = off,
     };
     return 0;
-}
-
-/* Only asked for holes: writing there is all it takes to fill them. */
-static int raw_reserve(struct image *img, goff off, uint64_t len, struct reservation *ret,
-                       struct platter_error *err)
-{
-    (void)err;
-    *ret = (struct reservation){.start = off, .len = len, .stream = img->stream, .off = off};
-    return 0;
-}
-
-static int raw_commit(struct image *img, const struct reservation *r, struct platter_error *err)
-{
-    (void)img, (void)r, (void)err;
-    return 0;
-}
-
-static void raw_abandon(struct image *img, const struct reservation *r)
-{
-    (void)img, (void)r;
 }
 
 static int raw_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
@@ -233,12 +213,10 @@ const struct format format_raw = {
     .name = "raw",
     .title = "the disk as it is",
     .no_backing = true,
+    .flat = true,
     .open = raw_open,
     .close = raw_close,
     .map = raw_map,
-    .reserve = raw_reserve,
-    .commit = raw_commit,
-    .abandon = raw_abandon,
     .mark = raw_mark,
     .flush = raw_flush,
     .create_options = raw_options,
