@@ -132,10 +132,10 @@ static int append_format(json_t *list, const struct format *f)
 {
     json_t *options = json_array();
     /* "write" means changing an image that is there; a new one may be all a format can write. */
-    json_t *entry = json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:o}", "name", f->name, "title",
-                              f->title, "read", f->map != NULL, "write", f->reserve != NULL,
-                              "create", f->create != NULL || f->writer_open != NULL, "backing",
-                              !f->no_backing, "options", options);
+    json_t *entry = json_pack(
+        "{s:s, s:s, s:b, s:b, s:b, s:b, s:o}", "name", f->name, "title", f->title, "read",
+        f->map != NULL, "write", f->reserve != NULL || f->flat, "create",
+        f->create != NULL || f->writer_open != NULL, "backing", !f->no_backing, "options", options);
     int r = json_array_append_new(list, entry);
     for (const struct option_def *def = f->create_options;
          r == 0 && def != NULL && def->name != NULL; def++)
