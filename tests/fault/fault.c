@@ -24,12 +24,18 @@ struct fault_way {
     const char *name;
     unsigned kinds; /* 0: allocations */
     bool lasting, torn;
+    bool must_tell; /* some call must fail as well: what was lost must not stay a secret */
     int code;
 };
 
 static const struct fault_way ways[] = {
     {.name = "one call fails", .kinds = FAULT_ALL, .code = EIO},
-    {.name = "one write is torn", .kinds = FAULT_PWRITE, .torn = true, .code = EIO},
+    {.name = "one flush fails", .kinds = FAULT_FLUSH, .must_tell = true, .code = EIO},
+    {.name = "one write is torn",
+     .kinds = FAULT_PWRITE,
+     .must_tell = true,
+     .torn = true,
+     .code = EIO},
     {.name = "no write works any more", .kinds = FAULT_WRITES, .lasting = true, .code = ENOSPC},
     {.name = "one allocation fails"},
     {.name = "no allocation works any more", .lasting = true},
@@ -40,6 +46,7 @@ struct fault {
     const struct fault_way *way;
     uint64_t at;
     bool struck; /* it came to that */
+    bool told;   /* and some call of ours failed */
     struct fault_plan plan;
     struct ledger *ledger;
     struct buffer file;
@@ -55,7 +62,7 @@ static int complain(const struct fault *f, const char *what, const char *why)
 
 static void arm(struct fault *f)
 {
-    f->struck = false;
+    f->struck = f->told = false;
     f->plan = (struct fault_plan){.kinds = f->way->kinds,
                                   .at = f->at,
                                   .lasting = f->way->lasting,
@@ -67,9 +74,15 @@ static void arm(struct fault *f)
     }
 }
 
-static void disarm(struct fault *f)
+static bool has_struck(struct fault *f)
 {
     f->struck |= atomic_load(&f->plan.failed) > 0 || alloc_failed() > 0;
+    return f->struck;
+}
+
+static void disarm(struct fault *f)
+{
+    has_struck(f);
     f->plan.at = 0;
     f->plan.lasting = false;
     alloc_fail_at(0, false);
@@ -123,9 +136,10 @@ static int work(struct fault *f, struct platter_disk *disk)
     for (unsigned i = 0; i < RANDOM_STEPS; i++)
         workload_step(&w);
     /* A call may have recovered by itself (a discard that was left, say), but not the reverse. */
+    f->told = w.failed > 0;
+    if (!has_struck(f)) /* then perhaps on closing */
+        return w.failed ? complain(f, "a call", "failed though nothing was made to fail") : 0;
     disarm(f);
-    if (w.failed && !f->struck)
-        return complain(f, "a call", "failed though nothing was made to fail");
     return go_on(f, &w);
 }
 
@@ -175,15 +189,18 @@ static int run_once(struct fault *f)
     int r = open_faulty(f, &disk, &err);
     if (r != 0) {
         disarm(f);
+        f->told = true;
         if (err.message[0] == 0)
             return complain(f, "open", "failed without a word");
     } else {
         r = work(f, disk);
+        f->told |= disk_close(disk, NULL) != 0;
         disarm(f);
-        disk_close(disk, NULL);
         if (r != 0)
             return r;
     }
+    if (f->struck && f->way->must_tell && !f->told)
+        return complain(f, "a failure", "was kept from the caller");
     r = judge(f);
     return r ? r : !f->struck;
 }
