@@ -140,6 +140,10 @@ static int work(struct fault *f, struct platter_disk *disk)
     if (!has_struck(f)) /* then perhaps on closing */
         return w.failed ? complain(f, "a call", "failed though nothing was made to fail") : 0;
     disarm(f);
+    /* A flush writes nothing but tables (rule 5). */
+    if (f->plan.kinds == FAULT_PWRITE && w.failed_flushes > 0 &&
+        atomic_load(&disk_top(disk)->poison) == 0)
+        return complain(f, "a failed write of tables", "did not poison the image");
     return go_on(f, &w);
 }
 

@@ -63,6 +63,7 @@ struct workload {
     uint64_t cluster; /* in sectors */
     uint8_t *scratch; /* room for all of the disk */
     unsigned failed;  /* calls that failed */
+    unsigned failed_flushes;
 };
 
 /* One call each, kept in the ledger; sectors. The code is that of the call. */

@@ -60,7 +60,9 @@ int workload_discard(struct workload *w, uint64_t first, uint64_t n)
 int workload_flush(struct workload *w)
 {
     uint32_t op = ledger_begin(w->ledger, LEDGER_FLUSH, 0, 0, position(w));
-    return done(w, op, disk_flush(w->disk, NULL));
+    int r = done(w, op, disk_flush(w->disk, NULL));
+    w->failed_flushes += r != 0;
+    return r;
 }
 
 void workload_script(struct workload *w)
