@@ -13,16 +13,42 @@
 
 #include "base/ckd.h"
 
+/* A run of data that the file system told of: asking again for each part of it would have it look
+ * for the end of the run each time. Holes are not remembered, as somebody might fill them. */
+struct raw {
+    goff start, end;
+};
+
 static int raw_open(struct image *img, struct platter_error *err)
 {
     img->unit = 512;
+    img->state = calloc(1, sizeof(struct raw));
+    if (!img->state)
+        return fail_memory(err, "a raw image");
     return stream_size(img->stream, &img->size, err);
 }
 
 static int raw_close(struct image *img, struct platter_error *err)
 {
-    (void)img, (void)err;
+    (void)err;
+    free(TAKE(img->state));
     return 0;
+}
+
+/* How many bytes from off on are known to be data; 0: nothing is known. */
+static uint64_t recall_data(struct image *img, goff off)
+{
+    const struct raw *raw = img->state;
+    WITH_LOCK(&img->lock);
+    return off >= raw->start && off < raw->end ? raw->end - off : 0;
+}
+
+static void remember_data(struct image *img, goff off, uint64_t len)
+{
+    struct raw *raw = img->state;
+    WITH_LOCK(&img->lock);
+    if (!img->writable)
+        *raw = (struct raw){off, off + len};
 }
 
 /* What the file has lost since it was opened is no hole. */
@@ -41,11 +67,16 @@ static int check_not_cut(struct image *img, goff off, uint64_t len, struct platt
 static int raw_map(struct image *img, goff off, uint64_t len, struct extent *ret,
                    struct platter_error *err)
 {
-    bool hole;
-    uint64_t n;
-    int r = stream_extents(img->stream, off, len, &n, &hole, err);
-    if (r == 0 && hole)
-        r = check_not_cut(img, off, n, err);
+    bool hole = false;
+    uint64_t n = min_u64(recall_data(img, off), len);
+    int r = 0;
+    if (n == 0) {
+        r = stream_extents(img->stream, off, len, &n, &hole, err);
+        if (r == 0 && hole)
+            r = check_not_cut(img, off, n, err);
+        else if (r == 0)
+            remember_data(img, off, n);
+    }
     if (r < 0)
         return r;
     *ret = (struct extent){
@@ -69,7 +100,7 @@ static int raw_mark(struct image *img, goff off, uint64_t len, enum mark mark, b
 
 static int raw_flush(struct image *img, struct platter_error *err)
 {
-    return stream_flush(img->stream, err);
+    return img->ordered ? stream_flush(img->stream, err) : 0;
 }
 
 /* ---- creating -------------------------------------------------------------------------------- */

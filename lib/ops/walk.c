@@ -44,10 +44,10 @@ unsigned walk_workers(unsigned asked)
 {
     if (asked > 0)
         return asked < WALK_MAX_WORKERS ? asked : WALK_MAX_WORKERS;
-    /* Two for each core: while one waits for its turn or the disk, another computes. */
+    /* One for each core: more only get into each other's way. Two at least: while one waits for the
+     * disk, another computes. */
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned n = cores > 0 ? (unsigned)cores * 2 : 2;
-    return n < 16 ? n : 16;
+    return cores < 2 ? 2 : cores < 16 ? (unsigned)cores : 16;
 }
 
 /* Remembers the failure of the chunk that comes first in order. Held under turn_lock. */
