@@ -128,7 +128,7 @@ qemu-img's defaults and `-m 16 -W` where both exist. The defaults of the program
 that costs time: platter waits until a target is safely on the disk before it gives it its name,
 qemu-img's default (`-t unsafe`) leaves it to the host's cache. So platter is measured in both ways: as
 it works by default, and with `-t unsafe`, which does what the peer does and is judged beside it.
-Each row's result was compared with the original disk once, by platter and by another program. No
+Floors are run once. Each row's result was compared with the original disk once, by platter and by another program. No
 row may take more than 128 MiB of memory.
 The disk: {disk}.
 
