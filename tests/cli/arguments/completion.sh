@@ -18,5 +18,5 @@ try platter convert --sal
 try platter info --output j
 try platter info --output = j
 try platter digest --algorithm ''
-touch some.qcow2 some.raw
+touch some.qcow2
 try platter info some
