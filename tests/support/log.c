@@ -242,11 +242,18 @@ int stream_log_open(struct write_log *log, struct stream *base, struct stream **
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
+/* The memory behind a state of that size: a torn write grows it sector by sector. */
+static uint64_t room_for(uint64_t size)
+{
+    return round_up(size + 1, 1 << 20);
+}
+
 /* Cuts, or grows with zeros. */
 static void set_size(struct log_state *state, uint64_t size)
 {
     MUST(size <= MAX_STATE);
-    state->bytes = realloc(state->bytes, size + 1);
+    if (!state->bytes || room_for(size) != room_for(state->size))
+        state->bytes = realloc(state->bytes, room_for(size));
     MUST(state->bytes);
     if (size > state->size)
         memset(state->bytes + state->size, 0, size - state->size);
