@@ -7,7 +7,8 @@
 #include "disk/inside.h"
 
 enum {
-    PROBE_BYTES = 64 << 10, /* of a file that formats may look at: vmdk.md section 2 */
+    PROBE_MAGIC = 4096,     /* of a file, where most formats have their magic */
+    PROBE_BYTES = 64 << 10, /* the most that formats may look at: vmdk.md section 2 */
     DEFAULT_MEMORY = 64 << 20
 };
 
@@ -70,6 +71,21 @@ static int image_open(struct stream *stream, const struct image_setup *setup, st
     return 0;
 }
 
+/* Which format is surest that a file that begins with `prefix` is its own; NULL if none is. */
+static const struct format *surest(const uint8_t *prefix, size_t len, uint64_t file_size)
+{
+    const struct format *ret = NULL;
+    enum probe best = PROBE_NO;
+    for (const struct format *const *f = formats; *f; f++) {
+        enum probe sure = (*f)->probe ? (*f)->probe(prefix, len, file_size) : PROBE_NO;
+        if (sure > best) {
+            best = sure;
+            ret = *f;
+        }
+    }
+    return ret;
+}
+
 static int probe(struct stream *s, bool allow_raw, const struct format **ret,
                  struct platter_error *err)
 {
@@ -77,21 +93,18 @@ static int probe(struct stream *s, bool allow_raw, const struct format **ret,
     int r = stream_size(s, &size, err);
     if (r < 0)
         return r;
-    size_t n = (size_t)min_u64(size, PROBE_BYTES);
-    auto_free uint8_t *prefix = malloc(n + 1);
+    auto_free uint8_t *prefix = malloc(PROBE_BYTES);
     if (!prefix)
         return fail_memory(err, "the first bytes of a file");
+    size_t n = (size_t)min_u64(size, PROBE_MAGIC);
     if ((r = stream_pread(s, prefix, n, 0, err)) < 0)
         return r;
-    enum probe best = PROBE_NO;
-    for (const struct format *const *f = formats; *f; f++) {
-        enum probe sure = (*f)->probe ? (*f)->probe(prefix, n, size) : PROBE_NO;
-        if (sure > best) {
-            best = sure;
-            *ret = *f;
-        }
-    }
-    if (best != PROBE_NO)
+    if ((*ret = surest(prefix, n, size)))
+        return 0;
+    n = (size_t)min_u64(size, PROBE_BYTES);
+    if ((r = stream_pread(s, prefix, n, 0, err)) < 0)
+        return r;
+    if ((*ret = surest(prefix, n, size)))
         return 0;
     const char *foreign = format_foreign(prefix, n);
     if (foreign)
