@@ -94,7 +94,10 @@ enum {
     /** Guess the format of a backing file that the image does not name (never guesses raw). */
     PLATTER_OPEN_PROBE_BACKING = 1u << 5,
     /** Only header and tables are wanted: no data is going to be read. Locks as a query does. */
-    PLATTER_OPEN_QUERY = 1u << 6
+    PLATTER_OPEN_QUERY = 1u << 6,
+    /** Read-only. Where the tables that say what stands where are lost or damaged, look for the
+     * data itself, as far as the format allows that; what is not found reads as zeros. */
+    PLATTER_OPEN_SALVAGE = 1u << 7
 };
 
 /** How to open a disk. All zero but `size` is: read-only, format found by content, safe gate. */

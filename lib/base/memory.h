@@ -26,6 +26,10 @@ static inline void auto_free_cleanup(void *p)
         take_value;                                                                                \
     })
 
+/* The structure of that type that has *pointer as its field `member`. */
+#define container_of(pointer, type, member)                                                        \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+
 /* `WITH_LOCK(&mutex);` holds the mutex until the end of the scope. */
 static inline pthread_mutex_t *with_lock_enter(pthread_mutex_t *mutex)
 {

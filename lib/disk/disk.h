@@ -43,10 +43,12 @@ int disk_open(const char *name, const struct platter_open_options *options,
 /*
  * Builds a disk from open streams, top first, each with its format: how new images (under temporary
  * names) and tests open. Takes ownership of the streams, on failure as well. `ordered` is
- * image->ordered of the top; memory_limit 0 is the default. No locks are taken.
+ * image->ordered of the top; memory_limit 0 is the default; `opener` gives the files that images
+ * name, NULL: none. No locks are taken.
  */
 int disk_assemble(struct stream **streams, const struct format **formats_of, unsigned n,
-                  bool writable, bool ordered, uint64_t memory_limit, struct platter_disk **ret,
+                  bool writable, bool ordered, uint64_t memory_limit,
+                  const struct name_opener *opener, struct platter_disk **ret,
                   struct platter_error *err);
 
 /* Adds the backing chain of `backing` (consumed, on failure as well) below the images of disk. */
@@ -56,10 +58,6 @@ int disk_close(struct platter_disk *disk, struct platter_error *err);
 
 /* The path that a name inside `image_name` means, malloc'ed; *ret NULL: it is no plain path. */
 int gate_resolve(const char *image_name, const char *name, char **ret, struct platter_error *err);
-
-/* Closes the disk but hands out the stream of its top image, complete: what a new image needs
- * before stream_publish(). The disk is gone whatever is returned. */
-int disk_detach(struct platter_disk *disk, struct stream **ret, struct platter_error *err);
 
 static inline struct image *disk_top(const struct platter_disk *disk)
 {

@@ -130,14 +130,17 @@ int gate_open(const struct gate *gate, const char *image_name, const char *name,
 }
 
 static int open_named(const struct name_opener *opener, const struct image *image, const char *name,
-                      enum platter_name_kind kind, struct stream **ret, struct platter_error *err)
+                      enum platter_name_kind kind, bool writable, struct stream **ret,
+                      struct platter_error *err)
 {
+    const unsigned change = STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE;
     const struct gate *gate = (const struct gate *)opener;
     struct stream *s;
-    int r = gate_open(gate, image->stream->name, name, kind, gate->writable, &s, err);
+    int r = gate_open(gate, image->stream->name, name, kind, writable, &s, err);
     if (r < 0)
         return r;
-    r = gate->no_lock ? 0 : stream_lock(s, gate->lock_use, gate->lock_deny, err);
+    unsigned use = writable ? gate->lock_use : gate->lock_use & ~change;
+    r = gate->no_lock ? 0 : stream_lock(s, use, gate->lock_deny, err);
     if (r < 0) {
         stream_close(s);
         return r;
@@ -147,5 +150,5 @@ static int open_named(const struct name_opener *opener, const struct image *imag
 }
 
 int (*const gate_opener)(const struct name_opener *, const struct image *, const char *,
-                         enum platter_name_kind, struct stream **,
+                         enum platter_name_kind, bool, struct stream **,
                          struct platter_error *) = open_named;

@@ -15,12 +15,11 @@ struct gate {
     const char *const *allow;
     unsigned lock_use, lock_deny; /* for files that formats open */
     bool no_lock;
-    bool writable;
 };
 
 extern int (*const gate_opener)(const struct name_opener *opener, const struct image *image,
-                                const char *name, enum platter_name_kind kind, struct stream **ret,
-                                struct platter_error *err);
+                                const char *name, enum platter_name_kind kind, bool writable,
+                                struct stream **ret, struct platter_error *err);
 
 /* Asks the policy, and opens what it lets through. The stream has the name that the image leads to.
  */

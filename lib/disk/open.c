@@ -31,7 +31,7 @@ static void image_free(struct image *img)
 struct image_setup {
     const struct format *format;
     const char *view;
-    bool writable, query, ordered;
+    bool writable, query, salvage, checking, ordered;
     struct budget *budget;
     const struct name_opener *opener;
 };
@@ -50,6 +50,8 @@ static int image_open(struct stream *stream, const struct image_setup *setup, st
     img->stream = stream;
     img->writable = setup->writable;
     img->query = setup->query;
+    img->salvage = setup->salvage;
+    img->checking = setup->checking;
     img->ordered = setup->ordered;
     img->budget = budget_ref(setup->budget);
     img->opener = setup->opener;
@@ -220,8 +222,10 @@ static int open_backing(struct platter_disk *disk, const struct platter_open_opt
                       &s, err);
     if (r < 0)
         return r;
-    struct image_setup setup = {
-        .query = o->flags & PLATTER_OPEN_QUERY, .budget = disk->budget, .opener = &gate.opener};
+    struct image_setup setup = {.query = o->flags & PLATTER_OPEN_QUERY,
+                                .salvage = o->flags & PLATTER_OPEN_SALVAGE,
+                                .budget = disk->budget,
+                                .opener = &gate.opener};
     if ((r = check_link(disk, s, child->stream->name, err)) < 0 ||
         (r = backing_format(child, s, o->flags, &setup.format, err)) < 0 ||
         (r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0) {
@@ -259,11 +263,8 @@ static int open_chain(struct platter_disk *disk, const struct platter_open_optio
 static int open_top(struct platter_disk *disk, const char *name,
                     const struct platter_open_options *o, struct platter_error *err)
 {
-    struct gate gate = {.opener = {gate_opener},
-                        .fn = o->gate,
-                        .opaque = o->gate_opaque,
-                        .allow = o->allow,
-                        .writable = disk->writable};
+    struct gate gate = {
+        .opener = {gate_opener}, .fn = o->gate, .opaque = o->gate_opaque, .allow = o->allow};
     choose_locks(&gate, o->flags, disk->writable);
     struct stream *s;
     int r = stream_file_open(name, disk->writable ? STREAM_FILE_WRITE : 0, &s, err);
@@ -272,6 +273,7 @@ static int open_top(struct platter_disk *disk, const char *name,
     struct image_setup setup = {.view = o->view,
                                 .writable = disk->writable,
                                 .query = o->flags & PLATTER_OPEN_QUERY,
+                                .salvage = o->flags & PLATTER_OPEN_SALVAGE,
                                 .ordered = true,
                                 .budget = disk->budget,
                                 .opener = &gate.opener};
@@ -293,9 +295,11 @@ int disk_open(const char *name, const struct platter_open_options *o, struct pla
     int r = disk_new(o->memory_limit, &disk, err);
     if (r < 0)
         return r;
+    const unsigned read_only = PLATTER_OPEN_FORCE_SHARE | PLATTER_OPEN_QUERY | PLATTER_OPEN_SALVAGE;
     disk->writable = o->flags & PLATTER_OPEN_WRITE;
-    if (disk->writable && (o->view || (o->flags & (PLATTER_OPEN_FORCE_SHARE | PLATTER_OPEN_QUERY))))
-        r = fail(err, EINVAL, "%s: a view, a query and a forced open are read-only", name);
+    if (disk->writable && (o->view || (o->flags & read_only)))
+        r = fail(err, EINVAL, "%s: a view, a query, a salvage and a forced open are read-only",
+                 name);
     if (r == 0)
         r = open_top(disk, name, o, err);
     if (r == 0 && !(o->flags & PLATTER_OPEN_NO_BACKING))
@@ -311,16 +315,17 @@ int disk_open(const char *name, const struct platter_open_options *o, struct pla
 
 /* Names found by streams that came without a path are refused. */
 static int refuse_named(const struct name_opener *opener, const struct image *image,
-                        const char *name, enum platter_name_kind kind, struct stream **ret,
-                        struct platter_error *err)
+                        const char *name, enum platter_name_kind kind, bool writable,
+                        struct stream **ret, struct platter_error *err)
 {
-    (void)opener, (void)kind, (void)ret;
+    (void)opener, (void)kind, (void)writable, (void)ret;
     return fail(err, PLATTER_EGATE, "%s: the file \"%s\" that it names is not opened here",
                 image->stream->name, name);
 }
 
 int disk_assemble(struct stream **streams, const struct format **formats_of, unsigned n,
-                  bool writable, bool ordered, uint64_t memory_limit, struct platter_disk **ret,
+                  bool writable, bool ordered, uint64_t memory_limit,
+                  const struct name_opener *opener, struct platter_disk **ret,
                   struct platter_error *err)
 {
     static const struct name_opener refuse = {refuse_named};
@@ -332,7 +337,7 @@ int disk_assemble(struct stream **streams, const struct format **formats_of, uns
                                     .writable = writable && i == 0,
                                     .ordered = ordered,
                                     .budget = disk->budget,
-                                    .opener = &refuse};
+                                    .opener = opener ? opener : &refuse};
         struct image *img;
         r = image_open(streams[i], &setup, &img, err);
         if (r == 0)
@@ -373,16 +378,6 @@ static int close_top(struct platter_disk *disk, struct platter_error *err)
     int c = top->format->close(top, r < 0 ? NULL : err);
     top->format = NULL;
     return r < 0 ? r : c;
-}
-
-int disk_detach(struct platter_disk *disk, struct stream **ret, struct platter_error *err)
-{
-    int r = close_top(disk, err);
-    if (r == 0)
-        *ret = TAKE(disk->chain[0]->stream);
-    disk->writable = false;
-    disk_close(disk, NULL);
-    return r;
 }
 
 int disk_close(struct platter_disk *disk, struct platter_error *err)

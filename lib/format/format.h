@@ -64,11 +64,19 @@ struct reservation {
 struct format;
 struct image;
 
-/* Opens a file that an image names, through the caller's gate (rule 6). Given to open and create.
- */
+/* Opens a file that an image names, through the caller's gate (rule 6). Given to open. `writable`
+ * may only be asked for where the image is writable itself. */
 struct name_opener {
     int (*open)(const struct name_opener *opener, const struct image *image, const char *name,
-                enum platter_name_kind kind, struct stream **ret, struct platter_error *err);
+                enum platter_name_kind kind, bool writable, struct stream **ret,
+                struct platter_error *err);
+};
+
+/* Makes the further files of a new image (extents): beside its main file, by a plain name, and like
+ * that under a temporary name until all of them are complete. The stream stays the maker's. */
+struct file_maker {
+    int (*make)(const struct file_maker *maker, const char *name, struct stream **ret,
+                struct platter_error *err);
 };
 
 struct image {
@@ -79,6 +87,8 @@ struct image {
     uint32_t unit;         /* allocation unit (cluster, grain) in bytes, a power of two; raw: 512 */
     bool writable;
     bool query;         /* only tables are wanted (PLATTER_OPEN_QUERY): data files need not open */
+    bool salvage;       /* PLATTER_OPEN_SALVAGE: find what can be found where tables are lost */
+    bool checking;      /* opened by check: what format->check() judges is no error of open */
     bool has_backing;   /* the image says that there is one, even if it could not be opened */
     char *view;         /* the view asked, or NULL */
     char *backing_name; /* as it stands in the image, or NULL */
@@ -107,6 +117,7 @@ struct create_request {
     const char *backing_name;            /* or NULL */
     const char *backing_format;          /* or NULL */
     struct image *backing;               /* open, or NULL: unknown */
+    const struct file_maker *maker; /* of further files; NULL where only one file can be (a pipe) */
     struct budget *budget;
 };
 
@@ -189,6 +200,16 @@ struct format {
 
     /* Makes everything durable that was committed before the call, in the order of rule 2. */
     int (*flush)(struct image *img, struct platter_error *err);
+
+    /* Another size of the disk. The engine holds the whole of it, and flushed. New space reads as
+     * zeros, whatever the backing file has there. -ENOTSUP with a sentence: not this image. */
+    int (*resize)(struct image *img, uint64_t size, struct platter_error *err);
+    /* Names another backing file, or none (NULL), and nothing else: rebase's last step. `backing`
+     * is that file, open, or NULL: unknown. */
+    int (*set_backing)(struct image *img, const char *name, const char *backing_format,
+                       const struct image *backing, struct platter_error *err);
+    /* Forgets all data, so that the backing file shows everywhere: commit's last step. */
+    int (*make_empty)(struct image *img, struct platter_error *err);
 
     const struct option_def *create_options;
     int (*create)(const struct create_request *request, struct platter_error *err);

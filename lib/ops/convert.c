@@ -50,7 +50,7 @@ static int convert_ordered(struct job *job, struct target *t, struct platter_err
         r = sink_writer_open(w, &sink, err);
     if (r == 0)
         r = run_copy(job, sink, err);
-    return r < 0 ? r : stream_publish(t->stream, t->request->durable, err);
+    return r < 0 ? r : target_publish(t, err);
 }
 
 /* ---- targets that are disks ------------------------------------------------------------------ */
@@ -96,13 +96,9 @@ static int convert_new(struct job *job, struct target *t, struct platter_error *
         return r;
     job->copy.target = disk;
     r = copy_to_disk(job, disk, job->o->flags & PLATTER_CONVERT_COMPRESS, err);
-    struct stream *stream = NULL;
-    int e = disk_detach(disk, &stream, r < 0 ? NULL : err);
+    int e = disk_close(disk, r < 0 ? NULL : err);
     r = r < 0 ? r : e;
-    if (r == 0)
-        r = stream_publish(stream, t->request->durable, err);
-    stream_close(stream);
-    return r;
+    return r < 0 ? r : target_publish(t, err);
 }
 
 static int convert_existing(struct job *job, struct platter_error *err)

@@ -51,7 +51,7 @@ int ops_create(const char *name, const struct platter_create_options *o, struct 
     if (r == 0)
         r = target_create(&t, err);
     if (r == 0)
-        r = stream_publish(t.stream, true, err);
+        r = target_publish(&t, err);
     target_close(&t);
     return r;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "base/memory.h"
 
 int open_backing_of(const char *name, const char *backing, const char *format,
                     const char *const *allow, struct platter_disk **ret, struct platter_error *err)
@@ -55,15 +56,79 @@ static int lock_device(struct target *t, struct platter_error *err)
     return t->in_place ? stream_lock(t->stream, STREAM_LOCK_READ | deny, deny, err) : 0;
 }
 
+/* ---- further files --------------------------------------------------------------------------- */
+
+static unsigned file_flags(const struct target_request *q)
+{
+    unsigned flags = STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY;
+    flags |= q->exclusive ? STREAM_FILE_EXCLUSIVE : 0;
+    flags |= q->durable ? STREAM_FILE_DIRECT : 0;
+    return flags;
+}
+
+static struct target_file *find_file(const struct target *t, const char *name)
+{
+    for (unsigned i = t->n_files; i-- > 0;)
+        if (strcmp(t->files[i].name, name) == 0)
+            return &t->files[i];
+    return NULL;
+}
+
+static int make_file(const struct file_maker *maker, const char *name, struct stream **ret,
+                     struct platter_error *err)
+{
+    struct target *t = container_of(maker, struct target, maker);
+    if (t->n_files == t->max_files) {
+        unsigned room = t->max_files ? 2 * t->max_files : 16;
+        struct target_file *files = reallocarray(t->files, room, sizeof *files);
+        if (!files)
+            return fail_memory(err, "the files of a new image");
+        t->files = files;
+        t->max_files = room;
+    }
+    auto_free char *path = NULL;
+    int r = gate_resolve(t->request->name, name, &path, err);
+    if (r == 0 && (!path || strchr(name, '/') || find_file(t, name)))
+        r = fail(err, EINVAL,
+                 "%s: cannot have a further file called \"%s\": it would be taken for a protocol, "
+                 "stand in another folder, or be there twice",
+                 t->request->name, name);
+    if (r < 0)
+        return r;
+    struct target_file file = {.name = string_copy(name)};
+    r = file.name ? stream_file_open(path, file_flags(t->request), &file.stream, err)
+                  : fail_memory(err, "a file name");
+    if (r < 0) {
+        free(file.name);
+        return r;
+    }
+    t->files[t->n_files++] = file;
+    *ret = file.stream;
+    return 0;
+}
+
+static int open_own_file(const struct name_opener *opener, const struct image *image,
+                         const char *name, enum platter_name_kind kind, bool writable,
+                         struct stream **ret, struct platter_error *err)
+{
+    (void)kind, (void)writable;
+    const struct target *t = container_of(opener, const struct target, opener);
+    const struct target_file *file = find_file(t, name);
+    if (!file)
+        return fail(err, PLATTER_EGATE, "%s: a new image names \"%s\", which it did not make",
+                    image->stream->name, name);
+    *ret = stream_share(file->stream);
+    return 0;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
 static int open_stream(struct target *t, struct platter_error *err)
 {
     const struct target_request *q = t->request;
     if (q->fd >= 0)
         return stream_pipe_open(q->fd, q->name, &t->stream, err);
-    unsigned flags = STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY;
-    flags |= q->exclusive ? STREAM_FILE_EXCLUSIVE : 0;
-    flags |= q->durable ? STREAM_FILE_DIRECT : 0;
-    int r = stream_file_open(q->name, flags, &t->stream, err);
+    int r = stream_file_open(q->name, file_flags(q), &t->stream, err);
     if (r < 0)
         return r;
     uint64_t size;
@@ -99,7 +164,7 @@ static int check_request(const struct target_request *q, struct platter_error *e
 int target_open(const struct target_request *q, uint64_t memory_limit, struct target *t,
                 struct platter_error *err)
 {
-    *t = (struct target){.request = q};
+    *t = (struct target){.request = q, .maker = {make_file}, .opener = {open_own_file}};
     int r = check_request(q, err);
     if (r < 0)
         return r;
@@ -124,6 +189,12 @@ int target_open(const struct target_request *q, uint64_t memory_limit, struct ta
 void target_close(struct target *t)
 {
     stream_close(TAKE(t->stream));
+    for (unsigned i = 0; i < t->n_files; i++) {
+        stream_close(t->files[i].stream);
+        free(t->files[i].name);
+    }
+    free(TAKE(t->files));
+    t->n_files = 0;
     disk_close(TAKE(t->backing), NULL);
     options_free(TAKE(t->options));
     budget_unref(TAKE(t->budget));
@@ -135,7 +206,7 @@ bool target_is_ordered(const struct target *t)
     return f->ordered ? f->ordered(t->options) : t->request->fd >= 0;
 }
 
-struct create_request target_create_request(const struct target *t)
+static struct create_request target_create_request(const struct target *t)
 {
     return (struct create_request){
         .name = t->request->name,
@@ -145,6 +216,7 @@ struct create_request target_create_request(const struct target *t)
         .backing_name = t->request->backing,
         .backing_format = t->request->backing_format,
         .backing = t->backing ? disk_top(t->backing) : NULL,
+        .maker = t->request->fd < 0 && !t->in_place ? &t->maker : NULL,
         .budget = t->budget,
     };
 }
@@ -172,10 +244,10 @@ int target_create(struct target *t, struct platter_error *err)
 int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **ret,
                 struct platter_error *err)
 {
-    struct stream *stream = TAKE(t->stream);
+    struct stream *stream = stream_share(t->stream);
     const struct format *format = t->request->format;
     struct platter_disk *disk;
-    int r = disk_assemble(&stream, &format, 1, true, false, memory_limit, &disk, err);
+    int r = disk_assemble(&stream, &format, 1, true, false, memory_limit, &t->opener, &disk, err);
     if (r < 0)
         return r;
     if (t->backing)
@@ -186,4 +258,24 @@ int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **r
     }
     *ret = disk;
     return 0;
+}
+
+/*
+ * An image of several files cannot appear at once. An older one of the name is taken away first and
+ * the new main file comes last, so that at any moment there is all of the old one, no image, or all
+ * of the new one; never the main file of one with an extent of the other.
+ */
+int target_publish(struct target *t, struct platter_error *err)
+{
+    bool durable = t->request->durable;
+    int r = 0;
+    for (unsigned i = 0; i < t->n_files && r == 0 && durable; i++)
+        r = stream_flush(t->files[i].stream, err);
+    if (r == 0 && t->n_files > 0 && durable)
+        r = stream_flush(t->stream, err);
+    if (r == 0 && t->n_files > 0)
+        r = stream_make_way(t->stream, durable, err);
+    for (unsigned i = 0; i < t->n_files && r == 0; i++)
+        r = stream_publish(t->files[i].stream, durable, err);
+    return r < 0 ? r : stream_publish(t->stream, durable, err);
 }

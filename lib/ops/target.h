@@ -23,10 +23,20 @@ struct target_request {
     const char *const *allow;   /* for the backing file's own backing files */
 };
 
+/* A further file of the image, beside its main one. */
+struct target_file {
+    char *name; /* as the image names it */
+    struct stream *stream;
+};
+
 struct target {
     const struct target_request *request;
     struct option_values *options;
     struct stream *stream;
+    struct file_maker maker;
+    struct name_opener opener; /* gives an image its own files */
+    struct target_file *files;
+    unsigned n_files, max_files;
     struct platter_disk *backing; /* open, or NULL */
     struct budget *budget;
     bool in_place; /* a block device: keeps its size and what it holds */
@@ -39,15 +49,16 @@ void target_close(struct target *t);
 
 /* Whether the image is written front to back by format->writer_open(). */
 bool target_is_ordered(const struct target *t);
-/* The request in the format's terms. */
-struct create_request target_create_request(const struct target *t);
 /* Opens the ordered writer over the target's stream. */
 int target_writer(struct target *t, struct image_writer **ret, struct platter_error *err);
 /* Writes an empty image. */
 int target_create(struct target *t, struct platter_error *err);
-/* Opens what target_create() made, over its backing file; stream and backing move into the disk. */
+/* Opens what target_create() made, over its backing file, which moves into the disk. The target
+ * must outlive it. */
 int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **ret,
                 struct platter_error *err);
+/* Gives all files their names, when no disk is open over them any more: the image is complete. */
+int target_publish(struct target *t, struct platter_error *err);
 
 /* Opens a backing file the user named, as it would be found from the image `name`. */
 int open_backing_of(const char *name, const char *backing, const char *format,

@@ -344,6 +344,12 @@ static int file_publish(struct stream *s, bool durable, struct platter_error *er
     return r;
 }
 
+static int file_make_way(struct stream *s, bool durable, struct platter_error *err)
+{
+    const struct file_stream *f = file_of(s);
+    return f->temporary ? temporary_make_way(f->temporary, durable, err) : 0;
+}
+
 static void file_close(struct stream *s)
 {
     struct file_stream *f = file_of(s);
@@ -370,6 +376,7 @@ static const struct stream_ops file_ops = {
     .copy_from = file_copy_from,
     .lock = file_lock,
     .publish = file_publish,
+    .make_way = file_make_way,
     .close = file_close,
 };
 

@@ -42,6 +42,8 @@ int temporary_open(const char *path, bool exclusive, struct temporary **ret, int
 /* Gives the file, which the caller made durable if it is to be, its name; what is left to do after
  * that is temporary_free(). */
 int temporary_publish(struct temporary *t, bool durable, struct platter_error *err);
+/* Removes what the file will replace. */
+int temporary_make_way(const struct temporary *t, bool durable, struct platter_error *err);
 /* Removes the file, if it was not published, and frees. */
 void temporary_free(struct temporary *t);
 

@@ -200,9 +200,20 @@ int stream_publish(struct stream *s, bool durable, struct platter_error *err)
     return durable ? stream_flush(s, err) : 0;
 }
 
+int stream_make_way(struct stream *s, bool durable, struct platter_error *err)
+{
+    return s->ops->make_way ? s->ops->make_way(s, durable, err) : 0;
+}
+
+struct stream *stream_share(struct stream *s)
+{
+    atomic_fetch_add(&s->shared, 1);
+    return s;
+}
+
 void stream_close(struct stream *s)
 {
-    if (!s)
+    if (!s || atomic_fetch_sub(&s->shared, 1) > 0)
         return;
     if (s->ops->close)
         s->ops->close(s);

@@ -12,6 +12,7 @@
 #ifndef STREAM_STREAM_H
 #define STREAM_STREAM_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,15 +49,17 @@ struct stream_ops {
                      struct platter_error *err);
     int (*lock)(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
     int (*publish)(struct stream *s, bool durable, struct platter_error *err);
+    int (*make_way)(struct stream *s, bool durable, struct platter_error *err);
     void (*close)(struct stream *s); /* what it holds; name and s itself go in stream_close() */
 };
 
 /* The head of every stream; the implementation's own fields follow. */
 struct stream {
     const struct stream_ops *ops;
-    char *name;      /* for sentences and for finding neighbours: the path as it was given */
-    bool writable;   /* pwrite and friends may be called */
-    bool sequential; /* only pwrite at the end so far works: a pipe */
+    char *name;         /* for sentences and for finding neighbours: the path as it was given */
+    bool writable;      /* pwrite and friends may be called */
+    bool sequential;    /* only pwrite at the end so far works: a pipe */
+    atomic_uint shared; /* how many owners there are beside the first: stream_share() */
 };
 
 /* Reads [off, off + len), all of it. */
@@ -95,7 +98,12 @@ int stream_lock(struct stream *s, unsigned use, unsigned deny, struct platter_er
 /* A file made by STREAM_FILE_TEMPORARY gets its real name, atomically; `durable` waits for the disk
  * first. Other streams: a flush if durable. */
 int stream_publish(struct stream *s, bool durable, struct platter_error *err);
-/* Closes and frees. A temporary file that was not published is removed. NULL is fine. */
+/* Takes away the file that stream_publish() would replace, for what cannot appear at once. */
+int stream_make_way(struct stream *s, bool durable, struct platter_error *err);
+/* One more owner of a stream, who closes it like the first. */
+struct stream *stream_share(struct stream *s);
+/* The last owner's closes and frees. A temporary file that was not published is removed. NULL is
+ * fine. */
 void stream_close(struct stream *s);
 
 /* ---- the streams there are ------------------------------------------------------------------- */

@@ -21,7 +21,7 @@
 #include "stream/file.h"
 
 enum {
-    SLOTS = 64,        /* temporary files at once that a signal can remove */
+    SLOTS = 4200,      /* temporary files at once that a signal can remove: extents of a VMDK */
     MAX_LINKS = 40,    /* symbolic links from the given name to the target */
     MAX_ATTEMPTS = 100 /* names that are tried before giving up */
 };
@@ -248,6 +248,17 @@ int temporary_publish(struct temporary *t, bool durable, struct platter_error *e
     if (r < 0)
         return fail_errno(err, -r, "%s: cannot give the new file its name", t->shown);
     t->made = false;
+    if (durable && fsync(t->folder) < 0)
+        return fail_errno(err, errno, "%s: cannot flush its folder", t->shown);
+    return 0;
+}
+
+int temporary_make_way(const struct temporary *t, bool durable, struct platter_error *err)
+{
+    if (t->exclusive)
+        return 0; /* nothing will be replaced */
+    if (unlinkat(t->folder, t->target, 0) < 0 && errno != ENOENT)
+        return fail_errno(err, errno, "%s: cannot remove the file that is replaced", t->shown);
     if (durable && fsync(t->folder) < 0)
         return fail_errno(err, errno, "%s: cannot flush its folder", t->shown);
     return 0;

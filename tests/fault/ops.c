@@ -78,7 +78,7 @@ static int judge(const struct ops *o, struct buffer *file, const uint8_t *conten
     if (report.errors)
         return complain(o, "the checker", 0, report.first);
     MUST(stream_buffer_open(file, "made", false, &s, NULL) == 0);
-    if (disk_assemble(&s, &format, 1, false, true, 0, &disk, &err) != 0)
+    if (disk_assemble(&s, &format, 1, false, true, 0, NULL, &disk, &err) != 0)
         return complain(o, "opening it", 0, err.message);
     auto_free uint8_t *bytes = malloc(SOURCE_SIZE);
     MUST(bytes);

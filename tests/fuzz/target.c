@@ -30,7 +30,7 @@ struct platter_disk *fuzz_open(const struct format *format, struct buffer *file,
     struct platter_error err = {0};
     if (stream_buffer_open(file, "fuzz", writable, &s, NULL) != 0)
         abort();
-    if (disk_assemble(&s, &format, 1, writable, true, FUZZ_MEMORY, &disk, &err) == 0)
+    if (disk_assemble(&s, &format, 1, writable, true, FUZZ_MEMORY, NULL, &disk, &err) == 0)
         return disk;
     if (err.code <= 0 || err.message[0] == 0)
         fuzz_found("open failed without a word");

@@ -145,7 +145,8 @@ int specimen_open(const struct specimen *s, struct stream *top, bool writable,
         }
         formats_of[n++] = format_find(spec->backing);
     }
-    return disk_assemble(streams, formats_of, n, writable, true, spec->memory_limit, ret, err);
+    return disk_assemble(streams, formats_of, n, writable, true, spec->memory_limit, NULL, ret,
+                         err);
 }
 
 int specimen_read(const struct specimen *s, struct platter_disk *disk, uint8_t *ret_content,

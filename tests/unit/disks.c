@@ -46,7 +46,7 @@ static struct platter_disk *raw_disk(struct stream *s)
 {
     const struct format *format = &format_raw;
     struct platter_disk *disk;
-    assert_int_equal(disk_assemble(&s, &format, 1, false, true, 0, &disk, NULL), 0);
+    assert_int_equal(disk_assemble(&s, &format, 1, false, true, 0, NULL, &disk, NULL), 0);
     return disk;
 }
 

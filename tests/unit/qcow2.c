@@ -30,7 +30,7 @@ static int try_open(struct buffer *b, bool writable, struct platter_disk **ret,
     const struct format *format = &format_qcow2;
     struct stream *s;
     MUST(stream_buffer_open(b, "image", writable, &s, NULL) == 0);
-    return disk_assemble(&s, &format, 1, writable, true, 0, ret, err);
+    return disk_assemble(&s, &format, 1, writable, true, 0, NULL, ret, err);
 }
 
 static struct platter_disk *open_image(struct buffer *b)

@@ -27,7 +27,7 @@ static struct platter_disk *open_stream(struct stream *s, bool writable)
 {
     const struct format *format = &format_vmdk;
     struct platter_disk *disk;
-    assert_works(disk_assemble(&s, &format, 1, writable, true, 0, &disk, &err));
+    assert_works(disk_assemble(&s, &format, 1, writable, true, 0, NULL, &disk, &err));
     return disk;
 }
 

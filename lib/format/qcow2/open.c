@@ -164,7 +164,7 @@ static int open_data_file(struct image *img, struct platter_error *err)
                     img->stream->name);
     struct stream *data;
     int r = img->opener->open(img->opener, img, q->extensions.data_file, PLATTER_NAME_DATA_FILE,
-                              &data, err);
+                              img->writable, &data, err);
     if (r < 0)
         return r;
     q->data = data;

@@ -70,7 +70,8 @@ static int open_stream(struct image *img, const struct descriptor_extent *line,
             return 0;
         }
     }
-    return img->opener->open(img->opener, img, line->file, PLATTER_NAME_EXTENT, &x->stream, err);
+    return img->opener->open(img->opener, img, line->file, PLATTER_NAME_EXTENT,
+                             img->writable && x->access == ACCESS_WRITE, &x->stream, err);
 }
 
 static int open_extent_file(struct image *img, const struct descriptor_extent *line,
