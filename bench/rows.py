@@ -1,25 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What is measured: the rows of the table, and the images they start from."""
+"""What is measured: the rows of the table."""
 from dataclasses import dataclass, field
+
+from images import GRAIN, SECTOR, SPREAD, image_format
 
 TIMES = 100  # a run of "info" is this many, as one is too short to measure
 
 ZSTD = ["-o", "compression_type=zstd"]
 STREAM = ["-o", "subformat=streamOptimized"]
-
-# Images that rows start from: what makes them out of disk.raw. The peer does, so that both read the
-# peer's own files.
-SOURCES = {
-    "plain.qcow2": ["convert", "-f", "raw", "-O", "qcow2", "disk.raw"],
-    "zlib.qcow2": ["convert", "-f", "raw", "-c", "-O", "qcow2", "disk.raw"],
-    "zstd.qcow2": ["convert", "-f", "raw", "-c", "-O", "qcow2", *ZSTD, "disk.raw"],
-    "sparse.vmdk": ["convert", "-f", "raw", "-O", "vmdk", "disk.raw"],
-    "stream.vmdk": ["convert", "-f", "raw", "-O", "vmdk", *STREAM, "disk.raw"],
-    "empty.qcow2": ["create", "-q", "-f", "qcow2"],
-    "small.qcow2": ["create", "-q", "-f", "qcow2"],
-}
-SIZES = {"empty.qcow2": "8T", "small.qcow2": "1G"}  # of those that are created, not converted
-
+STEP = 509 * SPREAD * GRAIN * SECTOR  # visits every grain that is written, in no order
 
 @dataclass
 class Row:
@@ -36,11 +25,8 @@ class Row:
     repeat: int = 1
     size_limit: float = None  # most of the size of the peer's target
     seconds: float = None  # most seconds, whatever the peer takes
+    memory: int = 128 << 20  # most bytes at the peak
     floors: list = field(default_factory=list)  # (what it is called, command)
-
-
-def image_format(name):
-    return name.rsplit(".", 1)[1]
 
 
 def floor(mode):
@@ -79,5 +65,10 @@ ROWS = [
     Row("digest", ["disk.raw"], 0.1, ["digest", "-f", "raw", "disk.raw"],
         peer=["sha256sum", "disk.raw"], floors=[floor("sha256")]),
     Row("info", ["small.qcow2"], 0.3, ["info", "small.qcow2"], repeat=TIMES),
+    Row("extents", ["many.vmdk"], None, ["info", "many.vmdk"], seconds=0.05),
+    Row("random", ["spread.vmdk"], 0.7,
+        ["bench", "-f", "vmdk", "-c", "200000", "-s", "4096", "-S", str(STEP), "spread.vmdk"]),
+    Row("check", ["large.vmdk"], None, ["check", "-f", "vmdk", "large.vmdk"], seconds=2.0,
+        memory=64 << 20),
     convert("empty", "empty.qcow2", "out.qcow2", 0.2, seconds=1.0),
 ]

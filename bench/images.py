@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""The images that rows start from. The peer makes them, so that both programs read the peer's own
+files; where it cannot in reasonable time, it makes the frame and the tables are filled in here."""
+import os
+import struct
+
+import measure
+
+CONVERTED = {
+    "plain.qcow2": [],
+    "zlib.qcow2": ["-c"],
+    "zstd.qcow2": ["-c", "-o", "compression_type=zstd"],
+    "sparse.vmdk": [],
+    "stream.vmdk": ["-o", "subformat=streamOptimized"],
+}
+CREATED = {
+    "empty.qcow2": ["8T"],
+    "small.qcow2": ["1G"],
+    "many.vmdk": ["2000G", "-o", "subformat=twoGbMaxExtentSparse"],  # 1,000 extents
+    "spread.vmdk": ["64G"],
+    "large.vmdk": ["1T"],
+}
+SECTOR = 512
+GRAIN = 128  # sectors
+GTES = 512  # entries of a grain table
+SPREAD = 64  # grains from one that is written to the next, in spread.vmdk: 1 GiB of data
+ALLOCATED = 20 << 30  # bytes that the tables of large.vmdk give out
+
+
+def image_format(name):
+    return name.rsplit(".", 1)[1]
+
+
+def convert(name):
+    measure.run(["qemu-img", "convert", "-f", "raw", *CONVERTED[name], "-O", image_format(name),
+                 "disk.raw", "unfinished"])
+    os.rename("unfinished", name)
+
+
+def create(name):
+    """Images of several files cannot be renamed: what is there already is made anew."""
+    size, *options = CREATED[name]
+    measure.run(["qemu-img", "create", "-q", "-f", image_format(name), *options, name, size])
+
+
+def write_spread(name):
+    """One grain in every SPREAD, each with data."""
+    step = SPREAD * GRAIN * SECTOR
+    measure.run(["qemu-img", "bench", "-w", "-f", "vmdk", "-c", str((64 << 30) // step),
+                 "-s", str(GRAIN * SECTOR), "-S", str(step), name])
+
+
+def directories(file):
+    """Where the two grain directories of a sparse VMDK stand, and the first sector for grains."""
+    header = file.read(SECTOR)
+    return struct.unpack_from("<QQQ", header, 48)
+
+
+def fill_tables(name):
+    """Gives grains out as if 20 GiB were written; the data is a hole, as nobody reads it."""
+    with open(name, "r+b") as file:
+        rgd, gd, overhead = directories(file)
+        tables = (1 << 40) // (GTES * GRAIN * SECTOR)
+        each = ALLOCATED // (GRAIN * SECTOR) // tables
+        for directory in [rgd, gd]:
+            file.seek(directory * SECTOR)
+            sectors = struct.unpack(f"<{tables}I", file.read(tables * 4))
+            for number, sector in enumerate(sectors):
+                first = overhead + number * each * GRAIN
+                file.seek(sector * SECTOR)
+                file.write(struct.pack(f"<{each}I", *range(first, first + each * GRAIN, GRAIN)))
+        file.truncate(overhead * SECTOR + ALLOCATED)
+
+
+FILLED = {"spread.vmdk": write_spread, "large.vmdk": fill_tables}
+
+
+def make(name):
+    if name in CONVERTED:
+        convert(name)
+    else:
+        create(name)
+    if name in FILLED:
+        FILLED[name](name)
+
+
+def make_all(names):
+    """Makes what is not there yet, or is older than the disk."""
+    disk = os.stat("disk.raw").st_mtime
+    for name in sorted(names - {"disk.raw"}):
+        if not os.path.exists(name) or os.stat(name).st_mtime < disk:
+            print(f"making {name}", flush=True)
+            try:
+                make(name)
+            except (OSError, SystemExit):
+                if os.path.exists(name):
+                    os.remove(name)
+                raise
