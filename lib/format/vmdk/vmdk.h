@@ -18,6 +18,7 @@
  *   write.c       reserve, commit, mark, flush
  *   unpack.c      compressed grains
  *   writer.c      streamOptimized, front to back
+ *   layout.c      a new sparse file
  *   create.c      new images, measure
  *   info.c        what is told about an image
  *
@@ -197,6 +198,23 @@ int sparse_check_grain(const struct sparse *s, uint64_t grain, uint32_t gte, uin
 /* Room for n sectors at the end, aligned to grains. image->lock is held. */
 int sparse_extend(struct sparse *s, uint64_t sectors, uint32_t *ret_sector,
                   struct platter_error *err);
+
+/* ---- layout.c -------------------------------------------------------------------------------- */
+
+/* A sparse file as it is made, with all its grain tables. */
+struct sparse_layout {
+    struct hosted_header header;
+    uint64_t tables;     /* in each copy */
+    uint64_t gd_sectors; /* of each copy */
+};
+
+/* Fails where the file could not be filled: section 9. `zeroed`: tables may mark zeros. */
+int layout_plan(const char *name, uint64_t sectors, bool zeroed, struct sparse_layout *ret,
+                struct platter_error *err);
+/* Writes it into an empty file. `descriptor`: the VMDK_DESCRIPTOR_SECTORS of its text, or NULL: the
+ * text is elsewhere. */
+int layout_write(struct stream *s, const struct sparse_layout *l, const uint8_t *descriptor,
+                 struct platter_error *err);
 
 /* ---- tables.c -------------------------------------------------------------------------------- */
 
