@@ -11,8 +11,15 @@
  *   header.c      header and footer of a sparse file
  *   descriptor.c  the text, read
  *   text.c        the text, composed
+ *   edit.c        the text, changed
+ *   store.c       the text, written over the old one
+ *   encoding.c    names in other encodings than UTF-8
+ *   identity.c    content IDs: changed, compared with a parent's
  *   open.c        file -> descriptor -> extents; close
  *   sparse.c      a sparse file as a whole: directories, what may stand where
+ *   cowd.c        what is other in the sparse files of ESX
+ *   sesparse.c    the header and directory of a space-efficient sparse file, its entries
+ *   sesparse_write.c  where such a file may be written
  *   tables.c      grain tables, loaded on demand and written back
  *   map.c         guest range -> extent
  *   write.c       reserve, commit, mark, flush
@@ -102,12 +109,53 @@ enum { RECORD_HEAD = 12 }; /* of a compressed grain: LBA and length, where the f
 enum marker { MARKER_EOS = 0, MARKER_GT = 1, MARKER_GD = 2, MARKER_FOOTER = 3 };
 void marker_encode(enum marker type, uint64_t sectors, uint8_t sector[VMDK_SECTOR]);
 
+/* ---- scan.c ---------------------------------------------------------------------------------- */
+
+/* What stands in a stream of compressed grains, found without its tables: section 5.6. */
+enum stream_item_kind {
+    ITEM_RECORD, /* a compressed grain */
+    ITEM_TABLE   /* a grain table behind its marker */
+};
+
+struct stream_item {
+    enum stream_item_kind kind;
+    uint64_t sector; /* where the record begins, or the table behind its marker */
+    uint64_t grain;  /* the record's; the first that the table is for */
+    uint32_t bytes;  /* RECORD: head and data as the head has it, without the padding */
+    bool sound;      /* RECORD: it inflates, to no more than a grain */
+};
+
+/* Non-zero ends the scan, and is its result. */
+typedef int (*stream_item_fn)(void *opaque, const struct stream_item *item,
+                              struct platter_error *err);
+
+/*
+ * Walks a stream with markers (HOSTED_MARKERS) of `size` bytes from front to back, whatever its
+ * directory says, and calls fn for each item in the order of the file. What makes no sense is
+ * passed over, a sector at a time, up to the next record or table that does. Of the header, grain
+ * size, entries of a table and capacity count; a capacity of 0 is unknown: any grain is taken.
+ */
+int stream_scan(struct stream *s, const struct hosted_header *h, uint64_t size,
+                struct budget *budget, stream_item_fn fn, void *opaque, struct platter_error *err);
+
 /* ---- descriptor.c ---------------------------------------------------------------------------- */
 
 enum access { ACCESS_NONE, ACCESS_READ, ACCESS_WRITE };
-enum extent_type { TYPE_FLAT, TYPE_SPARSE, TYPE_ZERO, TYPE_VMFS, TYPE_OTHER };
+enum extent_type {
+    TYPE_FLAT,
+    TYPE_SPARSE,
+    TYPE_ZERO,
+    TYPE_VMFS,
+    TYPE_VMFSSPARSE,
+    TYPE_SESPARSE,
+    TYPE_VMFSRDM,
+    TYPE_VMFSRAW,
+    TYPE_OTHER
+};
+extern const char *const access_words[]; /* of enum access */
+extern const char *const type_words[];   /* of enum extent_type but OTHER */
 
-/* key = value. Strings belong to the descriptor. */
+/* key = value. Strings belong to the descriptor, and are bytes in its encoding. */
 struct descriptor_line {
     const char *key;
     const char *value; /* without quotes */
@@ -124,6 +172,26 @@ struct descriptor_extent {
     uint64_t offset;
 };
 
+/* Where something stands in a text; len 0: it is not there, or empty. */
+struct text_span {
+    size_t at, len;
+};
+
+enum text_kind { TEXT_BLANK, TEXT_KEY, TEXT_EXTENT, TEXT_NONSENSE };
+
+/* One line of a text, taken apart: section 3.2. */
+struct text_line {
+    size_t start, end; /* without what ends the line, and blanks in front of that */
+    size_t next;       /* where the next line begins */
+    enum text_kind kind;
+    struct text_span key, value;                          /* KEY; the value without its quotes */
+    bool quoted;                                          /* the value is */
+    struct text_span access, sectors, type, file, offset; /* EXTENT; the file without quotes */
+};
+
+/* The line that begins at `at`; false: the text has ended. Pure. */
+bool text_line_at(const char *text, size_t len, size_t at, struct text_line *ret);
+
 /* The text, taken apart; unknown keys are kept among the lines. */
 struct descriptor {
     struct budget *budget;
@@ -133,15 +201,78 @@ struct descriptor {
     struct descriptor_extent *extents;
     unsigned n_lines, max_lines, n_extents, max_extents;
     uint32_t cid, parent_cid;
+    struct descriptor *older; /* the text before it was changed: its strings may be in use */
 };
 
 /* Parses `len` bytes. `embedded`: whatever stands behind the first NUL is ignored. */
 int descriptor_parse(struct budget *budget, const char *name, const uint8_t *bytes, size_t len,
                      bool embedded, struct descriptor **ret, struct platter_error *err);
-void descriptor_free(struct descriptor *d); /* NULL is fine */
+void descriptor_free(struct descriptor *d); /* with all that are older; NULL is fine */
 /* The first line with that key, whatever its case, or NULL. */
 const struct descriptor_line *descriptor_find(const struct descriptor *d, const char *key);
 const char *descriptor_value(const struct descriptor *d, const char *key); /* or NULL */
+
+/* ---- edit.c: the text, changed --------------------------------------------------------------- */
+
+/*
+ * Changes the descriptor of an image that is open for writing: by token, so that all else (unknown
+ * lines, comments, order, line ends, spelling) stays as it is, byte for byte.
+ *
+ *     struct descriptor_edit *e;
+ *     int r = descriptor_edit_begin(img, &e, err);
+ *     if (r < 0)
+ *         return r;
+ *     descriptor_edit_set(e, "parentCID", "0123abcd");
+ *     descriptor_edit_set(e, "parentFileNameHint", "base.vmdk");
+ *     descriptor_edit_remove(e, "changeTrackPath");
+ *     descriptor_edit_sectors(e, 0, sectors);
+ *     return descriptor_edit_store(img, e, err);
+ *
+ * A change that cannot be made is remembered, and store() fails with it. Texts are given in UTF-8
+ * and stored in the descriptor's encoding. The caller sees to it that nothing else goes on in the
+ * image meanwhile: `slow` is held, or the whole disk.
+ */
+struct descriptor_edit;
+int descriptor_edit_begin(struct image *img, struct descriptor_edit **ret,
+                          struct platter_error *err);
+/* The same for a text without an image, which cannot be stored; `name` for sentences. */
+int descriptor_edit_text(struct budget *budget, const char *name, const void *text, size_t len,
+                         struct descriptor_edit **ret, struct platter_error *err);
+/* Gives a key a value, in its first line; a new key comes where its like stand (section 3.2). */
+void descriptor_edit_set(struct descriptor_edit *e, const char *key, const char *value);
+void descriptor_edit_set_cid(struct descriptor_edit *e, const char *key, uint32_t cid);
+/* Removes all lines with that key. */
+void descriptor_edit_remove(struct descriptor_edit *e, const char *key);
+/* Changes the nominal size, the file of extent i, as the lines count; adds one behind the last
+ * (`word` is not looked at); removes one. */
+void descriptor_edit_sectors(struct descriptor_edit *e, unsigned i, uint64_t sectors);
+void descriptor_edit_file(struct descriptor_edit *e, unsigned i, const char *file);
+void descriptor_edit_add_extent(struct descriptor_edit *e, const struct descriptor_extent *x);
+void descriptor_edit_remove_extent(struct descriptor_edit *e, unsigned i);
+/* The text as it is now, and whether all went well so far. */
+int descriptor_edit_result(const struct descriptor_edit *e, const char **ret_text, size_t *ret_len,
+                           struct platter_error *err);
+/* Writes the text, durably, and makes it the image's; a crash leaves the old text or the new. If
+ * the file has no room for it nothing is changed. The edit is gone, whatever is returned. */
+int descriptor_edit_store(struct image *img, struct descriptor_edit *e, struct platter_error *err);
+void descriptor_edit_drop(struct descriptor_edit *e); /* instead of storing; NULL is fine */
+
+/* ---- store.c --------------------------------------------------------------------------------- */
+
+/* Replaces the text of a descriptor in its file; see descriptor_edit_store(). */
+int descriptor_write(struct image *img, const char *text, size_t len, struct platter_error *err);
+
+/* ---- encoding.c ------------------------------------------------------------------------------ */
+
+/* A text of a descriptor in UTF-8, or the other way round; `encoding` is the value of that key, or
+ * NULL: bytes are taken as they are. Plain ASCII needs no encoding. *ret is malloc'ed. */
+int encoding_decode(const char *encoding, const char *bytes, char **ret, struct platter_error *err);
+int encoding_encode(const char *encoding, const char *utf8, char **ret, struct platter_error *err);
+
+/* ---- identity.c ------------------------------------------------------------------------------ */
+
+/* Another content ID, durable when it returns: section 11. `slow` is held. */
+int vmdk_new_identity(struct image *img, struct platter_error *err);
 
 /* ---- text.c ---------------------------------------------------------------------------------- */
 
@@ -166,23 +297,45 @@ uint32_t descriptor_new_cid(void);
 
 /* ---- sparse.c -------------------------------------------------------------------------------- */
 
-/* In a directory in memory: the file says 0, but there was a table. */
+/* In a directory in memory: what the file says names no table that can be. Hosted: it says 0, but
+ * there was a table. */
 #define VMDK_LOST_TABLE UINT32_MAX
 
-/* A file of grains. */
+/* The three kinds of sparse files. Their magic tells them apart, never the line that names them. */
+enum sparse_kind {
+    SPARSE_HOSTED, /* KDMV: section 4 */
+    SPARSE_COWD,   /* of ESX: section 6 */
+    SPARSE_SE      /* space-efficient: section 7 */
+};
+
+/* A file of grains. What is other in COWD and seSparse files is translated where it can be: their
+ * header stands in `header`, and `gd` always holds sectors. */
 struct sparse {
+    enum sparse_kind kind;
     struct stream *stream;
     struct hosted_header header;
     struct budget *budget;
-    uint32_t grain;      /* bytes */
-    uint64_t grains;     /* that it has room for */
-    uint32_t gt_sectors; /* of one grain table */
+    uint32_t grain;        /* bytes; a COWD's need not be a power of two */
+    uint64_t grains;       /* that it has room for */
+    uint32_t gt_sectors;   /* of one grain table */
+    uint32_t entry_size;   /* of a grain table, in bytes: 4, or 8 (seSparse) */
+    uint32_t page_entries; /* grains whose entries are cached together */
     uint32_t gd_count;
     uint32_t *gd;  /* sectors of the grain tables, 0: none, or VMDK_LOST_TABLE; image->lock */
     uint32_t *rgd; /* of their second copies, or NULL; image->lock */
-    bool packed;   /* grains are compressed records */
+    uint32_t *strays; /* tables that stand behind the overhead, ascending; image->lock */
+    uint32_t n_strays, max_strays;
+    bool packed; /* grains are compressed records */
     bool was_unclean;
     hoff end; /* nothing is handed out or looked for behind this; image->lock */
+    struct {
+        uint32_t free_sector; /* as it stands in the file; `slow` */
+        uint32_t generation;
+    } cowd;
+    struct sesparse *se; /* seSparse only */
+    /* Tables of these pages are known to be empty, from the directory or from a hole of the file,
+     * as long as nothing was written; image->lock. */
+    uint64_t empty_from, empty_to;
 };
 
 /* Opens a file of grains; the stream stays the caller's. */
@@ -193,11 +346,64 @@ void sparse_free(struct sparse *s);
  * in the file and outside of metadata. `need` is how many bytes of the grain must be there. */
 bool sparse_table_fits(const struct sparse *s, uint32_t gde);
 int sparse_check_table(const struct sparse *s, uint64_t gt, struct platter_error *err);
-int sparse_check_grain(const struct sparse *s, uint64_t grain, uint32_t gte, uint64_t need,
+int sparse_check_grain(const struct sparse *s, uint64_t grain, uint64_t gte, uint64_t need,
                        struct platter_error *err);
+/* What an entry of a grain table says; *ret_sector is where the grain stands (DATA, PACKED). */
+enum extent_kind sparse_entry(const struct sparse *s, uint64_t gte, uint64_t *ret_sector);
 /* Room for n sectors at the end, aligned to grains. image->lock is held. */
-int sparse_extend(struct sparse *s, uint64_t sectors, uint32_t *ret_sector,
+int sparse_extend(struct sparse *s, uint64_t sectors, uint64_t *ret_sector,
                   struct platter_error *err);
+/* Notes a table that stands behind the overhead, at the end of the file. image->lock is held. */
+int sparse_add_stray(struct sparse *s, uint32_t sector, struct platter_error *err);
+
+/* ---- cowd.c ---------------------------------------------------------------------------------- */
+
+enum { COWD_HEADER_SECTORS = 4, COWD_GTES = 4096 };
+
+bool cowd_magic(const uint8_t *sector);
+/* Reads and checks the header of a COWD file: fills in s->header and s->cowd. */
+int cowd_read(struct sparse *s, struct platter_error *err);
+/* Marks the file as being written, with a new generation, or as closed. */
+int cowd_set_unclean(struct sparse *s, bool unclean, struct platter_error *err);
+/* freeSector of the header moves up to the end. Not durable by that. `slow` is held. */
+int cowd_write_free_sector(struct image *img, struct sparse *s, struct platter_error *err);
+
+/* ---- sesparse.c, sesparse_write.c ------------------------------------------------------------ */
+
+enum { SE_GRAIN = 8, SE_GTES = 4096, SE_GT_SECTORS = 64 };
+
+/* A part of a seSparse file, in sectors. */
+struct se_area {
+    uint64_t at, size;
+};
+
+struct sesparse {
+    struct se_area volatile_header, journal_header, journal, directory, tables, free_bitmap,
+        back_map, grains;
+    uint64_t free_table; /* freeGTNumber as it stands in the file; `slow` */
+    /* Found by the first write (se_judge()): */
+    uint64_t next_grain;  /* behind every index that an entry names; image->lock */
+    const char *kept;     /* why no new grain can be given out, or NULL */
+};
+
+bool se_magic(const uint8_t *sector);
+/* Reads and checks both headers and the directory: fills in s->header, s->gd and s->se. */
+int se_read(struct sparse *s, struct platter_error *err);
+void se_free(struct sparse *s);
+enum extent_kind se_entry(const struct sparse *s, uint64_t gte, uint64_t *ret_sector);
+/* The entry of a grain at `sector`. */
+uint64_t se_entry_of(const struct sparse *s, uint64_t sector);
+#define SE_ZERO_ENTRY (UINT64_C(2) << 60)
+/* Looks whether new grains can be given out. Every table was looked at: used_end is the first index
+ * that no entry names. */
+int se_judge(struct sparse *s, uint64_t used_end, struct platter_error *err);
+uint64_t se_used_end(const struct sparse *s, uint64_t gte); /* behind the index of an entry, or 0 */
+int se_extend(struct sparse *s, uint64_t sectors, uint64_t *ret_sector, struct platter_error *err);
+/* 0, or why entries may not be changed. */
+int se_check_allocating(const struct sparse *s, struct platter_error *err);
+/* Makes a grain table that the directory lacks; *ret is its sector. `slow` is held. */
+int se_add_table(struct image *img, struct sparse *s, uint64_t gt, uint32_t *ret,
+                 struct platter_error *err);
 
 /* ---- layout.c -------------------------------------------------------------------------------- */
 
@@ -219,10 +425,9 @@ int layout_write(struct stream *s, const struct sparse_layout *l, const uint8_t 
 /* ---- tables.c -------------------------------------------------------------------------------- */
 
 enum {
-    PAGE_ENTRIES =
-        8192, /* grain table entries that are cached together: 512 MiB of 64 KiB grains */
-    PAGE_SECTORS = PAGE_ENTRIES * 4 / VMDK_SECTOR, /* bits of a mask */
-    PAGE_TABLES = PAGE_ENTRIES / VMDK_MIN_GTES,
+    PAGE_BYTES = 32 << 10, /* of grain tables that are cached together: 512 MiB of 64 KiB grains */
+    PAGE_SECTORS = PAGE_BYTES / VMDK_SECTOR, /* bits of a mask */
+    PAGE_TABLES = PAGE_BYTES / (VMDK_MIN_GTES * 4),
     CACHE_PAGES = 128 /* 4 MiB */
 };
 
@@ -232,12 +437,15 @@ enum page_state { PAGE_EMPTY, PAGE_LOADING, PAGE_READY };
  * loader while LOADING, and nobody changes them while `writing`. */
 struct page {
     struct sparse *sparse;
-    uint64_t number; /* of the page: its first grain / PAGE_ENTRIES */
+    uint64_t number; /* of the page: its first grain / sparse->page_entries */
     enum page_state state;
     uint64_t used;    /* when, for choosing what to drop */
     uint64_t dirty;   /* a bit for each sector of entries */
     uint64_t writing; /* the same, being written back */
-    uint32_t *entries;
+    union {           /* as they stand in the file, in our order of bytes */
+        uint32_t *entries;
+        uint64_t *wide; /* entry_size 8 */
+    };
 };
 
 struct table_cache {
@@ -255,8 +463,19 @@ void tables_destroy(struct image *img);
  * until the caller gives the lock back. `change`: entries are going to be changed. */
 int tables_enter(struct image *img, struct sparse *s, uint64_t grain, bool change,
                  struct page **ret, struct platter_error *err);
-/* Changes n entries from that of `grain` on, none beyond the page. */
-void page_set(struct page *p, uint64_t grain, uint64_t n, uint32_t value, uint32_t step);
+/* The entry of a grain, as it stands in the file. */
+static inline uint64_t page_entry(const struct page *p, uint64_t grain)
+{
+    uint64_t i = grain % p->sparse->page_entries;
+    return p->sparse->entry_size == 8 ? p->wide[i] : p->entries[i];
+}
+/* Changes n entries from that of `grain` on, none beyond the page: to grains in a row from `sector`
+ * on, or to zeros. */
+void page_set_grains(struct page *p, uint64_t grain, uint64_t n, uint64_t sector);
+void page_set_zero(struct page *p, uint64_t grain, uint64_t n);
+/* How many grains from `grain` on (at most `max`) are known to be unallocated without looking at
+ * tables; 0: look. */
+uint64_t tables_empty_run(struct image *img, struct sparse *s, uint64_t grain, uint64_t max);
 /* Makes a grain table that the directory lacks. */
 int tables_add(struct image *img, struct sparse *s, uint64_t gt, struct platter_error *err);
 /* Data durable, then changed entries to both copies. They are not durable by that. */
@@ -281,7 +500,9 @@ struct unpack_buffer;
 
 struct vmdk {
     struct descriptor *descriptor;
-    hoff descriptor_off; /* where the text stands in image->stream */
+    hoff descriptor_off;     /* where the text stands in image->stream, */
+    uint64_t descriptor_len; /* and the bytes it has there at most */
+    bool embedded;           /* it stands in a sparse file, behind the header */
     struct vmdk_extent *extents;
     unsigned n_extents;
     unsigned max_extents;
