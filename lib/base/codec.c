@@ -257,7 +257,7 @@ static int inflate_result(enum codec codec, int status, size_t done, size_t n, s
 
 /* The careful way: stops as soon as n bytes are out. */
 static int inflate_slowly(enum codec codec, const void *in, size_t in_len, void *out, size_t n,
-                          size_t *ret_out, struct platter_error *err)
+                          size_t *ret_out, size_t *ret_used, struct platter_error *err)
 {
     z_stream z = {.next_in = in, .next_out = out};
     if (in_len > UINT_MAX || n > UINT_MAX)
@@ -268,23 +268,25 @@ static int inflate_slowly(enum codec codec, const void *in, size_t in_len, void 
         return fail_memory(err, "decompression");
     int status = inflate(&z, Z_FINISH);
     size_t done = n - z.avail_out;
+    *ret_used = in_len - z.avail_in;
     inflateEnd(&z);
     return inflate_result(codec, status, done, n, ret_out, err);
 }
 
 static int deflate_unpack(enum codec codec, const void *in, size_t in_len, void *out, size_t n,
-                          size_t *ret_out, struct platter_error *err)
+                          size_t *ret_out, size_t *ret_used, struct platter_error *err)
 {
     struct libdeflate_decompressor *d = deflate_decompressor();
     if (!d)
         return fail_memory(err, "decompression");
-    size_t used, done;
+    size_t done;
     enum libdeflate_result r =
-        codec == CODEC_ZLIB ? libdeflate_zlib_decompress_ex(d, in, in_len, out, n, &used, &done)
-                            : libdeflate_deflate_decompress_ex(d, in, in_len, out, n, &used, &done);
+        codec == CODEC_ZLIB
+            ? libdeflate_zlib_decompress_ex(d, in, in_len, out, n, ret_used, &done)
+            : libdeflate_deflate_decompress_ex(d, in, in_len, out, n, ret_used, &done);
     if (r == LIBDEFLATE_SUCCESS)
         return end_of_stream(codec, done, n, ret_out, err);
-    return inflate_slowly(codec, in, in_len, out, n, ret_out, err);
+    return inflate_slowly(codec, in, in_len, out, n, ret_out, ret_used, err);
 }
 
 /* ---- zstd ------------------------------------------------------------------------------------ */
@@ -414,6 +416,13 @@ int codec_pack(enum codec codec, const void *in, size_t n, void *out, size_t cap
 int codec_unpack(enum codec codec, const void *in, size_t in_len, void *out, size_t n,
                  size_t *ret_out, struct platter_error *err)
 {
+    size_t used;
     return codec == CODEC_ZSTD ? zstd_unpack(in, in_len, out, n, ret_out, err)
-                               : deflate_unpack(codec, in, in_len, out, n, ret_out, err);
+                               : deflate_unpack(codec, in, in_len, out, n, ret_out, &used, err);
+}
+
+int codec_unpack_zlib(const void *in, size_t in_len, void *out, size_t n, size_t *ret_out,
+                      size_t *ret_used, struct platter_error *err)
+{
+    return deflate_unpack(CODEC_ZLIB, in, in_len, out, n, ret_out, ret_used, err);
 }

@@ -33,4 +33,8 @@ int codec_pack(enum codec codec, const void *in, size_t n, void *out, size_t cap
 int codec_unpack(enum codec codec, const void *in, size_t in_len, void *out, size_t n,
                  size_t *ret_out, struct platter_error *err);
 
+/* The same for CODEC_ZLIB, and *ret_used is how many bytes of `in` the stream really has. */
+int codec_unpack_zlib(const void *in, size_t in_len, void *out, size_t n, size_t *ret_out,
+                      size_t *ret_used, struct platter_error *err);
+
 #endif

@@ -66,6 +66,11 @@ void marker_encode(enum marker type, uint64_t sectors, uint8_t sector[VMDK_SECTO
     write_pad_to(&w, VMDK_SECTOR);
 }
 
+bool marker_is(const uint8_t sector[VMDK_SECTOR], enum marker type)
+{
+    return get_le(sector + 8, 4) == 0 && get_le(sector + 12, 4) == type;
+}
+
 /* ---- checks ---------------------------------------------------------------------------------- */
 
 uint64_t hosted_directory_entries(const struct hosted_header *h)
@@ -193,9 +198,7 @@ int hosted_check(const char *name, const struct hosted_header *h, uint64_t file_
 
 static bool is_footer(const uint8_t marker_and_footer[2 * VMDK_SECTOR])
 {
-    struct reader r = reader_over(marker_and_footer, VMDK_SECTOR);
-    read_skip(&r, 8);
-    return read_le32(&r) == 0 && read_le32(&r) == MARKER_FOOTER &&
+    return marker_is(marker_and_footer, MARKER_FOOTER) &&
            hosted_magic(marker_and_footer + VMDK_SECTOR);
 }
 

@@ -108,6 +108,7 @@ enum { RECORD_HEAD = 12 }; /* of a compressed grain: LBA and length, where the f
 /* A marker of a stream, one sector: section 5.2. */
 enum marker { MARKER_EOS = 0, MARKER_GT = 1, MARKER_GD = 2, MARKER_FOOTER = 3 };
 void marker_encode(enum marker type, uint64_t sectors, uint8_t sector[VMDK_SECTOR]);
+bool marker_is(const uint8_t sector[VMDK_SECTOR], enum marker type);
 
 /* ---- scan.c ---------------------------------------------------------------------------------- */
 
@@ -279,20 +280,25 @@ int vmdk_new_identity(struct image *img, struct platter_error *err);
 /* What a new descriptor says. */
 struct descriptor_plan {
     const char *create_type;
-    const char *access; /* of the one extent */
-    const char *extent; /* its file's name */
-    uint64_t sectors;
+    const char *access, *type; /* words of all extent lines */
+    const char *const *files;  /* the extents' names */
+    unsigned n_files;
+    uint64_t sectors; /* of the disk */
+    uint64_t piece;   /* sectors of each extent but the last, which has the rest */
     uint32_t cid, parent_cid;
     const char *parent; /* parentFileNameHint, or NULL */
     const char *hw_version, *adapter, *tools_version;
 };
 
-/* Fills what the request and its options say; the caller adds create_type, access, extent, cid. */
+/* Fills what the request and its options say, and a CID; the caller adds create_type, extents. */
 int descriptor_plan(const struct create_request *request, struct descriptor_plan *ret,
                     struct platter_error *err);
-/* Composes the text into `area` of VMDK_DESCRIPTOR_SECTORS, padded with NULs. */
-int descriptor_compose(const struct descriptor_plan *plan, const char *name, uint8_t *area,
+/* Composes the text: *ret is malloc'ed. `name`: of the image, for sentences. */
+int descriptor_compose(const struct descriptor_plan *plan, const char *name, char **ret,
                        struct platter_error *err);
+/* The same into `area` of VMDK_DESCRIPTOR_SECTORS, padded with NULs. */
+int descriptor_compose_embedded(const struct descriptor_plan *plan, const char *name, uint8_t *area,
+                                struct platter_error *err);
 uint32_t descriptor_new_cid(void);
 
 /* ---- sparse.c -------------------------------------------------------------------------------- */
@@ -546,8 +552,8 @@ int vmdk_flush(struct image *img, struct platter_error *err);
 /* Takes the mark of the first write back. */
 int vmdk_end(struct image *img, struct platter_error *err);
 
-enum vmdk_subformat { SUBFORMAT_MONOLITHIC_SPARSE, SUBFORMAT_STREAM_OPTIMIZED };
-extern const char *const vmdk_adapters[]; /* values of adapter_type */
+/* The controller that a new descriptor names. */
+const char *vmdk_adapter(const struct option_values *options);
 extern const struct option_def vmdk_options[];
 int vmdk_create(const struct create_request *request, struct platter_error *err);
 bool vmdk_ordered(const struct option_values *options);
