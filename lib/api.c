@@ -15,6 +15,7 @@ enum {
     CREATE_FLAGS = PLATTER_CREATE_EXCLUSIVE * 2 - 1,
     CONVERT_FLAGS = PLATTER_CONVERT_UNSAFE * 2 - 1,
     COMPARE_FLAGS = PLATTER_COMPARE_STRICT * 2 - 1,
+    CHECK_FLAGS = PLATTER_CHECK_DATA * 2 - 1,
     MAX_GROWTH = 4096 /* a structure longer than ours by more than this is garbage */
 };
 
@@ -304,5 +305,36 @@ int platter_measure(struct platter_disk *disk, uint64_t disk_size, const char *f
         full.size = measurement->size;
         memcpy(measurement, &full, min_u64(measurement->size, sizeof full));
     }
+    return r;
+}
+
+int platter_check(const char *name, const struct platter_check_options *options,
+                  struct platter_check_result *result, struct platter_error *err)
+{
+    struct platter_check_options o = {0};
+    struct platter_open_options open = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = complete(&open, sizeof open, o.open, err);
+    if (r == 0)
+        r = check_flags(o.flags, CHECK_FLAGS, "platter_check()", err);
+    if (r == 0)
+        r = check_flags(open.flags,
+                        OPEN_FLAGS &
+                            ~(PLATTER_OPEN_WRITE | PLATTER_OPEN_QUERY | PLATTER_OPEN_SALVAGE),
+                        "the opening of platter_check()", err);
+    if (r == 0)
+        r = need(name, "a name", err);
+    if (r == 0)
+        r = need(result, "a place for the result", err);
+    if (r == 0)
+        r = check_room(result->size, offsetof(struct platter_check_result, image_end_offset), err);
+    if (r == 0 && open.view)
+        r = fail(err, EINVAL, "%s: it is the whole image that is checked, not a view", name);
+    if (r < 0)
+        return r;
+    struct platter_check_result full = {.size = result->size};
+    r = ops_check(name, &o, &open, &full, err);
+    memcpy(result, &full, min_u64(full.size, sizeof full));
     return r;
 }

@@ -40,6 +40,15 @@ struct disk_extent {
 int disk_open(const char *name, const struct platter_open_options *options,
               struct platter_disk **ret, struct platter_error *err);
 
+/* Opens an image alone, with image->checking, to be given to format->check() and to be closed;
+ * `repair` opens it for writing. Its format may have no check. */
+int disk_open_for_check(const char *name, const struct platter_open_options *options, bool repair,
+                        struct platter_disk **ret, struct platter_error *err);
+/* The same over a stream (consumed, on failure as well), as disk_assemble() opens. */
+int disk_assemble_for_check(struct stream *stream, const struct format *format, bool repair,
+                            uint64_t memory_limit, const struct name_opener *opener,
+                            struct platter_disk **ret, struct platter_error *err);
+
 /*
  * Builds a disk from open streams, top first, each with its format: how new images (under temporary
  * names) and tests open. Takes ownership of the streams, on failure as well. `ordered` is

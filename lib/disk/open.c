@@ -261,7 +261,7 @@ static int open_chain(struct platter_disk *disk, const struct platter_open_optio
 }
 
 static int open_top(struct platter_disk *disk, const char *name,
-                    const struct platter_open_options *o, struct platter_error *err)
+                    const struct platter_open_options *o, bool checking, struct platter_error *err)
 {
     struct gate gate = {
         .opener = {gate_opener}, .fn = o->gate, .opaque = o->gate_opaque, .allow = o->allow};
@@ -274,6 +274,7 @@ static int open_top(struct platter_disk *disk, const char *name,
                                 .writable = disk->writable,
                                 .query = o->flags & PLATTER_OPEN_QUERY,
                                 .salvage = o->flags & PLATTER_OPEN_SALVAGE,
+                                .checking = checking,
                                 .ordered = true,
                                 .budget = disk->budget,
                                 .opener = &gate.opener};
@@ -301,11 +302,29 @@ int disk_open(const char *name, const struct platter_open_options *o, struct pla
         r = fail(err, EINVAL, "%s: a view, a query, a salvage and a forced open are read-only",
                  name);
     if (r == 0)
-        r = open_top(disk, name, o, err);
+        r = open_top(disk, name, o, false, err);
     if (r == 0 && !(o->flags & PLATTER_OPEN_NO_BACKING))
         r = open_chain(disk, o, err);
     if (r < 0) {
         disk->writable = false;
+        disk_close(disk, NULL);
+        return r;
+    }
+    *ret = disk;
+    return 0;
+}
+
+int disk_open_for_check(const char *name, const struct platter_open_options *o, bool repair,
+                        struct platter_disk **ret, struct platter_error *err)
+{
+    struct platter_disk *disk;
+    int r = disk_new(o->memory_limit, &disk, err);
+    if (r < 0)
+        return r;
+    disk->writable = repair;
+    r = open_top(disk, name, o, true, err);
+    disk->writable = false; /* it is the format that writes: there is nothing to flush at the end */
+    if (r < 0) {
         disk_close(disk, NULL);
         return r;
     }
@@ -323,12 +342,41 @@ static int refuse_named(const struct name_opener *opener, const struct image *im
                 image->stream->name, name);
 }
 
+static const struct name_opener refuse = {refuse_named};
+
+int disk_assemble_for_check(struct stream *stream, const struct format *format, bool repair,
+                            uint64_t memory_limit, const struct name_opener *opener,
+                            struct platter_disk **ret, struct platter_error *err)
+{
+    struct platter_disk *disk;
+    int r = disk_new(memory_limit, &disk, err);
+    if (r < 0) {
+        stream_close(stream);
+        return r;
+    }
+    struct image_setup setup = {.format = format,
+                                .writable = repair,
+                                .checking = true,
+                                .ordered = true,
+                                .budget = disk->budget,
+                                .opener = opener ? opener : &refuse};
+    struct image *img;
+    r = image_open(stream, &setup, &img, err);
+    if (r == 0)
+        r = disk_append(disk, img, err);
+    if (r < 0) {
+        disk_close(disk, NULL);
+        return r;
+    }
+    *ret = disk;
+    return 0;
+}
+
 int disk_assemble(struct stream **streams, const struct format **formats_of, unsigned n,
                   bool writable, bool ordered, uint64_t memory_limit,
                   const struct name_opener *opener, struct platter_disk **ret,
                   struct platter_error *err)
 {
-    static const struct name_opener refuse = {refuse_named};
     struct platter_disk *disk = NULL;
     int r = disk_new(memory_limit, &disk, err);
     unsigned i = 0;

@@ -142,6 +142,29 @@ struct writer_ops {
     void (*close)(struct image_writer *w); /* frees; after finish or instead of it */
 };
 
+/* ---- checking -------------------------------------------------------------------------------- */
+
+/* A check that runs: what it is to do, whom it tells, and what it has counted. */
+struct check {
+    bool mend_leaks; /* give back what leaked, once nothing else is wrong */
+    bool mend_all;   /* mend whatever can be; includes leaks */
+    bool again;      /* the second look, after a repair */
+    uint64_t told;   /* findings that were told in words */
+    struct platter_check_result result;
+    platter_finding_fn finding;
+    platter_progress_fn progress;
+    void *opaque;
+};
+
+/* Counts a finding and tells of it; for a leak, of `n` units. Behind a thousand findings the rest
+ * is only counted. */
+void check_found(struct check *c, enum platter_severity severity, bool mended, uint64_t n,
+                 const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* A code and a sentence that ended the look at something: an error if it speaks of damage. */
+void check_failed(struct check *c, int code, const struct platter_error *err);
+/* -ECANCELED when the caller has enough. */
+int check_progress(struct check *c, uint64_t done, uint64_t total, struct platter_error *err);
+
 /* ---- the operations of a format -------------------------------------------------------------- */
 
 enum mark { MARK_ZERO, MARK_DISCARD };
@@ -210,6 +233,12 @@ struct format {
                        const struct image *backing, struct platter_error *err);
     /* Forgets all data, so that the backing file shows everywhere: commit's last step. */
     int (*make_empty)(struct image *img, struct platter_error *err);
+
+    /* Judges, and mends where c says so, an image that was opened with img->checking (and writable
+     * to be mended): open took what it found, and close is all else that is called then. Findings
+     * go through check_found(); fails only where the check itself cannot go on. NULL: images of
+     * this format cannot be checked. */
+    int (*check)(struct image *img, struct check *c, struct platter_error *err);
 
     const struct option_def *create_options;
     int (*create)(const struct create_request *request, struct platter_error *err);

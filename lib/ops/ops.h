@@ -29,6 +29,11 @@ int ops_digest(struct platter_disk *disk, const struct platter_digest_options *o
 int ops_measure(struct platter_disk *disk, uint64_t disk_size, const char *format,
                 const char *options, struct platter_measurement *ret, struct platter_error *err);
 
+/* *ret is complete, and all zero when it comes. */
+int ops_check(const char *name, const struct platter_check_options *options,
+              const struct platter_open_options *open, struct platter_check_result *ret,
+              struct platter_error *err);
+
 /* The three below leave a string in *ret_json that is the caller's to free. */
 int ops_info(struct platter_disk *disk, unsigned layer, char **ret_json, struct platter_error *err);
 int ops_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Checks one image. The format judges its structure, and mends it; what was mended is judged again
+ * from the file. Then the image must open as for reading, with all it is stacked on: that is where
+ * a parent that does not fit shows. With PLATTER_CHECK_DATA, all that is packed is unpacked.
+ */
+#include "base/ckd.h"
+
+#include "ops/ops.h"
+#include "ops/pieces.h"
+#include "ops/walk.h"
+
+/* ---- the format's look ----------------------------------------------------------------------- */
+
+static int look(const char *name, const struct platter_open_options *open, bool repair,
+                struct check *c, struct platter_error *err)
+{
+    struct platter_disk *disk;
+    int r = disk_open_for_check(name, open, repair, &disk, err);
+    if (r < 0)
+        return r;
+    struct image *img = disk_top(disk);
+    c->result.format = img->format->name;
+    if (!img->format->check)
+        r = fail(err, ENOTSUP, "This image format does not support checks");
+    else
+        r = img->format->check(img, c, err);
+    int closed = disk_close(disk, r < 0 ? NULL : err);
+    return r < 0 ? r : closed;
+}
+
+/* The image as the repair left it: what is wrong now, and what was mended then. */
+static int look_again(const char *name, const struct platter_open_options *open, struct check *c,
+                      struct platter_error *err)
+{
+    struct check second = {
+        .again = true, .finding = c->finding, .progress = c->progress, .opaque = c->opaque};
+    int r = look(name, open, false, &second, err);
+    second.result.corruptions_fixed = c->result.corruptions_fixed;
+    second.result.leaks_fixed = c->result.leaks_fixed;
+    *c = second;
+    return r;
+}
+
+/* ---- packed data ----------------------------------------------------------------------------- */
+
+struct verify {
+    struct platter_disk *disk;
+    struct check *check;
+    struct pieces pieces;
+    goff next;
+    struct platter_error *errors; /* of the workers; code 0: none */
+};
+
+/* The next unit that the image itself stores packed. */
+static int verify_next(void *opaque, struct walk_chunk *ret, struct platter_error *err)
+{
+    (void)err;
+    struct verify *v = opaque;
+    struct image *top = disk_top(v->disk);
+    while (v->next < top->size) {
+        struct extent e;
+        int r = top->format->map(top, v->next, top->size - v->next, &e, NULL);
+        *ret = (struct walk_chunk){.off = v->next, .len = r < 0 ? top->unit : e.len};
+        ret->len = min_u64(ret->len, top->size - ret->off);
+        v->next += ret->len;
+        if (r < 0 || e.kind == EXTENT_PACKED)
+            return 1;
+    }
+    return 0;
+}
+
+static int verify_work(void *opaque, unsigned worker, struct walk_chunk *c,
+                       struct platter_error *err)
+{
+    (void)err;
+    struct verify *v = opaque;
+    struct image *top = disk_top(v->disk);
+    struct extent e;
+    v->errors[worker] = (struct platter_error){0};
+    int r = top->format->map(top, c->off, c->len, &e, &v->errors[worker]);
+    if (r == 0 && e.kind == EXTENT_PACKED)
+        r = top->format->unpack(top, &e, pieces_of(&v->pieces, worker, 0), &v->errors[worker]);
+    c->moved = c->len;
+    return r == -ENOMEM ? r : 0;
+}
+
+static int verify_turn(void *opaque, unsigned worker, struct walk_chunk *c,
+                       struct platter_error *err)
+{
+    (void)c, (void)err;
+    struct verify *v = opaque;
+    const struct platter_error *found = &v->errors[worker];
+    if (found->code)
+        check_failed(v->check, -found->code, found);
+    return 0;
+}
+
+static int verify_run(struct verify *v, const struct platter_check_options *o,
+                      struct platter_error *err)
+{
+    static const struct walk_ops ops = {
+        .next = verify_next, .work = verify_work, .turn = verify_turn};
+    int r = pieces_open(&v->pieces, &v->disk, 1, o->workers, err);
+    if (r == 0 && v->pieces.len < disk_top(v->disk)->unit)
+        r = fail(err, ENOTSUP, "%s: units of %u bytes are too large to be verified",
+                 disk_top(v->disk)->stream->name, disk_top(v->disk)->unit);
+    v->errors = calloc(v->pieces.workers ? v->pieces.workers : 1, sizeof *v->errors);
+    if (r == 0 && !v->errors)
+        r = fail_memory(err, "the errors of a check");
+    struct walk walk = {.ops = &ops,
+                        .opaque = v,
+                        .workers = v->pieces.workers,
+                        .total = disk_size(v->disk),
+                        .progress = o->progress,
+                        .progress_opaque = o->opaque};
+    if (r == 0)
+        r = walk_run(&walk, err);
+    free(v->errors);
+    pieces_close(&v->pieces);
+    return r;
+}
+
+/* ---- as for reading -------------------------------------------------------------------------- */
+
+static int open_all(const char *name, const struct platter_check_options *o,
+                    const struct platter_open_options *open, struct check *c,
+                    struct platter_error *err)
+{
+    struct platter_open_options normal = *open;
+    struct platter_error why = {0};
+    struct platter_disk *disk;
+    bool data = o->flags & PLATTER_CHECK_DATA;
+    if (!data)
+        normal.flags |= PLATTER_OPEN_QUERY;
+    int r = disk_open(name, &normal, &disk, &why);
+    if (r < 0) {
+        check_failed(c, r, &why);
+        return 0;
+    }
+    struct verify v = {.disk = disk, .check = c};
+    r = data ? verify_run(&v, o, err) : 0;
+    disk_close(disk, NULL);
+    return r;
+}
+
+int ops_check(const char *name, const struct platter_check_options *o,
+              const struct platter_open_options *open, struct platter_check_result *ret,
+              struct platter_error *err)
+{
+    struct check c = {.mend_all = o->flags & PLATTER_CHECK_REPAIR_ALL,
+                      .mend_leaks =
+                          o->flags & (PLATTER_CHECK_REPAIR_ALL | PLATTER_CHECK_REPAIR_LEAKS),
+                      .finding = o->finding,
+                      .progress = o->progress,
+                      .opaque = o->opaque};
+    int r;
+    if (c.mend_leaks && (open->flags & PLATTER_OPEN_FORCE_SHARE))
+        r = fail(err, EINVAL, "%s: what others write to cannot be repaired meanwhile", name);
+    else
+        r = look(name, open, c.mend_leaks, &c, err);
+    if (r == 0 && (c.result.corruptions_fixed || c.result.leaks_fixed))
+        r = look_again(name, open, &c, err);
+    bool sound = c.result.corruptions == 0 && c.result.check_errors == 0;
+    if (r == 0 && sound)
+        r = open_all(name, o, open, &c, err);
+    else if (r == 0 && (o->flags & PLATTER_CHECK_DATA))
+        check_found(&c, PLATTER_FINDING_NOTE, false, 1,
+                    "%s: what is compressed was not unpacked, as the tables are not in order",
+                    name);
+    c.result.size = ret->size;
+    *ret = c.result;
+    return r;
+}
