@@ -99,7 +99,7 @@ static int open_extent(struct image *img, const struct descriptor_extent *line,
         return fail(err, ENOTSUP,
                     "%s: extents of type %s are not supported (FLAT, VMFS, SPARSE and ZERO are)",
                     img->stream->name, line->word);
-    if (line->sectors == 0)
+    if (line->sectors == 0 && vmdk_of(img)->descriptor->n_extents > 1) /* alone: an empty disk */
         return fail(err, PLATTER_ECORRUPT, "%s: the descriptor has an extent of 0 sectors",
                     img->stream->name);
     struct vmdk_extent *x = &v->extents[v->n_extents++];

@@ -64,8 +64,9 @@ int descriptor_plan(const struct create_request *request, struct descriptor_plan
                     request->name);
     *ret = (struct descriptor_plan){
         .sectors = div_up(request->size, VMDK_SECTOR),
+        .cid = descriptor_new_cid(),
         .hw_version = compat6 ? "6" : options_string(o, "hwversion"),
-        .adapter = vmdk_adapters[options_enum(o, "adapter_type")],
+        .adapter = vmdk_adapter(o),
         .tools_version = options_string(o, "toolsversion"),
     };
     int r = check_quotable(request->name, "hwversion", ret->hw_version, err);
@@ -74,43 +75,101 @@ int descriptor_plan(const struct create_request *request, struct descriptor_plan
     return r < 0 ? r : plan_parent(request, ret, err);
 }
 
-int descriptor_compose(const struct descriptor_plan *p, const char *name, uint8_t *area,
+/* ---- geometry -------------------------------------------------------------------------------- */
+
+struct geometry {
+    uint64_t cylinders;
+    unsigned heads, sectors;
+};
+
+/* A hint that nobody computes sizes from, by VMware's rules: section 10. */
+static struct geometry geometry_of(uint64_t sectors, bool ide)
+{
+    enum { IDE_CYLINDERS = 16383, GIB = (1 << 30) / VMDK_SECTOR };
+    struct geometry g = {.heads = 255, .sectors = 63};
+    if (ide)
+        g = (struct geometry){.heads = 16, .sectors = 63};
+    else if (sectors <= 2 * GIB)
+        g = (struct geometry){.heads = sectors <= GIB ? 64 : 128, .sectors = 32};
+    g.cylinders = sectors / (g.heads * g.sectors);
+    if (ide)
+        g.cylinders = min_u64(g.cylinders, IDE_CYLINDERS);
+    return g;
+}
+
+/* ---- the text -------------------------------------------------------------------------------- */
+
+/* One line for each extent: section 3.5. An offset stands behind FLAT, and nowhere else. */
+static char *compose_extents(const struct descriptor_plan *p)
+{
+    enum { REST = 64 }; /* of a line, without the name */
+    size_t size = 1, at = 0;
+    for (unsigned i = 0; i < p->n_files; i++)
+        size += strlen(p->files[i]) + REST;
+    char *lines = calloc(1, size);
+    uint64_t left = p->sectors;
+    for (unsigned i = 0; lines && i < p->n_files; i++) {
+        uint64_t sectors = min_u64(left, p->piece);
+        at += (size_t)snprintf(lines + at, size - at, "%s %" PRIu64 " %s \"%s\"%s\n", p->access,
+                               sectors, p->type, p->files[i],
+                               strcmp(p->type, "FLAT") == 0 ? " 0" : "");
+        left -= sectors;
+    }
+    return lines;
+}
+
+int descriptor_compose(const struct descriptor_plan *p, const char *name, char **ret,
                        struct platter_error *err)
 {
+    for (unsigned i = 0; i < p->n_files; i++) {
+        int r = check_quotable(name, "file name", p->files[i], err);
+        if (r < 0)
+            return r;
+    }
+    struct geometry g = geometry_of(p->sectors, strcmp(p->adapter, "ide") == 0);
+    auto_free char *extents = compose_extents(p);
+    if (!extents)
+        return fail_memory(err, "a VMDK descriptor");
+    *ret = string_format("# Disk DescriptorFile\n"
+                         "version=1\n"
+                         "CID=%08" PRIx32 "\n"
+                         "parentCID=%08" PRIx32 "\n"
+                         "createType=\"%s\"\n"
+                         "%s%s%s"
+                         "\n"
+                         "# Extent description\n"
+                         "%s"
+                         "\n"
+                         "# The Disk Data Base\n"
+                         "#DDB\n"
+                         "\n"
+                         "ddb.virtualHWVersion = \"%s\"\n"
+                         "ddb.geometry.cylinders = \"%" PRIu64 "\"\n"
+                         "ddb.geometry.heads = \"%u\"\n"
+                         "ddb.geometry.sectors = \"%u\"\n"
+                         "ddb.adapterType = \"%s\"\n"
+                         "ddb.toolsVersion = \"%s\"\n",
+                         p->cid, p->parent_cid, p->create_type,
+                         p->parent ? "parentFileNameHint=\"" : "", p->parent ? p->parent : "",
+                         p->parent ? "\"\n" : "", extents, p->hw_version, g.cylinders, g.heads,
+                         g.sectors, p->adapter, p->tools_version);
+    return *ret ? 0 : fail_memory(err, "a VMDK descriptor");
+}
+
+int descriptor_compose_embedded(const struct descriptor_plan *p, const char *name, uint8_t *area,
+                                struct platter_error *err)
+{
     enum { SIZE = VMDK_DESCRIPTOR_SECTORS * VMDK_SECTOR };
-    int r = check_quotable(name, "file name", p->extent, err);
+    auto_free char *text = NULL;
+    int r = descriptor_compose(p, name, &text, err);
     if (r < 0)
         return r;
-    /* Geometry is a hint that nobody computes sizes from: section 10. */
-    unsigned heads = strcmp(p->adapter, "ide") == 0 ? 16 : 255, track = 63;
-    memset(area, 0, SIZE);
-    int n = snprintf((char *)area, SIZE,
-                     "# Disk DescriptorFile\n"
-                     "version=1\n"
-                     "CID=%08" PRIx32 "\n"
-                     "parentCID=%08" PRIx32 "\n"
-                     "createType=\"%s\"\n"
-                     "%s%s%s"
-                     "\n"
-                     "# Extent description\n"
-                     "%s %" PRIu64 " SPARSE \"%s\"\n"
-                     "\n"
-                     "# The Disk Data Base\n"
-                     "#DDB\n"
-                     "\n"
-                     "ddb.virtualHWVersion = \"%s\"\n"
-                     "ddb.geometry.cylinders = \"%" PRIu64 "\"\n"
-                     "ddb.geometry.heads = \"%u\"\n"
-                     "ddb.geometry.sectors = \"%u\"\n"
-                     "ddb.adapterType = \"%s\"\n"
-                     "ddb.toolsVersion = \"%s\"\n",
-                     p->cid, p->parent_cid, p->create_type,
-                     p->parent ? "parentFileNameHint=\"" : "", p->parent ? p->parent : "",
-                     p->parent ? "\"\n" : "", p->access, p->sectors, p->extent, p->hw_version,
-                     p->sectors / (heads * track), heads, track, p->adapter, p->tools_version);
-    if (n < 0 || n >= SIZE)
+    size_t len = strlen(text);
+    if (len >= SIZE)
         return fail(err, ENAMETOOLONG,
                     "%s: the names in its descriptor are too long for the %d bytes it has", name,
                     SIZE);
+    memset(area, 0, SIZE);
+    memcpy(area, text, len);
     return 0;
 }

@@ -231,13 +231,17 @@ static int put_front(struct stream_writer *s, const struct create_request *reque
     int r = descriptor_plan(request, &plan, err);
     if (r < 0)
         return r;
+    static const char *const file = "generated-stream.vmdk"; /* readers ignore it: section 3.8 */
     plan.create_type = "streamOptimized";
     plan.access = "RDONLY";
-    plan.extent = "generated-stream.vmdk"; /* readers ignore it: section 3.8 */
-    plan.cid = descriptor_new_cid();
+    plan.type = "SPARSE";
+    plan.files = &file;
+    plan.n_files = 1;
+    plan.piece = plan.sectors;
     s->header = (struct hosted_header){
         .version = 3,
-        .flags = HOSTED_NEWLINES | HOSTED_COMPRESSED | HOSTED_MARKERS,
+        .flags = HOSTED_NEWLINES | HOSTED_COMPRESSED | HOSTED_MARKERS |
+                 (options_bool(request->options, "zeroed_grain") ? HOSTED_ZEROED : 0),
         .capacity = plan.sectors,
         .grain_size = VMDK_GRAIN,
         .descriptor_offset = VMDK_DESCRIPTOR_SECTOR,
@@ -248,7 +252,7 @@ static int put_front(struct stream_writer *s, const struct create_request *reque
         .compression = 1,
     };
     hosted_encode(&s->header, front);
-    r = descriptor_compose(&plan, request->name, front + VMDK_SECTOR, err);
+    r = descriptor_compose_embedded(&plan, request->name, front + VMDK_SECTOR, err);
     if (r == 0)
         r = put(s, front, sizeof front, err);
     return r < 0 ? r : put_zeros(s, VMDK_GRAIN * VMDK_SECTOR - sizeof front, err);
