@@ -35,6 +35,7 @@ void hosted_decode(const uint8_t sector[VMDK_SECTOR], struct hosted_header *ret)
     for (unsigned i = 0; i < sizeof ret->newlines; i++)
         ret->newlines[i] = read_u8(&r);
     ret->compression = read_le16(&r);
+    ret->at_end = false;
 }
 
 void hosted_encode(const struct hosted_header *h, uint8_t sector[VMDK_SECTOR])
@@ -69,6 +70,12 @@ void marker_encode(enum marker type, uint64_t sectors, uint8_t sector[VMDK_SECTO
 bool marker_is(const uint8_t sector[VMDK_SECTOR], enum marker type)
 {
     return get_le(sector + 8, 4) == 0 && get_le(sector + 12, 4) == type;
+}
+
+bool marker_leads(const uint8_t sector[VMDK_SECTOR], enum marker type, uint64_t payload)
+{
+    uint64_t sectors = get_le(sector, 8);
+    return marker_is(sector, type) && (sectors == 0 || sectors >= div_up(payload, VMDK_SECTOR));
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */
@@ -158,6 +165,19 @@ static int check_directory(const char *name, const char *what, uint64_t at,
                 name, what, at, h->descriptor_size, h->descriptor_offset);
 }
 
+static int check_descriptor(const char *name, const struct hosted_header *h, uint64_t file_size,
+                            struct platter_error *err)
+{
+    if (h->descriptor_offset == 0)
+        return 0;
+    if (h->descriptor_size > VMDK_MAX_DESCRIPTOR / VMDK_SECTOR)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: descriptor (header offset 36) of %" PRIu64 " sectors; %d is the limit",
+                    name, h->descriptor_size, VMDK_MAX_DESCRIPTOR / VMDK_SECTOR);
+    return check_area(name, "descriptor", h->descriptor_offset, h->descriptor_size * VMDK_SECTOR,
+                      file_size, err);
+}
+
 static int check_areas(const char *name, const struct hosted_header *h, uint64_t file_size,
                        struct platter_error *err)
 {
@@ -166,15 +186,7 @@ static int check_areas(const char *name, const struct hosted_header *h, uint64_t
                     "%s: metadata takes %" PRIu64 " sectors (header offset 64), but the file ends "
                     "after %" PRIu64 ": it is truncated",
                     name, h->overhead, file_size / VMDK_SECTOR);
-    int r = 0;
-    if (h->descriptor_offset != 0) {
-        if (h->descriptor_size > VMDK_MAX_DESCRIPTOR / VMDK_SECTOR)
-            return fail(err, PLATTER_ECORRUPT,
-                        "%s: descriptor (header offset 36) of %" PRIu64 " sectors; %d is the limit",
-                        name, h->descriptor_size, VMDK_MAX_DESCRIPTOR / VMDK_SECTOR);
-        r = check_area(name, "descriptor", h->descriptor_offset, h->descriptor_size * VMDK_SECTOR,
-                       file_size, err);
-    }
+    int r = check_descriptor(name, h, file_size, err);
     if (r < 0 || h->capacity == 0)
         return r;
     r = check_directory(name, "grain directory", h->gd_offset, h, file_size, err);
@@ -206,27 +218,38 @@ static bool is_footer(const uint8_t marker_and_footer[2 * VMDK_SECTOR])
  * The footer stands in the last sector but one, behind its marker. Padding or text that was added
  * to the file, or an end-of-stream marker that is missing, move it: search a little (section 5.3).
  */
-static int read_footer(struct stream *s, uint64_t file_size, struct hosted_header *ret,
-                       struct platter_error *err)
+static int find_footer(struct stream *s, uint64_t file_size, struct hosted_header *ret,
+                       bool *ret_found, struct platter_error *err)
 {
     enum { FOOTER_SEARCH = 128 }; /* sectors */
     uint8_t tail[(FOOTER_SEARCH + 2) * VMDK_SECTOR];
     uint64_t end = round_down(file_size, VMDK_SECTOR);
     size_t len = (size_t)min_u64(end, sizeof tail);
     int r = stream_pread(s, tail, len, end - len, err);
-    if (r < 0)
-        return r;
-    for (size_t at = len; at >= 2 * VMDK_SECTOR; at -= VMDK_SECTOR) {
+    *ret_found = false;
+    for (size_t at = len; r == 0 && at >= 2 * VMDK_SECTOR && !*ret_found; at -= VMDK_SECTOR) {
         const uint8_t *marker = tail + at - 2 * VMDK_SECTOR;
         if (!is_footer(marker))
             continue;
         hosted_decode(marker + VMDK_SECTOR, ret);
-        return 0;
+        ret->at_end = true;
+        *ret_found = true;
     }
-    return fail(err, PLATTER_ECORRUPT,
-                "%s: its header says that the grain directory is at the end, but there is no "
-                "footer in the last sectors of %" PRIu64 " bytes: the file is truncated",
-                s->name, file_size);
+    return r;
+}
+
+static int read_footer(struct stream *s, uint64_t file_size, struct hosted_header *ret,
+                       struct platter_error *err)
+{
+    bool found;
+    int r = find_footer(s, file_size, ret, &found, err);
+    if (r == 0 && !found)
+        r = fail(err, PLATTER_ECORRUPT,
+                 "%s: its header says that the grain directory is at the end, but there is no "
+                 "footer in the last sectors of %" PRIu64
+                 " bytes: the file is truncated (convert --salvage finds what it holds)",
+                 s->name, file_size);
+    return r;
 }
 
 /* What the footer may not change: it is a copy of the header that knows the directory's place, and
@@ -238,6 +261,29 @@ static bool is_footer_of(const struct hosted_header *f, const struct hosted_head
            f->descriptor_offset == h->descriptor_offset &&
            f->descriptor_size == h->descriptor_size &&
            (h->capacity == 0 || f->capacity == h->capacity);
+}
+
+/* A directory at the end stands behind its marker: what else the footer points to is none. */
+static int check_directory_marker(struct stream *s, const struct hosted_header *h,
+                                  struct platter_error *err)
+{
+    uint8_t sector[VMDK_SECTOR];
+    if (!h->at_end || !(h->flags & HOSTED_MARKERS) || h->capacity == 0)
+        return 0;
+    int r = stream_pread(s, sector, sizeof sector, (h->gd_offset - 1) * VMDK_SECTOR, err);
+    if (r < 0 || marker_leads(sector, MARKER_GD, hosted_directory_entries(h) * 4))
+        return r;
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: the footer (gdOffset) says that the grain directory is at sector %" PRIu64
+                ", but no marker of one stands in front of that: the file is damaged",
+                s->name, h->gd_offset);
+}
+
+/* Some streams claim a second directory but have none: section 5.3. */
+static void forget_second(struct hosted_header *h)
+{
+    if (h->rgd_offset == 0 || h->rgd_offset == h->gd_offset || h->rgd_offset == HOSTED_GD_AT_END)
+        h->flags &= ~(uint32_t)HOSTED_REDUNDANT;
 }
 
 int hosted_read(struct stream *s, uint64_t file_size, struct hosted_header *ret,
@@ -261,9 +307,56 @@ int hosted_read(struct stream *s, uint64_t file_size, struct hosted_header *ret,
                         "%s: header and footer contradict each other: one of them is damaged",
                         s->name);
     }
-    /* Some streams claim a second directory but have none: section 5.3. */
-    if (ret->rgd_offset == 0 || ret->rgd_offset == ret->gd_offset ||
-        ret->rgd_offset == HOSTED_GD_AT_END)
-        ret->flags &= ~(uint32_t)HOSTED_REDUNDANT;
-    return hosted_check(s->name, ret, file_size, err);
+    forget_second(ret);
+    r = hosted_check(s->name, ret, file_size, err);
+    return r < 0 ? r : check_directory_marker(s, ret, err);
+}
+
+/* ---- salvage --------------------------------------------------------------------------------- */
+
+static int check_numbers(const char *name, const struct hosted_header *h, struct platter_error *err)
+{
+    int r = check_version(name, h, err);
+    return r < 0 ? r : check_geometry(name, h, err);
+}
+
+int hosted_find(struct stream *s, uint64_t file_size, struct hosted_header *ret,
+                struct platter_error *err)
+{
+    uint8_t sector[VMDK_SECTOR];
+    struct hosted_header footer;
+    bool found;
+    int r = stream_pread_tail(s, sector, sizeof sector, 0, err);
+    if (r == 0)
+        r = find_footer(s, file_size, &footer, &found, err);
+    if (r < 0)
+        return r;
+    found = found && check_numbers(s->name, &footer, NULL) == 0;
+    hosted_decode(sector, ret);
+    r = hosted_magic(sector)
+            ? check_numbers(s->name, ret, err)
+            : fail(err, PLATTER_ECORRUPT, "%s: has no VMDK header, and no footer instead", s->name);
+    if (found && (r < 0 || (ret->gd_offset == HOSTED_GD_AT_END && is_footer_of(&footer, ret)))) {
+        *ret = footer;
+        r = 0;
+    }
+    return r;
+}
+
+void hosted_forget_lost(struct stream *s, uint64_t file_size, struct hosted_header *h)
+{
+    const char *name = s->name;
+    if (h->overhead > file_size / VMDK_SECTOR)
+        h->overhead = 1;
+    if (check_descriptor(name, h, file_size, NULL) < 0)
+        h->descriptor_offset = h->descriptor_size = 0;
+    forget_second(h);
+    bool second = (h->flags & HOSTED_REDUNDANT) &&
+                  check_directory(name, "", h->rgd_offset, h, file_size, NULL) == 0;
+    bool first = check_directory(name, "", h->gd_offset, h, file_size, NULL) == 0 &&
+                 check_directory_marker(s, h, NULL) == 0;
+    if (!first)
+        h->gd_offset = second ? h->rgd_offset : HOSTED_GD_AT_END;
+    if (!first || !second)
+        h->flags &= ~(uint32_t)HOSTED_REDUNDANT;
 }

@@ -87,6 +87,7 @@ struct hosted_header {
     uint8_t unclean;
     uint8_t newlines[4];
     uint16_t compression;
+    bool at_end; /* this is a footer: tables stand behind their grains */
 };
 
 enum { HOSTED_UNCLEAN_AT = 72 }; /* offset of the byte `unclean` in the file */
@@ -97,6 +98,12 @@ void hosted_encode(const struct hosted_header *h, uint8_t sector[VMDK_SECTOR]);
 /* Reads and checks the header, and the footer where the header sends us there. */
 int hosted_read(struct stream *s, uint64_t file_size, struct hosted_header *ret,
                 struct platter_error *err);
+/* For a salvage: the header or, where that is lost, the footer, with all numbers bounded; and then,
+ * when the capacity is known, what does not stand in the file is taken out of it: gd_offset becomes
+ * HOSTED_GD_AT_END where there is no directory at all. */
+int hosted_find(struct stream *s, uint64_t file_size, struct hosted_header *ret,
+                struct platter_error *err);
+void hosted_forget_lost(struct stream *s, uint64_t file_size, struct hosted_header *h);
 uint64_t hosted_directory_entries(const struct hosted_header *h);
 /* What hosted_check() takes: the header of an image as a whole makes sense for a file of that size.
  */
@@ -109,6 +116,8 @@ enum { RECORD_HEAD = 12 }; /* of a compressed grain: LBA and length, where the f
 enum marker { MARKER_EOS = 0, MARKER_GT = 1, MARKER_GD = 2, MARKER_FOOTER = 3 };
 void marker_encode(enum marker type, uint64_t sectors, uint8_t sector[VMDK_SECTOR]);
 bool marker_is(const uint8_t sector[VMDK_SECTOR], enum marker type);
+/* The same, and what it says of the length of its payload can be: section 5.2. */
+bool marker_leads(const uint8_t sector[VMDK_SECTOR], enum marker type, uint64_t payload);
 
 /* ---- scan.c ---------------------------------------------------------------------------------- */
 
@@ -393,8 +402,9 @@ struct sesparse {
 };
 
 bool se_magic(const uint8_t *sector);
-/* Reads and checks both headers and the directory: fills in s->header, s->gd and s->se. */
+/* Reads and checks both headers: fills in s->header and s->se; the directory: fills in s->gd. */
 int se_read(struct sparse *s, struct platter_error *err);
+int se_read_directory(struct sparse *s, struct platter_error *err);
 void se_free(struct sparse *s);
 enum extent_kind se_entry(const struct sparse *s, uint64_t gte, uint64_t *ret_sector);
 /* The entry of a grain at `sector`. */
@@ -404,7 +414,9 @@ uint64_t se_entry_of(const struct sparse *s, uint64_t sector);
  * that no entry names. */
 int se_judge(struct sparse *s, uint64_t used_end, struct platter_error *err);
 uint64_t se_used_end(const struct sparse *s, uint64_t gte); /* behind the index of an entry, or 0 */
+/* Room for new grains, and back. image->lock is held. */
 int se_extend(struct sparse *s, uint64_t sectors, uint64_t *ret_sector, struct platter_error *err);
+void se_give_back(struct sparse *s, uint64_t sector, uint64_t grains);
 /* 0, or why entries may not be changed. */
 int se_check_allocating(const struct sparse *s, struct platter_error *err);
 /* Makes a grain table that the directory lacks; *ret is its sector. `slow` is held. */
