@@ -26,7 +26,10 @@ enum {
     EXIT_COMPARE_OPEN = 2,    /* compare: a disk could not be opened */
     EXIT_COMPARE_DAMAGED = 3, /* compare: an image says what cannot be true */
     EXIT_COMPARE_READ = 4,    /* compare: a disk could not be read */
-    EXIT_HOLES = 4            /* convert --salvage: done, but with holes */
+    EXIT_HOLES = 4,           /* convert --salvage: done, but with holes */
+    EXIT_CORRUPT = 2,         /* check: the image is damaged */
+    EXIT_LEAKS = 3,           /* check: it wastes space */
+    EXIT_NO_CHECK = 63        /* check: its format has nothing to check */
 };
 
 /* ---- arguments ------------------------------------------------------------------------------- */
@@ -46,13 +49,14 @@ struct args {
     const char *progress_style;
     const char *cache, *source_cache;
     const char *algorithm;
-    char *creation; /* all -o, joined by commas; allocated */
+    const char *repair; /* leaks or all */
+    char *creation;     /* all -o, joined by commas; allocated */
     const char *allow[MAX_ALLOW + 1];
     unsigned n_allow;
     uint64_t start, length, disk_size, sparse_size, rate, memory, workers;
     bool has_length, has_disk_size, has_sparse_size;
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
-    bool probe_backing, offload, target_is_zero, salvage, strict, nodes;
+    bool probe_backing, offload, target_is_zero, salvage, strict, nodes, data;
     char **operands;
     int n_operands;
 };
@@ -91,7 +95,7 @@ struct verb {
 };
 
 extern const struct verb verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
-    verb_measure, verb_formats;
+    verb_measure, verb_check, verb_formats;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 
