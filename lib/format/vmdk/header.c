@@ -218,22 +218,22 @@ static bool is_footer(const uint8_t marker_and_footer[2 * VMDK_SECTOR])
  * The footer stands in the last sector but one, behind its marker. Padding or text that was added
  * to the file, or an end-of-stream marker that is missing, move it: search a little (section 5.3).
  */
-static int find_footer(struct stream *s, uint64_t file_size, struct hosted_header *ret,
-                       bool *ret_found, struct platter_error *err)
+int hosted_find_footer(struct stream *s, uint64_t file_size, struct hosted_header *ret,
+                       hoff *ret_at, struct platter_error *err)
 {
     enum { FOOTER_SEARCH = 128 }; /* sectors */
     uint8_t tail[(FOOTER_SEARCH + 2) * VMDK_SECTOR];
     uint64_t end = round_down(file_size, VMDK_SECTOR);
     size_t len = (size_t)min_u64(end, sizeof tail);
     int r = stream_pread(s, tail, len, end - len, err);
-    *ret_found = false;
-    for (size_t at = len; r == 0 && at >= 2 * VMDK_SECTOR && !*ret_found; at -= VMDK_SECTOR) {
+    *ret_at = 0;
+    for (size_t at = len; r == 0 && at >= 2 * VMDK_SECTOR && !*ret_at; at -= VMDK_SECTOR) {
         const uint8_t *marker = tail + at - 2 * VMDK_SECTOR;
         if (!is_footer(marker))
             continue;
         hosted_decode(marker + VMDK_SECTOR, ret);
         ret->at_end = true;
-        *ret_found = true;
+        *ret_at = end - len + at - VMDK_SECTOR;
     }
     return r;
 }
@@ -241,9 +241,9 @@ static int find_footer(struct stream *s, uint64_t file_size, struct hosted_heade
 static int read_footer(struct stream *s, uint64_t file_size, struct hosted_header *ret,
                        struct platter_error *err)
 {
-    bool found;
-    int r = find_footer(s, file_size, ret, &found, err);
-    if (r == 0 && !found)
+    hoff at;
+    int r = hosted_find_footer(s, file_size, ret, &at, err);
+    if (r == 0 && !at)
         r = fail(err, PLATTER_ECORRUPT,
                  "%s: its header says that the grain directory is at the end, but there is no "
                  "footer in the last sectors of %" PRIu64
@@ -254,7 +254,7 @@ static int read_footer(struct stream *s, uint64_t file_size, struct hosted_heade
 
 /* What the footer may not change: it is a copy of the header that knows the directory's place, and
  * perhaps the capacity. */
-static bool is_footer_of(const struct hosted_header *f, const struct hosted_header *h)
+bool hosted_is_footer_of(const struct hosted_header *f, const struct hosted_header *h)
 {
     return f->version == h->version && f->flags == h->flags && f->grain_size == h->grain_size &&
            f->gtes_per_gt == h->gtes_per_gt && f->compression == h->compression &&
@@ -264,8 +264,7 @@ static bool is_footer_of(const struct hosted_header *f, const struct hosted_head
 }
 
 /* A directory at the end stands behind its marker: what else the footer points to is none. */
-static int check_directory_marker(struct stream *s, const struct hosted_header *h,
-                                  struct platter_error *err)
+int hosted_check_marker(struct stream *s, const struct hosted_header *h, struct platter_error *err)
 {
     uint8_t sector[VMDK_SECTOR];
     if (!h->at_end || !(h->flags & HOSTED_MARKERS) || h->capacity == 0)
@@ -280,7 +279,7 @@ static int check_directory_marker(struct stream *s, const struct hosted_header *
 }
 
 /* Some streams claim a second directory but have none: section 5.3. */
-static void forget_second(struct hosted_header *h)
+void hosted_forget_second(struct hosted_header *h)
 {
     if (h->rgd_offset == 0 || h->rgd_offset == h->gd_offset || h->rgd_offset == HOSTED_GD_AT_END)
         h->flags &= ~(uint32_t)HOSTED_REDUNDANT;
@@ -302,14 +301,14 @@ int hosted_read(struct stream *s, uint64_t file_size, struct hosted_header *ret,
         if ((r = check_version(s->name, &header, err)) < 0 ||
             (r = read_footer(s, file_size, ret, err)) < 0)
             return r;
-        if (!is_footer_of(ret, &header))
+        if (!hosted_is_footer_of(ret, &header))
             return fail(err, PLATTER_ECORRUPT,
                         "%s: header and footer contradict each other: one of them is damaged",
                         s->name);
     }
-    forget_second(ret);
+    hosted_forget_second(ret);
     r = hosted_check(s->name, ret, file_size, err);
-    return r < 0 ? r : check_directory_marker(s, ret, err);
+    return r < 0 ? r : hosted_check_marker(s, ret, err);
 }
 
 /* ---- salvage --------------------------------------------------------------------------------- */
@@ -325,18 +324,19 @@ int hosted_find(struct stream *s, uint64_t file_size, struct hosted_header *ret,
 {
     uint8_t sector[VMDK_SECTOR];
     struct hosted_header footer;
-    bool found;
+    hoff at;
     int r = stream_pread_tail(s, sector, sizeof sector, 0, err);
     if (r == 0)
-        r = find_footer(s, file_size, &footer, &found, err);
+        r = hosted_find_footer(s, file_size, &footer, &at, err);
     if (r < 0)
         return r;
-    found = found && check_numbers(s->name, &footer, NULL) == 0;
+    bool found = at && check_numbers(s->name, &footer, NULL) == 0;
     hosted_decode(sector, ret);
     r = hosted_magic(sector)
             ? check_numbers(s->name, ret, err)
             : fail(err, PLATTER_ECORRUPT, "%s: has no VMDK header, and no footer instead", s->name);
-    if (found && (r < 0 || (ret->gd_offset == HOSTED_GD_AT_END && is_footer_of(&footer, ret)))) {
+    if (found &&
+        (r < 0 || (ret->gd_offset == HOSTED_GD_AT_END && hosted_is_footer_of(&footer, ret)))) {
         *ret = footer;
         r = 0;
     }
@@ -350,11 +350,11 @@ void hosted_forget_lost(struct stream *s, uint64_t file_size, struct hosted_head
         h->overhead = 1;
     if (check_descriptor(name, h, file_size, NULL) < 0)
         h->descriptor_offset = h->descriptor_size = 0;
-    forget_second(h);
+    hosted_forget_second(h);
     bool second = (h->flags & HOSTED_REDUNDANT) &&
                   check_directory(name, "", h->rgd_offset, h, file_size, NULL) == 0;
     bool first = check_directory(name, "", h->gd_offset, h, file_size, NULL) == 0 &&
-                 check_directory_marker(s, h, NULL) == 0;
+                 hosted_check_marker(s, h, NULL) == 0;
     if (!first)
         h->gd_offset = second ? h->rgd_offset : HOSTED_GD_AT_END;
     if (!first || !second)

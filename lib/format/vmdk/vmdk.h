@@ -105,6 +105,13 @@ int hosted_find(struct stream *s, uint64_t file_size, struct hosted_header *ret,
                 struct platter_error *err);
 void hosted_forget_lost(struct stream *s, uint64_t file_size, struct hosted_header *h);
 uint64_t hosted_directory_entries(const struct hosted_header *h);
+/* The parts of hosted_read(). *ret_at is 0 where there is no footer; only reading can fail. */
+int hosted_find_footer(struct stream *s, uint64_t file_size, struct hosted_header *ret,
+                       hoff *ret_at, struct platter_error *err);
+bool hosted_is_footer_of(const struct hosted_header *f, const struct hosted_header *h);
+void hosted_forget_second(struct hosted_header *h);
+/* Of a header that passed hosted_check(). */
+int hosted_check_marker(struct stream *s, const struct hosted_header *h, struct platter_error *err);
 /* What hosted_check() takes: the header of an image as a whole makes sense for a file of that size.
  */
 int hosted_check(const char *name, const struct hosted_header *h, uint64_t file_size,
