@@ -17,34 +17,53 @@ struct vmdk_extent *vmdk_extent_at(const struct vmdk *v, goff off)
     return &v->extents[low];
 }
 
-/* What an entry says. Value 1 is a zero grain even where the header does not announce them: no
- * grain can stand at sector 1 (section 4.4). */
-static enum extent_kind kind_of(const struct sparse *s, uint32_t gte)
+/* What the entry behind one that says (kind, sector) must say to go on with it. */
+static bool goes_on(const struct sparse *s, enum extent_kind kind, uint64_t sector, uint64_t n,
+                    uint64_t gte)
 {
-    if (gte == 0)
-        return EXTENT_BACKING;
-    if (gte == 1)
-        return EXTENT_ZERO;
-    return s->packed ? EXTENT_PACKED : EXTENT_DATA;
+    uint64_t at;
+    if (sparse_entry(s, gte, &at) != kind)
+        return false;
+    return (kind != EXTENT_DATA && kind != EXTENT_PACKED) ||
+           at == sector + n * s->header.grain_size;
+}
+
+/* The same for entries of 32 bits, where a run is a row of numbers. */
+static uint64_t run_of_numbers(const uint32_t *entries, uint64_t max, uint64_t step)
+{
+    uint64_t value = entries[0], n = 1; /* a row may not wrap around at 2^32 */
+    for (; n < max; n++) {
+        value += step;
+        if (entries[n] != value)
+            break;
+    }
+    return n;
+}
+
+static uint64_t run_of_entries(const struct sparse *s, const struct page *p, uint64_t grain,
+                               uint64_t max)
+{
+    uint64_t sector, n = 1;
+    enum extent_kind kind = sparse_entry(s, page_entry(p, grain), &sector);
+    if (s->entry_size == 4)
+        return run_of_numbers(p->entries + grain % s->page_entries, max,
+                              kind == EXTENT_DATA || kind == EXTENT_PACKED ? s->header.grain_size
+                                                                           : 0);
+    while (n < max && goes_on(s, kind, sector, n, page_entry(p, grain + n)))
+        n++;
+    return n;
 }
 
 uint64_t vmdk_run(const struct sparse *s, const struct page *p, uint64_t grain, uint64_t max)
 {
-    uint64_t first = grain % PAGE_ENTRIES;
     uint32_t per_table = s->header.gtes_per_gt;
-    uint64_t end = first + min_u64(max, PAGE_ENTRIES - first);
-    uint64_t value = p->entries[first]; /* a row may not wrap around at 2^32 */
-    uint64_t step = value > 1 ? s->header.grain_size : 0;
-    uint64_t i = first;
-    while (++i < end) {
-        value += step;
-        if (p->entries[i] != value)
-            break;
-        uint64_t gt = (grain + i - first) / per_table;
-        if (i % per_table == 0 && s->gd[gt] != 0 && !sparse_table_fits(s, s->gd[gt]))
-            break;
-    }
-    return i - first;
+    max = min_u64(max, s->page_entries - grain % s->page_entries);
+    uint64_t n = run_of_entries(s, p, grain, max);
+    /* Tables that are nowhere are held as zeros. */
+    for (uint64_t i = round_up(grain + 1, per_table); i < grain + n; i += per_table)
+        if (s->gd[i / per_table] != 0 && !sparse_table_fits(s, s->gd[i / per_table]))
+            return i - grain;
+    return n;
 }
 
 /* A compressed grain. How long the record is stands in the record; the next one bounds it. */
@@ -52,7 +71,7 @@ static int map_packed(const struct vmdk_extent *x, const struct page *p, uint64_
                       uint64_t within, struct extent *ret, struct platter_error *err)
 {
     const struct sparse *s = x->sparse;
-    uint32_t gte = p->entries[grain % PAGE_ENTRIES];
+    uint64_t gte = page_entry(p, grain);
     int r = sparse_check_grain(s, grain, gte, VMDK_SECTOR, err);
     if (r < 0)
         return r;
@@ -62,7 +81,7 @@ static int map_packed(const struct vmdk_extent *x, const struct page *p, uint64_
     ret->unit_start = x->start + start;
     ret->unit_len = min_u64(s->grain, x->len - start);
     ret->len = min_u64(ret->len, start + ret->unit_len - within);
-    for (uint64_t next = grain % PAGE_ENTRIES + 1; next < PAGE_ENTRIES; next++)
+    for (uint64_t next = grain % s->page_entries + 1; next < s->page_entries; next++)
         if (p->entries[next] > 1) {
             if (p->entries[next] > gte)
                 ret->packed_len = ((hoff)p->entries[next] - gte) * VMDK_SECTOR;
@@ -76,7 +95,7 @@ static int map_data(struct image *img, const struct vmdk_extent *x, const struct
                     uint64_t grain, uint64_t within, struct extent *ret, struct platter_error *err)
 {
     const struct sparse *s = x->sparse;
-    uint32_t gte = p->entries[grain % PAGE_ENTRIES];
+    uint64_t gte = page_entry(p, grain), sector;
     uint64_t start = grain * s->grain;
     uint64_t grains = div_up(within + ret->len - start, s->grain);
     uint64_t room = x->len - start;
@@ -88,7 +107,8 @@ static int map_data(struct image *img, const struct vmdk_extent *x, const struct
     }
     ret->kind = EXTENT_DATA;
     ret->in_place = x->access == ACCESS_WRITE && atomic_load(&vmdk_of(img)->begun);
-    ret->off = (hoff)gte * VMDK_SECTOR + (within - start);
+    sparse_entry(s, gte, &sector);
+    ret->off = sector * VMDK_SECTOR + (within - start);
     ret->len = min_u64(ret->len, start + valid - within);
     return r;
 }
@@ -97,22 +117,29 @@ static int map_sparse(struct image *img, const struct vmdk_extent *x, uint64_t w
                       struct extent *ret, struct platter_error *err)
 {
     struct sparse *s = x->sparse;
-    uint64_t grain = within / s->grain;
+    uint64_t grain = within / s->grain, sector;
+    uint64_t start = grain * s->grain, grains = div_up(within + ret->len - start, s->grain);
+    uint64_t empty = tables_empty_run(img, s, grain, grains);
+    if (empty) {
+        ret->kind = EXTENT_BACKING;
+        ret->len = min_u64(ret->len, start + empty * s->grain - within);
+        return 0;
+    }
     struct page *p;
     int r = tables_enter(img, s, grain, false, &p, err);
     if (r < 0)
         return r;
     ret->stream = s->stream;
-    r = sparse_check_table(s, grain / s->header.gtes_per_gt, err);
+    /* A salvage has grains of tables that are lost. */
+    if (!s->salvage || page_entry(p, grain) == 0)
+        r = sparse_check_table(s, grain / s->header.gtes_per_gt, err);
     if (r == 0) {
-        enum extent_kind kind = kind_of(s, p->entries[grain % PAGE_ENTRIES]);
+        enum extent_kind kind = sparse_entry(s, page_entry(p, grain), &sector);
         if (kind == EXTENT_PACKED) {
             r = map_packed(x, p, grain, within, ret, err);
         } else if (kind == EXTENT_DATA) {
             r = map_data(img, x, p, grain, within, ret, err);
         } else {
-            uint64_t start = grain * s->grain;
-            uint64_t grains = div_up(within + ret->len - start, s->grain);
             uint64_t valid = vmdk_run(s, p, grain, grains) * s->grain;
             ret->kind = kind;
             ret->len = min_u64(ret->len, start + valid - within);

@@ -20,6 +20,9 @@ void sparse_free(struct sparse *s)
     uint64_t bytes = (uint64_t)s->gd_count * 4;
     budget_free(s->budget, s->gd, bytes);
     budget_free(s->budget, s->rgd, bytes);
+    budget_free(s->budget, s->strays, (uint64_t)s->max_strays * 4);
+    se_free(s);
+    salvage_free(s);
     free(s);
 }
 
@@ -32,7 +35,8 @@ static int load_directory(struct sparse *s, uint64_t sector, uint32_t **ret,
     if (r < 0)
         return r;
     *ret = gd;
-    r = stream_pread(s->stream, gd, (size_t)bytes, sector * VMDK_SECTOR, err);
+    if (sector != HOSTED_GD_AT_END) /* lost: salvage.c */
+        r = stream_pread(s->stream, gd, (size_t)bytes, sector * VMDK_SECTOR, err);
     for (uint32_t i = 0; i < s->gd_count; i++)
         gd[i] = le32toh(gd[i]);
     return r;
@@ -75,13 +79,18 @@ static int forget_half_made(struct sparse *s, struct platter_error *err)
 
 static int check_writable(const struct sparse *s, struct platter_error *err)
 {
+    if (!is_power_of_2(s->header.grain_size))
+        return fail(err, ENOTSUP,
+                    "%s: with grains of %" PRIu64
+                    " sectors, not a power of two, it cannot be written: convert it",
+                    s->stream->name, s->header.grain_size);
     if (s->packed)
         return fail(
             err, ENOTSUP,
             "%s: a compressed VMDK cannot be written in place: convert it to another format "
             "or subformat",
             s->stream->name);
-    if (s->header.version > 2)
+    if (s->kind == SPARSE_HOSTED && s->header.version > 2)
         return fail(err, ENOTSUP,
                     "%s: an uncompressed VMDK of version 3 tracks changes in a file of its own and "
                     "cannot be written: convert it",
@@ -100,57 +109,15 @@ static void compare_copies(struct sparse *s)
             s->gd[i] = VMDK_LOST_TABLE;
 }
 
-/* Whether the record of a grain stands at `sector`, of a range that the directory has no table for.
- */
-static int is_stray_record(const struct sparse *s, uint64_t sector, bool *ret,
-                           struct platter_error *err)
-{
-    const struct hosted_header *h = &s->header;
-    uint8_t head[RECORD_HEAD];
-    *ret = false;
-    if (!range_inside(sector * VMDK_SECTOR, sizeof head, s->end))
-        return 0;
-    int r = stream_pread(s->stream, head, sizeof head, sector * VMDK_SECTOR, err);
-    uint64_t lba = get_le(head, 8), size = get_le(head + 8, 4);
-    *ret = r == 0 && size != 0 && lba < h->capacity && lba % h->grain_size == 0 &&
-           s->gd[lba / h->grain_size / h->gtes_per_gt] == 0;
-    return r;
-}
-
-/*
- * A stream with the directory at its end has no second one, but its layout tells as much: grains
- * stand in front of their table, which stands right in front of the grains of the next (section
- * 5.4). So what follows the table before an entry of 0 must not be a grain of that entry's. Streams
- * of up to 4 TiB are looked at whole.
- */
-static int search_stray_records(struct sparse *s, struct platter_error *err)
-{
-    enum { MOST = 1 << 16 }; /* places that are looked at: a hostile file may have millions */
-    uint64_t sector = s->header.overhead;
-    int r = 0;
-    for (uint32_t i = 0, n = 0, run; i < s->gd_count && n < MOST && r == 0; i += run) {
-        bool stray = false;
-        for (run = 0; i + run < s->gd_count && s->gd[i + run] == 0;)
-            run++;
-        n += run > 0;
-        if (run > 0)
-            r = is_stray_record(s, sector, &stray, err);
-        for (uint32_t k = 0; stray && k < run; k++)
-            s->gd[i + k] = VMDK_LOST_TABLE;
-        if (run == 0) {
-            sector = (uint64_t)s->gd[i] + s->gt_sectors;
-            run = 1;
-        }
-    }
-    return r;
-}
-
-static int load_directories(struct sparse *s, bool writable, struct platter_error *err)
+static int load_directories(struct image *img, struct sparse *s, bool writable,
+                            struct platter_error *err)
 {
     const struct hosted_header *h = &s->header;
     int r = writable ? check_writable(s, err) : 0;
     if (r < 0 || s->gd_count == 0)
         return r;
+    if (s->kind == SPARSE_SE)
+        return se_read_directory(s, err);
     r = load_directory(s, h->gd_offset, &s->gd, err);
     if (r == 0 && (h->flags & HOSTED_REDUNDANT)) {
         r = load_directory(s, h->rgd_offset, &s->rgd, err);
@@ -161,7 +128,132 @@ static int load_directories(struct sparse *s, bool writable, struct platter_erro
         if (r == 0)
             compare_copies(s);
     } else if (r == 0 && s->packed && (h->flags & HOSTED_MARKERS) && h->gd_offset >= h->overhead) {
-        r = search_stray_records(s, err);
+        r = stream_search_strays(s, err);
+    }
+    return r == 0 && s->salvage ? salvage_directory(img, s, err) : r;
+}
+
+/* ---- tables among the grains ----------------------------------------------------------------- */
+
+static bool is_stray(const struct sparse *s, uint32_t gde)
+{
+    return gde != 0 && gde >= s->header.overhead && sparse_table_fits(s, gde);
+}
+
+static uint32_t count_strays(const struct sparse *s, const uint32_t *gd)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; gd && i < s->gd_count; i++)
+        n += is_stray(s, gd[i]);
+    return n;
+}
+
+static void collect_strays(struct sparse *s, const uint32_t *gd)
+{
+    for (uint32_t i = 0; gd && i < s->gd_count; i++)
+        if (is_stray(s, gd[i]))
+            s->strays[s->n_strays++] = gd[i];
+}
+
+static int compare_sectors(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The first stray that ends behind a sector. */
+static uint32_t find_stray(const struct sparse *s, uint64_t sector)
+{
+    uint32_t low = 0, high = s->n_strays;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if ((uint64_t)s->strays[middle] + s->gt_sectors > sector)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* A table that two entries name would be changed for both ranges by a write to one. */
+static int check_strays_apart(const struct sparse *s, struct platter_error *err)
+{
+    for (uint32_t i = 1; i < s->n_strays; i++)
+        if (s->strays[i] - s->strays[i - 1] < s->gt_sectors)
+            return fail(err, PLATTER_ECORRUPT,
+                        "%s: grain tables at sectors %" PRIu32 " and %" PRIu32
+                        " overlap: the image must be repaired before it is written",
+                        s->stream->name, s->strays[i - 1], s->strays[i]);
+    return 0;
+}
+
+static int find_strays(struct sparse *s, bool writable, struct platter_error *err)
+{
+    uint32_t n = count_strays(s, s->gd) + count_strays(s, s->rgd);
+    if (n == 0)
+        return 0;
+    int r = budget_alloc(s->budget, (uint64_t)n * 4, "the places of a VMDK's grain tables",
+                         &s->strays, err);
+    if (r < 0)
+        return r;
+    s->max_strays = n;
+    collect_strays(s, s->gd);
+    collect_strays(s, s->rgd);
+    qsort(s->strays, n, sizeof *s->strays, compare_sectors);
+    return writable ? check_strays_apart(s, err) : 0;
+}
+
+int sparse_add_stray(struct sparse *s, uint32_t sector, struct platter_error *err)
+{
+    if (s->n_strays == s->max_strays) {
+        uint32_t more = s->max_strays < 512 ? 1024 : s->max_strays * 2, *grown;
+        int r = budget_alloc(s->budget, (uint64_t)more * 4, "the places of a VMDK's grain tables",
+                             &grown, err);
+        if (r < 0)
+            return r;
+        if (s->n_strays)
+            memcpy(grown, s->strays, (size_t)s->n_strays * 4);
+        budget_free(s->budget, s->strays, (uint64_t)s->max_strays * 4);
+        s->strays = grown;
+        s->max_strays = more;
+    }
+    s->strays[s->n_strays++] = sector;
+    return 0;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static int read_hosted(struct image *img, struct sparse *s, struct platter_error *err)
+{
+    struct hosted_header *h = &s->header;
+    int r = img->salvage ? salvage_header(img, s, err) : hosted_read(s->stream, s->end, h, err);
+    if (r == 0) {
+        s->gd_count = (uint32_t)hosted_directory_entries(h);
+        s->packed = h->compression != 0;
+        s->was_unclean = h->unclean != 0;
+    }
+    return r;
+}
+
+/* Header and, but for seSparse, not yet the directory. */
+static int read_header(struct image *img, struct sparse *s, struct platter_error *err)
+{
+    uint8_t magic[8] = {0};
+    int r = stream_size(s->stream, &s->end, err);
+    if (r == 0)
+        r = stream_pread_tail(s->stream, magic, sizeof magic, 0, err);
+    if (r < 0)
+        return r;
+    s->entry_size = 4;
+    if (cowd_magic(magic)) {
+        s->kind = SPARSE_COWD;
+        r = cowd_read(s, err);
+    } else if (se_magic(magic)) {
+        s->kind = SPARSE_SE;
+        s->entry_size = 8;
+        r = se_read(s, err);
+    } else {
+        r = read_hosted(img, s, err);
     }
     return r;
 }
@@ -175,18 +267,16 @@ int sparse_open(struct image *img, struct stream *stream, bool writable, struct 
     s->stream = stream;
     s->budget = img->budget;
     struct hosted_header *h = &s->header;
-    int r = stream_size(stream, &s->end, err);
-    if (r == 0)
-        r = hosted_read(stream, s->end, h, err);
+    int r = read_header(img, s, err);
     if (r == 0) {
         s->grain = (uint32_t)(h->grain_size * VMDK_SECTOR);
         s->grains = div_up(h->capacity, h->grain_size);
-        s->gt_sectors = h->gtes_per_gt * 4 / VMDK_SECTOR;
-        s->gd_count = (uint32_t)hosted_directory_entries(h);
-        s->packed = h->compression != 0;
-        s->was_unclean = h->unclean != 0;
-        r = load_directories(s, writable, err);
+        s->gt_sectors = h->gtes_per_gt * s->entry_size / VMDK_SECTOR;
+        s->page_entries = PAGE_BYTES / s->entry_size;
+        r = load_directories(img, s, writable, err);
     }
+    if (r == 0)
+        r = find_strays(s, writable, err);
     if (r < 0) {
         sparse_free(s);
         return r;
@@ -202,12 +292,13 @@ static bool overlaps(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
     return a < b + b_len && b < a + a_len;
 }
 
-/* Whether sectors belong to the header, the descriptor or a directory. */
+/* Whether sectors belong to the header, the descriptor or a directory. (A seSparse file has an area
+ * for everything: it is enough to look whether a thing is in its own.) */
 static bool in_metadata(const struct sparse *s, uint64_t sector, uint64_t n)
 {
     const struct hosted_header *h = &s->header;
     uint64_t gd = div_up((uint64_t)s->gd_count * 4, VMDK_SECTOR);
-    return sector == 0 ||
+    return sector < (s->kind == SPARSE_COWD ? COWD_HEADER_SECTORS : 1) ||
            (h->descriptor_offset &&
             overlaps(sector, n, h->descriptor_offset, h->descriptor_size)) ||
            overlaps(sector, n, h->gd_offset, gd) ||
@@ -217,6 +308,8 @@ static bool in_metadata(const struct sparse *s, uint64_t sector, uint64_t n)
 /* All its sectors have numbers of 32 bits, and VMDK_LOST_TABLE is none of them. */
 bool sparse_table_fits(const struct sparse *s, uint32_t gde)
 {
+    if (s->kind == SPARSE_SE)
+        return gde != 0 && gde != VMDK_LOST_TABLE;
     return gde <= UINT32_MAX - s->gt_sectors &&
            range_inside((uint64_t)gde * VMDK_SECTOR, (uint64_t)s->gt_sectors * VMDK_SECTOR,
                         s->end) &&
@@ -227,6 +320,19 @@ int sparse_check_table(const struct sparse *s, uint64_t gt, struct platter_error
 {
     if (s->gd[gt] == 0 || sparse_table_fits(s, s->gd[gt]))
         return 0;
+    if (s->kind == SPARSE_SE)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: grain directory entry %" PRIu64 " (at byte %" PRIu64
+                    ") names no grain table: 0 was expected, or 0x10000000 above an index below "
+                    "%" PRIu64,
+                    s->stream->name, gt, s->header.gd_offset * VMDK_SECTOR + gt * 8,
+                    s->se->tables.size / SE_GT_SECTORS);
+    if (s->gd[gt] == VMDK_WRONG_TABLE)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: grain directory entry %" PRIu64 " (sector %" PRIu64
+                    ") names what is not the grain table of its range: the marker in front of it "
+                    "or the grains that it names say so",
+                    s->stream->name, gt, s->header.gd_offset);
     if (s->gd[gt] == VMDK_LOST_TABLE)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: grain directory entry %" PRIu64 " (sector %" PRIu64
@@ -239,35 +345,75 @@ int sparse_check_table(const struct sparse *s, uint64_t gt, struct platter_error
                 s->stream->name, gt, s->header.gd_offset, s->gd[gt], s->end);
 }
 
-int sparse_check_grain(const struct sparse *s, uint64_t grain, uint32_t gte, uint64_t need,
+enum extent_kind sparse_entry(const struct sparse *s, uint64_t gte, uint64_t *ret_sector)
+{
+    if (s->kind == SPARSE_SE)
+        return se_entry(s, gte, ret_sector);
+    *ret_sector = gte;
+    if (gte == 0)
+        return EXTENT_BACKING;
+    /* A zero grain even where the header does not announce them: no grain can stand at sector 1
+     * (section 4.4). A COWD has none. */
+    if (gte == 1 && s->kind == SPARSE_HOSTED)
+        return EXTENT_ZERO;
+    return s->packed ? EXTENT_PACKED : EXTENT_DATA;
+}
+
+/* Why the first `need` bytes of a grain cannot stand at a sector, or NULL. */
+static const char *grain_misplaced(const struct sparse *s, uint64_t grain, uint64_t sector,
+                                   uint64_t need)
+{
+    hoff off;
+    uint64_t sectors = div_up(need, VMDK_SECTOR);
+    if (sector == UINT64_MAX)
+        return "which is no grain of this file";
+    if (ckd_mul(&off, sector, (uint64_t)VMDK_SECTOR) || !range_inside(off, need, s->end))
+        return "behind the end of the file: it is truncated or damaged";
+    if (s->kind == SPARSE_SE)
+        return NULL;
+    uint64_t gt = grain / s->header.gtes_per_gt;
+    if (sector < s->header.overhead || in_metadata(s, sector, sectors) ||
+        overlaps(sector, sectors, s->gd[gt], s->gt_sectors))
+        return "inside metadata";
+    uint32_t stray = find_stray(s, sector);
+    if (stray < s->n_strays && s->strays[stray] < sector + sectors)
+        return "inside a grain table";
+    return NULL;
+}
+
+int sparse_check_grain(const struct sparse *s, uint64_t grain, uint64_t gte, uint64_t need,
                        struct platter_error *err)
 {
-    uint64_t gt = grain / s->header.gtes_per_gt;
-    uint64_t sectors = div_up(need, VMDK_SECTOR);
-    const char *why = NULL;
-    if (!range_inside((uint64_t)gte * VMDK_SECTOR, need, s->end))
-        why = "behind the end of the file: it is truncated or damaged";
-    else if (gte < s->header.overhead || in_metadata(s, gte, sectors) ||
-             overlaps(gte, sectors, s->gd[gt], s->gt_sectors))
-        why = "inside metadata";
+    uint64_t sector;
+    sparse_entry(s, gte, &sector);
+    const char *why = grain_misplaced(s, grain, sector, need);
     if (!why)
         return 0;
+    if (s->kind == SPARSE_SE)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the entry of grain %" PRIu64 " (guest offset %" PRIu64
+                    " of the extent) is 0x%016" PRIx64 ", %s",
+                    s->stream->name, grain, grain * s->grain, gte, why);
     return fail(err, PLATTER_ECORRUPT,
                 "%s: grain %" PRIu64 " (guest offset %" PRIu64
-                " of the extent) is at sector %" PRIu32 " of a file of %" PRIu64 " bytes, %s",
+                " of the extent) is at sector %" PRIu64 " of a file of %" PRIu64 " bytes, %s",
                 s->stream->name, grain, grain * s->grain, gte, s->end, why);
 }
 
-int sparse_extend(struct sparse *s, uint64_t sectors, uint32_t *ret_sector,
+int sparse_extend(struct sparse *s, uint64_t sectors, uint64_t *ret_sector,
                   struct platter_error *err)
 {
-    uint64_t first = round_up(div_up(s->end, VMDK_SECTOR), s->header.grain_size);
+    if (s->kind == SPARSE_SE)
+        return se_extend(s, sectors, ret_sector, err);
+    uint64_t first = div_up(s->end, VMDK_SECTOR);
+    if (s->kind == SPARSE_HOSTED)
+        first = round_up(first, s->header.grain_size);
     if (first + sectors > UINT32_MAX)
         return fail(err, EFBIG,
                     "%s: an extent file cannot grow beyond 2 TiB: entries of its tables have 32 "
                     "bits",
                     s->stream->name);
     s->end = (first + sectors) * VMDK_SECTOR;
-    *ret_sector = (uint32_t)first;
+    *ret_sector = first;
     return 0;
 }

@@ -14,8 +14,6 @@
 
 #include "format/vmdk/vmdk.h"
 
-enum { PAGE_BYTES = PAGE_ENTRIES * 4 };
-
 /* One more page of memory for the cache. The lock is held, or nobody else is there yet. */
 static int cache_grow(struct image *img, struct platter_error *err)
 {
@@ -50,7 +48,7 @@ void tables_destroy(struct image *img)
 
 static unsigned tables_per_page(const struct sparse *s)
 {
-    return PAGE_ENTRIES / s->header.gtes_per_gt;
+    return PAGE_SECTORS / s->gt_sectors;
 }
 
 /* The directory's entries for a page, 0 where there is no table or none that can be. Lock held. */
@@ -69,22 +67,85 @@ static unsigned page_tables(const struct sparse *s, uint64_t number, uint32_t gt
 static int page_load(struct page *p, const uint32_t *gts, unsigned n, struct platter_error *err)
 {
     const struct sparse *s = p->sparse;
-    uint32_t per_table = s->header.gtes_per_gt;
-    memset(p->entries, 0, PAGE_BYTES);
+    size_t table = (size_t)s->gt_sectors * VMDK_SECTOR;
+    uint8_t *bytes = (uint8_t *)p->entries;
+    memset(bytes, 0, PAGE_BYTES);
     for (unsigned i = 0, run; i < n; i += run) {
         for (run = 1; gts[i] && i + run < n &&
                       (uint64_t)gts[i + run] == (uint64_t)gts[i] + run * s->gt_sectors;)
             run++;
         if (gts[i] == 0)
             continue;
-        int r = stream_pread(s->stream, p->entries + i * per_table, run * per_table * 4,
-                             (hoff)gts[i] * VMDK_SECTOR, err);
+        int r = stream_pread(s->stream, bytes + i * table, run * table, (hoff)gts[i] * VMDK_SECTOR,
+                             err);
         if (r < 0)
             return r;
     }
-    for (unsigned i = 0; i < PAGE_ENTRIES; i++)
-        p->entries[i] = le32toh(p->entries[i]);
+    for (unsigned i = 0; i < s->page_entries; i++)
+        if (s->entry_size == 8)
+            p->wide[i] = le64toh(p->wide[i]);
+        else
+            p->entries[i] = le32toh(p->entries[i]);
     return 0;
+}
+
+/* Whether a page's tables are all missing, or lie in the hole [from, to) of the file (sectors). The
+ * lock is held. */
+static bool page_is_empty(const struct sparse *s, uint64_t number, uint64_t from, uint64_t to)
+{
+    unsigned n = tables_per_page(s);
+    uint64_t first = number * n, end = min_u64(first + n, s->gd_count);
+    for (uint64_t i = first; i < end; i++)
+        if (s->gd[i] != 0 && (!sparse_table_fits(s, s->gd[i]) || s->gd[i] < from ||
+                              (uint64_t)s->gd[i] + s->gt_sectors > to))
+            return false;
+    return true;
+}
+
+/* The hole of the file in which the first table of a page stands, in sectors. No lock is held. */
+static int find_hole(const struct sparse *s, const uint32_t *gts, unsigned n, uint64_t *ret_from,
+                     uint64_t *ret_to, struct platter_error *err)
+{
+    uint64_t first = 0, len;
+    bool hole;
+    *ret_from = *ret_to = 0;
+    for (unsigned i = 0; i < n && first == 0; i++)
+        first = gts[i];
+    if (first == 0)
+        return 0;
+    hoff at = first * VMDK_SECTOR;
+    int r = stream_extents(s->stream, at, s->end - at, &len, &hole, err);
+    if (r == 0 && hole) {
+        *ret_from = first;
+        *ret_to = first + len / VMDK_SECTOR;
+    }
+    return r;
+}
+
+/* Notes how many pages from `number` on are empty. The lock is held. */
+static bool note_empty(struct sparse *s, uint64_t number, uint64_t from, uint64_t to)
+{
+    enum { MOST = 1 << 16 }; /* pages that are looked at while others wait for the lock */
+    uint64_t pages = div_up(s->gd_count, tables_per_page(s));
+    uint64_t end = number, stop = min_u64(pages, number + MOST);
+    while (end < stop && page_is_empty(s, end, from, to))
+        end++;
+    if (end == number)
+        return false;
+    s->empty_from = number;
+    s->empty_to = end;
+    return true;
+}
+
+uint64_t tables_empty_run(struct image *img, struct sparse *s, uint64_t grain, uint64_t max)
+{
+    if (atomic_load(&vmdk_of(img)->begun))
+        return 0;
+    WITH_LOCK(&img->lock);
+    uint64_t number = grain / s->page_entries;
+    if (number < s->empty_from || number >= s->empty_to)
+        return 0;
+    return min_u64(max, s->empty_to * s->page_entries - grain);
 }
 
 /* ---- the cache ------------------------------------------------------------------------------- */
@@ -142,17 +203,50 @@ static int cache_take(struct image *img, struct page **ret, struct platter_error
     return r;
 }
 
+/* Judges the tables of a page that was read, and mends them for a salvage; *ret_wrong has a bit for
+ * each that is none. No lock is held. */
+static int page_judge(struct image *img, struct page *p, const uint32_t *gts, unsigned n,
+                      uint64_t *ret_wrong, struct platter_error *err)
+{
+    struct sparse *s = p->sparse;
+    uint32_t per_table = s->header.gtes_per_gt;
+    int r = 0;
+    *ret_wrong = 0;
+    for (unsigned i = 0; i < n && r == 0 && s->kind == SPARSE_HOSTED; i++) {
+        uint64_t gt = p->number * tables_per_page(s) + i;
+        uint32_t *entries = p->entries + i * per_table;
+        bool right = gts[i] != 0;
+        if (right)
+            r = stream_check_table(s, gt, gts[i], entries, &right, err);
+        if (gts[i] != 0 && !right) {
+            *ret_wrong |= UINT64_C(1) << i;
+            memset(entries, 0, per_table * 4);
+        }
+        if (r == 0 && s->salvage)
+            r = salvage_table(img, s, gt, right, entries, err);
+    }
+    return r;
+}
+
 /* Loads a page into p. The lock is held, but not while it is read. */
 static int cache_load(struct image *img, struct page *p, struct sparse *s, uint64_t number,
                       struct platter_error *err)
 {
     uint32_t gts[PAGE_TABLES];
     unsigned n = page_tables(s, number, gts);
+    uint64_t from, to;
     p->sparse = s;
     p->number = number;
     p->state = PAGE_LOADING;
     pthread_mutex_unlock(&img->lock);
-    int r = page_load(p, gts, n, err);
+    int r = find_hole(s, gts, n, &from, &to, err);
+    pthread_mutex_lock(&img->lock);
+    bool empty = r == 0 && note_empty(s, number, from, to);
+    pthread_mutex_unlock(&img->lock);
+    if (empty)
+        memset(p->entries, 0, PAGE_BYTES);
+    else if (r == 0)
+        r = page_load(p, gts, n, err);
     pthread_mutex_lock(&img->lock);
     p->state = r < 0 ? PAGE_EMPTY : PAGE_READY;
     if (r < 0)
@@ -165,7 +259,7 @@ int tables_enter(struct image *img, struct sparse *s, uint64_t grain, bool chang
                  struct page **ret, struct platter_error *err)
 {
     struct table_cache *c = &vmdk_of(img)->tables;
-    uint64_t number = grain / PAGE_ENTRIES;
+    uint64_t number = grain / s->page_entries;
     int r = 0;
     pthread_mutex_lock(&img->lock);
     while (r == 0) {
@@ -184,14 +278,30 @@ int tables_enter(struct image *img, struct sparse *s, uint64_t grain, bool chang
     return r;
 }
 
-void page_set(struct page *p, uint64_t grain, uint64_t n, uint32_t value, uint32_t step)
+static void set_entry(struct page *p, uint64_t i, uint64_t entry)
 {
-    enum { PER_SECTOR = VMDK_SECTOR / 4 };
-    uint64_t first = grain % PAGE_ENTRIES;
-    for (uint64_t i = first; i < first + n; i++, value += step) {
-        p->entries[i] = value;
-        p->dirty |= UINT64_C(1) << i / PER_SECTOR;
-    }
+    unsigned per_sector = VMDK_SECTOR / p->sparse->entry_size;
+    if (p->sparse->entry_size == 8)
+        p->wide[i] = entry;
+    else
+        p->entries[i] = (uint32_t)entry;
+    p->dirty |= UINT64_C(1) << i / per_sector;
+}
+
+void page_set_grains(struct page *p, uint64_t grain, uint64_t n, uint64_t sector)
+{
+    const struct sparse *s = p->sparse;
+    uint64_t first = grain % s->page_entries;
+    for (uint64_t i = first; i < first + n; i++, sector += s->header.grain_size)
+        set_entry(p, i, s->kind == SPARSE_SE ? se_entry_of(s, sector) : sector);
+}
+
+void page_set_zero(struct page *p, uint64_t grain, uint64_t n)
+{
+    const struct sparse *s = p->sparse;
+    uint64_t first = grain % s->page_entries;
+    for (uint64_t i = first; i < first + n; i++)
+        set_entry(p, i, s->kind == SPARSE_SE ? SE_ZERO_ENTRY : 1);
 }
 
 /* ---- writing back ---------------------------------------------------------------------------- */
@@ -202,8 +312,8 @@ static int page_write(const struct page *p, const uint32_t *gd, uint8_t *bounce,
 {
     const struct sparse *s = p->sparse;
     const uint32_t *gts = gd + p->number * tables_per_page(s);
-    for (unsigned i = 0; i < PAGE_ENTRIES; i++)
-        put_le(bounce + i * 4, 4, p->entries[i]);
+    for (unsigned i = 0; i < s->page_entries; i++)
+        put_le(bounce + i * s->entry_size, s->entry_size, page_entry(p, i));
     for (unsigned i = 0, run; i < PAGE_SECTORS; i += run) {
         uint32_t at = 0;
         for (run = 0; i + run < PAGE_SECTORS && p->writing >> (i + run) & 1; run++) {
@@ -223,6 +333,19 @@ static int page_write(const struct page *p, const uint32_t *gd, uint8_t *bounce,
             return r;
     }
     return 0;
+}
+
+/* The numbers in headers that must be ahead of what the claimed pages name. */
+static int write_headers(struct image *img, struct platter_error *err)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    int r = 0;
+    for (unsigned i = 0; i < CACHE_PAGES && r == 0; i++) {
+        struct page *p = &c->pages[i];
+        if (p->writing && p->sparse->kind == SPARSE_COWD)
+            r = cowd_write_free_sector(img, p->sparse, err);
+    }
+    return r;
 }
 
 /* Makes the data of all extents durable that changed pages speak of. Here and in write_claimed()
@@ -247,7 +370,9 @@ static int barrier(struct image *img, struct platter_error *err)
 static int write_claimed(struct image *img, struct platter_error *err)
 {
     struct table_cache *c = &vmdk_of(img)->tables;
-    int r = img->ordered ? barrier(img, err) : 0;
+    int r = write_headers(img, err);
+    if (r == 0 && img->ordered)
+        r = barrier(img, err);
     for (unsigned i = 0; i < CACHE_PAGES && r == 0; i++) {
         struct page *p = &c->pages[i];
         if (!p->writing)
@@ -305,6 +430,8 @@ static int write_tables(struct image *img, struct sparse *s, uint64_t gt, uint32
     static const uint8_t zeros[2 * VMDK_MAX_GTES * 4];
     int r = stream_pwrite(s->stream, zeros, copies * s->gt_sectors * VMDK_SECTOR,
                           (hoff)at * VMDK_SECTOR, err);
+    if (r == 0 && s->kind == SPARSE_COWD)
+        r = cowd_write_free_sector(img, s, err);
     if (r == 0 && img->ordered)
         r = stream_flush(s->stream, err);
     if (r == 0 && s->rgd)
@@ -314,19 +441,38 @@ static int write_tables(struct image *img, struct sparse *s, uint64_t gt, uint32
     return r;
 }
 
+/* At the end of the file. `slow` is held. */
+static int append_tables(struct image *img, struct sparse *s, uint64_t gt, uint32_t *ret,
+                         struct platter_error *err)
+{
+    uint64_t at;
+    pthread_mutex_lock(&img->lock);
+    int r = sparse_extend(s, (s->rgd ? 2 : 1) * s->gt_sectors, &at, err);
+    if (r == 0)
+        r = sparse_add_stray(s, (uint32_t)at, err);
+    if (r == 0 && s->rgd)
+        r = sparse_add_stray(s, (uint32_t)at + s->gt_sectors, err);
+    pthread_mutex_unlock(&img->lock);
+    if (r < 0)
+        return r;
+    *ret = (uint32_t)at;
+    r = write_tables(img, s, gt, *ret, err);
+    return r < 0 ? image_poison(img, r) : 0;
+}
+
 int tables_add(struct image *img, struct sparse *s, uint64_t gt, struct platter_error *err)
 {
     WITH_LOCK(&vmdk_of(img)->slow);
     uint32_t at;
     pthread_mutex_lock(&img->lock);
     bool there = s->gd[gt] != 0;
-    int r = there ? 0 : sparse_extend(s, (s->rgd ? 2 : 1) * s->gt_sectors, &at, err);
     pthread_mutex_unlock(&img->lock);
-    if (there || r < 0)
-        return r;
-    r = write_tables(img, s, gt, at, err);
+    if (there)
+        return 0;
+    int r = s->kind == SPARSE_SE ? se_add_table(img, s, gt, &at, err)
+                                 : append_tables(img, s, gt, &at, err);
     if (r < 0)
-        return image_poison(img, r);
+        return r;
     WITH_LOCK(&img->lock);
     s->gd[gt] = at;
     if (s->rgd)

@@ -322,6 +322,8 @@ uint32_t descriptor_new_cid(void);
 /* In a directory in memory: what the file says names no table that can be. Hosted: it says 0, but
  * there was a table. */
 #define VMDK_LOST_TABLE UINT32_MAX
+/* The same: what it names is no table, or another range's. */
+#define VMDK_WRONG_TABLE (UINT32_MAX - 1)
 
 /* The three kinds of sparse files. Their magic tells them apart, never the line that names them. */
 enum sparse_kind {
@@ -355,6 +357,7 @@ struct sparse {
         uint32_t generation;
     } cowd;
     struct sesparse *se; /* seSparse only */
+    struct salvage *salvage; /* NULL: tables are believed */
     /* Tables of these pages are known to be empty, from the directory or from a hole of the file,
      * as long as nothing was written; image->lock. */
     uint64_t empty_from, empty_to;
@@ -378,6 +381,33 @@ int sparse_extend(struct sparse *s, uint64_t sectors, uint64_t *ret_sector,
 /* Notes a table that stands behind the overhead, at the end of the file. image->lock is held. */
 int sparse_add_stray(struct sparse *s, uint32_t sector, struct platter_error *err);
 
+/* ---- stream.c -------------------------------------------------------------------------------- */
+
+/* Looks for grains of ranges that a directory at the end has no table for: such an entry becomes
+ * VMDK_LOST_TABLE. */
+int stream_search_strays(struct sparse *s, struct platter_error *err);
+/* Whether the table at `sector`, whose entries these are, is the one of entry `gt` of the
+ * directory, as far as markers and records tell. Files without them: it is. */
+int stream_check_table(const struct sparse *s, uint64_t gt, uint32_t sector,
+                       const uint32_t *entries, bool *ret, struct platter_error *err);
+
+/* ---- salvage.c: with image->salvage ---------------------------------------------------------- */
+
+struct salvage;
+/* In place of hosted_read(), and when the directories, of those there are, have been read. */
+int salvage_header(struct image *img, struct sparse *s, struct platter_error *err);
+int salvage_directory(struct image *img, struct sparse *s, struct platter_error *err);
+void salvage_free(struct sparse *s);
+/* Mends the entries of a table that were read, or are zeros if it is not `there`. */
+int salvage_table(struct image *img, struct sparse *s, uint64_t gt, bool there, uint32_t *entries,
+                  struct platter_error *err);
+/* Where the record of a grain really stands, of all there are in the file; 0: nowhere. */
+int salvage_find(struct image *img, struct sparse *s, uint64_t grain, uint32_t *ret_sector,
+                 struct platter_error *err);
+/* A descriptor in place of one that is lost. */
+int salvage_descriptor(struct image *img, const struct hosted_header *h, struct descriptor **ret,
+                       struct platter_error *err);
+
 /* ---- cowd.c ---------------------------------------------------------------------------------- */
 
 enum { COWD_HEADER_SECTORS = 4, COWD_GTES = 4096 };
@@ -392,7 +422,12 @@ int cowd_write_free_sector(struct image *img, struct sparse *s, struct platter_e
 
 /* ---- sesparse.c, sesparse_write.c ------------------------------------------------------------ */
 
-enum { SE_GRAIN = 8, SE_GTES = 4096, SE_GT_SECTORS = 64 };
+enum {
+    SE_GRAIN = 8, /* sectors */
+    SE_GTES = 4096,
+    SE_GT_SECTORS = 64,
+    SE_FREE_TABLE_AT = 8 /* offset of freeGTNumber in the volatile header */
+};
 
 /* A part of a seSparse file, in sectors. */
 struct se_area {
@@ -402,6 +437,7 @@ struct se_area {
 struct sesparse {
     struct se_area volatile_header, journal_header, journal, directory, tables, free_bitmap,
         back_map, grains;
+    uint64_t n_grains;   /* that the area has room for */
     uint64_t free_table; /* freeGTNumber as it stands in the file; `slow` */
     /* Found by the first write (se_judge()): */
     uint64_t next_grain;  /* behind every index that an entry names; image->lock */
@@ -412,6 +448,7 @@ bool se_magic(const uint8_t *sector);
 /* Reads and checks both headers: fills in s->header and s->se; the directory: fills in s->gd. */
 int se_read(struct sparse *s, struct platter_error *err);
 int se_read_directory(struct sparse *s, struct platter_error *err);
+int se_write_gde(struct sparse *s, uint64_t gt, uint32_t sector, struct platter_error *err);
 void se_free(struct sparse *s);
 enum extent_kind se_entry(const struct sparse *s, uint64_t gte, uint64_t *ret_sector);
 /* The entry of a grain at `sector`. */
@@ -420,7 +457,7 @@ uint64_t se_entry_of(const struct sparse *s, uint64_t sector);
 /* Looks whether new grains can be given out. Every table was looked at: used_end is the first index
  * that no entry names. */
 int se_judge(struct sparse *s, uint64_t used_end, struct platter_error *err);
-uint64_t se_used_end(const struct sparse *s, uint64_t gte); /* behind the index of an entry, or 0 */
+uint64_t se_used_end(uint64_t gte); /* behind the index of an entry, or 0 */
 /* Room for new grains, and back. image->lock is held. */
 int se_extend(struct sparse *s, uint64_t sectors, uint64_t *ret_sector, struct platter_error *err);
 void se_give_back(struct sparse *s, uint64_t sector, uint64_t grains);
@@ -513,8 +550,10 @@ struct vmdk_extent {
     goff start;
     uint64_t len;
     enum access access;
+    enum extent_type type;
     const char *word;      /* its type in the descriptor; "" where that is embedded */
-    struct stream *stream; /* NULL: zeros */
+    const char *unfit;     /* why it is not writable although the descriptor says so, or NULL */
+    struct stream *stream; /* NULL: zeros, or NOACCESS */
     bool shares;           /* an extent before this one owns the stream */
     hoff off;              /* flat: where the data begins in the stream */
     hoff end;              /* flat: where the stream ended at open */
@@ -528,6 +567,7 @@ struct vmdk {
     hoff descriptor_off;     /* where the text stands in image->stream, */
     uint64_t descriptor_len; /* and the bytes it has there at most */
     bool embedded;           /* it stands in a sparse file, behind the header */
+    bool bare;               /* there is none: a lone extent was opened, to be read */
     struct vmdk_extent *extents;
     unsigned n_extents;
     unsigned max_extents;
@@ -544,6 +584,8 @@ static inline struct vmdk *vmdk_of(const struct image *img)
 
 /* Whether the first bytes of a file are a text descriptor. Pure. */
 bool descriptor_probe(const uint8_t *prefix, size_t len);
+/* The descriptor as it is now: a change replaces it, and keeps the old one until close. */
+const struct descriptor *vmdk_descriptor(struct image *img);
 
 struct vmdk_extent *vmdk_extent_at(const struct vmdk *v, goff off);
 

@@ -38,7 +38,11 @@ static int set_unclean(struct image *img, uint8_t unclean, struct platter_error 
     int r = 0;
     for (unsigned i = 0; i < v->n_extents && r == 0; i++) {
         const struct vmdk_extent *x = &v->extents[i];
-        if (x->sparse && x->access == ACCESS_WRITE && !x->sparse->was_unclean)
+        if (!x->sparse || x->access != ACCESS_WRITE)
+            continue;
+        if (x->sparse->kind == SPARSE_COWD)
+            r = cowd_set_unclean(x->sparse, unclean, err);
+        else if (x->sparse->kind == SPARSE_HOSTED && !x->sparse->was_unclean)
             r = stream_pwrite(x->stream, &unclean, 1, HOSTED_UNCLEAN_AT, err);
     }
     return r;
@@ -62,14 +66,39 @@ static int check_furthest(const struct vmdk_extent *x, const struct page *p, uin
                           uint64_t n, struct platter_error *err)
 {
     const struct sparse *s = x->sparse;
-    uint64_t most = 0;
-    for (uint64_t i = 1; i < n; i++)
-        if (p->entries[i] > p->entries[most])
+    uint64_t most = 0, most_sector = 0;
+    for (uint64_t i = 0, sector; i < n; i++)
+        if (sparse_entry(s, page_entry(p, first + i), &sector) == EXTENT_DATA &&
+            sector > most_sector) {
             most = i;
-    if (p->entries[most] <= 1)
+            most_sector = sector;
+        }
+    if (most_sector == 0)
         return 0;
-    uint64_t need = min_u64(s->grain, x->len - (first + most) * s->grain);
-    return sparse_check_grain(s, first + most, p->entries[most], need, err);
+    uint64_t start = (first + most) * s->grain;
+    uint64_t need = start < x->len ? min_u64(s->grain, x->len - start) : 0;
+    return sparse_check_grain(s, first + most, page_entry(p, first + most), need, err);
+}
+
+/* Looks at the tables of a page; *used_end goes up to behind the grains that a seSparse file uses.
+ */
+static int check_page(struct image *img, const struct vmdk_extent *x, uint64_t first,
+                      uint64_t grains, uint64_t *used_end, struct platter_error *err)
+{
+    struct sparse *s = x->sparse;
+    struct page *p;
+    uint64_t n = min_u64(grains - first, s->page_entries), tables = s->header.gtes_per_gt;
+    int r = tables_enter(img, s, first, false, &p, err);
+    if (r < 0)
+        return r;
+    for (uint64_t i = 0; i < n && r == 0; i += tables)
+        r = sparse_check_table(s, (first + i) / tables, err);
+    if (r == 0)
+        r = check_furthest(x, p, first, n, err);
+    for (uint64_t i = 0; i < n && s->kind == SPARSE_SE; i++)
+        *used_end = max_u64(*used_end, se_used_end(page_entry(p, first + i)));
+    pthread_mutex_unlock(&img->lock);
+    return r;
 }
 
 /* A file that was cut lacks what its entries name. Appending would fill those places with other
@@ -77,21 +106,18 @@ static int check_furthest(const struct vmdk_extent *x, const struct page *p, uin
 static int check_complete(struct image *img, const struct vmdk_extent *x, struct platter_error *err)
 {
     struct sparse *s = x->sparse;
-    uint64_t grains = div_up(x->len, s->grain);
+    uint64_t grains = div_up(x->len, s->grain), used_end = 0, n;
     int r = 0;
-    for (uint64_t first = 0; first < grains && r == 0; first += PAGE_ENTRIES) {
-        struct page *p;
-        uint64_t n = min_u64(grains - first, PAGE_ENTRIES), tables = s->header.gtes_per_gt;
-        r = tables_enter(img, s, first, false, &p, err);
-        if (r < 0)
-            return r;
-        for (uint64_t i = 0; i < n && r == 0; i += tables)
-            r = sparse_check_table(s, (first + i) / tables, err);
-        if (r == 0)
-            r = check_furthest(x, p, first, n, err);
-        pthread_mutex_unlock(&img->lock);
+    if (s->kind == SPARSE_SE) /* also entries behind the end of the disk keep a grain */
+        grains = (uint64_t)s->gd_count * SE_GTES;
+    for (uint64_t first = 0; first < grains && r == 0; first += n) {
+        n = tables_empty_run(img, s, first, grains - first);
+        if (n != 0)
+            continue;
+        r = check_page(img, x, first, grains, &used_end, err);
+        n = s->page_entries - first % s->page_entries;
     }
-    return r;
+    return r == 0 && s->kind == SPARSE_SE ? se_judge(s, used_end, err) : r;
 }
 
 static int check_all_complete(struct image *img, struct platter_error *err)
@@ -155,10 +181,12 @@ static int reserve_grains(struct image *img, const struct vmdk_extent *x, uint64
 {
     struct vmdk *v = vmdk_of(img);
     struct sparse *s = x->sparse;
-    uint32_t per_table = s->header.gtes_per_gt, sector;
-    uint64_t grain = within / s->grain;
+    uint32_t per_table = s->header.gtes_per_gt;
+    uint64_t grain = within / s->grain, sector;
     uint64_t n = min_u64(div_up(within + len, s->grain) - grain, per_table - grain % per_table);
-    int r = need_table(img, s, grain / per_table, err);
+    int r = s->kind == SPARSE_SE ? se_check_allocating(s, err) : 0;
+    if (r == 0)
+        r = need_table(img, s, grain / per_table, err);
     if (r < 0)
         return r;
     pthread_mutex_lock(&img->lock);
@@ -209,8 +237,7 @@ int vmdk_commit(struct image *img, const struct reservation *r, struct platter_e
     int result = tables_enter(img, s, r->cookie[COOKIE_FIRST], true, &p, err);
     if (result < 0)
         return result;
-    page_set(p, r->cookie[COOKIE_FIRST], r->cookie[COOKIE_GRAINS],
-             (uint32_t)r->cookie[COOKIE_SECTOR], (uint32_t)s->header.grain_size);
+    page_set_grains(p, r->cookie[COOKIE_FIRST], r->cookie[COOKIE_GRAINS], r->cookie[COOKIE_SECTOR]);
     pthread_mutex_unlock(&img->lock);
     return 0;
 }
@@ -222,7 +249,9 @@ void vmdk_abandon(struct image *img, const struct reservation *r)
     struct sparse *s = vmdk_extent_at(vmdk_of(img), r->start)->sparse;
     hoff start = r->cookie[COOKIE_SECTOR] * VMDK_SECTOR;
     WITH_LOCK(&img->lock);
-    if (s->end == start + r->cookie[COOKIE_GRAINS] * s->grain)
+    if (s->kind == SPARSE_SE)
+        se_give_back(s, r->cookie[COOKIE_SECTOR], r->cookie[COOKIE_GRAINS]);
+    else if (s->end == start + r->cookie[COOKIE_GRAINS] * s->grain)
         s->end = start;
 }
 
@@ -241,7 +270,7 @@ static int mark_zero_grains(struct image *img, const struct vmdk_extent *x, uint
         struct page *p;
         r = need_table(img, s, grain / per_table, err);
         if (r == 0 && (r = tables_enter(img, s, grain, true, &p, err)) == 0) {
-            page_set(p, grain, n, 1, 0);
+            page_set_zero(p, grain, n);
             pthread_mutex_unlock(&img->lock);
         }
         grain += n;
@@ -253,8 +282,9 @@ static int mark_zero_grains(struct image *img, const struct vmdk_extent *x, uint
 static bool can_mark_zero(const struct vmdk_extent *x, uint64_t within, uint64_t len)
 {
     const struct sparse *s = x->sparse;
-    return (s->header.flags & HOSTED_ZEROED) && within % s->grain == 0 &&
-           (len % s->grain == 0 || within + len == x->len);
+    bool known = s->kind == SPARSE_SE ? se_check_allocating(s, NULL) == 0
+                                      : (s->header.flags & HOSTED_ZEROED) != 0;
+    return known && within % s->grain == 0 && (len % s->grain == 0 || within + len == x->len);
 }
 
 /* One extent. Space that is there keeps its place: its bytes are made zero. */
@@ -280,10 +310,12 @@ static int check_mark(struct image *img, goff off, const struct extent *e, enum 
     if (x->stream && x->access != ACCESS_WRITE)
         return fail(err, EROFS, "%s: the extent at guest offset %" PRIu64 " (%s) is read-only",
                     img->stream->name, x->start, x->word);
-    if (e->kind == EXTENT_BACKING && mark == MARK_ZERO && img->has_backing &&
-        !can_mark_zero(x, off - x->start, e->len))
-        return -ENOTSUP;
-    return 0;
+    if (e->kind != EXTENT_BACKING || mark != MARK_ZERO || !img->has_backing)
+        return 0;
+    int r = x->sparse->kind == SPARSE_SE ? begin(img, err) : 0; /* which looks whether it can be */
+    if (r == 0 && !can_mark_zero(x, off - x->start, e->len))
+        r = -ENOTSUP;
+    return r;
 }
 
 int vmdk_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
