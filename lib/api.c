@@ -16,6 +16,7 @@ enum {
     CONVERT_FLAGS = PLATTER_CONVERT_UNSAFE * 2 - 1,
     COMPARE_FLAGS = PLATTER_COMPARE_STRICT * 2 - 1,
     CHECK_FLAGS = PLATTER_CHECK_DATA * 2 - 1,
+    CHAIN_FLAGS = PLATTER_OPEN_NO_LOCK | PLATTER_OPEN_PROBE_BACKING, /* of commit and rebase */
     MAX_GROWTH = 4096 /* a structure longer than ours by more than this is garbage */
 };
 
@@ -337,4 +338,55 @@ int platter_check(const char *name, const struct platter_check_options *options,
     r = ops_check(name, &o, &open, &full, err);
     memcpy(result, &full, min_u64(full.size, sizeof full));
     return r;
+}
+
+int platter_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
+                   enum platter_preallocation preallocation, struct platter_error *err)
+{
+    int r = check_flags(flags, PLATTER_RESIZE_SHRINK, "platter_resize()", err);
+    if (r == 0 && (unsigned)preallocation > PLATTER_PREALLOCATION_FULL)
+        r = fail(err, EINVAL, "platter_resize() knows no preallocation %d", (int)preallocation);
+    return r < 0 ? r : ops_resize(disk, size, flags, preallocation, err);
+}
+
+/* The options of an image that is opened by the function that works on it. */
+static int complete_open(struct platter_open_options *own, const struct platter_open_options *given,
+                         const char *what, struct platter_error *err)
+{
+    int r = complete(own, sizeof *own, given, err);
+    if (r == 0)
+        r = check_flags(own->flags, CHAIN_FLAGS, what, err);
+    if (r == 0 && own->view)
+        r = fail(err, EINVAL, "%s works on images, not on views of them", what);
+    return r;
+}
+
+int platter_commit(const char *name, const struct platter_commit_options *options,
+                   struct platter_error *err)
+{
+    struct platter_commit_options o = {0};
+    struct platter_open_options open = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = complete_open(&open, o.open, "platter_commit()", err);
+    if (r == 0)
+        r = check_flags(o.flags, PLATTER_COMMIT_KEEP, "platter_commit()", err);
+    if (r == 0)
+        r = need(name, "a name", err);
+    return r < 0 ? r : ops_commit(name, &o, &open, err);
+}
+
+int platter_rebase(const char *name, const struct platter_rebase_options *options,
+                   struct platter_error *err)
+{
+    struct platter_rebase_options o = {0};
+    struct platter_open_options open = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = complete_open(&open, o.open, "platter_rebase()", err);
+    if (r == 0)
+        r = check_flags(o.flags, PLATTER_REBASE_UNSAFE, "platter_rebase()", err);
+    if (r == 0)
+        r = need(name, "a name", err);
+    return r < 0 ? r : ops_rebase(name, &o, &open, err);
 }

@@ -390,6 +390,91 @@ int platter_measure(struct platter_disk *disk, uint64_t disk_size, const char *f
                     const char *options, struct platter_measurement *measurement,
                     struct platter_error *err);
 
+/* ---- resize ---------------------------------------------------------------------------------- */
+
+/** What is done with space that is new. */
+enum platter_preallocation {
+    PLATTER_PREALLOCATION_OFF = 0,      /**< nothing: it takes room when it is written */
+    PLATTER_PREALLOCATION_METADATA = 1, /**< tables name a place for all of it */
+    PLATTER_PREALLOCATION_FALLOC = 2,   /**< room in the file system is set aside */
+    PLATTER_PREALLOCATION_FULL = 3      /**< zeros are written to all of it */
+};
+
+enum {
+    /** platter_resize(): a smaller size is meant, and what lies behind it is to be lost. */
+    PLATTER_RESIZE_SHRINK = 1u << 0
+};
+
+/**
+ * Gives a disk that is open for writing another size, in bytes; it is durable on return. New space
+ * reads as zeros. Fails with EINVAL where the disk would shrink without PLATTER_RESIZE_SHRINK, and
+ * with ENOTSUP where the image cannot have that size. Other calls may run; those that reach past
+ * the new end fail.
+ */
+int platter_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
+                   enum platter_preallocation preallocation, struct platter_error *err);
+
+/* ---- commit ---------------------------------------------------------------------------------- */
+
+enum {
+    /** Do not empty the image: it is going to be thrown away (`-d`). */
+    PLATTER_COMMIT_KEEP = 1u << 0
+};
+
+/** How to commit. */
+struct platter_commit_options {
+    size_t size;    /**< sizeof(struct platter_commit_options) */
+    unsigned flags; /**< PLATTER_COMMIT_* */
+    /** How the image is opened, or NULL: as platter_open() does. Of the flags only NO_LOCK and
+     *  PROBE_BACKING are for a commit. */
+    const struct platter_open_options *open;
+    /** The image of the chain, by its file name, that gets the data; NULL: the backing file. What
+     *  lies between is of no use after that, and the image is not emptied. */
+    const char *base;
+    unsigned workers;             /**< 0: as many as help */
+    uint64_t rate;                /**< most bytes a second that are written; 0: no limit */
+    platter_progress_fn progress; /**< NULL or progress and cancel */
+    void *opaque;                 /**< for it */
+};
+
+/**
+ * Writes what the image `name` stores into its backing file, which grows to its size where it is
+ * shorter, and empties the image. A guest sees the same disk before, after, and if it ends in the
+ * middle. Other images over the same backing file are of no use after that.
+ */
+int platter_commit(const char *name, const struct platter_commit_options *options,
+                   struct platter_error *err);
+
+/* ---- rebase ---------------------------------------------------------------------------------- */
+
+enum {
+    /** Change the name alone: whoever asks for it knows that what it leads to reads the same. */
+    PLATTER_REBASE_UNSAFE = 1u << 0
+};
+
+/** How to rebase. */
+struct platter_rebase_options {
+    size_t size;    /**< sizeof(struct platter_rebase_options) */
+    unsigned flags; /**< PLATTER_REBASE_* */
+    /** How the image is opened, or NULL: as platter_open() does. Of the flags only NO_LOCK and
+     *  PROBE_BACKING are for a rebase. `allow` goes for the new backing file as well. */
+    const struct platter_open_options *open;
+    const char *backing; /**< the new backing file's name, as it is to be stored; NULL: none */
+    const char *backing_format;   /**< its format; NULL: the only one there can be, or none named */
+    unsigned workers;             /**< 0: as many as help */
+    uint64_t rate;                /**< most bytes a second that are written; 0: no limit */
+    platter_progress_fn progress; /**< NULL or progress and cancel */
+    void *opaque;                 /**< for it */
+};
+
+/**
+ * Gives the image `name` another backing file, or none. What it does not store itself and what
+ * reads otherwise there is copied into it first, so that a guest sees the same disk before and
+ * after.
+ */
+int platter_rebase(const char *name, const struct platter_rebase_options *options,
+                   struct platter_error *err);
+
 /* ---- check ----------------------------------------------------------------------------------- */
 
 enum {

@@ -20,9 +20,10 @@ enum {
 struct unit_cache;
 
 struct platter_disk {
-    struct image **chain; /* [0] is the top; owned */
-    unsigned depth;
+    struct image **chain; /* [0] is the top; owned, but for the first `borrowed` */
+    unsigned depth, borrowed;
     bool writable;
+    bool cut;                 /* the lowest image has a backing file that was not opened */
     struct range_lock ranges; /* taken only on writable disks */
     struct budget *budget;
     struct unit_cache *cache; /* inflated units that were read in part */
@@ -60,6 +61,21 @@ int disk_assemble(struct stream **streams, const struct format **formats_of, uns
                   const struct name_opener *opener, struct platter_disk **ret,
                   struct platter_error *err);
 
+/* disk_open() of a chain in which the image `base` (not 0, counted from the top) is open for
+ * writing as well, to be committed to. */
+int disk_open_with_base(const char *name, const struct platter_open_options *options, unsigned base,
+                        struct platter_disk **ret, struct platter_error *err);
+
+/*
+ * A second disk of the images first .. first + n - 1 of another one, which must outlive it. A unit
+ * must not be written by one disk while it is read or written by the other.
+ */
+int disk_borrow(const struct platter_disk *from, unsigned first, unsigned n,
+                struct platter_disk **ret, struct platter_error *err);
+/* ... and all images of a third one below them. */
+int disk_borrow_below(struct platter_disk *disk, const struct platter_disk *from,
+                      struct platter_error *err);
+
 /* Adds the backing chain of `backing` (consumed, on failure as well) below the images of disk. */
 int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct platter_error *err);
 
@@ -75,7 +91,7 @@ static inline struct image *disk_top(const struct platter_disk *disk)
 
 static inline uint64_t disk_size(const struct platter_disk *disk)
 {
-    return disk->chain[0]->size;
+    return atomic_load(&disk->chain[0]->size);
 }
 
 int disk_read(struct platter_disk *disk, void *buf, size_t len, goff off,
@@ -86,6 +102,14 @@ int disk_zero(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
               struct platter_error *err);
 int disk_discard(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err);
 int disk_flush(struct platter_disk *disk, struct platter_error *err);
+/* Another size, durably. `maker` makes further files where the image needs some, NULL: it can have
+ * none. */
+int disk_resize(struct platter_disk *disk, uint64_t size, enum platter_preallocation preallocation,
+                const struct file_maker *maker, struct platter_error *err);
+
+/* Keeps the images of a disk, their sizes and their extents as they are until it is let go. */
+void disk_pin(struct platter_disk *disk, struct range_hold *hold);
+void disk_unpin(struct platter_disk *disk, struct range_hold *hold);
 
 /* The first extent of [off, off + len). */
 int disk_map(struct platter_disk *disk, goff off, uint64_t len, struct disk_extent *ret,

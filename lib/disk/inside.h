@@ -43,6 +43,19 @@ void unit_cache_drop(struct unit_cache *c, const struct image *img, goff off, ui
 int disk_read_held(struct platter_disk *disk, void *buf, size_t len, goff off,
                    struct platter_error *err);
 
+/* disk_map() by somebody who holds the range already. */
+int disk_map_held(struct platter_disk *disk, goff off, uint64_t len, struct disk_extent *ret,
+                  struct platter_error *err);
+
+/* ---- write.c --------------------------------------------------------------------------------- */
+
+/* What every change begins with; of no bytes: whether the disk may be changed at all. */
+int disk_check_writable(const struct platter_disk *disk, const char *what, goff off, uint64_t len,
+                        struct platter_error *err);
+/* disk_write() by somebody who holds the whole disk. */
+int disk_write_held(struct platter_disk *disk, const void *buf, size_t len, goff off,
+                    struct platter_error *err);
+
 /* Range check for every request; a sentence that names the disk. */
 int disk_check_range(const struct platter_disk *disk, const char *what, goff off, uint64_t len,
                      struct platter_error *err);

@@ -26,8 +26,8 @@ static int map_layer(struct image *img, goff off, uint64_t len, struct extent *r
     return img->format->map(img, off, min_u64(len, img->size - off), ret, err);
 }
 
-int disk_map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t len,
-                   struct disk_extent *ret, struct platter_error *err)
+static int map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t len,
+                     struct disk_extent *ret, struct platter_error *err)
 {
     struct extent e = {.kind = EXTENT_BACKING, .len = len};
     unsigned i = 0, last = 0;
@@ -52,12 +52,51 @@ int disk_map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t
     return 0;
 }
 
+int disk_map_held(struct platter_disk *disk, goff off, uint64_t len, struct disk_extent *ret,
+                  struct platter_error *err)
+{
+    int r = map_above(disk, disk->depth, off, len, ret, err);
+    if (r == 0 && ret->e.kind == EXTENT_BACKING && !disk->cut)
+        ret->e.kind = EXTENT_ZERO;
+    return r;
+}
+
+/* ---- for callers of the engine --------------------------------------------------------------- */
+
+/* Behind all disks, where nobody reads or writes: it is only disk_resize() that holds this too. */
+void disk_pin(struct platter_disk *disk, struct range_hold *hold)
+{
+    if (disk->writable)
+        range_lock_take(&disk->ranges, hold, UINT64_MAX - 1, UINT64_MAX, false);
+}
+
+void disk_unpin(struct platter_disk *disk, struct range_hold *hold)
+{
+    if (disk->writable)
+        range_lock_give(&disk->ranges, hold);
+}
+
 int disk_map(struct platter_disk *disk, goff off, uint64_t len, struct disk_extent *ret,
              struct platter_error *err)
 {
-    int r = disk_map_above(disk, disk->depth, off, len, ret, err);
-    if (r == 0 && ret->e.kind == EXTENT_BACKING && !disk->chain[disk->depth - 1]->has_backing)
-        ret->e.kind = EXTENT_ZERO;
+    struct range_hold hold;
+    disk_pin(disk, &hold);
+    int r = disk_check_range(disk, "map", off, len, err);
+    if (r == 0)
+        r = disk_map_held(disk, off, len, ret, err);
+    disk_unpin(disk, &hold);
+    return r;
+}
+
+int disk_map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t len,
+                   struct disk_extent *ret, struct platter_error *err)
+{
+    struct range_hold hold;
+    disk_pin(disk, &hold);
+    int r = disk_check_range(disk, "map", off, len, err);
+    if (r == 0)
+        r = map_above(disk, depth, off, len, ret, err);
+    disk_unpin(disk, &hold);
     return r;
 }
 

@@ -22,6 +22,7 @@ static void image_free(struct image *img)
     free(img->view);
     free(img->backing_name);
     free(img->backing_format);
+    free(img->doubt);
     budget_unref(img->budget);
     pthread_mutex_destroy(&img->lock);
     free(img);
@@ -210,19 +211,21 @@ static int backing_format(const struct image *child, struct stream *s, unsigned 
 
 /* Opens the backing file of the lowest image. */
 static int open_backing(struct platter_disk *disk, const struct platter_open_options *o,
-                        struct platter_error *err)
+                        bool writable, struct platter_error *err)
 {
     struct image *child = disk->chain[disk->depth - 1];
     struct gate gate = {
         .opener = {gate_opener}, .fn = o->gate, .opaque = o->gate_opaque, .allow = o->allow};
-    choose_locks(&gate, o->flags, false);
+    choose_locks(&gate, o->flags, writable);
 
     struct stream *s;
-    int r = gate_open(&gate, child->stream->name, child->backing_name, PLATTER_NAME_BACKING, false,
-                      &s, err);
+    int r = gate_open(&gate, child->stream->name, child->backing_name, PLATTER_NAME_BACKING,
+                      writable, &s, err);
     if (r < 0)
         return r;
-    struct image_setup setup = {.query = o->flags & PLATTER_OPEN_QUERY,
+    struct image_setup setup = {.writable = writable,
+                                .ordered = true,
+                                .query = o->flags & PLATTER_OPEN_QUERY,
                                 .salvage = o->flags & PLATTER_OPEN_SALVAGE,
                                 .budget = disk->budget,
                                 .opener = &gate.opener};
@@ -245,15 +248,16 @@ static int open_backing(struct platter_disk *disk, const struct platter_open_opt
     return disk_append(disk, img, err);
 }
 
+/* `base`: the image that is open for writing as well; 0: none. */
 static int open_chain(struct platter_disk *disk, const struct platter_open_options *o,
-                      struct platter_error *err)
+                      unsigned base, struct platter_error *err)
 {
     while (disk->chain[disk->depth - 1]->has_backing) {
         const struct image *child = disk->chain[disk->depth - 1];
         if (!child->backing_name)
             return fail(err, PLATTER_ECORRUPT, "%s: has a backing file without a name",
                         child->stream->name);
-        int r = open_backing(disk, o, err);
+        int r = open_backing(disk, o, base > 0 && disk->depth == base, err);
         if (r < 0)
             return r;
     }
@@ -289,8 +293,14 @@ static int open_top(struct platter_disk *disk, const char *name,
     return r < 0 ? r : disk_append(disk, img, err);
 }
 
-int disk_open(const char *name, const struct platter_open_options *o, struct platter_disk **ret,
-              struct platter_error *err)
+/* Whether all is open that its bytes may come from. */
+static void note_base(struct platter_disk *disk)
+{
+    disk->cut = disk->depth > 0 && disk->chain[disk->depth - 1]->has_backing;
+}
+
+int disk_open_with_base(const char *name, const struct platter_open_options *o, unsigned base,
+                        struct platter_disk **ret, struct platter_error *err)
 {
     struct platter_disk *disk;
     int r = disk_new(o->memory_limit, &disk, err);
@@ -304,14 +314,21 @@ int disk_open(const char *name, const struct platter_open_options *o, struct pla
     if (r == 0)
         r = open_top(disk, name, o, false, err);
     if (r == 0 && !(o->flags & PLATTER_OPEN_NO_BACKING))
-        r = open_chain(disk, o, err);
+        r = open_chain(disk, o, base, err);
     if (r < 0) {
         disk->writable = false;
         disk_close(disk, NULL);
         return r;
     }
+    note_base(disk);
     *ret = disk;
     return 0;
+}
+
+int disk_open(const char *name, const struct platter_open_options *o, struct platter_disk **ret,
+              struct platter_error *err)
+{
+    return disk_open_with_base(name, o, 0, ret, err);
 }
 
 int disk_open_for_check(const char *name, const struct platter_open_options *o, bool repair,
@@ -399,8 +416,46 @@ int disk_assemble(struct stream **streams, const struct format **formats_of, uns
         return r;
     }
     disk->writable = writable;
+    note_base(disk);
     *ret = disk;
     return 0;
+}
+
+static int borrow(struct platter_disk *disk, struct image *const *images, unsigned n,
+                  struct platter_error *err)
+{
+    struct image **chain = reallocarray(disk->chain, disk->depth + n, sizeof *chain);
+    if (!chain)
+        return fail_memory(err, "a chain of images");
+    disk->chain = chain;
+    memcpy(chain + disk->depth, images, n * sizeof *chain);
+    disk->depth += n;
+    disk->borrowed = disk->depth;
+    note_base(disk);
+    return 0;
+}
+
+int disk_borrow(const struct platter_disk *from, unsigned first, unsigned n,
+                struct platter_disk **ret, struct platter_error *err)
+{
+    struct platter_disk *disk;
+    int r = disk_new(budget_limit(from->budget), &disk, err);
+    if (r < 0)
+        return r;
+    r = borrow(disk, from->chain + first, n, err);
+    if (r < 0) {
+        disk_close(disk, NULL);
+        return r;
+    }
+    disk->writable = disk_top(disk)->writable;
+    *ret = disk;
+    return 0;
+}
+
+int disk_borrow_below(struct platter_disk *disk, const struct platter_disk *from,
+                      struct platter_error *err)
+{
+    return borrow(disk, from->chain, from->depth, err);
 }
 
 int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct platter_error *err)
@@ -413,27 +468,34 @@ int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct p
         image_free(backing->chain[i]);
     backing->depth = 0;
     disk_close(backing, NULL);
+    note_base(disk);
     return r;
 }
 
 /* ---- closing --------------------------------------------------------------------------------- */
 
-/* Flushes the top image and lets its format mark it as closed; the stream stays open. */
-static int close_top(struct platter_disk *disk, struct platter_error *err)
+/* Flushes the top image, and lets the format of each that is open for writing mark it as closed;
+ * their streams stay open. */
+static int close_images(struct platter_disk *disk, struct platter_error *err)
 {
-    struct image *top = disk->chain[0];
     int r = disk->writable ? disk_flush(disk, err) : 0;
-    int c = top->format->close(top, r < 0 ? NULL : err);
-    top->format = NULL;
-    return r < 0 ? r : c;
+    for (unsigned i = disk->borrowed; i < disk->depth; i++) {
+        struct image *img = disk->chain[i];
+        if (i > 0 && !img->writable)
+            continue;
+        int c = img->format->close(img, r < 0 ? NULL : err);
+        img->format = NULL;
+        r = r < 0 ? r : c;
+    }
+    return r;
 }
 
 int disk_close(struct platter_disk *disk, struct platter_error *err)
 {
     if (!disk)
         return 0;
-    int r = disk->depth > 0 && disk->chain[0]->format ? close_top(disk, err) : 0;
-    for (unsigned i = 0; i < disk->depth; i++)
+    int r = disk->depth > 0 ? close_images(disk, err) : 0;
+    for (unsigned i = disk->borrowed; i < disk->depth; i++)
         image_free(disk->chain[i]);
     free(disk->chain);
     unit_cache_free(disk->cache);

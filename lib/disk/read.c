@@ -48,7 +48,7 @@ int disk_read_held(struct platter_disk *disk, void *buf, size_t len, goff off,
     }
     while (len > 0) {
         struct disk_extent x;
-        int r = disk_map(disk, off, len, &x, err);
+        int r = disk_map_held(disk, off, len, &x, err);
         if (r == 0)
             r = read_extent(disk, &x, p, off, err);
         if (r < 0)

@@ -35,8 +35,8 @@ struct disk_write_step {
     hoff at;
 };
 
-static int check_writable(const struct platter_disk *disk, const char *what, goff off, uint64_t len,
-                          struct platter_error *err)
+int disk_check_writable(const struct platter_disk *disk, const char *what, goff off, uint64_t len,
+                        struct platter_error *err)
 {
     const struct image *top = disk_top(disk);
     if (!disk->writable)
@@ -51,10 +51,14 @@ static int check_writable(const struct platter_disk *disk, const char *what, gof
     return disk_check_range(disk, what, off, len, err);
 }
 
-static void lock_units(struct platter_disk *disk, struct range_hold *hold, goff off, uint64_t len)
+/* Locks what a request touches, which was checked. It may have come to lie behind the end of the
+ * disk while we waited for the lock: the range is held even then. */
+static int lock_units(struct platter_disk *disk, const char *what, struct range_hold *hold,
+                      goff off, uint64_t len, struct platter_error *err)
 {
     uint64_t unit = disk_top(disk)->unit;
     range_lock_take(&disk->ranges, hold, round_down(off, unit), round_up(off + len, unit), true);
+    return disk_check_range(disk, what, off, len, err);
 }
 
 static int add_step(struct disk_write *w, const struct disk_write_step *step,
@@ -122,13 +126,13 @@ int disk_write_begin(struct platter_disk *disk, goff off, uint64_t len, struct d
                      struct platter_error *err)
 {
     *w = (struct disk_write){.disk = disk, .off = off, .len = len};
-    int r = check_writable(disk, "write", off, len, err);
+    int r = disk_check_writable(disk, "write", off, len, err);
     if (r < 0 || len == 0) {
         w->disk = NULL;
         return r;
     }
-    lock_units(disk, &w->hold, off, len);
-    return plan(w, err);
+    r = lock_units(disk, "write", &w->hold, off, len, err);
+    return r < 0 ? r : plan(w, err);
 }
 
 /* ---- filling reserved room ------------------------------------------------------------------- */
@@ -235,7 +239,7 @@ int disk_write_end(struct disk_write *w, const void *buf, struct platter_error *
 int disk_write(struct platter_disk *disk, const void *buf, size_t len, goff off,
                struct platter_error *err)
 {
-    int r = check_writable(disk, "write", off, len, err);
+    int r = disk_check_writable(disk, "write", off, len, err);
     for (size_t done = 0; done < len && r == 0;) {
         size_t n = (size_t)min_u64(len - done, PIECE);
         struct disk_write w;
@@ -255,14 +259,15 @@ int disk_write_packed_begin(struct platter_disk *disk, goff unit, size_t packed_
     struct image *top = disk_top(disk);
     uint64_t len = unit < top->size ? min_u64(top->unit, top->size - unit) : 0;
     *w = (struct disk_write){.disk = disk, .off = unit, .len = len};
-    int r = check_writable(disk, "write", unit, len, err);
+    int r = disk_check_writable(disk, "write", unit, len, err);
     if (r < 0 || len == 0) {
         w->disk = NULL;
         return r;
     }
-    lock_units(disk, &w->hold, unit, len);
+    r = lock_units(disk, "write", &w->hold, unit, len, err);
     struct disk_write_step step = {.off = unit, .len = len, .reserved = true};
-    r = top->format->reserve_packed(top, unit, packed_len, &step.room, err);
+    if (r == 0)
+        r = top->format->reserve_packed(top, unit, packed_len, &step.room, err);
     if (r < 0)
         return r;
     r = add_step(w, &step, err);
@@ -293,13 +298,12 @@ int disk_write_packed_end(struct disk_write *w, const void *packed, size_t packe
 
 /* ---- zero and discard ------------------------------------------------------------------------ */
 
-/* Writes zeros to one extent that does not read as zeros. The range is held. */
-static int zero_extent(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err)
+int disk_write_held(struct platter_disk *disk, const void *buf, size_t len, goff off,
+                    struct platter_error *err)
 {
-    static const uint8_t zeros[ZEROS];
     struct disk_write w = {.disk = disk, .off = off, .len = len};
     int r = plan(&w, err);
-    int e = run_steps(&w, r == 0 ? zeros : NULL, err);
+    int e = run_steps(&w, r == 0 ? buf : NULL, err);
     free(w.steps);
     return r < 0 ? r : e;
 }
@@ -308,15 +312,16 @@ static int zero_extent(struct platter_disk *disk, goff off, uint64_t len, struct
 static int zero_by_writing(struct platter_disk *disk, goff off, uint64_t len,
                            struct platter_error *err)
 {
+    static const uint8_t zeros[ZEROS];
     int r = 0;
     while (len > 0 && r == 0) {
         struct disk_extent x;
-        r = disk_map(disk, off, len, &x, err);
+        r = disk_map_held(disk, off, len, &x, err);
         if (r < 0)
             return r;
         if (x.e.kind != EXTENT_ZERO) {
             x.e.len = min_u64(x.e.len, ZEROS);
-            r = zero_extent(disk, off, x.e.len, err);
+            r = disk_write_held(disk, zeros, x.e.len, off, err);
         }
         off += x.e.len;
         len -= x.e.len;
@@ -344,12 +349,13 @@ static int zero_held(struct platter_disk *disk, goff off, uint64_t len, bool unm
 int disk_zero(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
               struct platter_error *err)
 {
-    int r = check_writable(disk, "zero", off, len, err);
+    int r = disk_check_writable(disk, "zero", off, len, err);
     for (uint64_t done = 0, n = 0; done < len && r == 0; done += n) {
         n = min_u64(len - done, MARK_PIECE - (off + done) % MARK_PIECE);
         struct disk_write w = {.disk = disk};
-        lock_units(disk, &w.hold, off + done, n);
-        r = zero_held(disk, off + done, n, unmap, err);
+        r = lock_units(disk, "zero", &w.hold, off + done, n, err);
+        if (r == 0)
+            r = zero_held(disk, off + done, n, unmap, err);
         write_done(&w);
     }
     return r;
@@ -357,7 +363,7 @@ int disk_zero(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
 
 int disk_discard(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err)
 {
-    int r = check_writable(disk, "discard", off, len, err);
+    int r = disk_check_writable(disk, "discard", off, len, err);
     struct image *top = disk_top(disk);
     goff end = off + len == top->size ? off + len : round_down(off + len, top->unit);
     off = round_up(off, top->unit);
@@ -366,8 +372,9 @@ int disk_discard(struct platter_disk *disk, goff off, uint64_t len, struct platt
     while (off < end && r == 0) {
         uint64_t n = min_u64(end - off, MARK_PIECE - off % MARK_PIECE);
         struct disk_write w = {.disk = disk};
-        lock_units(disk, &w.hold, off, n);
-        r = top->format->mark(top, off, n, MARK_DISCARD, true, err);
+        r = lock_units(disk, "discard", &w.hold, off, n, err);
+        if (r == 0)
+            r = top->format->mark(top, off, n, MARK_DISCARD, true, err);
         r = r == -ENOTSUP ? 0 : r;
         write_done(&w);
         off += n;
@@ -380,6 +387,12 @@ int disk_flush(struct platter_disk *disk, struct platter_error *err)
     struct image *top = disk_top(disk);
     if (!disk->writable)
         return 0;
-    int r = check_writable(disk, "flush", 0, 0, err);
-    return r < 0 ? r : top->format->flush(top, err);
+    int r = disk_check_writable(disk, "flush", 0, 0, err);
+    if (r < 0)
+        return r;
+    struct range_hold hold;
+    disk_pin(disk, &hold);
+    r = top->format->flush(top, err);
+    disk_unpin(disk, &hold);
+    return r;
 }

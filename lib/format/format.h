@@ -72,19 +72,25 @@ struct name_opener {
                 struct platter_error *err);
 };
 
-/* Makes the further files of a new image (extents): beside its main file, by a plain name, and like
- * that under a temporary name until all of them are complete. The stream stays the maker's. */
+/* Makes the further files of an image that is new or grows (extents): beside its main file, by a
+ * plain name, and like that under a temporary name until all of them are complete. The stream stays
+ * the maker's: who keeps it has it shared. */
 struct file_maker {
     int (*make)(const struct file_maker *maker, const char *name, struct stream **ret,
                 struct platter_error *err);
+    /* Makes them durable and gives them their names, which must be free. Of a resize only: it is
+     * the format that knows when. If the resize fails after that, they are removed. */
+    int (*publish)(const struct file_maker *maker, struct platter_error *err);
 };
 
 struct image {
     const struct format *format;
     struct stream *stream; /* owned; the file as it was opened */
     void *state;           /* the format's own */
-    uint64_t size;         /* guest bytes; any multiple of 1 (raw), most formats of 512 */
-    uint32_t unit;         /* allocation unit (cluster, grain) in bytes, a power of two; raw: 512 */
+    /* Guest bytes; any multiple of 1 (raw), most formats of 512. Only resize changes it, while the
+     * engine keeps all other calls but those that just ask for it away. */
+    _Atomic uint64_t size;
+    uint32_t unit; /* allocation unit (cluster, grain) in bytes, a power of two; raw: 512 */
     bool writable;
     bool query;         /* only tables are wanted (PLATTER_OPEN_QUERY): data files need not open */
     bool salvage;       /* PLATTER_OPEN_SALVAGE: find what can be found where tables are lost */
@@ -93,6 +99,7 @@ struct image {
     char *view;         /* the view asked, or NULL */
     char *backing_name; /* as it stands in the image, or NULL */
     char *backing_format; /* as it stands in the image, or NULL */
+    char *doubt;          /* image_doubt(), or NULL */
     struct budget *budget;
     const struct name_opener *opener; /* valid while open runs */
     pthread_mutex_t lock;             /* guards the format's tables */
@@ -100,7 +107,14 @@ struct image {
     /* False while a new image is built under a temporary name, where a crash leaves nothing that is
      * looked at: flushes need no barriers then. */
     bool ordered;
+    /* True while writes move bytes about without changing what a guest reads (resize, rebase): the
+     * children of the image stay what they are. */
+    bool same_content;
 };
+
+/* Notes what a salvage cannot know of an image, a sentence for whoever reads it. */
+int image_doubt(struct image *img, struct platter_error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Marks an image as unfit for further writes; returns code, so `return image_poison(img, r)`. */
 int image_poison(struct image *img, int code);
@@ -165,6 +179,17 @@ void check_failed(struct check *c, int code, const struct platter_error *err);
 /* -ECANCELED when the caller has enough. */
 int check_progress(struct check *c, uint64_t done, uint64_t total, struct platter_error *err);
 
+/* Another size for an image. */
+struct resize_request {
+    uint64_t size; /* guest bytes, not what it has now */
+    /* The images below show this many bytes. Where the disk grows past its old end, up to here, the
+     * image itself must say that there are zeros. The unit the old end is in is stored already, if
+     * it matters. */
+    uint64_t below;
+    enum platter_preallocation preallocation; /* of the new space */
+    const struct file_maker *maker;           /* of further files; NULL: there can be none */
+};
+
 /* ---- the operations of a format -------------------------------------------------------------- */
 
 enum mark { MARK_ZERO, MARK_DISCARD };
@@ -176,6 +201,7 @@ struct format {
     const char *name;
     const char *title; /* for people: "QEMU copy-on-write, version 2 and 3" */
     bool no_backing;   /* its images never have a backing file */
+    const char *only_backing; /* the one format that their backing files have; NULL: any */
     /* Every guest offset always stands at the same offset of img->stream, hole or not: the engine
      * writes there without asking, for on a file that is being written that question is dear. */
     bool flat;
@@ -224,14 +250,19 @@ struct format {
     /* Makes everything durable that was committed before the call, in the order of rule 2. */
     int (*flush)(struct image *img, struct platter_error *err);
 
-    /* Another size of the disk. The engine holds the whole of it, and flushed. New space reads as
-     * zeros, whatever the backing file has there. -ENOTSUP with a sentence: not this image. */
-    int (*resize)(struct image *img, uint64_t size, struct platter_error *err);
-    /* Names another backing file, or none (NULL), and nothing else: rebase's last step. `backing`
-     * is that file, open, or NULL: unknown. */
+    /* Another size of the disk, durably, and img->size with it: a crash leaves the old one or the
+     * new one. The engine holds the whole of it, and flushed. */
+    int (*resize)(struct image *img, const struct resize_request *request,
+                  struct platter_error *err);
+    /* Names another backing file, or none (NULL), and nothing else, durably: rebase's last step.
+     * `backing` is that file, open, or NULL: unknown. */
     int (*set_backing)(struct image *img, const char *name, const char *backing_format,
                        const struct image *backing, struct platter_error *err);
-    /* Forgets all data, so that the backing file shows everywhere: commit's last step. */
+    /* `backing`, the image right below img, is open for writing and about to get img's data, after
+     * which img would take it for another file. Sees to it, durably and in both, that img opens
+     * over it whatever happens. Commit's first step; NULL: nothing to do. */
+    int (*follow_backing)(struct image *img, struct image *backing, struct platter_error *err);
+    /* Forgets all data, durably, so that the backing file shows everywhere: commit's last step. */
     int (*make_empty)(struct image *img, struct platter_error *err);
 
     /* Judges, and mends where c says so, an image that was opened with img->checking (and writable

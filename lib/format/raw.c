@@ -25,7 +25,10 @@ static int raw_open(struct image *img, struct platter_error *err)
     img->state = calloc(1, sizeof(struct raw));
     if (!img->state)
         return fail_memory(err, "a raw image");
-    return stream_size(img->stream, &img->size, err);
+    uint64_t size = 0;
+    int r = stream_size(img->stream, &size, err);
+    img->size = size;
+    return r;
 }
 
 static int raw_close(struct image *img, struct platter_error *err)
@@ -115,6 +118,15 @@ static const struct option_def raw_options[] = {
     {0},
 };
 
+static int write_zeros(struct stream *s, hoff from, hoff to, struct platter_error *err)
+{
+    static const uint8_t zeros[1 << 16];
+    int r = 0;
+    for (hoff off = from; off < to && r == 0; off += sizeof zeros)
+        r = stream_pwrite(s, zeros, min_u64(sizeof zeros, to - off), off, err);
+    return r;
+}
+
 /* A block device keeps its size and its content: it only has to be large enough. */
 static int raw_create(const struct create_request *request, struct platter_error *err)
 {
@@ -131,18 +143,15 @@ static int raw_create(const struct create_request *request, struct platter_error
     if (r < 0 || have != 0)
         return r;
 
-    static const uint8_t zeros[1 << 16];
     switch ((enum raw_preallocation)options_enum(request->options, "preallocation")) {
     case RAW_OFF:
         break;
     case RAW_FALLOC:
         return stream_allocate(s, 0, request->size, err);
     case RAW_FULL:
-        for (hoff off = 0; off < request->size && r == 0; off += sizeof zeros)
-            r = stream_pwrite(s, zeros, min_u64(sizeof zeros, request->size - off), off, err);
-        break;
+        return write_zeros(s, 0, request->size, err);
     }
-    return r;
+    return 0;
 }
 
 static int raw_measure(uint64_t size, uint64_t data, const struct option_values *options,
@@ -158,6 +167,56 @@ static uint32_t raw_create_unit(const struct option_values *options)
 {
     (void)options;
     return 512;
+}
+
+/* ---- resizing -------------------------------------------------------------------------------- */
+
+/* Reserves, or writes, the space from the old end to the new one. */
+static int fill_new_space(struct stream *s, hoff from, const struct resize_request *q,
+                          struct platter_error *err)
+{
+    switch (q->preallocation) {
+    case PLATTER_PREALLOCATION_OFF:
+        return stream_resize(s, q->size, err);
+    case PLATTER_PREALLOCATION_FALLOC:
+        return stream_allocate(s, from, q->size - from, err);
+    case PLATTER_PREALLOCATION_FULL:
+        return write_zeros(s, from, q->size, err);
+    case PLATTER_PREALLOCATION_METADATA:
+        break;
+    }
+    return fail(err, ENOTSUP, "%s: the raw format has no metadata that could be preallocated",
+                s->name);
+}
+
+/* A device that is larger than the disk asked for would show all of itself again when it is opened
+ * next. */
+static int check_device(struct stream *s, uint64_t size, struct platter_error *err)
+{
+    uint64_t now;
+    int r = stream_size(s, &now, err);
+    return r < 0 || now == size
+               ? r
+               : fail(err, ENOTSUP,
+                      "%s: has %" PRIu64 " bytes and cannot be made to have %" PRIu64
+                      ": it is no file",
+                      s->name, now, size);
+}
+
+static int raw_resize(struct image *img, const struct resize_request *q, struct platter_error *err)
+{
+    struct stream *s = img->stream;
+    uint64_t old = img->size;
+    int r = q->size > old ? fill_new_space(s, old, q, err) : stream_resize(s, q->size, err);
+    if (r == 0)
+        r = check_device(s, q->size, err);
+    if (r == 0)
+        r = stream_flush(s, err);
+    if (r < 0 && q->size > old)
+        stream_resize(s, old, NULL); /* what is half grown has no use */
+    if (r == 0)
+        img->size = q->size;
+    return r;
 }
 
 /* ---- front to back: raw on a pipe ------------------------------------------------------------ */
@@ -250,6 +309,7 @@ const struct format format_raw = {
     .map = raw_map,
     .mark = raw_mark,
     .flush = raw_flush,
+    .resize = raw_resize,
     .create_options = raw_options,
     .create = raw_create,
     .writer_open = raw_writer_open,

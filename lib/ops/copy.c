@@ -58,6 +58,16 @@ static int classify(const struct run *run, goff off, uint64_t len, enum range_ki
     if (c->sparse == 0 && c->above == 0)
         return 0;
     struct disk_extent x;
+    if (c->gaps == COPY_GAPS_DIFFER) {
+        int own = disk_map_above(c->target, 1, off, len, &x, err);
+        if (own < 0)
+            return own;
+        *ret = RANGE_SKIP;
+        *ret_len = len = x.e.len;
+        if (x.e.kind != EXTENT_BACKING)
+            return 0;
+        *ret = RANGE_DATA;
+    }
     int r = sources_map(c->sources, c->above, off, len, &x, err);
     if (r < 0 && c->salvage) {
         *ret_len = min_u64(len, run->chunk);

@@ -8,9 +8,11 @@
 
 /* What becomes of ranges that hold no data. */
 enum copy_gaps {
-    COPY_GAPS_SKIP,  /* the target reads as zeros where nothing is written */
-    COPY_GAPS_ZERO,  /* it may not: zeros are written, or marked */
-    COPY_GAPS_DIFFER /* the target shows a backing file: only what differs from it is written */
+    COPY_GAPS_SKIP, /* the target reads as zeros where nothing is written */
+    COPY_GAPS_ZERO, /* it may not: zeros are written, or marked */
+    /* The target shows a backing file: only what differs from it is written, and what the image on
+     * top of the target stores itself stays. */
+    COPY_GAPS_DIFFER
 };
 
 struct copy {

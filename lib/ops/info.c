@@ -62,12 +62,8 @@ static int info_specific(struct image *img, json_t *info, struct platter_error *
     return 0;
 }
 
-int ops_info(struct platter_disk *disk, unsigned layer, char **ret_json, struct platter_error *err)
+static int describe(struct image *img, char **ret_json, struct platter_error *err)
 {
-    if (layer >= disk->depth)
-        return fail(err, EINVAL, "%s: its chain has %u images; there is no number %u",
-                    disk_top(disk)->stream->name, disk->depth, layer);
-    struct image *img = disk->chain[layer];
     json_t *info = json_object();
     if (info == NULL)
         return fail_memory(err, "a description in JSON");
@@ -82,6 +78,18 @@ int ops_info(struct platter_disk *disk, unsigned layer, char **ret_json, struct 
     }
     int top = img->format->info_top != NULL ? img->format->info_top(img, info) : 0;
     return json_text(info, top, ret_json, err);
+}
+
+int ops_info(struct platter_disk *disk, unsigned layer, char **ret_json, struct platter_error *err)
+{
+    if (layer >= disk->depth)
+        return fail(err, EINVAL, "%s: its chain has %u images; there is no number %u",
+                    disk_top(disk)->stream->name, disk->depth, layer);
+    struct range_hold hold;
+    disk_pin(disk, &hold);
+    int r = describe(disk->chain[layer], ret_json, err);
+    disk_unpin(disk, &hold);
+    return r;
 }
 
 int ops_views(struct platter_disk *disk, char **ret_json, struct platter_error *err)

@@ -34,6 +34,15 @@ int ops_check(const char *name, const struct platter_check_options *options,
               const struct platter_open_options *open, struct platter_check_result *ret,
               struct platter_error *err);
 
+int ops_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
+               enum platter_preallocation preallocation, struct platter_error *err);
+
+int ops_commit(const char *name, const struct platter_commit_options *options,
+               const struct platter_open_options *open, struct platter_error *err);
+
+int ops_rebase(const char *name, const struct platter_rebase_options *options,
+               const struct platter_open_options *open, struct platter_error *err);
+
 /* The three below leave a string in *ret_json that is the caller's to free. */
 int ops_info(struct platter_disk *disk, unsigned layer, char **ret_json, struct platter_error *err);
 int ops_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);

@@ -65,6 +65,7 @@ static enum probe vmdk_probe(const uint8_t *prefix, size_t len, uint64_t file_si
 const struct format format_vmdk = {
     .name = "vmdk",
     .title = "VMware virtual disk",
+    .only_backing = "vmdk",
     .needs_file = true,
     .probe = vmdk_probe,
     .open = vmdk_open,
