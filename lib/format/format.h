@@ -286,6 +286,10 @@ struct format {
     /* The unit a create with these options will have. */
     uint32_t (*create_unit)(const struct option_values *options);
 
+    /* The further files of an open image (extents, a data file), by number: false behind the last.
+     * *ret NULL: there is none of that number. NULL: its images are one file each. */
+    bool (*file)(const struct image *img, unsigned i, struct stream **ret);
+
     /* Adds the fields of "format-specific": {"type": name, "data": returned object}; NULL: none. */
     json_t *(*info)(struct image *img);
     /* Adds top-level fields ("dirty-flag", "snapshots", "encrypted", ...) to info; may be NULL. */

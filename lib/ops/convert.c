@@ -101,6 +101,28 @@ static int convert_new(struct job *job, struct target *t, struct platter_error *
     return r < 0 ? r : target_publish(t, err);
 }
 
+/* Rule 9: a source is never changed, so no file of its chain may be the target. */
+static int check_not_source(const struct job *job, const char *path, struct platter_error *err)
+{
+    int r = 0;
+    for (unsigned i = 0; i < job->sources.n && r == 0; i++)
+        r = check_not_of(path, job->sources.disks[i], "source", err);
+    return r;
+}
+
+/* The same for what the target is made of. */
+static int check_files_not_source(const struct job *job, const struct image *target,
+                                  struct platter_error *err)
+{
+    struct stream *file;
+    int r = 0;
+    for (unsigned i = 0; r == 0 && target->format->file && target->format->file(target, i, &file);
+         i++)
+        if (file)
+            r = check_not_source(job, file->name, err);
+    return r;
+}
+
 static int convert_existing(struct job *job, struct platter_error *err)
 {
     const struct platter_convert_options *o = job->o;
@@ -110,11 +132,14 @@ static int convert_existing(struct job *job, struct platter_error *err)
                                         .memory_limit = memory_of(o),
                                         .allow = o->allow};
     struct platter_disk *disk;
-    int r = disk_open(job->target, &open, &disk, err);
+    int r = check_not_source(job, job->target, err);
+    if (r == 0)
+        r = disk_open(job->target, &open, &disk, err);
     if (r < 0)
         return r;
     job->copy.gaps = o->flags & PLATTER_CONVERT_TARGET_IS_ZERO ? COPY_GAPS_SKIP : COPY_GAPS_ZERO;
-    if (disk_size(disk) < job->sources.size)
+    r = check_files_not_source(job, disk_top(disk), err);
+    if (r == 0 && disk_size(disk) < job->sources.size)
         r = fail(err, ENOSPC,
                  "%s: has %" PRIu64 " bytes, less than the %" PRIu64 " bytes of the source",
                  job->target, disk_size(disk), job->sources.size);
@@ -125,22 +150,6 @@ static int convert_existing(struct job *job, struct platter_error *err)
 }
 
 /* ---- arguments ------------------------------------------------------------------------------- */
-
-/* Rule 9: a source is never changed, so no image of its chain may be the target. */
-static int check_not_source(const struct job *job, struct platter_error *err)
-{
-    struct stream *s;
-    if ((job->o->flags & PLATTER_CONVERT_TO_FD) || stream_file_open(job->target, 0, &s, NULL) < 0)
-        return 0;
-    int r = 0;
-    for (unsigned i = 0; i < job->sources.n; i++)
-        for (unsigned k = 0; k < job->sources.disks[i]->depth && r == 0; k++)
-            if (stream_same_file(job->sources.disks[i]->chain[k]->stream, s))
-                r = fail(err, EINVAL, "%s: is the source itself, or a backing file of it",
-                         job->target);
-    stream_close(s);
-    return r;
-}
 
 static int check_options(const struct job *job, const struct format *format,
                          struct platter_error *err)
@@ -154,7 +163,7 @@ static int check_options(const struct job *job, const struct format *format,
         return fail(err, ENOTSUP, "%s: the %s format does not compress", job->target, format->name);
     if (o->backing && (o->flags & PLATTER_CONVERT_EXISTING))
         return fail(err, EINVAL, "%s: an existing target has the backing file it has", job->target);
-    return check_not_source(job, err);
+    return 0;
 }
 
 /* Raw has the size of the source to the byte; other formats count in sectors. */
@@ -184,6 +193,8 @@ static int convert(struct job *job, struct platter_error *err)
         .backing = o->backing,
         .backing_format = o->backing_format,
         .look_at_backing = true,
+        .sources = job->sources.disks,
+        .n_sources = job->sources.n,
         .durable = !(o->flags & PLATTER_CONVERT_UNSAFE),
         .allow = o->allow,
     };

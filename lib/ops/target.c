@@ -48,6 +48,44 @@ static int check_not_itself(const struct target_request *q, struct platter_error
     return itself ? fail(err, EINVAL, "%s: cannot be its own backing file", q->name) : 0;
 }
 
+/* ---- what must not be replaced --------------------------------------------------------------- */
+
+static bool has_file(const struct image *img, struct stream *s)
+{
+    struct stream *file;
+    for (unsigned i = 0; img->format->file && img->format->file(img, i, &file); i++)
+        if (file && stream_same_file(file, s))
+            return true;
+    return false;
+}
+
+int check_not_of(const char *path, const struct platter_disk *disk, const char *role,
+                 struct platter_error *err)
+{
+    struct stream *s;
+    if (stream_file_open(path, 0, &s, NULL) < 0)
+        return 0; /* there is none */
+    int r = 0;
+    for (unsigned i = 0; i < disk->depth && r == 0; i++) {
+        const struct image *img = disk->chain[i];
+        if (stream_same_file(img->stream, s))
+            r = fail(err, EINVAL, "%s: is the %s itself, or a backing file of it", path, role);
+        else if (has_file(img, s))
+            r = fail(err, EINVAL, "%s: is a file of the %s %s", path, role, img->stream->name);
+    }
+    stream_close(s);
+    return r;
+}
+
+static int check_free(const struct target *t, const char *path, struct platter_error *err)
+{
+    const struct target_request *q = t->request;
+    int r = t->backing ? check_not_of(path, t->backing, "backing file", err) : 0;
+    for (unsigned i = 0; i < q->n_sources && r == 0; i++)
+        r = check_not_of(path, q->sources[i], "source", err);
+    return r;
+}
+
 /* A device is written in place, so a program that uses it must be kept out; the locks of a file
  * that is replaced are its temporary's. */
 static int lock_device(struct target *t, struct platter_error *err)
@@ -93,10 +131,13 @@ static int make_file(const struct file_maker *maker, const char *name, struct st
                  "%s: cannot have a further file called \"%s\": it would be taken for a protocol, "
                  "stand in another folder, or be there twice",
                  t->request->name, name);
+    if (r == 0)
+        r = check_free(t, path, err);
     if (r < 0)
         return r;
     struct target_file file = {.name = string_copy(name)};
-    r = file.name ? stream_file_open(path, file_flags(t->request), &file.stream, err)
+    const unsigned flags = file_flags(t->request) | STREAM_FILE_REGULAR;
+    r = file.name ? stream_file_open(path, flags, &file.stream, err)
                   : fail_memory(err, "a file name");
     if (r < 0) {
         free(file.name);
@@ -177,6 +218,8 @@ int target_open(const struct target_request *q, uint64_t memory_limit, struct ta
         r = check_not_itself(q, err);
     if (r == 0 && q->backing && q->look_at_backing)
         r = open_backing_of(q->name, q->backing, q->backing_format, q->allow, &t->backing, err);
+    if (r == 0 && q->fd < 0)
+        r = check_free(t, q->name, err);
     if (r == 0)
         r = open_stream(t, err);
     if (r == 0 && q->fd >= 0 && !target_is_ordered(t) && q->format->ordered)
@@ -260,22 +303,40 @@ int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **r
     return 0;
 }
 
+static int flush_all(const struct target *t, struct platter_error *err)
+{
+    int r = 0;
+    for (unsigned i = 0; i < t->n_files && r == 0; i++)
+        r = stream_flush(t->files[i].stream, err);
+    return r < 0 ? r : stream_flush(t->stream, err);
+}
+
 /*
  * An image of several files cannot appear at once. An older one of the name is taken away first and
  * the new main file comes last, so that at any moment there is all of the old one, no image, or all
- * of the new one; never the main file of one with an extent of the other.
+ * of the new one; never the main file of one with an extent of the other. Extents of the old one
+ * that the new one does not have stay: nobody knows whether they are not another's.
  */
-int target_publish(struct target *t, struct platter_error *err)
+static int publish_all(const struct target *t, struct platter_error *err)
 {
     bool durable = t->request->durable;
-    int r = 0;
-    for (unsigned i = 0; i < t->n_files && r == 0 && durable; i++)
-        r = stream_flush(t->files[i].stream, err);
-    if (r == 0 && t->n_files > 0 && durable)
-        r = stream_flush(t->stream, err);
-    if (r == 0 && t->n_files > 0)
+    int r = durable ? flush_all(t, err) : 0;
+    if (r == 0)
         r = stream_make_way(t->stream, durable, err);
-    for (unsigned i = 0; i < t->n_files && r == 0; i++)
-        r = stream_publish(t->files[i].stream, durable, err);
-    return r < 0 ? r : stream_publish(t->stream, durable, err);
+    for (unsigned i = 0; i < t->n_files && r == 0; i++) /* they stand in one folder */
+        r = stream_publish(t->files[i].stream, durable && i == t->n_files - 1, err);
+    if (r == 0)
+        r = stream_publish(t->stream, durable, err);
+    if (r == 0)
+        return 0;
+    stream_withdraw(t->stream);
+    for (unsigned i = 0; i < t->n_files; i++)
+        stream_withdraw(t->files[i].stream);
+    return r;
+}
+
+int target_publish(struct target *t, struct platter_error *err)
+{
+    return t->n_files > 0 ? publish_all(t, err)
+                          : stream_publish(t->stream, t->request->durable, err);
 }

@@ -18,6 +18,8 @@ struct target_request {
     const char *backing;        /* name to store, or NULL */
     const char *backing_format; /* its format, or NULL */
     bool look_at_backing;       /* open it: it must exist and fit */
+    struct platter_disk *const *sources; /* what is read for it, whose files must stay */
+    unsigned n_sources;
     bool exclusive;             /* an existing file is an error */
     bool durable;               /* it will be waited for: start writing to the disk at once */
     const char *const *allow;   /* for the backing file's own backing files */
@@ -59,6 +61,10 @@ int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **r
                 struct platter_error *err);
 /* Gives all files their names, when no disk is open over them any more: the image is complete. */
 int target_publish(struct target *t, struct platter_error *err);
+
+/* Rule 9: fails if the file at `path` is one that a disk is read from; `role` is what it is. */
+int check_not_of(const char *path, const struct platter_disk *disk, const char *role,
+                 struct platter_error *err);
 
 /* Opens a backing file the user named, as it would be found from the image `name`. */
 int open_backing_of(const char *name, const char *backing, const char *format,

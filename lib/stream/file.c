@@ -340,8 +340,16 @@ static int file_publish(struct stream *s, bool durable, struct platter_error *er
     if (r == 0)
         r = temporary_publish(f->temporary, durable, err);
     if (r == 0)
-        temporary_free(TAKE(f->temporary));
+        f->published = TAKE(f->temporary);
     return r;
+}
+
+static void file_withdraw(struct stream *s)
+{
+    const struct file_stream *f = file_of(s);
+    const struct temporary *t = f->published ? f->published : f->temporary;
+    if (t)
+        temporary_withdraw(t, f->dev, f->ino);
 }
 
 static int file_make_way(struct stream *s, bool durable, struct platter_error *err)
@@ -354,6 +362,7 @@ static void file_close(struct stream *s)
 {
     struct file_stream *f = file_of(s);
     temporary_free(f->temporary);
+    temporary_free(f->published);
     if (f->direct_fd >= 0)
         close(f->direct_fd);
     if (f->fd >= 0)
@@ -377,6 +386,7 @@ static const struct stream_ops file_ops = {
     .lock = file_lock,
     .publish = file_publish,
     .make_way = file_make_way,
+    .withdraw = file_withdraw,
     .close = file_close,
 };
 
@@ -408,6 +418,15 @@ static int open_without_links(const char *path, int mode)
     struct open_how how = {.flags = (unsigned)mode, .resolve = RESOLVE_NO_SYMLINKS};
     int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
     return fd >= 0 || (errno != ENOSYS && errno != EPERM) ? fd : open(path, mode | O_NOFOLLOW);
+}
+
+static int refuse_link(const char *path, struct platter_error *err)
+{
+    struct stat st;
+    if (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode))
+        return 0;
+    return fail(err, PLATTER_EGATE, "%s: is a symbolic link, and an image may not lead through one",
+                path);
 }
 
 static int file_open_path(struct file_stream *f, const char *path, unsigned flags,
@@ -455,8 +474,8 @@ int stream_file_open(const char *path, unsigned flags, struct stream **ret,
     f->head.writable = flags & (STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY);
     file_init_lock(&f->size_lock);
     pthread_mutex_init(&f->write_turn, NULL);
-    int r = 0;
-    if (flags & STREAM_FILE_TEMPORARY)
+    int r = flags & STREAM_FILE_REGULAR ? refuse_link(path, err) : 0;
+    if (r == 0 && (flags & STREAM_FILE_TEMPORARY))
         r = temporary_open(path, flags & STREAM_FILE_EXCLUSIVE, &f->temporary, &f->fd, err);
     if (r == 0 && f->fd < 0)
         r = file_open_path(f, path, flags | (f->head.writable ? STREAM_FILE_WRITE : 0), err);

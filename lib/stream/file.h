@@ -29,6 +29,7 @@ struct file_stream {
     atomic_int flush_failed;     /* 0, or the negative code: later flushes must not look fine */
     unsigned use, deny;          /* STREAM_LOCK_* bits that are held */
     struct temporary *temporary; /* not NULL: not yet published */
+    struct temporary *published; /* it was, by us */
 };
 
 /* Changes the locks on fd from those in *held_use and *held_deny, which follow, to use and deny. */
@@ -44,6 +45,8 @@ int temporary_open(const char *path, bool exclusive, struct temporary **ret, int
 int temporary_publish(struct temporary *t, bool durable, struct platter_error *err);
 /* Removes what the file will replace. */
 int temporary_make_way(const struct temporary *t, bool durable, struct platter_error *err);
+/* Removes what was published, if it is still the file (dev, ino). */
+void temporary_withdraw(const struct temporary *t, dev_t dev, ino_t ino);
 /* Removes the file, if it was not published, and frees. */
 void temporary_free(struct temporary *t);
 

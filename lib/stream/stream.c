@@ -205,6 +205,12 @@ int stream_make_way(struct stream *s, bool durable, struct platter_error *err)
     return s->ops->make_way ? s->ops->make_way(s, durable, err) : 0;
 }
 
+void stream_withdraw(struct stream *s)
+{
+    if (s->ops->withdraw)
+        s->ops->withdraw(s);
+}
+
 struct stream *stream_share(struct stream *s)
 {
     atomic_fetch_add(&s->shared, 1);

@@ -248,6 +248,10 @@ int temporary_publish(struct temporary *t, bool durable, struct platter_error *e
     if (r < 0)
         return fail_errno(err, -r, "%s: cannot give the new file its name", t->shown);
     t->made = false;
+    slot_give(TAKE(t->slot));
+    if (t->held >= 0)
+        close(t->held);
+    t->held = -1;
     if (durable && fsync(t->folder) < 0)
         return fail_errno(err, errno, "%s: cannot flush its folder", t->shown);
     return 0;
@@ -262,6 +266,14 @@ int temporary_make_way(const struct temporary *t, bool durable, struct platter_e
     if (durable && fsync(t->folder) < 0)
         return fail_errno(err, errno, "%s: cannot flush its folder", t->shown);
     return 0;
+}
+
+void temporary_withdraw(const struct temporary *t, dev_t dev, ino_t ino)
+{
+    struct stat now;
+    if (!t->made && fstatat(t->folder, t->target, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+        now.st_dev == dev && now.st_ino == ino)
+        unlinkat(t->folder, t->target, 0);
 }
 
 void temporary_free(struct temporary *t)

@@ -12,12 +12,19 @@ static enum probe qcow2_probe(const uint8_t *prefix, size_t len, uint64_t file_s
     return len >= 4 && memcmp(prefix, "QFI\xfb", 4) == 0 ? PROBE_SURE : PROBE_NO;
 }
 
+static bool qcow2_file(const struct image *img, unsigned i, struct stream **ret)
+{
+    *ret = i == 0 ? qcow2_of(img)->data : NULL;
+    return i == 0;
+}
+
 const struct format format_qcow2 = {
     .name = "qcow2",
     .title = "QEMU copy-on-write, version 2 and 3",
     .probe = qcow2_probe,
     .open = qcow2_open,
     .close = qcow2_close,
+    .file = qcow2_file,
     .map = qcow2_map,
     .unpack = qcow2_unpack,
     .reserve = qcow2_reserve,

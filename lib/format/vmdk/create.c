@@ -38,23 +38,22 @@ static const struct subformat {
     [MONOLITHIC_FLAT] = {"FLAT", "flat", 0, false, "ide"},
     [TWO_GB_SPARSE] = {"SPARSE", "s", PIECE_SECTORS, true, "ide"},
     [TWO_GB_FLAT] = {"FLAT", "f", PIECE_SECTORS, false, "ide"},
-    [STREAM_OPTIMIZED] = {"SPARSE", NULL, 0, true,
-                          "lsilogic"},               /* for OVA and ESXi, which take no */
-    [VMFS] = {"VMFS", "flat", 0, false, "lsilogic"}, /* ide: section 3.6 */
+    /* Meant for OVA and ESXi, which want no ide: section 3.6. */
+    [STREAM_OPTIMIZED] = {"SPARSE", NULL, 0, true, "lsilogic"},
+    [VMFS] = {"VMFS", "flat", 0, false, "lsilogic"},
 };
 
 const struct option_def vmdk_options[] = {
     {"adapter_type", OPTION_ENUM, "ide", adapters, 0, 0,
-     "virtual disk controller that the descriptor names; streamOptimized and vmfs, which are for "
-     "ESXi, name lsilogic if none is given"},
+     "disk controller that the descriptor names; if not given, lsilogic for streamOptimized and "
+     "vmfs"},
     {"compat6", OPTION_BOOL, "off", NULL, 0, 0, "hardware version 6 (excludes hwversion)"},
-    {"hwversion", OPTION_STRING, "4", NULL, 0, 0,
-     "virtual hardware version; products take their own and older ones"},
+    {"hwversion", OPTION_STRING, "4", NULL, 0, 0, "virtual hardware version"},
     {"subformat", OPTION_ENUM, "monolithicSparse", subformats, 0, 0,
-     "layout: one file that grows, a descriptor and a file of the whole size, the same two in "
-     "pieces of 2047 MiB, compressed for transport, or flat for ESXi"},
+     "what files the image is made of"},
     {"toolsversion", OPTION_STRING, "2147483647", NULL, 0, 0, "version of the guest tools"},
-    {"zeroed_grain", OPTION_BOOL, "off", NULL, 0, 0, "let tables mark ranges of zeros"},
+    {"zeroed_grain", OPTION_BOOL, "off", NULL, 0, 0,
+     "let tables mark ranges of zeros; VirtualBox opens no such image"},
     {0},
 };
 

@@ -299,6 +299,15 @@ int vmdk_open(struct image *img, struct platter_error *err)
     return 0;
 }
 
+bool vmdk_file(const struct image *img, unsigned i, struct stream **ret)
+{
+    const struct vmdk *v = vmdk_of(img);
+    if (i >= v->n_extents)
+        return false;
+    *ret = v->extents[i].stream;
+    return true;
+}
+
 int vmdk_close(struct image *img, struct platter_error *err)
 {
     struct vmdk *v = vmdk_of(img);

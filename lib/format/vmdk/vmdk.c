@@ -71,6 +71,7 @@ const struct format format_vmdk = {
     .open = vmdk_open,
     .accept_backing = vmdk_accept_backing,
     .close = vmdk_close,
+    .file = vmdk_file,
     .map = vmdk_map,
     .unpack = vmdk_unpack,
     .reserve = vmdk_reserve,

@@ -591,6 +591,7 @@ struct vmdk_extent *vmdk_extent_at(const struct vmdk *v, goff off);
 
 int vmdk_open(struct image *img, struct platter_error *err);
 int vmdk_close(struct image *img, struct platter_error *err);
+bool vmdk_file(const struct image *img, unsigned i, struct stream **ret);
 /* Checks the CID of the image below against what this one remembers: section 11. */
 int vmdk_accept_backing(struct image *img, const struct image *backing, struct platter_error *err);
 
