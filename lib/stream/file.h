@@ -40,9 +40,13 @@ int file_lock_change(int fd, const char *name, unsigned *held_use, unsigned *hel
  * written in place, there is none: *ret is NULL and *ret_fd as it was. */
 int temporary_open(const char *path, bool exclusive, struct temporary **ret, int *ret_fd,
                    struct platter_error *err);
+/* The same for a file that its user, who has it open and locked as (dev, ino), rewrites. */
+int temporary_open_over(const char *path, dev_t dev, ino_t ino, struct temporary **ret, int *ret_fd,
+                        struct platter_error *err);
 /* Gives the file, which the caller made durable if it is to be, its name; what is left to do after
  * that is temporary_free(). */
 int temporary_publish(struct temporary *t, bool durable, struct platter_error *err);
+int temporary_flush_folder(const struct temporary *t, struct platter_error *err);
 /* Removes what the file will replace. */
 int temporary_make_way(const struct temporary *t, bool durable, struct platter_error *err);
 /* Removes what was published, if it is still the file (dev, ino). */

@@ -17,4 +17,7 @@ int stream_fail_past_end(const struct stream *s, hoff off, uint64_t len, uint64_
 /* Writes zeros with pwrite. */
 int stream_write_zeros(struct stream *s, hoff off, uint64_t len, struct platter_error *err);
 
+/* stream_replace() where there is no better way: over what is there. */
+int stream_write_over(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
+
 #endif

@@ -205,6 +205,23 @@ int stream_make_way(struct stream *s, bool durable, struct platter_error *err)
     return s->ops->make_way ? s->ops->make_way(s, durable, err) : 0;
 }
 
+int stream_write_over(struct stream *s, const void *bytes, size_t len, struct platter_error *err)
+{
+    int r = stream_pwrite(s, bytes, len, 0, err);
+    if (r == 0)
+        r = stream_resize(s, len, err);
+    return r < 0 ? r : stream_flush(s, err);
+}
+
+int stream_replace(struct stream *s, const void *bytes, size_t len, struct platter_error *err)
+{
+    int r = check_change(s, 0, len, err);
+    if (r < 0)
+        return r;
+    return s->ops->replace ? s->ops->replace(s, bytes, len, err)
+                           : stream_write_over(s, bytes, len, err);
+}
+
 void stream_withdraw(struct stream *s)
 {
     if (s->ops->withdraw)

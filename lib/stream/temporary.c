@@ -226,6 +226,41 @@ int temporary_open(const char *path, bool exclusive, struct temporary **ret, int
     return r;
 }
 
+/* The file that will be replaced must still be the one that is open: it may have been moved. */
+static int make_over(struct temporary *t, dev_t dev, ino_t ino, int *ret_fd,
+                     struct platter_error *err)
+{
+    struct stat old;
+    int r = open_folder(t, err);
+    if (r < 0)
+        return r;
+    if (fstatat(t->folder, t->target, &old, AT_SYMLINK_NOFOLLOW) < 0)
+        return fail_errno(err, errno, "%s: cannot examine", t->shown);
+    if (old.st_dev != dev || old.st_ino != ino)
+        return fail(err, ESTALE, "%s: was moved or replaced by somebody else since it was opened",
+                    t->shown);
+    r = make_file(t, old.st_mode & 0600, ret_fd, err);
+    if (r == 0)
+        keep_owner(*ret_fd, &old);
+    return r;
+}
+
+int temporary_open_over(const char *path, dev_t dev, ino_t ino, struct temporary **ret, int *ret_fd,
+                        struct platter_error *err)
+{
+    struct temporary *t = calloc(1, sizeof *t);
+    if (!t)
+        return fail_memory(err, "a new file");
+    t->folder = t->held = -1;
+    int r = resolve_links(path, &t->shown, err);
+    if (r == 0)
+        r = make_over(t, dev, ino, ret_fd, err);
+    if (r < 0)
+        temporary_free(TAKE(t));
+    *ret = t;
+    return r;
+}
+
 /* rename(), which for EXCLUSIVE does not replace: by a hard link where the file system does not
  * know the flag. */
 static int rename_into_place(const struct temporary *t)
@@ -242,19 +277,20 @@ static int rename_into_place(const struct temporary *t)
     return 0;
 }
 
+int temporary_flush_folder(const struct temporary *t, struct platter_error *err)
+{
+    if (fsync(t->folder) < 0)
+        return fail_errno(err, errno, "%s: cannot flush its folder", t->shown);
+    return 0;
+}
+
 int temporary_publish(struct temporary *t, bool durable, struct platter_error *err)
 {
     int r = rename_into_place(t);
     if (r < 0)
         return fail_errno(err, -r, "%s: cannot give the new file its name", t->shown);
     t->made = false;
-    slot_give(TAKE(t->slot));
-    if (t->held >= 0)
-        close(t->held);
-    t->held = -1;
-    if (durable && fsync(t->folder) < 0)
-        return fail_errno(err, errno, "%s: cannot flush its folder", t->shown);
-    return 0;
+    return durable ? temporary_flush_folder(t, err) : 0;
 }
 
 int temporary_make_way(const struct temporary *t, bool durable, struct platter_error *err)
@@ -263,9 +299,7 @@ int temporary_make_way(const struct temporary *t, bool durable, struct platter_e
         return 0; /* nothing will be replaced */
     if (unlinkat(t->folder, t->target, 0) < 0 && errno != ENOENT)
         return fail_errno(err, errno, "%s: cannot remove the file that is replaced", t->shown);
-    if (durable && fsync(t->folder) < 0)
-        return fail_errno(err, errno, "%s: cannot flush its folder", t->shown);
-    return 0;
+    return durable ? temporary_flush_folder(t, err) : 0;
 }
 
 void temporary_withdraw(const struct temporary *t, dev_t dev, ino_t ino)

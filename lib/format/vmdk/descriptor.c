@@ -15,12 +15,14 @@
 
 void descriptor_free(struct descriptor *d)
 {
-    if (!d)
-        return;
-    budget_free(d->budget, d->words, d->words_size);
-    budget_free(d->budget, d->lines, d->max_lines * sizeof *d->lines);
-    budget_free(d->budget, d->extents, d->max_extents * sizeof *d->extents);
-    free(d);
+    while (d) {
+        struct descriptor *older = d->older;
+        budget_free(d->budget, d->words, d->words_size);
+        budget_free(d->budget, d->lines, d->max_lines * sizeof *d->lines);
+        budget_free(d->budget, d->extents, d->max_extents * sizeof *d->extents);
+        free(d);
+        d = older;
+    }
 }
 
 const struct descriptor_line *descriptor_find(const struct descriptor *d, const char *key)
@@ -37,173 +39,194 @@ const char *descriptor_value(const struct descriptor *d, const char *key)
     return line ? line->value : NULL;
 }
 
+/* ---- one line -------------------------------------------------------------------------------- */
+
+const char *const access_words[] = {"NOACCESS", "RDONLY", "RW"};
+const char *const type_words[] = {"FLAT",       "SPARSE",   "ZERO",    "VMFS",
+                                  "VMFSSPARSE", "SESPARSE", "VMFSRDM", "VMFSRAW"};
+
+/* Which of n words the span is, whatever its case; n: none of them. */
+static unsigned word_of(const char *text, struct text_span s, const char *const words[], unsigned n)
+{
+    unsigned i = 0;
+    while (i < n && (strlen(words[i]) != s.len || strncasecmp(text + s.at, words[i], s.len) != 0))
+        i++;
+    return i;
+}
+
 static bool is_blank(char c)
 {
     return c == ' ' || c == '\t';
 }
 
-static char *skip_blanks(char *s)
+static size_t skip_blanks(const char *text, size_t at, size_t end)
 {
-    while (is_blank(*s))
-        s++;
-    return s;
+    while (at < end && is_blank(text[at]))
+        at++;
+    return at;
 }
 
-static void trim_end(char *s)
+static size_t trim_end(const char *text, size_t start, size_t end)
 {
-    size_t n = strlen(s);
-    while (n > 0 && (is_blank(s[n - 1]) || s[n - 1] == '\r'))
-        s[--n] = 0;
+    while (end > start && (is_blank(text[end - 1]) || text[end - 1] == '\r'))
+        end--;
+    return end;
 }
 
-/* Cuts the next word off *s, or returns NULL. */
-static char *next_word(char **s)
+/* Cuts the next word off [*at, end). */
+static struct text_span next_word(const char *text, size_t *at, size_t end)
 {
-    char *word = skip_blanks(*s), *end = word;
-    while (*end && !is_blank(*end))
-        end++;
-    *s = *end ? end + 1 : end;
-    *end = 0;
-    return *word ? word : NULL;
+    struct text_span word = {.at = skip_blanks(text, *at, end)};
+    for (*at = word.at; *at < end && !is_blank(text[*at]);)
+        ++*at;
+    word.len = *at - word.at;
+    return word;
+}
+
+/* Cuts "FILE" off; there is no escape inside the quotes. */
+static struct text_span next_quoted(const char *text, size_t *at, size_t end)
+{
+    size_t from = skip_blanks(text, *at, end);
+    const char *to =
+        from < end && text[from] == '"' ? memchr(text + from + 1, '"', end - from - 1) : NULL;
+    if (!to)
+        return (struct text_span){0};
+    *at = (size_t)(to - text) + 1;
+    return (struct text_span){.at = from + 1, .len = *at - from - 2};
+}
+
+static void scan_key(const char *text, size_t equals, struct text_line *l)
+{
+    size_t value = skip_blanks(text, equals + 1, l->end);
+    l->kind = TEXT_KEY;
+    l->key = (struct text_span){l->start, trim_end(text, l->start, equals) - l->start};
+    l->value = (struct text_span){value, l->end - value};
+    l->quoted = l->value.len >= 2 && text[value] == '"' && text[l->end - 1] == '"';
+    if (l->quoted)
+        l->value = (struct text_span){value + 1, l->value.len - 2};
+}
+
+bool text_line_at(const char *text, size_t len, size_t at, struct text_line *ret)
+{
+    if (at >= len)
+        return false;
+    if (at == 0 && len > 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+        at = 3; /* a mark that editors of Windows put in front of UTF-8 */
+    const char *newline = memchr(text + at, '\n', len - at);
+    size_t stop = newline ? (size_t)(newline - text) : len;
+    *ret = (struct text_line){.start = skip_blanks(text, at, stop), .next = stop + 1};
+    ret->end = trim_end(text, ret->start, stop);
+    if (ret->start == ret->end || text[ret->start] == '#')
+        return true;
+
+    size_t pos = ret->start;
+    struct text_span first = next_word(text, &pos, ret->end);
+    const char *equals = memchr(text + ret->start, '=', ret->end - ret->start);
+    if (word_of(text, first, access_words, 3) < 3) {
+        ret->kind = TEXT_EXTENT;
+        ret->access = first;
+        ret->sectors = next_word(text, &pos, ret->end);
+        ret->type = next_word(text, &pos, ret->end);
+        ret->file = next_quoted(text, &pos, ret->end);
+        ret->offset = next_word(text, &pos, ret->end);
+    } else if (equals && equals != text + ret->start) {
+        scan_key(text, (size_t)(equals - text), ret);
+    } else {
+        ret->kind = TEXT_NONSENSE;
+    }
+    return true;
 }
 
 /* ---- extent lines ---------------------------------------------------------------------------- */
 
-static bool parse_decimal(const char *word, uint64_t *ret)
+static bool parse_decimal(const char *text, struct text_span s, uint64_t *ret)
 {
     uint64_t value = 0;
-    if (!word || !*word)
-        return false;
-    for (; *word; word++)
-        if (*word < '0' || *word > '9' || ckd_mul(&value, value, 10u) ||
-            ckd_add(&value, value, (unsigned)(*word - '0')))
+    for (size_t i = 0; i < s.len; i++) {
+        char c = text[s.at + i];
+        if (c < '0' || c > '9' || ckd_mul(&value, value, 10u) ||
+            ckd_add(&value, value, (unsigned)(c - '0')))
             return false;
+    }
     *ret = value;
+    return s.len > 0 && value <= VMDK_MAX_SECTORS;
+}
+
+/* A string that ends where its span does: what follows is never part of another. */
+static const char *cut(char *text, struct text_span s)
+{
+    text[s.at + s.len] = 0;
+    return text + s.at;
+}
+
+/* Takes the numbers first: cutting a string puts a NUL behind it. */
+static bool parse_extent(char *text, const struct text_line *l, struct descriptor_extent *e)
+{
+    *e = (struct descriptor_extent){
+        .access = (enum access)word_of(text, l->access, access_words, 3),
+        .type = (enum extent_type)word_of(text, l->type, type_words, TYPE_OTHER),
+    };
+    bool fine = parse_decimal(text, l->sectors, &e->sectors) && l->type.len > 0;
+    if (fine && e->type != TYPE_ZERO) {
+        fine =
+            l->file.len > 0 && (l->offset.len == 0 || parse_decimal(text, l->offset, &e->offset));
+        for (size_t i = 0; i < l->file.len; i++)
+            fine = fine && !iscntrl((unsigned char)text[l->file.at + i]);
+    }
+    if (!fine)
+        return false;
+    e->word = cut(text, l->type);
+    if (e->type != TYPE_ZERO)
+        e->file = cut(text, l->file);
     return true;
-}
-
-static bool parse_access(const char *word, enum access *ret)
-{
-    static const char *const words[] = {"NOACCESS", "RDONLY", "RW"};
-    for (unsigned i = 0; i < 3; i++)
-        if (strcasecmp(word, words[i]) == 0) {
-            *ret = (enum access)i;
-            return true;
-        }
-    return false;
-}
-
-static enum extent_type type_of(const char *word)
-{
-    static const char *const words[] = {"FLAT", "SPARSE", "ZERO", "VMFS"};
-    for (unsigned i = 0; i < 4; i++)
-        if (strcasecmp(word, words[i]) == 0)
-            return (enum extent_type)i;
-    return TYPE_OTHER;
-}
-
-/* Cuts "FILE" off *s; there is no escape inside the quotes. */
-static bool parse_file(char **s, const char **ret)
-{
-    char *from = skip_blanks(*s);
-    char *to = *from == '"' ? strchr(from + 1, '"') : NULL;
-    if (!to || to == from + 1)
-        return false;
-    *to = 0;
-    *s = to + 1;
-    *ret = from + 1;
-    for (const char *c = *ret; *c; c++)
-        if (iscntrl((unsigned char)*c))
-            return false;
-    return true;
-}
-
-/* What stands behind the access word. */
-static bool parse_extent_rest(char *s, struct descriptor_extent *e)
-{
-    if (!parse_decimal(next_word(&s), &e->sectors) || e->sectors > VMDK_MAX_SECTORS)
-        return false;
-    e->word = next_word(&s);
-    if (!e->word)
-        return false;
-    e->type = type_of(e->word);
-    if (e->type == TYPE_ZERO)
-        return true;
-    if (!parse_file(&s, &e->file))
-        return false;
-    const char *offset = next_word(&s);
-    return !offset || (parse_decimal(offset, &e->offset) && e->offset <= VMDK_MAX_SECTORS);
 }
 
 /* ---- lines ----------------------------------------------------------------------------------- */
 
-static void parse_key(struct descriptor *d, char *line, char *equals)
-{
-    char *value = skip_blanks(equals + 1);
-    *equals = 0;
-    trim_end(line);
-    size_t n = strlen(value);
-    if (n >= 2 && value[0] == '"' && value[n - 1] == '"') {
-        value[n - 1] = 0;
-        value++;
-    }
-    d->lines[d->n_lines++] =
-        (struct descriptor_line){.key = line, .value = value, .pos = (size_t)(value - d->words)};
-}
-
 /* The beginning of a line, for a sentence. */
-static void quote(const char *line, char *ret, size_t size)
+static void quote(const char *text, const struct text_line *l, char *ret, size_t size)
 {
-    snprintf(ret, size, "%.*s", (int)size - 1, line);
+    snprintf(ret, size, "%.*s", (int)min_u64(l->end - l->start, size - 1), text + l->start);
     for (char *c = ret; *c; c++)
         if (!isprint((unsigned char)*c))
             *c = '?';
 }
 
-/* One line, without its end. */
-static int parse_line(struct descriptor *d, const char *name, char *line, struct platter_error *err)
+static int parse_line(struct descriptor *d, const char *name, const struct text_line *l,
+                      struct platter_error *err)
 {
     char quoted[80];
-    trim_end(line);
-    line = skip_blanks(line);
-    quote(line, quoted, sizeof quoted);
-    if (*line == 0 || *line == '#')
+    quote(d->words, l, quoted, sizeof quoted);
+    switch (l->kind) {
+    case TEXT_BLANK:
         return 0;
-
-    struct descriptor_extent extent = {0};
-    char first[16];
-    size_t n = strcspn(line, " \t");
-    snprintf(first, sizeof first, "%.*s", (int)min_u64(n, sizeof first - 1), line);
-    if (parse_access(first, &extent.access)) {
+    case TEXT_KEY:
+        d->lines[d->n_lines++] = (struct descriptor_line){
+            .key = cut(d->words, l->key), .value = cut(d->words, l->value), .pos = l->value.at};
+        return 0;
+    case TEXT_EXTENT:
         if (d->n_extents == d->max_extents)
             return fail(err, PLATTER_ECORRUPT, "%s: the descriptor has more than %d extents", name,
                         VMDK_MAX_EXTENTS);
-        if (!parse_extent_rest(line + n, &extent))
+        if (!parse_extent(d->words, l, &d->extents[d->n_extents++]))
             return fail(err, PLATTER_ECORRUPT,
                         "%s: the descriptor's extent line \"%s\" is not "
                         "ACCESS SECTORS TYPE \"FILE\" OFFSET",
                         name, quoted);
-        d->extents[d->n_extents++] = extent;
         return 0;
+    case TEXT_NONSENSE:
+        break;
     }
-    char *equals = strchr(line, '=');
-    if (!equals || equals == line)
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: the descriptor's line \"%s\" is neither a key nor an extent", name,
-                    quoted);
-    parse_key(d, line, equals);
-    return 0;
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: the descriptor's line \"%s\" is neither a key nor an extent", name, quoted);
 }
 
 static int parse_lines(struct descriptor *d, const char *name, struct platter_error *err)
 {
     int r = 0;
-    for (char *line = d->words, *next; line && r == 0; line = next) {
-        next = strchr(line, '\n');
-        if (next)
-            *next++ = 0;
-        r = parse_line(d, name, line, err);
-    }
+    struct text_line l;
+    for (size_t at = 0; r == 0 && text_line_at(d->words, d->words_size - 1, at, &l); at = l.next)
+        r = parse_line(d, name, &l, err);
     return r;
 }
 

@@ -173,12 +173,12 @@ int vmdk_map(struct image *img, goff off, uint64_t len, struct extent *ret,
     const struct vmdk_extent *x = vmdk_extent_at(vmdk_of(img), off);
     uint64_t within = off - x->start;
     *ret = (struct extent){.kind = EXTENT_ZERO, .len = min_u64(len, x->len - within)};
-    if (!x->stream)
+    if (x->type == TYPE_ZERO)
         return 0;
     if (x->access == ACCESS_NONE)
         return fail(err, EACCES,
                     "%s: the extent at guest offset %" PRIu64
                     " (%s) is marked NOACCESS in the descriptor",
-                    img->stream->name, x->start, x->stream->name);
+                    img->stream->name, x->start, x->word);
     return x->sparse ? map_sparse(img, x, within, ret, err) : map_flat(img, x, within, ret, err);
 }

@@ -11,6 +11,12 @@
 
 /* ---- the descriptor -------------------------------------------------------------------------- */
 
+const struct descriptor *vmdk_descriptor(struct image *img)
+{
+    WITH_LOCK(&img->lock);
+    return vmdk_of(img)->descriptor;
+}
+
 static int read_descriptor(struct image *img, hoff off, uint64_t len, bool embedded,
                            struct platter_error *err)
 {
@@ -20,15 +26,98 @@ static int read_descriptor(struct image *img, hoff off, uint64_t len, bool embed
     if (r < 0)
         return r;
     v->descriptor_off = off;
+    v->descriptor_len = len;
+    v->embedded = embedded;
     r = stream_pread(img->stream, text, (size_t)len, off, err);
-    if (r == 0 && embedded && text[0] == 0)
-        r = fail(err, ENOTSUP,
-                 "%s: one extent of a disk, whose descriptor is another file: open that",
-                 img->stream->name);
-    if (r == 0)
+    /* Pieces of a split disk have room for a text, but none: section 3.1. */
+    v->bare = r == 0 && embedded && text[0] == 0;
+    if (r == 0 && !v->bare)
         r = descriptor_parse(img->budget, img->stream->name, text, (size_t)len, embedded,
                              &v->descriptor, err);
     budget_free(img->budget, text, len);
+    return r;
+}
+
+/* ---- the files of extents -------------------------------------------------------------------- */
+
+/* A file that flat extents name: opened, and locked, once, however many they are. */
+struct flat_file {
+    const char *name;
+    unsigned first; /* extent that names it */
+    bool writable;  /* one of them is to be written */
+};
+
+static int compare_names(const void *a, const void *b)
+{
+    const struct flat_file *x = a, *y = b;
+    int order = strcmp(x->name, y->name);
+    return order ? order : (x->first > y->first) - (x->first < y->first);
+}
+
+static bool is_flat(const struct descriptor_extent *line)
+{
+    return line->type == TYPE_FLAT || line->type == TYPE_VMFS;
+}
+
+/* Fills `files`, sorted by name, each once; returns how many they are. */
+static unsigned collect_flat(const struct descriptor *d, struct flat_file *files)
+{
+    unsigned n = 0, kept = 0;
+    for (unsigned i = 0; i < d->n_extents; i++)
+        if (is_flat(&d->extents[i]) && d->extents[i].access != ACCESS_NONE)
+            files[n++] =
+                (struct flat_file){d->extents[i].file, i, d->extents[i].access == ACCESS_WRITE};
+    qsort(files, n, sizeof *files, compare_names);
+    for (unsigned i = 0; i < n; i++)
+        if (kept > 0 && strcmp(files[kept - 1].name, files[i].name) == 0)
+            files[kept - 1].writable |= files[i].writable;
+        else
+            files[kept++] = files[i];
+    return kept;
+}
+
+static const struct flat_file *find_flat(const struct flat_file *files, unsigned n,
+                                         const char *name)
+{
+    unsigned low = 0, high = n;
+    while (high - low > 1) {
+        unsigned middle = (low + high) / 2;
+        if (strcmp(files[middle].name, name) <= 0)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &files[low];
+}
+
+/* "/dev/sda", "\\.\PhysicalDrive0": fullDevice, partitionedDevice. */
+static bool is_device(const char *name)
+{
+    return strncmp(name, "/dev/", 5) == 0 || strncmp(name, "\\\\.\\", 4) == 0;
+}
+
+/* Opens a file by the name it has in UTF-8, which is what it is called here, or else by the bytes
+ * of the descriptor. */
+static int open_named(struct image *img, const char *bytes, bool writable, struct stream **ret,
+                      struct platter_error *err)
+{
+    const struct name_opener *o = img->opener;
+    const char *encoding = descriptor_value(vmdk_of(img)->descriptor, "encoding");
+    auto_free char *name = NULL;
+    if (is_device(bytes))
+        return fail(err, PLATTER_EGATE,
+                    "%s: its extent \"%s\" is a device of the host it was made on: images may not "
+                    "lead to devices; open the device itself, as raw",
+                    img->stream->name, bytes);
+    int r = encoding_decode(encoding, bytes, &name, err);
+    if (r < 0)
+        fail_in(err, r, "%s", img->stream->name);
+    else
+        r = o->open(o, img, name, PLATTER_NAME_EXTENT, writable, ret, err);
+    bool other = name ? strcmp(name, bytes) != 0 : r != -ENOMEM;
+    if (r < 0 && other && (r == -ENOENT || !name) &&
+        o->open(o, img, bytes, PLATTER_NAME_EXTENT, writable, ret, NULL) == 0)
+        return 0;
     return r;
 }
 
@@ -52,74 +141,103 @@ static int check_capacity(const struct image *img, const struct sparse *s, uint6
                 s->stream->name, s->header.capacity, img->stream->name, sectors);
 }
 
-static bool is_flat(const struct descriptor_extent *line)
+static int open_flat(struct image *img, const struct descriptor_extent *line, struct vmdk_extent *x,
+                     const struct flat_file *file, struct platter_error *err)
 {
-    return line->type == TYPE_FLAT || line->type == TYPE_VMFS;
+    struct vmdk *v = vmdk_of(img);
+    const struct vmdk_extent *first = &v->extents[file->first];
+    x->off = line->offset * VMDK_SECTOR;
+    if (first != x) {
+        x->stream = first->stream;
+        x->end = first->end;
+        x->shares = true;
+        return 0;
+    }
+    int r = open_named(img, line->file, img->writable && file->writable, &x->stream, err);
+    return r < 0 ? r : stream_size(x->stream, &x->end, err);
 }
 
-/* The file of an extent. Flat extents may share one, which is then opened, and locked, once. */
-static int open_stream(struct image *img, const struct descriptor_extent *line,
+static int open_grains(struct image *img, const struct descriptor_extent *line,
                        struct vmdk_extent *x, struct platter_error *err)
 {
-    const struct vmdk *v = vmdk_of(img);
-    for (unsigned i = 0; is_flat(line) && &v->extents[i] != x; i++) {
-        const struct descriptor_extent *before = &v->descriptor->extents[i];
-        if (is_flat(before) && strcmp(before->file, line->file) == 0) {
-            x->stream = v->extents[i].stream;
-            x->shares = true;
-            return 0;
-        }
-    }
-    return img->opener->open(img->opener, img, line->file, PLATTER_NAME_EXTENT,
-                             img->writable && x->access == ACCESS_WRITE, &x->stream, err);
-}
-
-static int open_extent_file(struct image *img, const struct descriptor_extent *line,
-                            struct vmdk_extent *x, struct platter_error *err)
-{
-    int r = open_stream(img, line, x, err);
-    if (r < 0)
-        return r;
-    if (stream_same_file(x->stream, img->stream))
-        return fail(err, PLATTER_ECORRUPT, "%s: the descriptor names itself as an extent",
-                    img->stream->name);
-    if (is_flat(line)) {
-        x->off = line->offset * VMDK_SECTOR;
-        return stream_size(x->stream, &x->end, err);
-    }
-    r = sparse_open(img, x->stream, img->writable && x->access == ACCESS_WRITE, &x->sparse, err);
+    bool writable = img->writable && x->access == ACCESS_WRITE;
+    int r = open_named(img, line->file, writable, &x->stream, err);
+    if (r == 0)
+        r = sparse_open(img, x->stream, writable, &x->sparse, err);
     return r < 0 ? r : check_capacity(img, x->sparse, line->sectors, err);
 }
 
-static int open_extent(struct image *img, const struct descriptor_extent *line,
-                       struct platter_error *err)
+static int check_line(struct image *img, const struct descriptor_extent *line,
+                      struct platter_error *err)
 {
-    struct vmdk *v = vmdk_of(img);
+    const char *name = img->stream->name;
+    if (line->type == TYPE_VMFSRDM || line->type == TYPE_VMFSRAW)
+        return fail(err, ENOTSUP,
+                    "%s: its extent of type %s is a device of an ESX host (raw device mapping), "
+                    "which is not in any file: open that device, as raw",
+                    name, line->word);
     if (line->type == TYPE_OTHER)
         return fail(err, ENOTSUP,
-                    "%s: extents of type %s are not supported (FLAT, VMFS, SPARSE and ZERO are)",
-                    img->stream->name, line->word);
+                    "%s: extents of type %.20s are not known (FLAT, SPARSE, ZERO, VMFS, VMFSSPARSE "
+                    "and SESPARSE are)",
+                    name, line->word);
     if (line->sectors == 0 && vmdk_of(img)->descriptor->n_extents > 1) /* alone: an empty disk */
-        return fail(err, PLATTER_ECORRUPT, "%s: the descriptor has an extent of 0 sectors",
-                    img->stream->name);
-    struct vmdk_extent *x = &v->extents[v->n_extents++];
-    *x = (struct vmdk_extent){.start = img->size,
-                              .len = line->sectors * VMDK_SECTOR,
-                              .access = line->access,
-                              .word = line->word};
-    img->size += x->len;
+        return fail(err, PLATTER_ECORRUPT, "%s: the descriptor has an extent of 0 sectors", name);
+    return 0;
+}
+
+/* Appends an extent, whose file is not opened yet. */
+static int add_extent(struct image *img, const struct descriptor_extent *line,
+                      struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    int r = check_line(img, line, err);
+    if (r < 0)
+        return r;
+    v->extents[v->n_extents++] = (struct vmdk_extent){.start = img->size,
+                                                      .len = line->sectors * VMDK_SECTOR,
+                                                      .access = line->access,
+                                                      .type = line->type,
+                                                      .word = line->word};
+    img->size += line->sectors * VMDK_SECTOR;
     if (img->size > VMDK_MAX_SECTORS * VMDK_SECTOR)
         return fail(err, PLATTER_ECORRUPT, "%s: its extents add up to 2^54 sectors or more",
                     img->stream->name);
-    return line->type == TYPE_ZERO ? 0 : open_extent_file(img, line, x, err);
+    return 0;
+}
+
+/* What may not be accessed keeps its place on the disk, and its file is left alone. */
+static int open_extent(struct image *img, unsigned i, const struct flat_file *files,
+                       unsigned n_files, struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    const struct descriptor_extent *line = &v->descriptor->extents[i];
+    int r = add_extent(img, line, err);
+    if (r < 0 || line->type == TYPE_ZERO || line->access == ACCESS_NONE)
+        return r;
+    struct vmdk_extent *x = &v->extents[i];
+    r = is_flat(line) ? open_flat(img, line, x, find_flat(files, n_files, line->file), err)
+                      : open_grains(img, line, x, err);
+    if (r == 0 && !x->shares && stream_same_file(x->stream, img->stream))
+        r = fail(err, PLATTER_ECORRUPT, "%s: the descriptor names itself as an extent",
+                 img->stream->name);
+    return r;
 }
 
 static int open_extents(struct image *img, struct platter_error *err)
 {
     const struct descriptor *d = vmdk_of(img)->descriptor;
+    struct flat_file *files;
+    uint64_t bytes = d->n_extents * sizeof *files;
     int r = make_extents(img, err);
+    if (r == 0)
+        r = budget_alloc(img->budget, bytes, "the extents of a VMDK", &files, err);
+    if (r < 0)
+        return r;
+    unsigned n_files = collect_flat(d, files);
     for (unsigned i = 0; i < d->n_extents && r == 0; i++)
-        r = open_extent(img, &d->extents[i], err);
+        r = open_extent(img, i, files, n_files, err);
+    budget_free(img->budget, files, bytes);
     return r;
 }
 
@@ -130,7 +248,7 @@ static int embed_extent(struct image *img, struct sparse **sparse, struct platte
 {
     struct vmdk *v = vmdk_of(img);
     const struct descriptor_extent *line = &v->descriptor->extents[0];
-    if (v->descriptor->n_extents != 1 || line->type != TYPE_SPARSE)
+    if (v->descriptor->n_extents != 1 || is_flat(line) || line->type == TYPE_ZERO)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: its descriptor has %u extents, the first of type %s, but the file holds "
                     "one SPARSE extent",
@@ -141,14 +259,13 @@ static int embed_extent(struct image *img, struct sparse **sparse, struct platte
     int r = check_capacity(img, *sparse, line->sectors, err);
     if (r == 0)
         r = make_extents(img, err);
+    if (r == 0)
+        r = add_extent(img, line, err);
     if (r < 0)
         return r;
-    img->size = line->sectors * VMDK_SECTOR;
-    v->extents[v->n_extents++] = (struct vmdk_extent){.len = img->size,
-                                                      .access = line->access,
-                                                      .word = "",
-                                                      .stream = img->stream,
-                                                      .sparse = TAKE(*sparse)};
+    v->extents[0].word = "";
+    v->extents[0].stream = img->stream;
+    v->extents[0].sparse = TAKE(*sparse);
     return 0;
 }
 
@@ -160,6 +277,30 @@ static bool is_container(const struct sparse *s, const struct descriptor *d)
            !(d->n_extents == 1 && d->extents[0].type == TYPE_SPARSE && d->extents[0].sectors == 0);
 }
 
+/* An extent without its descriptor, which is often opened by mistake: it is read as a disk of its
+ * own without a parent. What is told of it comes from the descriptor it would have. */
+static int open_bare(struct image *img, struct sparse **sparse, struct platter_error *err)
+{
+    static const char *const types[] = {"monolithicSparse", "vmfsSparse", "seSparse"};
+    struct vmdk *v = vmdk_of(img);
+    if (img->writable)
+        return fail(
+            err, ENOTSUP,
+            "%s: one extent of a disk, whose descriptor is another file: open that to write",
+            img->stream->name);
+    v->bare = true;
+    v->embedded = false;
+    auto_free char *text =
+        string_format("version=1\nCID=ffffffff\nparentCID=ffffffff\ncreateType=\"%s\"\n"
+                      "RDONLY %" PRIu64 " SPARSE \"-\"\n",
+                      types[(*sparse)->kind], (*sparse)->header.capacity);
+    if (!text)
+        return fail_memory(err, "a VMDK descriptor");
+    int r = descriptor_parse(img->budget, img->stream->name, (const uint8_t *)text, strlen(text),
+                             true, &v->descriptor, err);
+    return r < 0 ? r : embed_extent(img, sparse, err);
+}
+
 static int open_sparse(struct image *img, struct platter_error *err)
 {
     struct vmdk *v = vmdk_of(img);
@@ -168,14 +309,19 @@ static int open_sparse(struct image *img, struct platter_error *err)
     if (r < 0)
         return r;
     const struct hosted_header *h = &s->header;
-    if (h->descriptor_offset == 0 || h->descriptor_size == 0)
-        r = fail(err, ENOTSUP,
-                 "%s: one extent of a disk, whose descriptor is another file: open that",
-                 img->stream->name);
-    else
+    v->bare = s->kind != SPARSE_HOSTED || h->descriptor_offset == 0 || h->descriptor_size == 0;
+    if (!v->bare)
         r = read_descriptor(img, h->descriptor_offset * VMDK_SECTOR,
                             h->descriptor_size * VMDK_SECTOR, true, err);
-    if (r == 0)
+    if (img->salvage && s->kind == SPARSE_HOSTED && (r < 0 || v->bare) && r != -ENOMEM) {
+        v->bare = true;
+        r = image_doubt(img, err,
+                        "%s: has no descriptor: if it has a parent, what stands there is missing",
+                        img->stream->name);
+    }
+    if (r == 0 && v->bare)
+        r = open_bare(img, &s, err);
+    else if (r == 0)
         r = is_container(s, v->descriptor) ? open_extents(img, err) : embed_extent(img, &s, err);
     sparse_free(s);
     return r;
@@ -188,12 +334,12 @@ static int open_text(struct image *img, const uint8_t *prefix, size_t len, uint6
     if (len >= 4 && memcmp(prefix, "kdmv", 4) == 0)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: an unfinished VMDK: whatever wrote it did not come to its end", name);
-    if (len >= 4 && (memcmp(prefix, "COWD", 4) == 0 || get_le(prefix, 4) == 0xcafebabe))
-        return fail(err, ENOTSUP, "%s: %s extents of ESX are not supported", name,
-                    prefix[0] == 'C' ? "COWD" : "SESPARSE");
     if (!descriptor_probe(prefix, len))
-        return fail(err, PLATTER_ENOFORMAT,
-                    "%s: not a VMDK: it begins neither with KDMV nor with a descriptor", name);
+        return fail(
+            err, PLATTER_ENOFORMAT,
+            "%s: not a VMDK: it begins neither with KDMV nor with a descriptor; the data of "
+            "a flat disk opens by its descriptor, or as raw",
+            name);
     if (size > VMDK_MAX_DESCRIPTOR)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: a VMDK descriptor of %" PRIu64 " bytes; %d is the limit", name, size,
@@ -213,7 +359,9 @@ static int open_file(struct image *img, struct platter_error *err)
     r = stream_pread(img->stream, prefix, len, 0, err);
     if (r < 0)
         return r;
-    if (len >= 4 && hosted_magic(prefix))
+    bool salvage = img->salvage && !descriptor_probe(prefix, len); /* where the magic is lost */
+    if ((len >= 4 && (hosted_magic(prefix) || cowd_magic(prefix))) ||
+        (len >= 8 && se_magic(prefix)) || salvage)
         return open_sparse(img, err);
     return open_text(img, prefix, len, size, err);
 }
@@ -233,43 +381,26 @@ static int note_backing(struct image *img, struct platter_error *err)
     return img->backing_name && img->backing_format ? 0 : fail_memory(err, "a backing file's name");
 }
 
-int vmdk_accept_backing(struct image *img, const struct image *backing, struct platter_error *err)
+/* The engine keeps writers of one unit apart, so no grain that may be written must lie in two. */
+static void choose_unit(struct image *img)
 {
-    const struct descriptor *d = vmdk_of(img)->descriptor;
-    if (backing->format != &format_vmdk)
-        return fail(err, PLATTER_ECORRUPT, "%s: its backing file %s is no VMDK", img->stream->name,
-                    backing->stream->name);
-    const struct descriptor *below = vmdk_of(backing)->descriptor;
-    if (d->parent_cid == below->cid)
-        return 0;
-    return fail(err, PLATTER_ECORRUPT,
-                "%s: its parent %s was changed or is another one: parentCID is %08" PRIx32
-                ", but the CID there is %08" PRIx32,
-                img->stream->name, backing->stream->name, d->parent_cid, below->cid);
-}
-
-static uint32_t largest_grain(const struct vmdk *v)
-{
-    uint32_t unit = VMDK_SECTOR;
-    for (unsigned i = 0; i < v->n_extents; i++)
-        if (v->extents[i].sparse && v->extents[i].sparse->grain > unit)
-            unit = v->extents[i].sparse->grain;
-    return unit;
-}
-
-/* The engine keeps writers of one unit apart, so a grain must not lie in two of them. */
-static int check_grains_aligned(const struct image *img, struct platter_error *err)
-{
-    const struct vmdk *v = vmdk_of(img);
+    struct vmdk *v = vmdk_of(img);
+    img->unit = VMDK_SECTOR;
     for (unsigned i = 0; i < v->n_extents; i++) {
-        const struct vmdk_extent *x = &v->extents[i];
-        if (x->sparse && x->access == ACCESS_WRITE && x->start % x->sparse->grain != 0)
-            return fail(err, ENOTSUP,
-                        "%s: extent %u (%s) starts at guest offset %" PRIu64
-                        ", inside a grain of %" PRIu32 " bytes: it cannot be written; convert it",
-                        img->stream->name, i, x->stream->name, x->start, x->sparse->grain);
+        struct vmdk_extent *x = &v->extents[i];
+        if (!x->sparse)
+            continue;
+        while (img->unit < x->sparse->grain)
+            img->unit *= 2;
+        if (!img->writable || x->access != ACCESS_WRITE)
+            continue;
+        if (!is_power_of_2(x->sparse->grain))
+            x->unfit = "the size of its grains is no power of two";
+        else if (x->start % x->sparse->grain != 0)
+            x->unfit = "it does not start at a multiple of its grains";
+        if (x->unfit)
+            x->access = ACCESS_READ;
     }
-    return 0;
 }
 
 int vmdk_open(struct image *img, struct platter_error *err)
@@ -288,9 +419,7 @@ int vmdk_open(struct image *img, struct platter_error *err)
         r = note_backing(img, err);
     if (r < 0)
         return r;
-    img->unit = largest_grain(v);
-    if (img->writable && (r = check_grains_aligned(img, err)) < 0)
-        return r;
+    choose_unit(img);
     if (img->writable && descriptor_find(v->descriptor, "changeTrackPath"))
         return fail(err, ENOTSUP,
                     "%s: its changes are tracked in a file of its own (changeTrackPath), which "

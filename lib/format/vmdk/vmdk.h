@@ -395,7 +395,7 @@ int stream_check_table(const struct sparse *s, uint64_t gt, uint32_t sector,
 
 struct salvage;
 /* In place of hosted_read(), and when the directories, of those there are, have been read. */
-int salvage_header(struct image *img, struct sparse *s, struct platter_error *err);
+int salvage_header(struct sparse *s, struct platter_error *err);
 int salvage_directory(struct image *img, struct sparse *s, struct platter_error *err);
 void salvage_free(struct sparse *s);
 /* Mends the entries of a table that were read, or are zeros if it is not `there`. */
@@ -404,9 +404,6 @@ int salvage_table(struct image *img, struct sparse *s, uint64_t gt, bool there, 
 /* Where the record of a grain really stands, of all there are in the file; 0: nowhere. */
 int salvage_find(struct image *img, struct sparse *s, uint64_t grain, uint32_t *ret_sector,
                  struct platter_error *err);
-/* A descriptor in place of one that is lost. */
-int salvage_descriptor(struct image *img, const struct hosted_header *h, struct descriptor **ret,
-                       struct platter_error *err);
 
 /* ---- cowd.c ---------------------------------------------------------------------------------- */
 

@@ -13,25 +13,6 @@
 
 /* ---- the first write, the last --------------------------------------------------------------- */
 
-/* A new CID in as many digits as the old one has: one small write inside one sector, in practice.
- */
-static int change_cid(struct image *img, struct platter_error *err)
-{
-    struct vmdk *v = vmdk_of(img);
-    const struct descriptor_line *line = descriptor_find(v->descriptor, "CID");
-    int digits = (int)strlen(line->value);
-    uint32_t mask = UINT32_MAX >> (32 - 4 * digits), cid;
-    do
-        cid = descriptor_new_cid() & mask;
-    while (cid == v->descriptor->cid);
-    char text[9];
-    snprintf(text, sizeof text, "%0*" PRIx32, digits, cid);
-    int r = stream_pwrite(img->stream, text, (size_t)digits, v->descriptor_off + line->pos, err);
-    WITH_LOCK(&img->lock);
-    v->descriptor->cid = cid;
-    return r;
-}
-
 static int set_unclean(struct image *img, uint8_t unclean, struct platter_error *err)
 {
     const struct vmdk *v = vmdk_of(img);
@@ -141,7 +122,7 @@ static int begin(struct image *img, struct platter_error *err)
     int r = check_all_complete(img, err);
     if (r < 0)
         return r;
-    r = change_cid(img, err);
+    r = vmdk_new_identity(img, err);
     if (r == 0)
         r = set_unclean(img, 1, err);
     if (r == 0)
@@ -213,9 +194,9 @@ int vmdk_reserve(struct image *img, goff off, uint64_t len, struct reservation *
     const struct vmdk_extent *x = vmdk_extent_at(vmdk_of(img), off);
     if (x->access != ACCESS_WRITE || !x->stream)
         return fail(err, EROFS,
-                    "%s: the extent at guest offset %" PRIu64
-                    " (%s) cannot be written: the descriptor says so, or it has no file",
-                    img->stream->name, x->start, x->word);
+                    "%s: the extent at guest offset %" PRIu64 " (%s) cannot be written: %s",
+                    img->stream->name, x->start, x->word,
+                    x->unfit ? x->unfit : "the descriptor says so, or it has no file");
     int r = begin(img, err);
     struct extent e;
     if (r == 0)
@@ -308,8 +289,9 @@ static int check_mark(struct image *img, goff off, const struct extent *e, enum 
 {
     const struct vmdk_extent *x = vmdk_extent_at(vmdk_of(img), off);
     if (x->stream && x->access != ACCESS_WRITE)
-        return fail(err, EROFS, "%s: the extent at guest offset %" PRIu64 " (%s) is read-only",
-                    img->stream->name, x->start, x->word);
+        return fail(err, EROFS, "%s: the extent at guest offset %" PRIu64 " (%s) is read-only: %s",
+                    img->stream->name, x->start, x->word,
+                    x->unfit ? x->unfit : "the descriptor says so");
     if (e->kind != EXTENT_BACKING || mark != MARK_ZERO || !img->has_backing)
         return 0;
     int r = x->sparse->kind == SPARSE_SE ? begin(img, err) : 0; /* which looks whether it can be */
