@@ -444,6 +444,7 @@ static const struct stream_ops file_ops = {
     .lock = file_lock,
     .publish = file_publish,
     .make_way = file_make_way,
+    .withdraw = file_withdraw,
     .replace = file_replace,
     .close = file_close,
 };

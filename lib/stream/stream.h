@@ -50,6 +50,7 @@ struct stream_ops {
     int (*lock)(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
     int (*publish)(struct stream *s, bool durable, struct platter_error *err);
     int (*make_way)(struct stream *s, bool durable, struct platter_error *err);
+    void (*withdraw)(struct stream *s);
     int (*replace)(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
     void (*close)(struct stream *s); /* what it holds; name and s itself go in stream_close() */
 };
@@ -101,6 +102,9 @@ int stream_lock(struct stream *s, unsigned use, unsigned deny, struct platter_er
 int stream_publish(struct stream *s, bool durable, struct platter_error *err);
 /* Takes away the file that stream_publish() would replace, for what cannot appear at once. */
 int stream_make_way(struct stream *s, bool durable, struct platter_error *err);
+/* Takes away again what stream_publish() gave a name, if it did and is still there. What was
+ * replaced does not come back. */
+void stream_withdraw(struct stream *s);
 /* These bytes become all there is, durably; a crash leaves the old ones or the new. That is true of
  * files, which get a new one in their place; what is no file is written over. Only where nobody
  * else writes meanwhile. */

@@ -290,6 +290,10 @@ int temporary_publish(struct temporary *t, bool durable, struct platter_error *e
     if (r < 0)
         return fail_errno(err, -r, "%s: cannot give the new file its name", t->shown);
     t->made = false;
+    slot_give(TAKE(t->slot));
+    if (t->held >= 0)
+        close(t->held);
+    t->held = -1;
     return durable ? temporary_flush_folder(t, err) : 0;
 }
 
