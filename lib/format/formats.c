@@ -2,6 +2,8 @@
 /* The table of formats: one line each. */
 #include "format/format.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 const struct format *const formats[] = {
@@ -58,6 +60,20 @@ json_t *json_name(const char *name)
     }
     *out = '\0';
     return json_string(latin);
+}
+
+int image_doubt(struct image *img, struct platter_error *err, const char *format, ...)
+{
+    auto_free char *before = TAKE(img->doubt);
+    auto_free char *doubt = NULL;
+    va_list args;
+    va_start(args, format);
+    if (vasprintf(&doubt, format, args) < 0)
+        doubt = NULL;
+    va_end(args);
+    if (doubt)
+        img->doubt = before ? string_format("%s; %s", before, doubt) : TAKE(doubt);
+    return img->doubt ? 0 : fail_memory(err, "a sentence");
 }
 
 int image_poison(struct image *img, int code)

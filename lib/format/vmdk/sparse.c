@@ -226,7 +226,7 @@ int sparse_add_stray(struct sparse *s, uint32_t sector, struct platter_error *er
 static int read_hosted(struct image *img, struct sparse *s, struct platter_error *err)
 {
     struct hosted_header *h = &s->header;
-    int r = img->salvage ? salvage_header(img, s, err) : hosted_read(s->stream, s->end, h, err);
+    int r = img->salvage ? salvage_header(s, err) : hosted_read(s->stream, s->end, h, err);
     if (r == 0) {
         s->gd_count = (uint32_t)hosted_directory_entries(h);
         s->packed = h->compression != 0;

@@ -111,7 +111,7 @@ static int find_hole(const struct sparse *s, const uint32_t *gts, unsigned n, ui
     *ret_from = *ret_to = 0;
     for (unsigned i = 0; i < n && first == 0; i++)
         first = gts[i];
-    if (first == 0)
+    if (first == 0 || s->header.at_end) /* there a hole is no table: it has no marker */
         return 0;
     hoff at = first * VMDK_SECTOR;
     int r = stream_extents(s->stream, at, s->end - at, &len, &hole, err);
@@ -127,7 +127,7 @@ static bool note_empty(struct sparse *s, uint64_t number, uint64_t from, uint64_
 {
     enum { MOST = 1 << 16 }; /* pages that are looked at while others wait for the lock */
     uint64_t pages = div_up(s->gd_count, tables_per_page(s));
-    uint64_t end = number, stop = min_u64(pages, number + MOST);
+    uint64_t end = number, stop = s->salvage ? number : min_u64(pages, number + MOST);
     while (end < stop && page_is_empty(s, end, from, to))
         end++;
     if (end == number)
@@ -247,7 +247,13 @@ static int cache_load(struct image *img, struct page *p, struct sparse *s, uint6
         memset(p->entries, 0, PAGE_BYTES);
     else if (r == 0)
         r = page_load(p, gts, n, err);
+    uint64_t wrong = 0;
+    if (r == 0 && !empty)
+        r = page_judge(img, p, gts, n, &wrong, err);
     pthread_mutex_lock(&img->lock);
+    for (unsigned i = 0; i < n; i++)
+        if (wrong >> i & 1)
+            s->gd[number * tables_per_page(s) + i] = VMDK_WRONG_TABLE;
     p->state = r < 0 ? PAGE_EMPTY : PAGE_READY;
     if (r < 0)
         p->sparse = NULL;
