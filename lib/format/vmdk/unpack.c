@@ -132,24 +132,50 @@ static int inflate_grain(const struct sparse *s, const struct extent *e, const u
     return r;
 }
 
+/* Unpacks the record at e->off. */
+static int unpack_at(const struct sparse *s, const struct extent *e, uint64_t lba,
+                     struct unpack_buffer *b, void *out, struct platter_error *err)
+{
+    const uint8_t *data;
+    size_t size;
+    int r = read_record(s, e, lba, b->record, &data, &size, err);
+    if (r < 0)
+        return r;
+    r = inflate_grain(s, e, data, size, b->grain, out, err);
+    if (r < 0)
+        fail_in(err, r, "%s: the compressed grain at byte %" PRIu64 " (guest offset %" PRIu64 ")",
+                s->stream->name, e->off, e->unit_start);
+    return r;
+}
+
+/* Where the table is wrong, or the record in front reaches over this one, the grain may still be in
+ * the file. `code` is what was wrong. */
+static int unpack_elsewhere(struct image *img, struct sparse *s, const struct extent *e,
+                            uint64_t lba, struct unpack_buffer *b, void *out, int code,
+                            struct platter_error *err)
+{
+    uint32_t sector;
+    int r = salvage_find(img, s, lba / s->header.grain_size, &sector, err);
+    if (r < 0 || sector == 0)
+        return r < 0 ? r : code;
+    struct extent other = *e;
+    other.off = (hoff)sector * VMDK_SECTOR;
+    other.packed_len = 0;
+    return unpack_at(s, &other, lba, b, out, err);
+}
+
 int vmdk_unpack(struct image *img, const struct extent *e, void *out, struct platter_error *err)
 {
     const struct vmdk_extent *x = vmdk_extent_at(vmdk_of(img), e->unit_start);
-    const struct sparse *s = x->sparse;
+    struct sparse *s = x->sparse;
     struct unpack_buffer *b;
     int r = buffer_take(img, &b, err);
     if (r < 0)
         return r;
-    const uint8_t *data;
-    size_t size;
-    r = read_record(s, e, (e->unit_start - x->start) / VMDK_SECTOR, b->record, &data, &size, err);
-    if (r == 0) {
-        r = inflate_grain(s, e, data, size, b->grain, out, err);
-        if (r < 0)
-            fail_in(err, r,
-                    "%s: the compressed grain at byte %" PRIu64 " (guest offset %" PRIu64 ")",
-                    s->stream->name, e->off, e->unit_start);
-    }
+    uint64_t lba = (e->unit_start - x->start) / VMDK_SECTOR;
+    r = unpack_at(s, e, lba, b, out, err);
+    if (r == -PLATTER_ECORRUPT && s->salvage)
+        r = unpack_elsewhere(img, s, e, lba, b, out, r, err);
     buffer_give(img, b);
     return r;
 }
