@@ -413,6 +413,8 @@ int vmdk_open(struct image *img, struct platter_error *err)
     /* Nobody can have seen an image that is still being built. */
     atomic_init(&v->begun, img->writable && !img->ordered);
     int r = tables_init(img, err);
+    if (r == 0 && img->checking)
+        return vmdk_open_for_check(img, err);
     if (r == 0)
         r = open_file(img, err);
     if (r == 0)
@@ -444,6 +446,7 @@ int vmdk_close(struct image *img, struct platter_error *err)
         return 0;
     int r = vmdk_end(img, err);
     vmdk_free_buffers(img);
+    vmdk_close_checked(img);
     for (unsigned i = 0; i < v->n_extents; i++) {
         sparse_free(v->extents[i].sparse);
         if (v->extents[i].stream != img->stream && !v->extents[i].shares)

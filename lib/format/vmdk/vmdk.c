@@ -79,6 +79,7 @@ const struct format format_vmdk = {
     .abandon = vmdk_abandon,
     .mark = vmdk_mark,
     .flush = vmdk_flush,
+    .check = vmdk_check,
     .create_options = vmdk_options,
     .create = vmdk_create,
     .ordered = vmdk_ordered,

@@ -572,6 +572,7 @@ struct vmdk {
     atomic_bool begun; /* the image is marked as being written: its first write has come */
     struct table_cache tables;
     struct unpack_buffer *buffers; /* idle ones; image->lock */
+    struct checkup *checkup;       /* check.h; of an image that is checked alone */
 };
 
 static inline struct vmdk *vmdk_of(const struct image *img)
@@ -591,6 +592,11 @@ int vmdk_close(struct image *img, struct platter_error *err);
 bool vmdk_file(const struct image *img, unsigned i, struct stream **ret);
 /* Checks the CID of the image below against what this one remembers: section 11. */
 int vmdk_accept_backing(struct image *img, const struct image *backing, struct platter_error *err);
+
+/* Instead of the rest of open, for an image that is to be checked: takes what it finds. */
+int vmdk_open_for_check(struct image *img, struct platter_error *err);
+void vmdk_close_checked(struct image *img);
+int vmdk_check(struct image *img, struct check *c, struct platter_error *err);
 
 int vmdk_map(struct image *img, goff off, uint64_t len, struct extent *ret,
              struct platter_error *err);

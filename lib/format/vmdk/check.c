@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The check of a VMDK as a whole: from the file to the descriptor to the extents, and what the
+ * descriptor says of them. vmdk.md section 13.
+ *
+ * Open goes as far as it can and keeps why it could not go on; the check tells. A file that begins
+ * as a sparse one is judged as such even where its descriptor is lost.
+ */
+#include <inttypes.h>
+
+#include "format/vmdk/check.h"
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static int add_files(struct image *img, unsigned n, struct platter_error *err)
+{
+    struct checkup *k = vmdk_of(img)->checkup;
+    k->max_files = n;
+    return budget_alloc(img->budget, n * sizeof *k->files, "the extents of a VMDK", &k->files, err);
+}
+
+/* Reads the text at off; what is wrong with it is kept for the check. */
+static int read_text(struct image *img, hoff off, uint64_t len, bool embedded,
+                     struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    struct checkup *k = v->checkup;
+    uint8_t *text;
+    if (len == 0 || len > VMDK_MAX_DESCRIPTOR) {
+        k->code = fail(&k->why, PLATTER_ECORRUPT,
+                       "%s: a VMDK descriptor of %" PRIu64 " bytes; 1 to %d are possible",
+                       img->stream->name, len, VMDK_MAX_DESCRIPTOR);
+        return 0;
+    }
+    int r = budget_alloc(img->budget, len, "a VMDK descriptor", &text, err);
+    if (r < 0)
+        return r;
+    v->descriptor_off = off;
+    k->code = stream_pread(img->stream, text, (size_t)len, off, &k->why);
+    if (k->code == 0 && embedded && is_zero(text, (size_t)len))
+        k->bare = true;
+    else if (k->code == 0)
+        k->code = descriptor_parse(img->budget, img->stream->name, text, (size_t)len, embedded,
+                                   &v->descriptor, &k->why);
+    budget_free(img->budget, text, len);
+    return k->code == -ENOMEM ? fail(err, ENOMEM, "%s", k->why.message) : 0;
+}
+
+static bool is_flat(const struct descriptor_extent *line)
+{
+    return line->type == TYPE_FLAT || line->type == TYPE_VMFS;
+}
+
+/* Flat extents may share a file, which is then opened once. */
+static bool share_stream(struct checkup *k, struct check_file *f)
+{
+    for (struct check_file *before = k->files; before < f; before++)
+        if (before->stream && is_flat(before->line) && is_flat(f->line) &&
+            strcmp(before->line->file, f->line->file) == 0) {
+            f->stream = before->stream;
+            return true;
+        }
+    return false;
+}
+
+static void open_named(struct image *img, struct check_file *f)
+{
+    if (f->line->type == TYPE_ZERO || share_stream(vmdk_of(img)->checkup, f))
+        return;
+    f->code = img->opener->open(img->opener, img, f->line->file, PLATTER_NAME_EXTENT, img->writable,
+                                &f->stream, &f->why);
+    f->owned = f->stream != NULL;
+    if (f->stream && stream_same_file(f->stream, img->stream)) {
+        f->code = fail(&f->why, PLATTER_ECORRUPT, "%s: the descriptor names itself as an extent",
+                       img->stream->name);
+        stream_close(TAKE(f->stream));
+        f->owned = false;
+    }
+}
+
+static int open_extents(struct image *img, struct platter_error *err)
+{
+    const struct descriptor *d = vmdk_of(img)->descriptor;
+    struct checkup *k = vmdk_of(img)->checkup;
+    if (!d)
+        return 0;
+    int r = add_files(img, d->n_extents, err);
+    for (unsigned i = 0; i < d->n_extents && r == 0; i++) {
+        k->files[k->n_files++].line = &d->extents[i];
+        open_named(img, &k->files[i]);
+    }
+    return r;
+}
+
+/* The file is its own extent. */
+static int open_self(struct image *img, struct platter_error *err)
+{
+    struct checkup *k = vmdk_of(img)->checkup;
+    const struct descriptor *d = vmdk_of(img)->descriptor;
+    int r = add_files(img, 1, err);
+    if (r < 0)
+        return r;
+    k->n_files = 1;
+    k->files[0] = (struct check_file){.line = d ? &d->extents[0] : NULL, .stream = img->stream};
+    return 0;
+}
+
+/* A header with capacity 0 makes the file a mere container of a descriptor: section 4.1. */
+static bool is_container(const struct header_pair *p, const struct descriptor *d)
+{
+    return d && p->has_header && p->header.capacity == 0 && !p->has_footer &&
+           !(d->n_extents == 1 && d->extents[0].type == TYPE_SPARSE);
+}
+
+static int open_hosted(struct image *img, const struct header_pair *p, struct platter_error *err)
+{
+    uint64_t at, len;
+    header_pair_descriptor(p, &at, &len);
+    int r = 0;
+    if (at == 0 || len == 0)
+        vmdk_of(img)->checkup->bare = true;
+    else
+        r = read_text(img, at * VMDK_SECTOR, len * VMDK_SECTOR, true, err);
+    if (r < 0)
+        return r;
+    return is_container(p, vmdk_of(img)->descriptor) ? open_extents(img, err) : open_self(img, err);
+}
+
+int vmdk_open_for_check(struct image *img, struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    struct header_pair pair = {0};
+    uint8_t magic[8] = {0};
+    uint64_t size;
+    v->checkup = calloc(1, sizeof *v->checkup);
+    if (!v->checkup)
+        return fail_memory(err, "a check");
+    int r = stream_size(img->stream, &size, err);
+    if (r == 0)
+        r = stream_pread_tail(img->stream, magic, sizeof magic, 0, err);
+    if (r < 0)
+        return r;
+    if (memcmp(magic, "kdmv", 4) == 0)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: an unfinished VMDK: whatever wrote it did not come to its end",
+                    img->stream->name);
+    if (cowd_magic(magic) || se_magic(magic)) {
+        v->checkup->bare = true;
+        return open_self(img, err);
+    }
+    if (size >= VMDK_SECTOR)
+        r = header_pair_read(img->stream, size, &pair, err);
+    if (r < 0)
+        return r;
+    if (pair.has_header || pair.has_footer)
+        return open_hosted(img, &pair, err);
+    r = read_text(img, 0, size, false, err);
+    return r < 0 ? r : open_extents(img, err);
+}
+
+void vmdk_close_checked(struct image *img)
+{
+    struct checkup *k = vmdk_of(img)->checkup;
+    if (!k)
+        return;
+    for (unsigned i = 0; i < k->n_files; i++)
+        if (k->files[i].owned)
+            stream_close(k->files[i].stream);
+    budget_free(img->budget, k->files, k->max_files * sizeof *k->files);
+    free(k);
+}
+
+/* ---- flat extents ---------------------------------------------------------------------------- */
+
+/* Two extents that write to the same place: section 3.5. */
+static void check_overlap(struct check *c, const struct checkup *k, unsigned n)
+{
+    const struct check_file *f = &k->files[n];
+    for (unsigned i = 0; i < n; i++) {
+        const struct descriptor_extent *a = f->line, *b = k->files[i].line;
+        if (k->files[i].stream == f->stream && is_flat(b) && a->offset < b->offset + b->sectors &&
+            b->offset < a->offset + a->sectors)
+            check_found(c, PLATTER_FINDING_NOTE, false, 1,
+                        "%s: extents %u and %u of the descriptor have sectors of it in common",
+                        f->stream->name, i, n);
+    }
+}
+
+static int check_flat(struct image *img, struct check *c, unsigned n, struct platter_error *err)
+{
+    const struct check_file *f = &vmdk_of(img)->checkup->files[n];
+    uint64_t size, need = (f->line->offset + f->line->sectors) * VMDK_SECTOR;
+    int r = stream_size(f->stream, &size, err);
+    if (r < 0)
+        return r;
+    check_overlap(c, vmdk_of(img)->checkup, n);
+    if (size >= need)
+        return 0;
+    if (c->mend_all) {
+        r = stream_resize(f->stream, need, err);
+        if (r == 0)
+            r = stream_flush(f->stream, err);
+    }
+    if (r == 0)
+        check_found(c, PLATTER_FINDING_ERROR, c->mend_all, 1,
+                    "%s: ends at byte %" PRIu64 ", but the descriptor %s has %" PRIu64
+                    " bytes of the disk up to byte %" PRIu64 " in it: it was truncated%s",
+                    f->stream->name, size, img->stream->name, f->line->sectors * VMDK_SECTOR, need,
+                    c->mend_all ? "; what was behind is lost and reads as zeros" : "");
+    return r;
+}
+
+/* ---- sparse extents -------------------------------------------------------------------------- */
+
+/* The nominal size in the descriptor must not be more than the header has room for. The tables
+ * stand by what the header says, so it is the line that gives way. */
+static int check_nominal(struct image *img, struct check *c, unsigned n, struct sparse_check *s,
+                         struct platter_error *err)
+{
+    const struct descriptor_extent *line = vmdk_of(img)->checkup->files[n].line;
+    s->nominal = s->h.capacity;
+    if (!line)
+        return 0;
+    if (line->sectors <= s->h.capacity) {
+        s->nominal = line->sectors;
+        return 0;
+    }
+    uint64_t said = line->sectors;
+    int r = 0;
+    if (c->mend_all) {
+        struct descriptor_edit *e;
+        r = descriptor_edit_begin(img, &e, err);
+        if (r == 0) {
+            descriptor_edit_sectors(e, n, s->h.capacity);
+            r = descriptor_edit_store(img, e, err);
+        }
+    }
+    if (r == 0)
+        check_found(c, PLATTER_FINDING_ERROR, c->mend_all, 1,
+                    "%s: the descriptor gives it %" PRIu64
+                    " sectors of the disk, but its capacity (header offset 12) is %" PRIu64 "%s",
+                    s->name, said, s->h.capacity,
+                    c->mend_all ? ": the line of the descriptor was changed" : "");
+    return r;
+}
+
+static int check_hosted(struct image *img, struct check *c, unsigned n, struct sparse_check *s,
+                        struct platter_error *err)
+{
+    int r = check_header(s, err);
+    if (r == 0)
+        r = check_nominal(img, c, n, s, err);
+    if (r == 0)
+        r = check_directories(s, err);
+    if (r == 0)
+        r = check_space(s, err);
+    if (r == 0 && s->rebuild && s->mend)
+        r = check_rebuild(s, err);
+    if (r == 0)
+        r = check_unclean(s, err);
+    return r;
+}
+
+/* seSparse files are judged by the engine: what open refuses. */
+static int check_sparse(struct image *img, struct check *c, unsigned n, struct platter_error *err)
+{
+    struct stream *stream = vmdk_of(img)->checkup->files[n].stream;
+    struct sparse_check s = {.check = c,
+                             .img = img,
+                             .budget = img->budget,
+                             .stream = stream,
+                             .name = stream->name,
+                             .mend = c->mend_all};
+    int r = stream_size(stream, &s.size, err);
+    if (r == 0)
+        r = check_hosted(img, c, n, &s, err);
+    if (r >= 0 && s.end && vmdk_of(img)->checkup->n_files == 1)
+        c->result.image_end_offset = min_u64(s.end * VMDK_SECTOR, s.size);
+    sparse_check_close(&s);
+    return r < 0 ? r : 0;
+}
+
+/* ---- the image ------------------------------------------------------------------------------- */
+
+static int check_file(struct image *img, struct check *c, unsigned n, struct platter_error *err)
+{
+    const struct check_file *f = &vmdk_of(img)->checkup->files[n];
+    if (f->code < 0) {
+        check_failed(c, f->code, &f->why);
+        return 0;
+    }
+    if (f->line && f->line->sectors == 0)
+        check_found(c, PLATTER_FINDING_ERROR, false, 1,
+                    "%s: extent %u of the descriptor has 0 sectors", img->stream->name, n);
+    if (!f->stream)
+        return 0;
+    return f->line && is_flat(f->line) ? check_flat(img, c, n, err) : check_sparse(img, c, n, err);
+}
+
+/* What is wrong with one extent does not keep the others from being judged. */
+static int check_files(struct image *img, struct check *c, struct platter_error *err)
+{
+    const struct checkup *k = vmdk_of(img)->checkup;
+    for (unsigned i = 0; i < k->n_files; i++) {
+        struct platter_error why = {0};
+        int r = check_file(img, c, i, &why);
+        if (r == -ECANCELED || (r < 0 && img->writable))
+            return fail(err, -r, "%s", why.message);
+        if (r < 0)
+            check_failed(c, r, &why);
+    }
+    return 0;
+}
+
+int vmdk_check(struct image *img, struct check *c, struct platter_error *err)
+{
+    const struct checkup *k = vmdk_of(img)->checkup;
+    if (k->code < 0)
+        check_failed(c, k->code, &k->why);
+    if (k->bare)
+        check_found(c, PLATTER_FINDING_NOTE, false, 1,
+                    "%s: one extent of a disk, without a descriptor: it is judged alone",
+                    img->stream->name);
+    return check_files(img, c, err);
+}

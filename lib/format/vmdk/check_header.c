@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Header and footer of a hosted sparse file that is checked: vmdk.md sections 4.1, 5.3 and 13.
+ *
+ * Each of several readings is put to the test that open puts a header to; the first that passes is
+ * what the check goes on with, and what the repair writes down.
+ */
+#include <inttypes.h>
+
+#include "format/vmdk/check.h"
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+int header_pair_read(struct stream *s, uint64_t size, struct header_pair *ret,
+                     struct platter_error *err)
+{
+    uint8_t sector[VMDK_SECTOR];
+    int r = stream_pread_tail(s, sector, sizeof sector, 0, err);
+    if (r < 0)
+        return r;
+    *ret = (struct header_pair){.has_header = hosted_magic(sector)};
+    hosted_decode(sector, &ret->header);
+    r = hosted_find_footer(s, size, &ret->footer, &ret->footer_at, err);
+    ret->has_footer = ret->footer_at != 0;
+    return r;
+}
+
+void header_pair_descriptor(const struct header_pair *p, uint64_t *ret_at, uint64_t *ret_len)
+{
+    const struct hosted_header *h = p->has_header ? &p->header : &p->footer;
+    bool sane = h->descriptor_offset < VMDK_MAX_DESCRIPTOR &&
+                h->descriptor_size <= VMDK_MAX_DESCRIPTOR / VMDK_SECTOR;
+    if (!sane && p->has_header && p->has_footer)
+        h = &p->footer;
+    *ret_at = h->descriptor_offset;
+    *ret_len = h->descriptor_size;
+    if (h->descriptor_offset >= VMDK_MAX_DESCRIPTOR) { /* where all writers have it */
+        *ret_at = VMDK_DESCRIPTOR_SECTOR;
+        *ret_len = VMDK_DESCRIPTOR_SECTORS;
+    }
+}
+
+/* ---- which to believe ------------------------------------------------------------------------ */
+
+/* A header as a candidate: what it would be with the directory where it says. */
+static int judge(struct sparse_check *s, const struct hosted_header *h, struct platter_error *err)
+{
+    struct hosted_header settled = *h;
+    hosted_forget_second(&settled);
+    int r = hosted_check(s->name, &settled, s->size, err);
+    if (r == 0)
+        r = hosted_check_marker(s->stream, &settled, err);
+    if (r == 0)
+        s->h = settled;
+    return r;
+}
+
+/* Writes a sector of the header, or the footer. One sector is written whole or not at all. */
+static int write_header(struct sparse_check *s, const struct hosted_header *h, hoff at,
+                        struct platter_error *err)
+{
+    uint8_t sector[VMDK_SECTOR];
+    hosted_encode(h, sector);
+    int r = stream_pwrite(s->stream, sector, sizeof sector, at, err);
+    return r < 0 ? r : stream_flush(s->stream, err);
+}
+
+/* Reports what is wrong with the header, and writes the better one. */
+static int replace_header(struct sparse_check *s, const struct hosted_header *better, hoff at,
+                          const char *from, const struct platter_error *why,
+                          struct platter_error *err)
+{
+    int r = s->mend ? write_header(s, better, at, err) : 0;
+    if (r == 0)
+        check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1, "%s%s%s", why->message,
+                    s->mend ? "; it was made anew from " : "; it can be made anew from ", from);
+    return r;
+}
+
+/* One of the two directories of a file is nowhere: the other is enough. *ret: 1 if not even that.
+ */
+static int try_one_directory(struct sparse_check *s, const struct hosted_header *h,
+                             const struct platter_error *why, struct platter_error *err)
+{
+    struct hosted_header one = *h;
+    if (!(h->flags & HOSTED_REDUNDANT))
+        return 1;
+    one.flags &= ~(uint32_t)HOSTED_REDUNDANT;
+    one.rgd_offset = 0;
+    if (judge(s, &one, NULL) == 0)
+        return replace_header(s, &one, 0, "what it says without its redundant directory", why, err);
+    one.gd_offset = h->rgd_offset;
+    if (judge(s, &one, NULL) == 0)
+        return replace_header(s, &one, 0, "what it says of its redundant directory", why, err);
+    return 1;
+}
+
+/* The header as a footer's copy of it would be. */
+static struct hosted_header header_of(const struct hosted_header *footer)
+{
+    struct hosted_header h = *footer;
+    h.gd_offset = HOSTED_GD_AT_END;
+    return h;
+}
+
+/* A header that leads to the end of the file, and no directory there: the grains are what is left.
+ */
+static int lost_directory(struct sparse_check *s, const struct hosted_header *h,
+                          const struct platter_error *why)
+{
+    struct hosted_header found;
+    const struct descriptor *d = vmdk_of(s->img)->descriptor;
+    int r = hosted_find(s->stream, s->size, &found, NULL);
+    if (r == 0 && found.capacity == 0 && d && d->extents[0].type == TYPE_SPARSE)
+        found.capacity = d->extents[0].sectors;
+    if (r < 0 || !(h->flags & HOSTED_MARKERS) || h->compression == 0 || found.capacity == 0) {
+        check_failed(s->check, -why->code, why);
+        return 1;
+    }
+    check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1, "%s%s", why->message,
+                s->mend ? "; tables and footer are made anew from the grains"
+                        : "; tables and footer can be made anew from the grains");
+    s->h = found;
+    s->h.gd_offset = HOSTED_GD_AT_END;
+    s->h.flags &= ~(uint32_t)HOSTED_REDUNDANT;
+    s->at_end = s->rebuild = true;
+    return 0;
+}
+
+static int check_footer(struct sparse_check *s, const struct header_pair *p,
+                        struct platter_error *err)
+{
+    struct platter_error why = {0};
+    struct hosted_header ours = p->header;
+    s->at_end = true;
+    if (!p->has_footer) {
+        fail(&why, PLATTER_ECORRUPT,
+             "%s: its header says that the grain directory is at the end, but there is no footer "
+             "in the last sectors of %" PRIu64 " bytes: the file is truncated",
+             s->name, s->size);
+        return lost_directory(s, &p->header, &why);
+    }
+    bool agree = hosted_is_footer_of(&p->footer, &p->header);
+    int footer = judge(s, &p->footer, &why);
+    if (agree && footer == 0)
+        return 0;
+    if (agree)
+        return lost_directory(s, &p->header, &why);
+    fail(&why, PLATTER_ECORRUPT,
+         "%s: header and footer (at byte %" PRIu64 ") contradict each other", s->name,
+         p->footer_at);
+    struct hosted_header mended = header_of(&p->footer);
+    if (footer == 0)
+        return replace_header(s, &mended, 0, "the footer", &why, err);
+    ours.gd_offset = p->footer.gd_offset;
+    ours.rgd_offset = p->footer.rgd_offset;
+    ours.at_end = true;
+    if (judge(s, &ours, NULL) == 0)
+        return replace_header(s, &ours, p->footer_at, "the header", &why, err);
+    return lost_directory(s, &p->header, &why);
+}
+
+static int choose(struct sparse_check *s, const struct header_pair *p, struct platter_error *err)
+{
+    struct platter_error why = {0};
+    if (!p->has_header)
+        fail(&why, PLATTER_ECORRUPT, "%s: not a sparse VMDK file (no KDMV at offset 0)", s->name);
+    else if (p->header.gd_offset == HOSTED_GD_AT_END)
+        return check_footer(s, p, err);
+    else if (judge(s, &p->header, &why) == 0)
+        return 0;
+    if (p->has_footer && judge(s, &p->footer, NULL) == 0) {
+        struct hosted_header mended = header_of(&p->footer);
+        s->at_end = true;
+        return replace_header(s, &mended, 0, "the footer", &why, err);
+    }
+    int r = p->has_header ? try_one_directory(s, &p->header, &why, err) : 1;
+    if (r == 1)
+        check_failed(s->check, -why.code, &why);
+    return r;
+}
+
+/* ---- COWD ------------------------------------------------------------------------------------ */
+
+/* The engine reads the header; what it refuses is an error. */
+static int check_cowd(struct sparse_check *s, struct platter_error *err)
+{
+    struct sparse engine = {.kind = SPARSE_COWD, .stream = s->stream, .end = s->size};
+    struct platter_error why = {0};
+    int r = cowd_read(&engine, &why);
+    if (r < 0) {
+        check_failed(s->check, r, &why);
+        return 1;
+    }
+    s->h = engine.header;
+    s->h.unclean = engine.was_unclean;
+    s->cowd = true;
+    if ((uint64_t)engine.cowd.free_sector * VMDK_SECTOR >= s->size)
+        return 0;
+    if (s->mend)
+        r = cowd_write_free_sector(s->img, &engine, err);
+    if (r == 0)
+        check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
+                    "%s: freeSector (header offset 28) is %" PRIu32 ", inside the file of %" PRIu64
+                    " bytes: ESX would write over what is there",
+                    s->name, engine.cowd.free_sector, s->size);
+    return r;
+}
+
+/* ---- the header ------------------------------------------------------------------------------ */
+
+int check_header(struct sparse_check *s, struct platter_error *err)
+{
+    uint8_t magic[8] = {0};
+    struct header_pair pair;
+    int r = stream_pread_tail(s->stream, magic, sizeof magic, 0, err);
+    if (r < 0)
+        return r;
+    if (cowd_magic(magic)) {
+        r = check_cowd(s, err);
+    } else if ((r = header_pair_read(s->stream, s->size, &pair, err)) == 0) {
+        r = choose(s, &pair, err);
+    }
+    if (r != 0)
+        return r;
+    const struct hosted_header *h = &s->h;
+    s->grains = div_up(h->capacity, h->grain_size);
+    s->gt_sectors = h->gtes_per_gt * 4 / VMDK_SECTOR;
+    s->gd_count = (uint32_t)hosted_directory_entries(h);
+    s->packed = h->compression != 0;
+    s->copies = h->flags & HOSTED_REDUNDANT ? 2 : 1;
+    s->gd_at[PRIMARY] = h->gd_offset;
+    s->gd_at[REDUNDANT] = h->rgd_offset;
+    s->check->result.total_clusters += s->grains;
+    return 0;
+}
+
+int check_unclean(struct sparse_check *s, struct platter_error *err)
+{
+    const struct platter_check_result *found = &s->check->result;
+    bool mend = s->check->mend_leaks && found->corruptions == 0 && found->check_errors == 0;
+    if (!s->h.unclean)
+        return 0;
+    int r = 0;
+    if (mend && s->cowd) {
+        struct sparse engine = {.kind = SPARSE_COWD, .stream = s->stream, .end = s->size};
+        r = cowd_set_unclean(&engine, false, err);
+    } else if (mend) {
+        r = stream_pwrite(s->stream, "", 1, HOSTED_UNCLEAN_AT, err);
+    }
+    if (r == 0 && mend)
+        r = stream_flush(s->stream, err);
+    if (r == 0)
+        check_found(s->check, PLATTER_FINDING_NOTE, mend, 1,
+                    "%s: it was not closed by whoever wrote it last (header offset %d)%s", s->name,
+                    HOSTED_UNCLEAN_AT, mend ? "; the mark was taken away" : "");
+    return r;
+}
