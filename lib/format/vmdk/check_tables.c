@@ -182,6 +182,26 @@ static void set_entry(struct piece *p, unsigned copy, uint32_t table, uint64_t a
     p->dirty[table] |= (uint8_t)(1u << copy);
 }
 
+/* ---- what is told of all entries ------------------------------------------------------------- */
+
+static void count_grain(struct sparse_check *s, uint32_t value, uint64_t sectors)
+{
+    struct platter_check_result *r = &s->check->result;
+    r->allocated_clusters++;
+    r->compressed_clusters += s->packed;
+    r->fragmented_clusters += s->last != 0 && value != s->last;
+    s->last = value + sectors;
+    if (s->first_grain == 0)
+        s->first_grain = value;
+    if (!s->packed && !s->told_unaligned && (value - s->first_grain) % s->h.grain_size != 0) {
+        s->told_unaligned = true;
+        check_found(s->check, PLATTER_FINDING_NOTE, false, 1,
+                    "%s: its grains are not all aligned to their size of %" PRIu64
+                    " sectors: one is at sector %" PRIu32,
+                    s->name, s->h.grain_size, value);
+    }
+}
+
 /* The second of two entries that name one grain gets a copy of it. */
 static int duplicate(struct sparse_check *s, struct piece *p, uint32_t from, uint32_t *ret,
                      struct platter_error *err)
@@ -208,6 +228,8 @@ static int place(struct sparse_check *s, struct piece *p, uint64_t grain, uint32
     uint64_t n = s->h.grain_size;
     if (s->packed && check_record(s, grain, *value, &n, NULL) < 0)
         return 0; /* was reported */
+    if (p->pass == PASS_JUDGE)
+        count_grain(s, *value, n);
     if (!check_use(s, *value, n) || p->pass == PASS_MARK)
         return 0;
     uint32_t from = *value;
@@ -226,25 +248,7 @@ static int place(struct sparse_check *s, struct piece *p, uint64_t grain, uint32
     return r;
 }
 
-/* ---- what is told of all entries ------------------------------------------------------------- */
-
-static void count_grain(struct sparse_check *s, uint32_t value, uint64_t sectors)
-{
-    struct platter_check_result *r = &s->check->result;
-    r->allocated_clusters++;
-    r->compressed_clusters += s->packed;
-    r->fragmented_clusters += s->last != 0 && value != s->last;
-    s->last = value + sectors;
-    if (s->first_grain == 0)
-        s->first_grain = value;
-    if (!s->packed && !s->told_unaligned && (value - s->first_grain) % s->h.grain_size != 0) {
-        s->told_unaligned = true;
-        check_found(s->check, PLATTER_FINDING_NOTE, false, 1,
-                    "%s: its grains are not all aligned to their size of %" PRIu64
-                    " sectors: one is at sector %" PRIu32,
-                    s->name, s->h.grain_size, value);
-    }
-}
+/* ---- judged ---------------------------------------------------------------------------------- */
 
 static void note_value_1(struct sparse_check *s, uint64_t grain)
 {
@@ -271,8 +275,6 @@ static int judge_entry(struct sparse_check *s, struct piece *p, uint64_t grain, 
         note_value_1(s, grain);
     if (r == 0 && *value > 1)
         r = place(s, p, grain, value, err);
-    if (p->pass == PASS_JUDGE && *value > 1)
-        count_grain(s, *value, s->packed ? 0 : s->h.grain_size);
     return r;
 }
 
