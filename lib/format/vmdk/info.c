@@ -69,12 +69,16 @@ static uint64_t allocated_beside(const struct image *img)
 int vmdk_info_top(struct image *img, json_t *info)
 {
     const struct vmdk *v = vmdk_of(img);
-    bool unclean = false;
-    for (unsigned i = 0; i < v->n_extents; i++)
+    bool unclean = false, sparse = false;
+    for (unsigned i = 0; i < v->n_extents; i++) {
+        sparse |= v->extents[i].sparse != NULL;
         unclean |= v->extents[i].sparse && v->extents[i].sparse->was_unclean;
+    }
     json_int_t size = json_integer_value(json_object_get(info, "actual-size"));
     size += (json_int_t)allocated_beside(img);
     int r = json_object_set_new(info, "actual-size", json_integer(size));
     r |= json_object_set_new(info, "dirty-flag", json_boolean(unclean));
+    if (sparse && img->unit == VMDK_SECTOR) /* grains of a sector are grains even so: COWD */
+        r |= json_object_set_new(info, "cluster-size", json_integer(VMDK_SECTOR));
     return r < 0 ? -ENOMEM : 0;
 }
