@@ -133,7 +133,8 @@ static int check_image(struct checking *c, const char *name, struct platter_chec
                                         .flags =
                                             (args->format ? 0 : PLATTER_OPEN_ALLOW_RAW) |
                                             (args->force_share ? PLATTER_OPEN_FORCE_SHARE : 0) |
-                                            (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0),
+                                            (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0) |
+                                            (args->ignore_cid ? PLATTER_OPEN_IGNORE_CID : 0),
                                         .allow = args->n_allow ? args->allow : NULL};
     struct platter_check_options options = {.size = sizeof options,
                                             .flags = check_flags(args),

@@ -56,7 +56,7 @@ struct args {
     uint64_t start, length, disk_size, sparse_size, rate, memory, workers;
     bool has_length, has_disk_size, has_sparse_size;
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
-    bool probe_backing, offload, target_is_zero, salvage, strict, nodes, data;
+    bool probe_backing, ignore_cid, offload, target_is_zero, salvage, strict, nodes, data;
     char **operands;
     int n_operands;
 };
@@ -115,6 +115,9 @@ const struct verb *verb_find(const char *name);
     OPT_TEXT(0, "output", "human|json", OPT_CHOICE, output, "how to print the result")
 #define OPT_SHARE                                                                                  \
     OPT_FLAG_AT('U', "force-share", force_share, "open although a program is writing to the image")
+#define OPT_SALVAGE                                                                                \
+    OPT_FLAG_AT(0, "salvage", salvage,                                                             \
+                "where tables are lost look for the data itself; what is not found is zeros")
 #define OPT_VIEW                                                                                   \
     OPT_TEXT(0, "view", "NAME", OPT_STRING, view,                                                  \
              "read this view of the image (an internal snapshot), as IMAGE@NAME does")
@@ -124,7 +127,9 @@ const struct verb *verb_find(const char *name);
 #define OPT_ALLOWED                                                                                \
     OPT_ALLOW_PATH,                                                                                \
         OPT_FLAG_AT(0, "probe-backing", probe_backing,                                             \
-                    "guess the format of backing files where the image does not name it")
+                    "guess the format of backing files where the image does not name it"),         \
+        OPT_FLAG_AT(0, "ignore-cid", ignore_cid,                                                   \
+                    "take the parent of a VMDK even if it was changed or is another one")
 #define OPT_PROGRESS                                                                               \
     OPT_FLAG_AT('p', NULL, progress, "show how far the work has come"),                            \
         OPT_TEXT(0, "progress", "text|json", OPT_CHOICE, progress_style,                           \

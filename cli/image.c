@@ -47,7 +47,8 @@ int image_open(const struct args *args, const char *name, const char *format, un
         .size = sizeof options,
         .flags = flags | (args->force_share ? PLATTER_OPEN_FORCE_SHARE : 0) |
                  (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0) |
-                 (format ? 0 : PLATTER_OPEN_ALLOW_RAW),
+                 (args->ignore_cid ? PLATTER_OPEN_IGNORE_CID : 0) |
+                 (args->salvage ? PLATTER_OPEN_SALVAGE : 0) | (format ? 0 : PLATTER_OPEN_ALLOW_RAW),
         .format = format,
         .view = view,
         .memory_limit = args->memory / 2, /* the other half is for the buffers of the work */
@@ -59,6 +60,9 @@ int image_open(const struct args *args, const char *name, const char *format, un
     if (notice && strcmp(platter_format(*ret), "raw") == 0)
         say("%s: no known format: taken as raw; give -f raw if that is what it is",
             file ? file : name);
+    for (unsigned i = 0; !r && i < platter_depth(*ret); i++)
+        if (platter_doubt(*ret, i))
+            say("%s", platter_doubt(*ret, i));
     free(file);
     return r;
 }

@@ -11,7 +11,7 @@
 #include "ops/ops.h"
 
 enum {
-    OPEN_FLAGS = PLATTER_OPEN_QUERY * 2 - 1, /* all there are; so for the others */
+    OPEN_FLAGS = PLATTER_OPEN_IGNORE_CID * 2 - 1, /* all there are; so for the others */
     CREATE_FLAGS = PLATTER_CREATE_EXCLUSIVE * 2 - 1,
     CONVERT_FLAGS = PLATTER_CONVERT_UNSAFE * 2 - 1,
     COMPARE_FLAGS = PLATTER_COMPARE_STRICT * 2 - 1,
@@ -99,6 +99,11 @@ uint64_t platter_cluster_size(const struct platter_disk *disk)
 unsigned platter_depth(const struct platter_disk *disk)
 {
     return disk->depth;
+}
+
+const char *platter_doubt(const struct platter_disk *disk, unsigned layer)
+{
+    return layer < disk->depth ? disk->chain[layer]->doubt : NULL;
 }
 
 int platter_pread(struct platter_disk *disk, void *buffer, size_t length, uint64_t offset,

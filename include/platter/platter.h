@@ -97,7 +97,10 @@ enum {
     PLATTER_OPEN_QUERY = 1u << 6,
     /** Read-only. Where the tables that say what stands where are lost or damaged, look for the
      * data itself, as far as the format allows that; what is not found reads as zeros. */
-    PLATTER_OPEN_SALVAGE = 1u << 7
+    PLATTER_OPEN_SALVAGE = 1u << 7,
+    /** Take the parent of a VMDK although its content ID is not the one that the child remembers:
+     *  it was changed since, or is another one, and what is read may make no sense. */
+    PLATTER_OPEN_IGNORE_CID = 1u << 8
 };
 
 /** How to open a disk. All zero but `size` is: read-only, format found by content, safe gate. */
@@ -143,6 +146,12 @@ uint64_t platter_cluster_size(const struct platter_disk *disk);
 
 /** How many images the chain has, top image included. */
 unsigned platter_depth(const struct platter_disk *disk);
+
+/**
+ * What opening image `layer` of the chain (0 is the top) with PLATTER_OPEN_SALVAGE could not find
+ * out, for what was lost leaves no trace: a sentence that belongs to the disk, or NULL.
+ */
+const char *platter_doubt(const struct platter_disk *disk, unsigned layer);
 
 /**
  * Reads `length` bytes at guest offset `offset`: all of them or an error; never past the end.

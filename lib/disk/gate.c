@@ -5,8 +5,11 @@
  * image that names them or below it, and where the user said (`allow`). Links are followed before
  * the question is put, so a link inside the folder leads nowhere else.
  */
+#include <dirent.h>
 #include <limits.h>
 #include <string.h>
+#include <strings.h>
+#include <unistd.h>
 
 #include "disk/inside.h"
 
@@ -105,12 +108,36 @@ static int gate_pass(const struct gate *gate, const struct platter_name *n, char
     return *ret_path ? 0 : fail_memory(err, "a file name");
 }
 
+/* Hosts of Windows do not tell small from capital letters, and images from there neither: where a
+ * file is not there, *path becomes the only one of its folder that a host like that would take. */
+static int find_any_case(char **path, struct platter_error *err)
+{
+    const char *slash = strrchr(*path, '/'), *name = slash ? slash + 1 : *path;
+    auto_free char *folder = string_format("%.*s", (int)(name - *path), *path), *found = NULL;
+    DIR *dir = folder ? opendir(*folder ? folder : ".") : NULL;
+    unsigned n = 0;
+    for (const struct dirent *e; dir && (e = readdir(dir));)
+        if (strcasecmp(e->d_name, name) == 0 && n++ == 0)
+            found = string_format("%s%s", folder, e->d_name);
+    if (dir)
+        closedir(dir);
+    if (!folder || (n > 0 && !found))
+        return fail_memory(err, "a file name");
+    if (n == 1) {
+        free(*path);
+        *path = TAKE(found);
+    }
+    return 0;
+}
+
 int gate_open(const struct gate *gate, const char *image_name, const char *name,
-              enum platter_name_kind kind, bool writable, struct stream **ret,
+              enum platter_name_kind kind, bool any_case, bool writable, struct stream **ret,
               struct platter_error *err)
 {
     auto_free char *path = NULL, *real = NULL;
     int r = gate_resolve(image_name, name, &path, err);
+    if (r == 0 && any_case && path && access(path, F_OK) < 0 && errno == ENOENT)
+        r = find_any_case(&path, err);
     if (r < 0)
         return r;
     struct platter_name n = {
@@ -136,7 +163,8 @@ static int open_named(const struct name_opener *opener, const struct image *imag
     const unsigned change = STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE;
     const struct gate *gate = (const struct gate *)opener;
     struct stream *s;
-    int r = gate_open(gate, image->stream->name, name, kind, writable, &s, err);
+    int r = gate_open(gate, image->stream->name, name, kind, kind == PLATTER_NAME_EXTENT, writable,
+                      &s, err);
     if (r < 0)
         return r;
     unsigned use = writable ? gate->lock_use : gate->lock_use & ~change;

@@ -21,6 +21,9 @@ static void image_free(struct image *img)
     stream_close(img->stream);
     free(img->view);
     free(img->backing_name);
+    for (char **hint = img->backing_hints; hint && *hint; hint++)
+        free(*hint);
+    free(img->backing_hints);
     free(img->backing_format);
     free(img->doubt);
     budget_unref(img->budget);
@@ -209,9 +212,23 @@ static int backing_format(const struct image *child, struct stream *s, unsigned 
     return r < 0 ? fail_in(err, r, "backing file of %s", child->stream->name) : 0;
 }
 
-/* Opens the backing file of the lowest image. */
-static int open_backing(struct platter_disk *disk, const struct platter_open_options *o,
-                        bool writable, struct platter_error *err)
+/* Whether it is the backing file that child was made over; a doubt of it, if that is to be ignored.
+ */
+static int accept_backing(struct image *child, const struct image *img, bool ignore,
+                          struct platter_error *err)
+{
+    struct platter_error why = {0};
+    int r = child->format->accept_backing(child, img, &why);
+    if (r < 0 && ignore)
+        return image_doubt(child, err, "%s", why.message);
+    if (r < 0 && err)
+        *err = why;
+    return r;
+}
+
+/* Opens a file as the backing file of the lowest image. */
+static int try_backing(struct platter_disk *disk, const struct platter_open_options *o,
+                       const char *name, bool writable, struct platter_error *err)
 {
     struct image *child = disk->chain[disk->depth - 1];
     struct gate gate = {
@@ -219,7 +236,7 @@ static int open_backing(struct platter_disk *disk, const struct platter_open_opt
     choose_locks(&gate, o->flags, writable);
 
     struct stream *s;
-    int r = gate_open(&gate, child->stream->name, child->backing_name, PLATTER_NAME_BACKING,
+    int r = gate_open(&gate, child->stream->name, name, PLATTER_NAME_BACKING, child->backing_hints,
                       writable, &s, err);
     if (r < 0)
         return r;
@@ -240,12 +257,61 @@ static int open_backing(struct platter_disk *disk, const struct platter_open_opt
     if (r < 0)
         return fail_in(err, r, "backing file of %s", child->stream->name);
     if (child->format->accept_backing)
-        r = child->format->accept_backing(child, img, err);
+        r = accept_backing(child, img, o->flags & PLATTER_OPEN_IGNORE_CID, err);
     if (r < 0) {
         image_free(img);
         return r;
     }
     return disk_append(disk, img, err);
+}
+
+/* The file that was looked for is not there, or may not be opened. */
+static bool is_not_there(int r)
+{
+    return r == -ENOENT || r == -ENOTDIR || r == -PLATTER_EGATE;
+}
+
+/* Adds to a sentence where else the backing file was looked for. */
+static void add_hints(const struct image *child, struct platter_error *err)
+{
+    auto_free char *said = err ? string_copy(err->message) : NULL;
+    auto_free char *places = NULL;
+    for (char *const *hint = child->backing_hints; said && *hint; hint++) {
+        char *more = string_format("%s \"%s\"", places ? places : "; tried as well:", *hint);
+        free(places);
+        places = more;
+    }
+    if (said && places)
+        fail(err, err->code, "%s%s", said, places);
+}
+
+/*
+ * Opens the backing file of the lowest image: under the name it has in the image, or where the
+ * format knows that it may be instead. Only a file that the format can tell is the right one is
+ * taken from there. If there is none, what is wrong with the nearest thing to it is the error.
+ */
+static int open_backing(struct platter_disk *disk, const struct platter_open_options *o,
+                        bool writable, struct platter_error *err)
+{
+    const struct image *child = disk->chain[disk->depth - 1];
+    int r = try_backing(disk, o, child->backing_name, writable, err);
+    if (r == 0 || !child->backing_hints)
+        return r;
+    for (char *const *hint = child->backing_hints; *hint; hint++) {
+        struct platter_error later;
+        if (!is_not_there(r) && r != -PLATTER_ECORRUPT && r != -PLATTER_ENOFORMAT)
+            break;
+        int l = try_backing(disk, o, *hint, writable, &later);
+        if (l == 0)
+            return 0;
+        if (is_not_there(r) && !is_not_there(l)) {
+            r = l;
+            if (err)
+                *err = later;
+        }
+    }
+    add_hints(child, err);
+    return r;
 }
 
 /* `base`: the image that is open for writing as well; 0: none. */

@@ -99,7 +99,10 @@ struct image {
     char *view;         /* the view asked, or NULL */
     char *backing_name; /* as it stands in the image, or NULL */
     char *backing_format; /* as it stands in the image, or NULL */
-    char *doubt;          /* image_doubt(), or NULL */
+    /* NULL, or more names, NULL-ended: where the backing file may be if it is not there. Of formats
+     * that can tell whether a file is the right one; small and capital letters do not matter. */
+    char **backing_hints;
+    char *doubt; /* image_doubt(), or NULL */
     struct budget *budget;
     const struct name_opener *opener; /* valid while open runs */
     pthread_mutex_t lock;             /* guards the format's tables */

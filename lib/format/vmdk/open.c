@@ -5,6 +5,7 @@
  * Behaviour follows from extent lines and headers, never from the name createType. Extents are
  * sorted by where they start on the disk, without gaps.
  */
+#include <ctype.h>
 #include <inttypes.h>
 
 #include "format/vmdk/vmdk.h"
@@ -290,14 +291,22 @@ static int open_bare(struct image *img, struct sparse **sparse, struct platter_e
             img->stream->name);
     v->bare = true;
     v->embedded = false;
+    int r = img->doubt
+                ? 0
+                : image_doubt(img, err,
+                              "%s: one extent of a disk, opened without its descriptor: what "
+                              "it does not store reads as zeros, not as its parent",
+                              img->stream->name);
+    if (r < 0)
+        return r;
     auto_free char *text =
         string_format("version=1\nCID=ffffffff\nparentCID=ffffffff\ncreateType=\"%s\"\n"
                       "RDONLY %" PRIu64 " SPARSE \"-\"\n",
                       types[(*sparse)->kind], (*sparse)->header.capacity);
     if (!text)
         return fail_memory(err, "a VMDK descriptor");
-    int r = descriptor_parse(img->budget, img->stream->name, (const uint8_t *)text, strlen(text),
-                             true, &v->descriptor, err);
+    r = descriptor_parse(img->budget, img->stream->name, (const uint8_t *)text, strlen(text), true,
+                         &v->descriptor, err);
     return r < 0 ? r : embed_extent(img, sparse, err);
 }
 
@@ -368,17 +377,60 @@ static int open_file(struct image *img, struct platter_error *err)
 
 /* ---- the image ------------------------------------------------------------------------------- */
 
+/* The last component of a path of any host, and what stands in front of it without the slash. */
+static const char *last_part(const char *path, size_t *ret_len)
+{
+    size_t end = *ret_len, start = end;
+    while (start > 0 && path[start - 1] != '/' && path[start - 1] != '\\')
+        start--;
+    *ret_len = start > 0 ? start - 1 : 0;
+    return path + start;
+}
+
+/* Where a parent may be if its hint is of another time or another host: beside the child, or in the
+ * folder of that name beside the child's (section 3.8). */
+static int hint_at_parent(struct image *img, const char *bytes, struct platter_error *err)
+{
+    const char *hint = img->backing_name;
+    size_t folder_end = strlen(hint);
+    const char *base = last_part(hint, &folder_end);
+    size_t above = folder_end;
+    const char *folder = last_part(hint, &above);
+    int folder_len = (int)(hint + folder_end - folder);
+    char **hints = calloc(4, sizeof *hints);
+    img->backing_hints = hints;
+    if (!hints)
+        return fail_memory(err, "a backing file's name");
+    unsigned n = 0;
+    bool fine = true;
+    if (strcmp(hint, bytes) != 0)
+        fine = (hints[n++] = string_copy(bytes));
+    if (base != hint && *base)
+        fine = fine && (hints[n++] = string_copy(base));
+    if (base != hint && *base && folder_len > 0)
+        fine = fine && (hints[n++] = string_format("../%.*s/%s", folder_len, folder, base));
+    return fine ? 0 : fail_memory(err, "a backing file's name");
+}
+
 static int note_backing(struct image *img, struct platter_error *err)
 {
     const struct descriptor *d = vmdk_of(img)->descriptor;
-    const char *hint = descriptor_value(d, "parentFileNameHint");
+    const char *hint = descriptor_value(d, "parentFileNameHint"), *name = img->stream->name;
     img->has_backing = hint || d->parent_cid != VMDK_NO_CID;
     if (!hint)
         return 0;
+    for (const char *c = hint; *c; c++)
+        if (iscntrl((unsigned char)*c))
+            return fail(err, PLATTER_ECORRUPT,
+                        "%s: the name of its parent (parentFileNameHint) has control characters",
+                        name);
+    int r = encoding_decode(descriptor_value(d, "encoding"), hint, &img->backing_name, err);
+    if (r < 0)
+        return fail_in(err, r, "%s", name);
     /* A parent is a VMDK by definition, and never guessed: section 3.8. */
-    img->backing_name = string_copy(hint);
     img->backing_format = string_copy("vmdk");
-    return img->backing_name && img->backing_format ? 0 : fail_memory(err, "a backing file's name");
+    return img->backing_format ? hint_at_parent(img, hint, err)
+                               : fail_memory(err, "a backing file's name");
 }
 
 /* The engine keeps writers of one unit apart, so no grain that may be written must lie in two. */
