@@ -71,6 +71,7 @@ static const struct opt compare_opts[] = {
     OPT_QUIET,
     OPT_FLAG_AT('s', NULL, strict, "sizes and allocation must be equal as well"),
     OPT_WORKERS,
+    OPT_SALVAGE,
     OPT_SHARE,
     OPT_ALLOWED,
     OPT_NO_IMAGE_OPTS,

@@ -93,6 +93,17 @@ static unsigned flags_of(const struct args *args, bool to_stdout)
            (unsafe ? PLATTER_CONVERT_UNSAFE : 0u) | (to_stdout ? PLATTER_CONVERT_TO_FD : 0u);
 }
 
+/* Whether something may be missing that no hole tells of; it was said when the sources were opened.
+ */
+static bool has_doubts(const struct convert_job *job)
+{
+    for (size_t i = 0; i < job->n_sources; i++)
+        for (unsigned k = 0; k < platter_depth(job->sources[i]); k++)
+            if (platter_doubt(job->sources[i], k))
+                return true;
+    return false;
+}
+
 static int job_run(struct convert_job *job, const struct args *args)
 {
     struct platter_error err = {0};
@@ -108,7 +119,7 @@ static int job_run(struct convert_job *job, const struct args *args)
     if (r)
         return EXIT_FAILED;
     if (holes == 0)
-        return EXIT_FINE;
+        return args->salvage && has_doubts(job) ? EXIT_HOLES : EXIT_FINE;
     say("%" PRIu64 " range%s could not be read and %s left as zeros", holes, holes == 1 ? "" : "s",
         holes == 1 ? "was" : "were");
     return EXIT_HOLES;

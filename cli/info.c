@@ -247,6 +247,7 @@ static const struct opt info_opts[] = {
     OPT_INPUT_FORMAT,
     OPT_OUTPUT,
     OPT_FLAG_AT(0, "backing-chain", backing_chain, "describe the backing files as well"),
+    OPT_SALVAGE,
     OPT_SHARE,
     OPT_VIEW,
     OPT_ALLOWED,

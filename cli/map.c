@@ -107,6 +107,7 @@ static const struct opt map_opts[] = {
      "start at this offset of the disk"},
     {'l', "max-length", "LENGTH", OPT_SIZE, offsetof(struct args, length),
      offsetof(struct args, has_length), "stop after this many bytes"},
+    OPT_SALVAGE,
     OPT_SHARE,
     OPT_VIEW,
     OPT_ALLOWED,

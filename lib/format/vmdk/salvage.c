@@ -20,10 +20,12 @@ enum { MAX_GRAINS_LOG2 = 31 };
 
 struct salvage {
     bool lost;     /* there is no directory */
+    bool opened;   /* directories stay what they are */
     bool searched; /* `found` is all there is; `slow` */
     uint64_t *found;
     uint64_t n, max;
-    uint64_t grains; /* behind the last that was found */
+    uint64_t grains;    /* behind the last that was found */
+    uint64_t directory; /* sector of the last that was found, or 0 */
 };
 
 void salvage_free(struct sparse *s)
@@ -52,13 +54,24 @@ static int grow(struct sparse *s, struct platter_error *err)
     return 0;
 }
 
+/* Whether a table is to be looked for. Only while the image is opened. */
+static bool lacks_table(const struct sparse *s, uint64_t gt)
+{
+    return !s->salvage->opened &&
+           (s->salvage->lost || (s->gd[gt] != 0 && !sparse_table_fits(s, s->gd[gt])));
+}
+
 static int note_item(void *opaque, const struct stream_item *item, struct platter_error *err)
 {
     struct sparse *s = opaque;
     struct salvage *v = s->salvage;
     uint64_t gt = item->grain / s->header.gtes_per_gt;
+    if (item->kind == ITEM_DIRECTORY) {
+        v->directory = item->sector;
+        return 0;
+    }
     if (item->kind == ITEM_TABLE) {
-        if (v->lost && gt < s->gd_count && item->sector < UINT32_MAX - s->gt_sectors)
+        if (s->gd && gt < s->gd_count && item->sector < VMDK_WRONG_TABLE && lacks_table(s, gt))
             s->gd[gt] = (uint32_t)item->sector;
         return 0;
     }
@@ -188,21 +201,73 @@ int salvage_header(struct sparse *s, struct platter_error *err)
 
 /* ---- directories ----------------------------------------------------------------------------- */
 
+/* Finds out which tables are not those of their range, for a search can find those that are. */
+static int judge_tables(struct sparse *s, struct platter_error *err)
+{
+    uint8_t bytes[VMDK_MAX_GTES * 4];
+    uint32_t entries[VMDK_MAX_GTES];
+    int r = 0;
+    for (uint32_t gt = 0; gt < s->gd_count && r == 0 && has_addresses(s); gt++) {
+        bool right = true;
+        if (s->gd[gt] == 0 || !sparse_table_fits(s, s->gd[gt]))
+            continue;
+        r = stream_pread(s->stream, bytes, (size_t)s->gt_sectors * VMDK_SECTOR,
+                         (hoff)s->gd[gt] * VMDK_SECTOR, err);
+        for (uint32_t i = 0; i < s->header.gtes_per_gt; i++)
+            entries[i] = (uint32_t)get_le(bytes + i * 4, 4);
+        if (r == 0)
+            r = stream_check_table(s, gt, s->gd[gt], entries, &right, err);
+        if (!right)
+            s->gd[gt] = VMDK_WRONG_TABLE;
+    }
+    return r;
+}
+
+/* Takes over a directory that no footer points to, if it has all tables that were found: then
+ * nothing but the footer was lost. */
+static int adopt_directory(struct sparse *s, struct platter_error *err)
+{
+    struct salvage *v = s->salvage;
+    uint64_t bytes = (uint64_t)s->gd_count * 4;
+    uint8_t *directory;
+    if (v->directory == 0 || !range_inside(v->directory * VMDK_SECTOR, bytes, s->end))
+        return 0;
+    int r = budget_alloc(s->budget, bytes, "the grain directory of a VMDK", &directory, err);
+    if (r < 0)
+        return r;
+    r = stream_pread(s->stream, directory, (size_t)bytes, v->directory * VMDK_SECTOR, err);
+    bool right = r == 0;
+    for (uint32_t i = 0; i < s->gd_count && right; i++)
+        right = s->gd[i] == 0 || s->gd[i] == get_le(directory + (size_t)i * 4, 4);
+    for (uint32_t i = 0; i < s->gd_count && right; i++)
+        s->gd[i] = (uint32_t)get_le(directory + (size_t)i * 4, 4);
+    v->lost = v->lost && !right;
+    budget_free(s->budget, directory, bytes);
+    return r;
+}
+
 int salvage_directory(struct image *img, struct sparse *s, struct platter_error *err)
 {
     struct salvage *v = s->salvage;
     for (uint32_t i = 0; s->rgd && i < s->gd_count; i++)
         if ((s->gd[i] == 0 || !sparse_table_fits(s, s->gd[i])) && s->rgd[i] != 0)
             s->gd[i] = sparse_table_fits(s, s->rgd[i]) ? s->rgd[i] : VMDK_LOST_TABLE;
-    if (!v->lost)
-        return 0;
-    int r = search(s, err);
-    return r < 0 ? r
-                 : image_doubt(img, err,
-                               "%s: its grain directory is lost: %" PRIu64
-                               " grains were found without it, and what was not found reads as "
-                               "zeros, stored or not",
-                               s->stream->name, v->n);
+    int r = judge_tables(s, err);
+    bool bad = v->lost;
+    for (uint32_t i = 0; i < s->gd_count && !bad; i++)
+        bad = lacks_table(s, i);
+    if (r == 0 && bad && has_addresses(s))
+        r = search(s, err);
+    if (r == 0 && v->lost)
+        r = adopt_directory(s, err);
+    v->opened = true;
+    return r < 0 || !v->lost
+               ? r
+               : image_doubt(img, err,
+                             "%s: its grain directory is lost: %" PRIu64
+                             " grains were found without it, and what was not found reads as "
+                             "zeros, stored or not",
+                             s->stream->name, v->n);
 }
 
 /* ---- tables ---------------------------------------------------------------------------------- */

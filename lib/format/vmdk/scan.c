@@ -148,6 +148,10 @@ static int scan_sector(struct scan *c, hoff off, uint64_t *ret_len, struct platt
         return scan_record(c, off, get_le(p, 8), get_le(p + 8, 4), ret_len, err);
     if (have == VMDK_SECTOR && marker_is(p, MARKER_GT))
         return scan_table(c, off, ret_len, err);
+    if (have == VMDK_SECTOR && marker_is(p, MARKER_GD)) {
+        struct stream_item item = {.kind = ITEM_DIRECTORY, .sector = off / VMDK_SECTOR + 1};
+        return c->fn(c->opaque, &item, err);
+    }
     return 0;
 }
 

@@ -79,11 +79,6 @@ static int forget_half_made(struct sparse *s, struct platter_error *err)
 
 static int check_writable(const struct sparse *s, struct platter_error *err)
 {
-    if (!is_power_of_2(s->header.grain_size))
-        return fail(err, ENOTSUP,
-                    "%s: with grains of %" PRIu64
-                    " sectors, not a power of two, it cannot be written: convert it",
-                    s->stream->name, s->header.grain_size);
     if (s->packed)
         return fail(
             err, ENOTSUP,
@@ -127,7 +122,8 @@ static int load_directories(struct image *img, struct sparse *s, bool writable,
             r = check_copies(s, err);
         if (r == 0)
             compare_copies(s);
-    } else if (r == 0 && s->packed && (h->flags & HOSTED_MARKERS) && h->gd_offset >= h->overhead) {
+    } else if (r == 0 && s->packed && (h->flags & HOSTED_MARKERS) && h->gd_offset >= h->overhead &&
+               h->gd_offset != HOSTED_GD_AT_END) {
         r = stream_search_strays(s, err);
     }
     return r == 0 && s->salvage ? salvage_directory(img, s, err) : r;

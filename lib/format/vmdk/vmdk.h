@@ -26,6 +26,9 @@
  *   unpack.c      compressed grains
  *   writer.c      streamOptimized, front to back
  *   layout.c      a new sparse file
+ *   grow.c        a sparse file gets room for more
+ *   resize.c      the image does
+ *   relink.c      a child and its parent: commit and rebase
  *   create.c      new images, measure
  *   info.c        what is told about an image
  *
@@ -131,12 +134,13 @@ bool marker_leads(const uint8_t sector[VMDK_SECTOR], enum marker type, uint64_t 
 /* What stands in a stream of compressed grains, found without its tables: section 5.6. */
 enum stream_item_kind {
     ITEM_RECORD, /* a compressed grain */
-    ITEM_TABLE   /* a grain table behind its marker */
+    ITEM_TABLE,  /* a grain table behind its marker */
+    ITEM_DIRECTORY /* what stands behind the marker of a grain directory */
 };
 
 struct stream_item {
     enum stream_item_kind kind;
-    uint64_t sector; /* where the record begins, or the table behind its marker */
+    uint64_t sector; /* where the record begins, or what stands behind the marker */
     uint64_t grain;  /* the record's; the first that the table is for */
     uint32_t bytes;  /* RECORD: head and data as the head has it, without the padding */
     bool sound;      /* RECORD: it inflates, to no more than a grain */
@@ -290,6 +294,8 @@ int encoding_encode(const char *encoding, const char *utf8, char **ret, struct p
 
 /* Another content ID, durable when it returns: section 11. `slow` is held. */
 int vmdk_new_identity(struct image *img, struct platter_error *err);
+/* A CID that the image does not have, and can get whatever room there is for it. */
+uint32_t vmdk_other_cid(const struct image *img);
 
 /* ---- text.c ---------------------------------------------------------------------------------- */
 
@@ -464,6 +470,25 @@ int se_check_allocating(const struct sparse *s, struct platter_error *err);
 int se_add_table(struct image *img, struct sparse *s, uint64_t gt, uint32_t *ret,
                  struct platter_error *err);
 
+/* ---- grow.c ---------------------------------------------------------------------------------- */
+
+struct vmdk_extent;
+/* Room in the file for an extent of so many sectors, durably; x->len is changed later. What lies
+ * behind the old end reads as unallocated, or as zeros in the grain that it is in. x->sparse is
+ * another one after it. The whole disk is held. */
+int sparse_grow(struct image *img, struct vmdk_extent *x, uint64_t sectors,
+                struct platter_error *err);
+/* Takes the file as it is now for what it was; what only was in memory goes over. */
+int sparse_reopen(struct image *img, struct vmdk_extent *x, struct platter_error *err);
+/* Makes the grains that begin in [from, to) of a file zeros that hide what is below, durably. */
+int sparse_hide(struct image *img, struct sparse *s, uint64_t from, uint64_t to,
+                struct platter_error *err);
+
+/* ---- relink.c -------------------------------------------------------------------------------- */
+
+/* Whether a child is one of a parent with that CID. */
+bool relink_accepts(const struct descriptor *d, uint32_t cid);
+
 /* ---- layout.c -------------------------------------------------------------------------------- */
 
 /* A sparse file as it is made, with all its grain tables. */
@@ -532,6 +557,10 @@ static inline uint64_t page_entry(const struct page *p, uint64_t grain)
  * on, or to zeros. */
 void page_set_grains(struct page *p, uint64_t grain, uint64_t n, uint64_t sector);
 void page_set_zero(struct page *p, uint64_t grain, uint64_t n);
+void page_clear(struct page *p, uint64_t grain, uint64_t n); /* ... or to nothing */
+/* Drops all that is known of the tables of a file, changes as well: the file was changed, or goes.
+ * Nobody else uses them. */
+void tables_forget(struct image *img, struct sparse *s);
 /* How many grains from `grain` on (at most `max`) are known to be unallocated without looking at
  * tables; 0: look. */
 uint64_t tables_empty_run(struct image *img, struct sparse *s, uint64_t grain, uint64_t max);
@@ -569,7 +598,9 @@ struct vmdk {
     unsigned n_extents;
     unsigned max_extents;
     pthread_mutex_t slow;
-    atomic_bool begun; /* the image is marked as being written: its first write has come */
+    atomic_bool begun; /* the image is another disk than it was: its first write has come */
+    atomic_bool marked; /* its files are marked as being written */
+    uint32_t next_cid; /* what the first write makes of the CID; 0: whatever is new */
     struct table_cache tables;
     struct unpack_buffer *buffers; /* idle ones; image->lock */
     struct checkup *checkup;       /* check.h; of an image that is checked alone */
@@ -614,8 +645,19 @@ void vmdk_abandon(struct image *img, const struct reservation *r);
 int vmdk_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
               struct platter_error *err);
 int vmdk_flush(struct image *img, struct platter_error *err);
+/* Whatever the first write is preceded by. With image->same_content the CID stays, until a write
+ * without it comes. */
+int vmdk_begin(struct image *img, struct platter_error *err);
+/* Whether anything may have been written, of whatever kind. */
+bool vmdk_has_begun(const struct image *img);
 /* Takes the mark of the first write back. */
 int vmdk_end(struct image *img, struct platter_error *err);
+
+int vmdk_resize(struct image *img, const struct resize_request *q, struct platter_error *err);
+int vmdk_set_backing(struct image *img, const char *name, const char *backing_format,
+                     const struct image *backing, struct platter_error *err);
+int vmdk_follow_backing(struct image *img, struct image *backing, struct platter_error *err);
+int vmdk_make_empty(struct image *img, struct platter_error *err);
 
 /* The controller that a new descriptor names. */
 const char *vmdk_adapter(const struct option_values *options);
