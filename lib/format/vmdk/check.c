@@ -36,6 +36,8 @@ static int read_text(struct image *img, hoff off, uint64_t len, bool embedded,
     if (r < 0)
         return r;
     v->descriptor_off = off;
+    v->descriptor_len = len;
+    v->embedded = embedded;
     k->code = stream_pread(img->stream, text, (size_t)len, off, &k->why);
     if (k->code == 0 && embedded && is_zero(text, (size_t)len))
         k->bare = true;

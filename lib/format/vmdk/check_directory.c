@@ -47,7 +47,10 @@ static const char *fate(const struct sparse_check *s, bool other)
         return "";
     if (s->at_end)
         return "; all tables are made anew";
-    return other ? "; it was mended from the other copy" : "; the grains of its range are lost";
+    if (other)
+        return "; it was mended from the other copy";
+    return s->packed ? "; its table was made anew from the grains"
+                     : "; the grains of its range are lost";
 }
 
 /* ---- what is no grain ------------------------------------------------------------------------ */
@@ -249,14 +252,29 @@ static int write_entry(struct sparse_check *s, unsigned copy, uint32_t i, struct
                          err);
 }
 
-/* A new table for a range, as it is in the other copy; empty if that has none. It is durable before
- * the entry names it. */
+/* The table of a range that no copy has: what a scan of the records says, or nothing. */
+static int fill_lost_table(struct sparse_check *s, uint32_t i, uint8_t *table,
+                           struct platter_error *err)
+{
+    int r = 0;
+    uint32_t n = s->h.gtes_per_gt, sector;
+    uint64_t first = (uint64_t)i * n, have = min_u64(n, s->grains - first);
+    for (uint64_t j = 0; s->packed && j < have && r == 0; j++) {
+        r = check_find_record(s, first + j, &sector, err);
+        if (r == 0)
+            put_le(table + j * 4, 4, sector);
+    }
+    return r;
+}
+
+/* A new table for a range, as it is in the other copy. It is durable before the entry names it. */
 static int make_table(struct sparse_check *s, unsigned copy, uint32_t i, struct platter_error *err)
 {
     uint8_t table[VMDK_MAX_GTES * 4] = {0};
     size_t bytes = (size_t)s->gt_sectors * VMDK_SECTOR;
     uint32_t at, from = s->copies == 2 ? s->gd[!copy][i] : 0;
-    int r = from ? stream_pread(s->stream, table, bytes, (hoff)from * VMDK_SECTOR, err) : 0;
+    int r = from ? stream_pread(s->stream, table, bytes, (hoff)from * VMDK_SECTOR, err)
+                 : fill_lost_table(s, i, table, err);
     if (r == 0)
         r = check_append(s, s->gt_sectors, &at, err);
     if (r == 0)

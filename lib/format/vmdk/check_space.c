@@ -123,8 +123,13 @@ static int give_back(struct sparse_check *s, uint64_t from, uint64_t to, bool *r
         }
         return r;
     }
-    if (s->packed)
+    if (s->at_end)
         return 0; /* zeros in front of the end would be its end: section 5.6 */
+    if (s->packed) {
+        *ret_done = true; /* zeros between records are taken for nothing: section 5.5 */
+        return stream_zero(s->stream, from * VMDK_SECTOR, (to - from) * VMDK_SECTOR,
+                           STREAM_ZERO_UNMAP, err);
+    }
     r = stream_discard(s->stream, from * VMDK_SECTOR, (to - from) * VMDK_SECTOR, err);
     return r < 0 ? r : is_hole(s, from, to, ret_done, err);
 }

@@ -170,37 +170,77 @@ static int check_stray_record(struct sparse_check *s, uint64_t sector, uint64_t 
     return 0;
 }
 
+/* What a sector begins with. */
+enum what { WHAT_ZEROS, WHAT_MARKER, WHAT_RECORD, WHAT_NOISE };
+
+static int look_at(struct sparse_check *s, uint64_t sector, uint8_t bytes[VMDK_SECTOR],
+                   enum what *ret, struct platter_error *err)
+{
+    int r = stream_pread(s->stream, bytes, VMDK_SECTOR, sector * VMDK_SECTOR, err);
+    uint64_t lba = get_le(bytes, 8), size = get_le(bytes + 8, 4);
+    if (is_zero(bytes, VMDK_SECTOR))
+        *ret = WHAT_ZEROS;
+    else if (size == 0 && is_zero(bytes + 16, VMDK_SECTOR - 16))
+        *ret = WHAT_MARKER;
+    else if (size != 0 && lba % s->h.grain_size == 0 && lba < s->h.capacity &&
+             size <= 2 * s->h.grain_size * VMDK_SECTOR &&
+             range_inside(sector * VMDK_SECTOR, RECORD_HEAD + size, s->size))
+        *ret = WHAT_RECORD;
+    else
+        *ret = WHAT_NOISE;
+    return r;
+}
+
+/* How many sectors from `sector` on make no sense. */
+static int noise_run(struct sparse_check *s, uint64_t sector, uint64_t most, uint64_t *ret,
+                     struct platter_error *err)
+{
+    uint8_t bytes[VMDK_SECTOR];
+    enum what what = WHAT_NOISE;
+    int r = 0;
+    for (*ret = 1; *ret < most && r == 0; ++*ret) {
+        r = look_at(s, sector + *ret, bytes, &what, err);
+        if (r == 0 && what != WHAT_NOISE)
+            break;
+    }
+    return r;
+}
+
+/* A marker, with what it leads to: a table that was replaced, if no table is known there. */
+static uint64_t marker_sectors(const struct sparse_check *s, const uint8_t *bytes)
+{
+    if (marker_is(bytes, MARKER_GT))
+        return 1 + s->gt_sectors;
+    if (marker_is(bytes, MARKER_GD))
+        return 1 + div_up((uint64_t)s->gd_count * 4, VMDK_SECTOR);
+    return marker_is(bytes, MARKER_FOOTER) ? 2 : 1;
+}
+
 int check_stray(struct sparse_check *s, uint64_t sector, uint64_t most, enum stray *ret,
                 uint64_t *ret_sectors, struct platter_error *err)
 {
     uint8_t bytes[VMDK_SECTOR];
+    enum what what;
     *ret = STRAY_NOTHING;
-    *ret_sectors = 1;
-    int r = stream_pread(s->stream, bytes, sizeof bytes, sector * VMDK_SECTOR, err);
-    if (r < 0)
+    *ret_sectors = most;
+    int r = s->h.flags & HOSTED_MARKERS ? look_at(s, sector, bytes, &what, err) : 0;
+    if (r < 0 || !(s->h.flags & HOSTED_MARKERS))
         return r;
-    if (is_zero(bytes, sizeof bytes))
-        return zero_run(s, sector, most, ret_sectors, err);
     uint64_t lba = get_le(bytes, 8), size = get_le(bytes + 8, 4);
-    if (!(s->h.flags & HOSTED_MARKERS))
+    switch (what) {
+    case WHAT_ZEROS:
+        return zero_run(s, sector, most, ret_sectors, err);
+    case WHAT_MARKER:
+        *ret_sectors = min_u64(marker_sectors(s, bytes), most);
         return 0;
-    if (size == 0) { /* a marker; what it leads to may be a table that was replaced */
-        uint64_t payload = marker_is(bytes, MARKER_GT)       ? s->gt_sectors
-                           : marker_is(bytes, MARKER_GD)     ? div_up(s->gd_count * 4, VMDK_SECTOR)
-                           : marker_is(bytes, MARKER_FOOTER) ? 1
-                                                             : 0;
-        *ret_sectors = min_u64(1 + payload, most);
-        return 0;
-    }
-    bool record = lba % s->h.grain_size == 0 && lba < s->h.capacity &&
-                  size <= 2 * s->h.grain_size * VMDK_SECTOR &&
-                  range_inside(sector * VMDK_SECTOR, RECORD_HEAD + size, s->size);
-    if (record) {
+    case WHAT_RECORD:
         *ret_sectors = min_u64(div_up(RECORD_HEAD + size, VMDK_SECTOR), most);
         return check_stray_record(s, sector, lba / s->h.grain_size, size, ret, err);
+    case WHAT_NOISE:
+        break;
     }
     *ret = s->at_end ? STRAY_NOTHING : STRAY_LEAK;
-    return 0;
+    return noise_run(s, sector, most, ret_sectors, err);
 }
 
 /* ---- tables made anew ------------------------------------------------------------------------ */

@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: MIT
+"""VMDK images broken in one place each: the check finds it, the repair mends it, a second check is
+clean, and what the image holds is what it held, but for what was lost."""
+import json
+import os
+import random
+import shutil
+import tempfile
+
+import craft
+from craft import AT_END, SECTOR, le, put_le, put_vmdk, vmdk_field
+from harm import Harm
+from peers import KIB, MIB, add_case, main, platter, qemu_img, sha256, text_like
+
+GRAIN = 64 * KIB
+SIZE = 80 * MIB + 512  # three grain tables, the last grain one sector long
+DATA = [*range(8), 9, 10, 512, 513, 1024, 1025, 1280]  # grains that hold something
+TABLE = 512
+
+
+def contents():
+    rng = random.Random(11)
+    out = bytearray(SIZE)
+    for grain in DATA:
+        n = min(GRAIN, SIZE - grain * GRAIN)
+        out[grain * GRAIN:grain * GRAIN + n] = text_like(rng, n)
+    return bytes(out)
+
+
+class Bases:
+    """The undamaged images, made once."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="platter-golden-")
+        self.write("raw", contents())
+        for name, kind in (("sparse", "monolithicSparse"), ("front", "streamOptimized")):
+            qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={kind}",
+                     self.path("raw"), self.path(name))
+        self.write("stream", craft.stream_vmdk(contents()))
+
+    def write(self, name, data):
+        with open(self.path(name), "wb") as f:
+            f.write(data)
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def read(self, name):
+        with open(self.path(name), "rb") as f:
+            return bytearray(f.read())
+
+
+bases = Bases()
+
+
+# ---- places in an image ------------------------------------------------------------------------
+
+def gd_at(image, field="gdOffset"):
+    gd = vmdk_field(image, field)
+    return SECTOR * (le(image, len(image) - 1024 + 56, 8) if gd == AT_END else gd)
+
+
+def gde_at(image, table, field="gdOffset"):
+    return gd_at(image, field) + 4 * table
+
+
+def gte_at(image, grain, field="gdOffset"):
+    return SECTOR * le(image, gde_at(image, grain // TABLE, field)) + 4 * (grain % TABLE)
+
+
+def gte(image, grain):
+    return le(image, gte_at(image, grain))
+
+
+COPIES = {"primary": ["gdOffset"], "redundant": ["rgdOffset"], "both": ["gdOffset", "rgdOffset"]}
+
+
+def set_gde(table, value, which="primary"):
+    """`value` may be a function of the image."""
+    def harm(image):
+        for field in COPIES[which]:
+            put_le(image, gde_at(image, table, field), value(image) if callable(value) else value)
+    return harm
+
+
+def set_gte(grain, value, which="primary"):
+    def harm(image):
+        for field in COPIES[which]:
+            put_le(image, gte_at(image, grain, field), value(image) if callable(value) else value)
+    return harm
+
+
+def set_header(name, value):
+    return lambda image: put_vmdk(image, name, value)
+
+
+def set_footer(name, value):
+    return lambda image: put_vmdk(image, name, value, len(image) - 1024)
+
+
+def set_record(grain, at, value, length):
+    return lambda image: put_le(image, SECTOR * gte(image, grain) + at, value, length)
+
+
+def append(data):
+    return lambda image: image.extend(data)
+
+
+def cut(n):
+    def harm(image):
+        del image[-n:]
+    return harm
+
+
+def swap(a, b, which):
+    def harm(image):
+        one, other = gte(image, a), gte(image, b)
+        set_gte(a, other, which)(image)
+        set_gte(b, one, which)(image)
+    return harm
+
+
+def replace(old, new):
+    def harm(image):
+        at = image.index(old)
+        image[at:at + len(old)] = new
+    return harm
+
+
+def both(*harms):
+    def harm(image):
+        for one in harms:
+            one(image)
+    return harm
+
+
+# ---- what is expected --------------------------------------------------------------------------
+
+def damaged(base, harm, name="broken.vmdk"):
+    image = bases.read(base)
+    harm(image)
+    with open(name, "wb") as f:
+        f.write(image)
+    return name
+
+
+def check(image, *options, code=0):
+    done = platter("check", "--output=json", *options, "-f", "vmdk", image, code=code)
+    return json.loads(done.stdout), done.stderr
+
+
+def content_without(lost):
+    out = bytearray(bases.read("raw"))
+    for grain in lost:
+        n = min(GRAIN, SIZE - grain * GRAIN)
+        out[grain * GRAIN:grain * GRAIN + n] = bytes(n)
+    return out
+
+
+def expect_content(self, image, lost=(), peer=True):
+    with open("right", "wb") as f:
+        f.write(content_without(lost))
+    platter("compare", "-f", "vmdk", "-F", "raw", image, "right")
+    if peer:
+        qemu_img("compare", "-f", "vmdk", "-F", "raw", image, "right")
+        qemu_img("check", "-f", "vmdk", image)
+
+
+def expect_findings(self, image, code, field, words):
+    """A look finds it, and changes nothing; -r leaks does not touch what is damaged."""
+    before = sha256(image)
+    answer, said = check(image, code=code)
+    self.assertGreater(answer.get(field, 0), 0, answer)
+    for word in words:
+        self.assertRegex(said, word)
+    if field == "corruptions":
+        check(image, "-r", "leaks", code=code)
+    self.assertEqual(sha256(image), before, "a look changed the image")
+    return answer
+
+
+def mends(self, base, harm, *words, lost=(), peer=True):
+    image = damaged(base, harm)
+    expect_findings(self, image, 2, "corruptions", words)
+    answer, _ = check(image, "-r", "all")
+    self.assertGreater(answer["corruptions-fixed"], 0, answer)
+    self.assertNotIn("corruptions", answer)
+    answer, _ = check(image, "--data")
+    self.assertEqual(set(answer) & {"corruptions", "leaks", "findings"}, set(), answer)
+    expect_content(self, image, lost, peer)
+
+
+def stays(self, base, harm, *words):
+    """Nothing can be done about it; and nothing is."""
+    image = damaged(base, harm)
+    expect_findings(self, image, 2, "corruptions", words)
+    before = sha256(image)
+    check(image, "-r", "all", code=2)
+    self.assertEqual(sha256(image), before, "what cannot be mended was changed")
+
+
+def leaks(self, base, harm, n, left=0, *words):
+    image = damaged(base, harm)
+    answer = expect_findings(self, image, 3, "leaks", words)
+    self.assertEqual(answer["leaks"], n)
+    answer, _ = check(image, "-r", "leaks", code=3 if left else 0)
+    self.assertEqual(answer.get("leaks", 0), left)
+    self.assertEqual(answer.get("leaks-fixed", 0), n - left)
+    expect_content(self, image)
+
+
+def notes(self, base, harm, *words):
+    image = damaged(base, harm)
+    answer, said = check(image)
+    self.assertEqual([f["severity"] for f in answer["findings"]], ["note"])
+    for word in words:
+        self.assertRegex(said, word)
+    expect_content(self, image, peer=False)
+
+
+class Check(Harm):
+    pass
+
+
+def case(name, judge, *args, **more):
+    add_case(Check, name, lambda self: judge(self, *args, **more))
+
+
+FAR = 10000000
+first = lambda image: gte(image, DATA[0])
+
+# ---- header and footer
+case("header_overhead", stays, "sparse", set_header("overHead", 1 << 40), "header offset 64")
+case("header_newlines", stays, "sparse", set_header("nonEndLineChar", 10), "transferred as text")
+case("header_capacity", stays, "sparse", set_header("capacity", 1 << 60), "header offset 12")
+case("header_grain_size", stays, "sparse", set_header("grainSize", 100), "header offset 20")
+case("header_gd_lost", mends, "sparse", set_header("gdOffset", FAR), "grain directory")
+case("header_gd_in_descriptor", mends, "sparse", set_header("gdOffset", 5), "grain directory")
+case("header_rgd_lost", mends, "sparse", set_header("rgdOffset", FAR), "redundant grain directory")
+case("header_unclean", notes, "sparse", set_header("uncleanShutdown", 1), "not closed")
+case("header_from_footer", mends, "stream", set_header("capacity", 7), "contradict", peer=False)
+case("header_magic_from_footer", mends, "stream", set_header("magic", 0), "not a sparse VMDK",
+     peer=False)
+case("header_front_from_footer", mends, "stream", set_header("gdOffset", FAR), "grain directory",
+     peer=False)
+case("footer_from_header", mends, "stream", set_footer("grainSize", 77), "contradict", peer=False)
+case("footer_no_magic", mends, "stream", set_footer("magic", 0), "no footer", peer=False)
+case("footer_gd", mends, "stream", set_footer("gdOffset", 200), "no marker", peer=False)
+case("footer_cut_off", mends, "stream", cut(1536), "no footer", peer=False)
+case("stream_cut_in_tables", mends, "stream", cut(4096), "no footer", peer=False)
+
+# ---- directories
+case("gde_behind_end", mends, "sparse", set_gde(1, FAR), "entry 1 of the grain directory")
+case("gde_redundant_behind_end", mends, "sparse", set_gde(1, FAR, "redundant"),
+     "entry 1 of the redundant grain directory")
+case("gde_in_metadata", mends, "sparse", set_gde(0, 3), "entry 0 of the grain directory")
+case("gde_zero", mends, "sparse", set_gde(0, 0), "names no table")
+case("gde_redundant_zero", mends, "sparse", set_gde(0, 0, "redundant"), "names no table")
+case("gde_twice", mends, "sparse", set_gde(2, lambda i: le(i, gde_at(i, 0))), "another entry's")
+case("gde_half_over_another", mends, "sparse", set_gde(2, lambda i: le(i, gde_at(i, 0)) + 1),
+     "another entry's")
+case("gde_is_the_redundant", mends, "sparse", set_gde(1, lambda i: le(i, gde_at(i, 1, "rgdOffset"))),
+     "another entry's")
+case("gde_both_lost", mends, "sparse", set_gde(1, FAR, "both"), "entry 1", lost=[512, 513])
+case("stream_gde_behind_end", mends, "stream", set_gde(1, FAR), "entry 1", peer=False)
+case("stream_gde_zero", mends, "stream", set_gde(1, 0), "no table names", peer=False)
+case("stream_gde_twice", mends, "stream", set_gde(1, lambda i: le(i, gde_at(i, 0))), "another",
+     peer=False)
+case("front_gde_behind_end", mends, "front", set_gde(0, FAR), "entry 0")
+
+# ---- tables
+case("gte_behind_end", mends, "sparse", set_gte(4, FAR), "grain 4 .* 10000000, .* copy")
+case("gte_redundant_behind_end", mends, "sparse", set_gte(4, FAR, "redundant"), "grain 4 ")
+case("gte_both_behind_end", mends, "sparse", set_gte(4, FAR, "both"), "behind the end", lost=[4])
+case("gte_at_2_to_32", mends, "sparse", set_gte(4, (1 << 32) - 1, "both"), "behind", lost=[4])
+case("gte_in_metadata", mends, "sparse", set_gte(4, 30, "both"), "inside metadata", lost=[4])
+case("gte_in_header", mends, "sparse", set_gte(4, 2), "grain 4 ")
+case("gte_zero", mends, "sparse", set_gte(4, 0), "grain 4 .* says sector 0, ")
+case("gte_redundant_zero", mends, "sparse", set_gte(4, 0, "redundant"), "copy 0")
+case("gte_both_zero", leaks, "sparse", both(append(bytes(GRAIN))), 1)
+case("gte_conflict", mends, "sparse", set_gte(4, first, "redundant"), "grain 4 ")
+case("gte_beyond_capacity", mends, "sparse", set_gte(1400, first, "both"), "capacity ends")
+case("gte_value_1", notes, "sparse", set_gte(20, 1, "both"), "does not announce")
+case("stream_gte_behind_end", mends, "stream", set_gte(4, FAR), "grain 4 ", peer=False)
+case("stream_gte_zero", mends, "stream", set_gte(4, 0), "no table names", peer=False)
+case("stream_gtes_swapped", mends, "stream", swap(4, 512, "primary"), "is of sector", peer=False)
+case("front_gtes_swapped", mends, "front", swap(4, 512, "both"), "is of sector")
+case("front_gte_behind_end", mends, "front", set_gte(4, FAR, "both"), "grain 4 ")
+case("front_gte_differs", mends, "front", set_gte(4, first, "redundant"), "redundant copy")
+
+# ---- records
+case("record_size_0", mends, "front", set_record(4, 8, 0, 4), "1 to 131072", lost=[4])
+case("record_size_large", mends, "front", set_record(4, 8, 131073, 4), "1 to 131072", lost=[4])
+case("record_lba", mends, "front", set_record(1, 0, 5 * 128, 8), "is of sector 640", lost=[1])
+case("stream_record_lba", mends, "stream", set_record(1, 0, 5 * 128, 8), "is of sector 640",
+     lost=[1], peer=False)
+
+# ---- space of nobody
+case("leak_at_end", leaks, "sparse", append(b"x" * 3 * GRAIN), 3, 0, "belong to nobody")
+case("leak_half_a_grain", leaks, "sparse", append(b"x" * 700), 1)
+
+
+# ---- more than a field
+
+def shared_grain(self):
+    """Both of those that name a grain go on to show it, but each its own."""
+    image = damaged("sparse", set_gte(8, first, "both"))
+    expect_findings(self, image, 2, "corruptions", ["grain 8 .* where another one is"])
+    check(image, "-r", "all")
+    check(image)
+    right = content_without([])
+    right[8 * GRAIN:9 * GRAIN] = right[:GRAIN]
+    with open("right", "wb") as f:
+        f.write(right)
+    qemu_img("compare", "-f", "vmdk", "-F", "raw", image, "right")
+    platter("compare", "-f", "vmdk", "-F", "raw", image, "right")
+
+
+case("gte_shared", shared_grain)
+
+
+def rewrites_line(self):
+    mends(self, "sparse", replace(f"RW {SIZE // 512} SPARSE".encode(), b"RW 999999 SPARSE"),
+          "999999", "header offset 12")
+
+
+# The disk is as long as its capacity then, which the peer made a whole number of sectors.
+case("line_too_long", rewrites_line)
+
+
+def leaks_inside(self):
+    """A grain in the middle that no table names is given back by a hole."""
+    image = damaged("sparse", set_gte(DATA[3], 0, "both"))
+    answer, _ = check(image, code=3)
+    self.assertEqual(answer["leaks"], 1)
+    used = os.stat(image).st_blocks
+    answer, _ = check(image, "-r", "leaks")
+    self.assertEqual(answer["leaks-fixed"], 1)
+    self.assertEqual(os.stat(image).st_blocks, used - GRAIN // 512)
+    expect_content(self, image, lost=[DATA[3]])
+
+
+case("leak_inside", leaks_inside)
+
+
+def leaked_with_damage(self):
+    """What seems to be nobody's may be what a damaged table lost: it is kept."""
+    image = damaged("sparse", both(append(b"x" * GRAIN), set_gte(4, FAR)))
+    before = sha256(image)
+    check(image, "-r", "leaks", code=2)
+    self.assertEqual(sha256(image), before)
+    answer, _ = check(image, "-r", "all")
+    self.assertEqual((answer["leaks-fixed"], answer["corruptions-fixed"]), (1, 1))
+    expect_content(self, image)
+
+
+case("leak_beside_damage", leaked_with_damage)
+
+
+def stream_cut(self):
+    """A download that ended early: what is whole is kept."""
+    image = damaged("stream", lambda i: i.__delitem__(slice(SECTOR * gte(i, 513) + 100, None)))
+    expect_findings(self, image, 2, "corruptions", ["no footer"])
+    check(image, "-r", "all")
+    check(image, "--data")
+    expect_content(self, image, lost=[g for g in DATA if g >= 513], peer=True)
+
+
+case("stream_cut_in_record", stream_cut)
+
+
+def front_lost_table(self):
+    """Both copies of a table are gone: the records tell what was in it."""
+    image = damaged("front", set_gde(1, FAR, "both"))
+    expect_findings(self, image, 2, "corruptions", ["entry 1 "])
+    check(image, "-r", "all")
+    check(image, "--data")
+    expect_content(self, image)
+
+
+case("front_gde_both_lost", front_lost_table)
+
+
+def damaged_data(self):
+    """Nothing but unpacking shows that a grain is damaged."""
+    for base in ("front", "stream"):
+        image = damaged(base, set_record(5, 12 + 500, 0x1234567890, 5))
+        check(image)
+        answer, said = check(image, "--data", code=2)
+        self.assertEqual(answer["corruptions"], 1)
+        self.assertIn(f"guest offset {5 * GRAIN}", said)
+
+
+case("record_data", damaged_data)
+
+
+def flat_short(self):
+    qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=monolithicFlat",
+             bases.path("raw"), "flat.vmdk")
+    platter("check", "flat.vmdk")
+    os.truncate("flat-flat.vmdk", 1280 * GRAIN)
+    _, said = check("flat.vmdk", code=2)
+    self.assertIn("flat-flat.vmdk: ends at byte", said)
+    answer, _ = check("flat.vmdk", "-r", "all")
+    self.assertEqual(answer["corruptions-fixed"], 1)
+    expect_content(self, "flat.vmdk", lost=[1280])
+
+
+case("flat_short", flat_short)
+
+
+def split_set(self):
+    """Damage in one file of several, an extent that is missing, one that is looked at alone."""
+    qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse",
+             bases.path("raw"), "set.vmdk")
+    check("set.vmdk")
+    with open("set-s001.vmdk", "r+b") as f:
+        image = bytearray(f.read())
+        set_gte(4, FAR)(image)
+        f.seek(0)
+        f.write(image)
+    _, said = check("set.vmdk", code=2)
+    self.assertIn("set-s001.vmdk: the entry of grain 4 ", said)
+    _, said = check("set-s001.vmdk", code=2)
+    self.assertIn("without a descriptor", said)
+    check("set.vmdk", "-r", "all")
+    expect_content(self, "set.vmdk")
+    os.rename("set-s001.vmdk", "away")
+    _, said = check("set.vmdk", code=1)
+    self.assertIn("set-s001.vmdk", said)
+
+
+case("split", split_set)
+
+
+def parent(self):
+    shutil.copy(bases.path("sparse"), "base.vmdk")
+    qemu_img("create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "child.vmdk")
+    check("child.vmdk")
+    qemu_img("bench", "-f", "vmdk", "-w", "-c", "1", "base.vmdk")
+    _, said = check("child.vmdk", code=2)
+    self.assertIn("parentCID", said)
+    os.rename("base.vmdk", "away")
+    _, said = check("child.vmdk", code=1)
+    self.assertIn("base.vmdk", said)
+
+
+case("parent", parent)
+
+
+def no_descriptor(self):
+    image = damaged("sparse", replace(b"createType", b"cr_ateType"))
+    expect_findings(self, image, 2, "corruptions", ["no createType"])
+
+
+case("descriptor", no_descriptor)
+
+
+def sound(self):
+    """The undamaged images are; and what the peer says of them we say, too."""
+    for base in ("sparse", "front", "stream"):
+        answer, said = check(bases.path(base), "--data")
+        theirs = json.loads(qemu_img("check", "--output=json", "-f", "vmdk",
+                                     bases.path(base)).stdout)
+        self.assertEqual({k: answer[k] for k in theirs}, theirs)
+        self.assertEqual(answer["allocated-clusters"], len(DATA))
+        self.assertEqual(answer["total-clusters"], 1281)
+        self.assertEqual(answer.get("compressed-clusters", 0), 0 if base == "sparse" else len(DATA))
+        self.assertEqual(said, "")
+
+
+case("sound", sound)
+
+
+def same_verdict(self):
+    """Where the peer sees damage it fails; we say what it is."""
+    image = damaged("sparse", set_gte(4, FAR, "both"))
+    qemu_img("check", image, code=1)
+    check(image, code=2)
+
+
+case("same_verdict", same_verdict)
+
+
+try:
+    main()
+finally:
+    shutil.rmtree(bases.dir)
