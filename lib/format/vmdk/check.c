@@ -40,7 +40,7 @@ static int read_text(struct image *img, hoff off, uint64_t len, bool embedded,
     v->embedded = embedded;
     k->code = stream_pread(img->stream, text, (size_t)len, off, &k->why);
     if (k->code == 0 && embedded && is_zero(text, (size_t)len))
-        k->bare = true;
+        vmdk_of(img)->bare = true;
     else if (k->code == 0)
         k->code = descriptor_parse(img->budget, img->stream->name, text, (size_t)len, embedded,
                                    &v->descriptor, &k->why);
@@ -69,8 +69,7 @@ static void open_named(struct image *img, struct check_file *f)
 {
     if (f->line->type == TYPE_ZERO || share_stream(vmdk_of(img)->checkup, f))
         return;
-    f->code = img->opener->open(img->opener, img, f->line->file, PLATTER_NAME_EXTENT, img->writable,
-                                &f->stream, &f->why);
+    f->code = vmdk_open_named(img, f->line->file, img->writable, &f->stream, &f->why);
     f->owned = f->stream != NULL;
     if (f->stream && stream_same_file(f->stream, img->stream)) {
         f->code = fail(&f->why, PLATTER_ECORRUPT, "%s: the descriptor names itself as an extent",
@@ -120,7 +119,7 @@ static int open_hosted(struct image *img, const struct header_pair *p, struct pl
     header_pair_descriptor(p, &at, &len);
     int r = 0;
     if (at == 0 || len == 0)
-        vmdk_of(img)->checkup->bare = true;
+        vmdk_of(img)->bare = true;
     else
         r = read_text(img, at * VMDK_SECTOR, len * VMDK_SECTOR, true, err);
     if (r < 0)
@@ -147,7 +146,7 @@ int vmdk_open_for_check(struct image *img, struct platter_error *err)
                     "%s: an unfinished VMDK: whatever wrote it did not come to its end",
                     img->stream->name);
     if (cowd_magic(magic) || se_magic(magic)) {
-        v->checkup->bare = true;
+        v->bare = true;
         return open_self(img, err);
     }
     if (size >= VMDK_SECTOR)
@@ -319,7 +318,7 @@ int vmdk_check(struct image *img, struct check *c, struct platter_error *err)
     const struct checkup *k = vmdk_of(img)->checkup;
     if (k->code < 0)
         check_failed(c, k->code, &k->why);
-    if (k->bare)
+    if (vmdk_of(img)->bare)
         check_found(c, PLATTER_FINDING_NOTE, false, 1,
                     "%s: one extent of a disk, without a descriptor: it is judged alone",
                     img->stream->name);

@@ -37,8 +37,7 @@ struct header_pair {
 
 /* What open leaves for the check, beside the descriptor. */
 struct checkup {
-    bool bare; /* one extent of a disk, without a descriptor */
-    int code;  /* why there is no descriptor, though there should be */
+    int code; /* why there is no descriptor, though there should be */
     struct platter_error why;
     struct check_file *files;
     unsigned n_files, max_files;

@@ -97,10 +97,8 @@ static bool is_device(const char *name)
     return strncmp(name, "/dev/", 5) == 0 || strncmp(name, "\\\\.\\", 4) == 0;
 }
 
-/* Opens a file by the name it has in UTF-8, which is what it is called here, or else by the bytes
- * of the descriptor. */
-static int open_named(struct image *img, const char *bytes, bool writable, struct stream **ret,
-                      struct platter_error *err)
+int vmdk_open_named(struct image *img, const char *bytes, bool writable, struct stream **ret,
+                    struct platter_error *err)
 {
     const struct name_opener *o = img->opener;
     const char *encoding = descriptor_value(vmdk_of(img)->descriptor, "encoding");
@@ -154,7 +152,7 @@ static int open_flat(struct image *img, const struct descriptor_extent *line, st
         x->shares = true;
         return 0;
     }
-    int r = open_named(img, line->file, img->writable && file->writable, &x->stream, err);
+    int r = vmdk_open_named(img, line->file, img->writable && file->writable, &x->stream, err);
     return r < 0 ? r : stream_size(x->stream, &x->end, err);
 }
 
@@ -162,7 +160,7 @@ static int open_grains(struct image *img, const struct descriptor_extent *line,
                        struct vmdk_extent *x, struct platter_error *err)
 {
     bool writable = img->writable && x->access == ACCESS_WRITE;
-    int r = open_named(img, line->file, writable, &x->stream, err);
+    int r = vmdk_open_named(img, line->file, writable, &x->stream, err);
     if (r == 0)
         r = sparse_open(img, x->stream, writable, &x->sparse, err);
     return r < 0 ? r : check_capacity(img, x->sparse, line->sectors, err);

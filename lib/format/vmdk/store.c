@@ -106,7 +106,8 @@ static int point_to(struct image *img, struct place p, struct platter_error *err
     v->descriptor_off = p.at * VMDK_SECTOR;
     v->descriptor_len = p.n * VMDK_SECTOR;
     WITH_LOCK(&img->lock);
-    struct sparse *s = v->extents[0].stream == img->stream ? v->extents[0].sparse : NULL;
+    bool own = v->n_extents > 0 && v->extents[0].stream == img->stream; /* none: it is checked */
+    struct sparse *s = own ? v->extents[0].sparse : NULL;
     if (s) {
         s->header.descriptor_offset = p.at;
         s->header.descriptor_size = p.n;

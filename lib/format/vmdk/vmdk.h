@@ -624,6 +624,10 @@ bool vmdk_file(const struct image *img, unsigned i, struct stream **ret);
 /* Checks the CID of the image below against what this one remembers: section 11. */
 int vmdk_accept_backing(struct image *img, const struct image *backing, struct platter_error *err);
 
+/* Opens a file by the name it has in UTF-8, which is what it is called here, or else by the bytes
+ * of the descriptor. */
+int vmdk_open_named(struct image *img, const char *bytes, bool writable, struct stream **ret,
+                    struct platter_error *err);
 /* Instead of the rest of open, for an image that is to be checked: takes what it finds. */
 int vmdk_open_for_check(struct image *img, struct platter_error *err);
 void vmdk_close_checked(struct image *img);
