@@ -185,8 +185,32 @@ static const struct opt *opt_of(const struct verb *verb, int value)
     return o;
 }
 
+bool cache_check(const struct verb *verb, const char *cache, const char *what)
+{
+    static const char *const modes[] = {"none",         "off",        "writeback",
+                                        "writethrough", "directsync", "unsafe"};
+    for (size_t i = 0; cache && i < sizeof modes / sizeof *modes; i++)
+        if (strcmp(cache, modes[i]) == 0)
+            return true;
+    if (cache)
+        usage_error(verb,
+                    "Invalid %s option: %s; it is one of none, writeback, writethrough, "
+                    "directsync, unsafe",
+                    what, cache);
+    return !cache;
+}
+
+/* "-1G" at the end, which is no option there. */
+static bool ends_with_negative(const struct verb *verb, int argc, char **argv)
+{
+    const char *last = argc > 1 ? argv[argc - 1] : "";
+    return verb->signed_operand && last[0] == '-' && isdigit((unsigned char)last[1]);
+}
+
 int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret)
 {
+    bool negative = ends_with_negative(verb, argc, argv);
+    argc -= negative;
     char letters[2 * MAX_OPTS + 3];
     struct option longs[MAX_OPTS + 2];
     describe(verb->opts, letters, longs);
@@ -207,6 +231,6 @@ int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret)
             return EXIT_FAILED + 1;
     }
     ret->operands = argv + optind;
-    ret->n_operands = argc - optind;
+    ret->n_operands = argc - optind + negative;
     return 0;
 }

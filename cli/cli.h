@@ -49,6 +49,7 @@ struct args {
     const char *progress_style;
     const char *cache, *source_cache;
     const char *algorithm;
+    const char *preallocation;
     const char *repair; /* leaks or all */
     char *creation;     /* all -o, joined by commas; allocated */
     const char *allow[MAX_ALLOW + 1];
@@ -57,6 +58,7 @@ struct args {
     bool has_length, has_disk_size, has_sparse_size;
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
     bool probe_backing, ignore_cid, offload, target_is_zero, salvage, strict, nodes, data;
+    bool shrink, keep, unsafe;
     char **operands;
     int n_operands;
 };
@@ -91,11 +93,12 @@ struct verb {
     const struct opt *opts; /* ends with .help = NULL */
     const char *examples;   /* lines of commands */
     bool long_work;         /* has a progress callback, which can cancel */
+    bool signed_operand;    /* the last operand may be a size with a minus */
     int (*run)(const struct args *args);
 };
 
 extern const struct verb verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
-    verb_measure, verb_check, verb_formats;
+    verb_measure, verb_resize, verb_commit, verb_rebase, verb_check, verb_formats;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 
@@ -161,6 +164,9 @@ void help_overview(FILE *out);
 void help_verb(const struct verb *verb, FILE *out);
 int man_page(const char *name, const char *prose_path);
 int completion_bash(void);
+
+/* Whether a name of a cache mode (NULL: none was given) is one that qemu-img has; prints if not. */
+bool cache_check(const struct verb *verb, const char *cache, const char *what);
 
 /* ---- images ---------------------------------------------------------------------------------- */
 

@@ -30,20 +30,6 @@ static void job_hole(void *opaque, uint64_t offset, uint64_t length, const char 
     say("hole at offset %" PRIu64 ", length %" PRIu64 ": %s", offset, length, reason);
 }
 
-static int check_cache(const char *cache, const char *what)
-{
-    static const char *const modes[] = {"none",         "off",        "writeback",
-                                        "writethrough", "directsync", "unsafe"};
-    for (size_t i = 0; cache && i < sizeof modes / sizeof *modes; i++)
-        if (strcmp(cache, modes[i]) == 0)
-            return EXIT_FINE;
-    return cache ? usage_error(&verb_convert,
-                               "Invalid %s option: %s; it is one of none, writeback, "
-                               "writethrough, directsync, unsafe",
-                               what, cache)
-                 : EXIT_FINE;
-}
-
 /* What does not go together. */
 static int check_args(const struct args *args)
 {
@@ -67,9 +53,10 @@ static int check_args(const struct args *args)
                            "multiples of 512 up to %d. Select 0 to disable sparse detection (fully "
                            "allocates output).",
                            MAX_SPARSE);
-    if (check_cache(args->cache, "cache"))
-        return EXIT_FAILED;
-    return check_cache(args->source_cache, "source cache");
+    return cache_check(verb, args->cache, "cache") &&
+                   cache_check(verb, args->source_cache, "source cache")
+               ? EXIT_FINE
+               : EXIT_FAILED;
 }
 
 static int check_stdout(const struct args *args)

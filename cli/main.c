@@ -5,13 +5,15 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli.h"
 
 const struct verb *const verbs[] = {&verb_info,    &verb_create, &verb_convert, &verb_map,
                                     &verb_compare, &verb_digest, &verb_measure, &verb_check,
-                                    &verb_formats, NULL};
+                                    &verb_resize,  &verb_commit, &verb_rebase,  &verb_formats,
+                                    NULL};
 
 const struct verb *verb_find(const char *name)
 {
@@ -55,9 +57,20 @@ static void keep_standard_descriptors(void)
             _exit(EXIT_FAILED);
 }
 
+/* One image may be thousands of files. */
+static void allow_many_files(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv)
 {
     keep_standard_descriptors();
+    allow_many_files();
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2)
         return usage_error(NULL, "Not enough arguments");

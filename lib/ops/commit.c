@@ -146,6 +146,7 @@ int ops_commit(const char *name, const struct platter_commit_options *o,
     r = disk_open_with_base(name, &writable, base, &disk, err);
     if (r < 0)
         return r;
+    disk_top(disk)->same_content = true;
     if (o->base)
         r = find_base(disk, o->base, &again, err);
     if (r == 0 && o->base && again != base)

@@ -23,6 +23,12 @@ static uint32_t other_cid(const struct descriptor *d, int digits)
     return cid;
 }
 
+uint32_t vmdk_other_cid(const struct image *img)
+{
+    const struct descriptor *d = vmdk_of(img)->descriptor;
+    return other_cid(d, (int)strlen(descriptor_value(d, "CID")));
+}
+
 /* The digits of the CID alone, over the old ones. */
 static int write_digits(struct image *img, const struct descriptor_line *line, uint32_t cid,
                         struct platter_error *err)
@@ -66,12 +72,12 @@ int vmdk_new_identity(struct image *img, struct platter_error *err)
     const struct descriptor_line *line = descriptor_find(d, "CID");
     bool is_long = descriptor_find(d, "ddb.longContentID");
     int digits = (int)strlen(line->value);
-    uint32_t cid = other_cid(d, 8);
+    uint32_t cid = v->next_cid ? v->next_cid : other_cid(d, 8);
     if (is_long || digits < 8) {
         int r = edit_ids(img, cid, is_long ? err : NULL);
         if (r == 0 || is_long || atomic_load(&img->poison) < 0)
             return r;
-        cid = other_cid(d, digits);
+        cid = v->next_cid ? v->next_cid : other_cid(d, digits);
     }
     int r = write_digits(img, line, cid, err);
     WITH_LOCK(&img->lock);
@@ -95,7 +101,7 @@ int vmdk_accept_backing(struct image *img, const struct image *backing, struct p
                     "%s: its parent %s is one extent of a disk, not the disk: its descriptor is "
                     "another file",
                     img->stream->name, backing->stream->name);
-    if (d->parent_cid == below->descriptor->cid)
+    if (relink_accepts(d, below->descriptor->cid))
         return 0;
     return fail(err, PLATTER_ECORRUPT,
                 "%s: its parent %s was changed or is another one: parentCID is %08" PRIx32

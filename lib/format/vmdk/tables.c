@@ -139,7 +139,7 @@ static bool note_empty(struct sparse *s, uint64_t number, uint64_t from, uint64_
 
 uint64_t tables_empty_run(struct image *img, struct sparse *s, uint64_t grain, uint64_t max)
 {
-    if (atomic_load(&vmdk_of(img)->begun))
+    if (vmdk_has_begun(img))
         return 0;
     WITH_LOCK(&img->lock);
     uint64_t number = grain / s->page_entries;
@@ -308,6 +308,27 @@ void page_set_zero(struct page *p, uint64_t grain, uint64_t n)
     uint64_t first = grain % s->page_entries;
     for (uint64_t i = first; i < first + n; i++)
         set_entry(p, i, s->kind == SPARSE_SE ? SE_ZERO_ENTRY : 1);
+}
+
+void page_clear(struct page *p, uint64_t grain, uint64_t n)
+{
+    uint64_t first = grain % p->sparse->page_entries;
+    for (uint64_t i = first; i < first + n; i++)
+        set_entry(p, i, 0);
+}
+
+void tables_forget(struct image *img, struct sparse *s)
+{
+    struct table_cache *c = &vmdk_of(img)->tables;
+    WITH_LOCK(&img->lock);
+    for (unsigned i = 0; i < c->n_pages; i++)
+        if (c->pages[i].sparse == s) {
+            c->pages[i].sparse = NULL;
+            c->pages[i].state = PAGE_EMPTY;
+            c->pages[i].dirty = 0;
+        }
+    c->last = NULL;
+    s->empty_from = s->empty_to = 0;
 }
 
 /* ---- writing back ---------------------------------------------------------------------------- */

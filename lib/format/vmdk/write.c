@@ -111,32 +111,40 @@ static int check_all_complete(struct image *img, struct platter_error *err)
     return r;
 }
 
-static int begin(struct image *img, struct platter_error *err)
+int vmdk_begin(struct image *img, struct platter_error *err)
 {
     struct vmdk *v = vmdk_of(img);
     if (atomic_load(&v->begun))
         return 0;
     WITH_LOCK(&v->slow);
-    if (atomic_load(&v->begun))
+    bool marked = atomic_load(&v->marked);
+    if (atomic_load(&v->begun) || (marked && img->same_content))
         return 0;
-    int r = check_all_complete(img, err);
+    int r = marked ? 0 : check_all_complete(img, err);
     if (r < 0)
         return r;
-    r = vmdk_new_identity(img, err);
-    if (r == 0)
+    if (!img->same_content)
+        r = vmdk_new_identity(img, err);
+    if (r == 0 && !marked)
         r = set_unclean(img, 1, err);
     if (r == 0)
         r = flush_streams(img, err);
     if (r < 0)
         return image_poison(img, r);
-    atomic_store(&v->begun, true);
+    atomic_store(&v->marked, true);
+    atomic_store(&v->begun, !img->same_content);
     return 0;
+}
+
+bool vmdk_has_begun(const struct image *img)
+{
+    const struct vmdk *v = vmdk_of(img);
+    return atomic_load(&v->begun) || atomic_load(&v->marked);
 }
 
 int vmdk_end(struct image *img, struct platter_error *err)
 {
-    if (!img->writable || !img->ordered || !atomic_load(&vmdk_of(img)->begun) ||
-        atomic_load(&img->poison) < 0)
+    if (!img->writable || !img->ordered || !vmdk_has_begun(img) || atomic_load(&img->poison) < 0)
         return 0;
     int r = set_unclean(img, 0, err);
     return r < 0 ? r : flush_streams(img, err);
@@ -197,7 +205,7 @@ int vmdk_reserve(struct image *img, goff off, uint64_t len, struct reservation *
                     "%s: the extent at guest offset %" PRIu64 " (%s) cannot be written: %s",
                     img->stream->name, x->start, x->word,
                     x->unfit ? x->unfit : "the descriptor says so, or it has no file");
-    int r = begin(img, err);
+    int r = vmdk_begin(img, err);
     struct extent e;
     if (r == 0)
         r = vmdk_map(img, off, len, &e, err);
@@ -294,7 +302,7 @@ static int check_mark(struct image *img, goff off, const struct extent *e, enum 
                     x->unfit ? x->unfit : "the descriptor says so");
     if (e->kind != EXTENT_BACKING || mark != MARK_ZERO || !img->has_backing)
         return 0;
-    int r = x->sparse->kind == SPARSE_SE ? begin(img, err) : 0; /* which looks whether it can be */
+    int r = x->sparse->kind == SPARSE_SE ? vmdk_begin(img, err) : 0; /* which looks whether it can be */
     if (r == 0 && !can_mark_zero(x, off - x->start, e->len))
         r = -ENOTSUP;
     return r;
@@ -311,7 +319,7 @@ int vmdk_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool un
             r = check_mark(img, off + done, &e, mark, err);
     }
     if (r == 0)
-        r = begin(img, err);
+        r = vmdk_begin(img, err);
     for (uint64_t done = 0; done < len && r == 0; done += e.len) {
         r = vmdk_map(img, off + done, len - done, &e, err);
         if (r == 0)
@@ -322,7 +330,7 @@ int vmdk_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool un
 
 int vmdk_flush(struct image *img, struct platter_error *err)
 {
-    if (!atomic_load(&vmdk_of(img)->begun))
+    if (!vmdk_has_begun(img))
         return 0;
     int r = tables_write_back(img, err);
     if (r < 0 || !img->ordered)

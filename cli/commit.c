@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* platter commit: an image's data into its backing file, with the options of qemu-img commit. */
+#include "cli.h"
+
+static int commit_image(const struct args *args)
+{
+    struct platter_error err = {0};
+    struct progress progress;
+    struct platter_open_options open = {.size = sizeof open,
+                                        .flags =
+                                            args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0,
+                                        .format = args->format,
+                                        .allow = args->n_allow ? args->allow : NULL};
+    progress_start(&progress, args, false);
+    struct platter_commit_options options = {.size = sizeof options,
+                                             .flags = args->keep ? PLATTER_COMMIT_KEEP : 0,
+                                             .open = &open,
+                                             .base = args->backing,
+                                             .workers = (unsigned)args->workers,
+                                             .rate = args->rate,
+                                             .progress = progress_tick,
+                                             .opaque = &progress};
+    int r = platter_commit(args->operands[0], &options, &err);
+    progress_end(&progress, !r);
+    if (r && signals_caught())
+        say("interrupted: the image has all its data still, and shows the same disk");
+    else if (r)
+        say_error(&err);
+    if (r)
+        return EXIT_FAILED;
+    if (!args->quiet)
+        puts("Image committed.");
+    return EXIT_FINE;
+}
+
+static int commit_run(const struct args *args)
+{
+    if (args->n_operands != 1)
+        return usage_error(&verb_commit, "Expecting one image file name");
+    if (!cache_check(&verb_commit, args->cache, "cache"))
+        return EXIT_FAILED;
+    return output_end(commit_image(args));
+}
+
+static const struct opt commit_opts[] = {
+    OPT_INPUT_FORMAT,
+    OPT_TEXT('b', NULL, "BASE", OPT_FILE, backing,
+             "commit into this image of the chain; those between are of no use after that, and "
+             "the image is not emptied"),
+    OPT_FLAG_AT('d', NULL, keep, "do not empty the image: it is going to be thrown away"),
+    OPT_PROGRESS,
+    OPT_QUIET,
+    OPT_WORKERS,
+    {'r', NULL, "RATE", OPT_SIZE, offsetof(struct args, rate), 0, "most bytes a second to write"},
+    OPT_TEXT('t', NULL, "CACHE", OPT_STRING, cache, "accepted, and without effect"),
+    OPT_ALLOWED,
+    OPT_NO_IMAGE_OPTS,
+    OPT_END};
+
+const struct verb verb_commit = {.name = "commit",
+                                 .summary = "write an image's data into its backing file",
+                                 .operands = "IMAGE",
+                                 .opts = commit_opts,
+                                 .examples = "platter commit -p vm-000001.vmdk\n"
+                                             "platter commit -d overlay.qcow2\n"
+                                             "platter commit -b base.qcow2 top.qcow2\n",
+                                 .long_work = true,
+                                 .run = commit_run};

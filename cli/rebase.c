@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* platter rebase: another backing file for an image, with the options of qemu-img rebase. */
+#include "cli.h"
+
+static int rebase_image(const struct args *args)
+{
+    struct platter_error err = {0};
+    struct progress progress;
+    struct platter_open_options open = {.size = sizeof open,
+                                        .flags =
+                                            args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0,
+                                        .format = args->format,
+                                        .allow = args->n_allow ? args->allow : NULL};
+    progress_start(&progress, args, false);
+    struct platter_rebase_options options = {.size = sizeof options,
+                                             .flags = args->unsafe ? PLATTER_REBASE_UNSAFE : 0,
+                                             .open = &open,
+                                             .backing = args->backing,
+                                             .backing_format = args->backing_format,
+                                             .workers = (unsigned)args->workers,
+                                             .rate = args->rate,
+                                             .progress = progress_tick,
+                                             .opaque = &progress};
+    int r = platter_rebase(args->operands[0], &options, &err);
+    progress_end(&progress, !r);
+    if (r && signals_caught())
+        say("interrupted: the image has the backing file it had, and shows the same disk");
+    else if (r)
+        say_error(&err);
+    return r ? EXIT_FAILED : EXIT_FINE;
+}
+
+static int rebase_run(const struct args *args)
+{
+    if (args->n_operands != 1)
+        return usage_error(&verb_rebase, "Expecting one image file name");
+    if (!args->backing && !args->unsafe)
+        return usage_error(&verb_rebase, "Must specify backing file (-b) or use unsafe mode (-u)");
+    if (!cache_check(&verb_rebase, args->cache, "cache") ||
+        !cache_check(&verb_rebase, args->source_cache, "source cache"))
+        return EXIT_FAILED;
+    return output_end(rebase_image(args));
+}
+
+static const struct opt rebase_opts[] = {
+    OPT_INPUT_FORMAT,
+    OPT_TEXT('b', NULL, "FILE", OPT_FILE, backing,
+             "name of the new backing file; an empty one for none"),
+    OPT_TEXT('F', NULL, "FMT", OPT_FORMAT, backing_format, "format of that backing file"),
+    OPT_FLAG_AT('u', NULL, unsafe,
+                "change the name alone: the disk is another one if the files differ"),
+    OPT_PROGRESS,
+    OPT_QUIET,
+    OPT_WORKERS,
+    {'r', NULL, "RATE", OPT_SIZE, offsetof(struct args, rate), 0, "most bytes a second to write"},
+    OPT_TEXT('t', NULL, "CACHE", OPT_STRING, cache, "accepted, and without effect"),
+    OPT_TEXT('T', NULL, "CACHE", OPT_STRING, source_cache, "accepted, and without effect"),
+    OPT_TEXT('U', "force-share", NULL, OPT_REFUSED, format,
+             "-U cannot be used for rebase: the image is written, and nobody else may write to it"),
+    OPT_ALLOWED,
+    OPT_NO_IMAGE_OPTS,
+    OPT_END};
+
+const struct verb verb_rebase = {.name = "rebase",
+                                 .summary = "give an image another backing file",
+                                 .operands = "IMAGE",
+                                 .opts = rebase_opts,
+                                 .examples =
+                                     "platter rebase -p -b base2.vmdk vm-000001.vmdk\n"
+                                     "platter rebase -b '' vm-000001.vmdk\n"
+                                     "platter rebase -u -b moved/base.vmdk vm-000001.vmdk\n",
+                                 .long_work = true,
+                                 .run = rebase_run};
