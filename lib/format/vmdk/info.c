@@ -17,40 +17,68 @@ static json_t *extent_info(const struct vmdk_extent *x)
     if (s)
         json_object_set_new(o, "cluster-size", json_integer(s->grain));
     json_object_set_new(o, "format", json_name(x->word));
+    if (x->type < TYPE_OTHER)
+        json_object_set_new(o, "type", json_string(type_words[x->type]));
+    json_object_set_new(o, "access",
+                        json_string(access_words[x->unfit ? ACCESS_WRITE : x->access]));
+    if (x->off != 0)
+        json_object_set_new(o, "offset", json_integer((json_int_t)x->off));
     if (s)
         json_object_set_new(o, "version", json_integer(s->header.version));
     return o;
 }
 
+/* In UTF-8, or as it stands there where its encoding is not known. */
 static void add_text(json_t *o, const char *field, const struct descriptor *d, const char *key)
 {
     const char *value = descriptor_value(d, key);
-    json_t *text = value ? json_string(value) : NULL; /* NULL as well where it is not UTF-8 */
-    if (text)
-        json_object_set_new(o, field, text);
+    auto_free char *text = NULL;
+    if (!value)
+        return;
+    encoding_decode(descriptor_value(d, "encoding"), value, &text, NULL);
+    json_object_set_new(o, field, json_name(text ? text : value));
+}
+
+static void add_ids(json_t *o, struct image *img)
+{
+    WITH_LOCK(&img->lock);
+    const struct descriptor *d = vmdk_of(img)->descriptor;
+    json_object_set_new(o, "cid", json_integer(d->cid));
+    json_object_set_new(o, "parent-cid", json_integer(d->parent_cid));
+}
+
+static void add_database(json_t *o, const struct descriptor *d)
+{
+    const char *thin = descriptor_value(d, "ddb.thinProvisioned");
+    add_text(o, "adapter-type", d, "ddb.adapterType");
+    add_text(o, "hw-version", d, "ddb.virtualHWVersion");
+    add_text(o, "tools-version", d, "ddb.toolsVersion");
+    add_text(o, "encoding", d, "encoding");
+    add_text(o, "long-content-id", d, "ddb.longContentID");
+    add_text(o, "change-track-path", d, "changeTrackPath");
+    if (thin)
+        json_object_set_new(o, "thin-provisioned", json_boolean(strcmp(thin, "1") == 0));
 }
 
 json_t *vmdk_info(struct image *img)
 {
     const struct vmdk *v = vmdk_of(img);
-    const struct descriptor *d = v->descriptor;
+    const struct descriptor *d = vmdk_descriptor(img);
     json_t *o = json_object(), *extents = json_array();
     if (!o || !extents) {
         json_decref(o);
         json_decref(extents);
         return NULL;
     }
-    pthread_mutex_lock(&img->lock);
-    json_object_set_new(o, "cid", json_integer(d->cid));
-    pthread_mutex_unlock(&img->lock);
-    json_object_set_new(o, "parent-cid", json_integer(d->parent_cid));
+    if (!v->bare)
+        add_ids(o, img);
     add_text(o, "create-type", d, "createType");
     for (unsigned i = 0; i < v->n_extents; i++)
         json_array_append_new(extents, extent_info(&v->extents[i]));
     json_object_set_new(o, "extents", extents);
-    add_text(o, "adapter-type", d, "ddb.adapterType");
-    add_text(o, "hw-version", d, "ddb.virtualHWVersion");
-    add_text(o, "tools-version", d, "ddb.toolsVersion");
+    if (v->bare)
+        json_object_set_new(o, "bare-extent", json_true());
+    add_database(o, d);
     return o;
 }
 
