@@ -30,7 +30,7 @@ void image_check(const char *format, const uint8_t *bytes, uint64_t size, struct
 {
     *ret = (struct image_report){0};
     if (strcmp(format, "qcow2") == 0)
-        qcow2_check(bytes, size, ret);
+        qcow2_judge(bytes, size, ret);
     else if (strcmp(format, "vmdk") == 0)
-        vmdk_check(bytes, size, ret);
+        vmdk_judge(bytes, size, ret);
 }

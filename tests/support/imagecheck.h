@@ -17,10 +17,10 @@ struct image_report {
 };
 
 /* qcow2.md sections 2-5 and 18. Not for images with bitmaps or encryption. */
-void qcow2_check(const uint8_t *bytes, uint64_t size, struct image_report *ret);
+void qcow2_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret);
 
 /* vmdk.md section 4, for monolithicSparse. */
-void vmdk_check(const uint8_t *bytes, uint64_t size, struct image_report *ret);
+void vmdk_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret);
 
 /* By the name of the format; raw has nothing to check. */
 void image_check(const char *format, const uint8_t *bytes, uint64_t size, struct image_report *ret);

@@ -244,7 +244,7 @@ static bool read_header(struct checker *c)
     return true;
 }
 
-void qcow2_check(const uint8_t *bytes, uint64_t size, struct image_report *ret)
+void qcow2_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret)
 {
     struct checker c = {.bytes = bytes, .size = size, .report = ret};
     *ret = (struct image_report){0};

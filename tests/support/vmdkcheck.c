@@ -108,7 +108,7 @@ static void check_grain(struct sparse *s, uint64_t grain)
                      number);
 }
 
-void vmdk_check(const uint8_t *bytes, uint64_t size, struct image_report *ret)
+void vmdk_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret)
 {
     struct sparse s = {.bytes = bytes, .size = size, .report = ret};
     *ret = (struct image_report){0};
