@@ -23,6 +23,7 @@ enum { MAX_RUNS = 1 << 20, SOURCE_SIZE = 640 << 10 };
 struct ops_case {
     const char *name, *format, *options;
     unsigned flags;
+    const char *extent; /* what a second file adds to the name of the image; NULL: there is none */
 };
 
 static const struct ops_case cases[] = {
@@ -32,6 +33,8 @@ static const struct ops_case cases[] = {
     {"qcow2-512", "qcow2", "cluster_size=512,preallocation=metadata", 0},
     {"vmdk", "vmdk", "subformat=monolithicSparse", 0},
     {"vmdk-stream", "vmdk", "subformat=streamOptimized", 0},
+    {"vmdk-flat", "vmdk", "subformat=monolithicFlat", 0, "-flat"},
+    {"vmdk-split", "vmdk", "subformat=twoGbMaxExtentSparse", 0, "-s001"},
 };
 
 /* The disk that is converted: a pattern with holes, in a qcow2 with some of it compressed. */
@@ -45,7 +48,16 @@ static const struct specimen_spec source_spec = {.name = "source",
 struct ops {
     const struct ops_case *of;
     const struct specimen *source;
-    char *folder, *target;
+    char *folder, *target, *extent;
+};
+
+/* The files of an image in memory. */
+struct made {
+    struct buffer main, extent;
+    struct file_maker maker;
+    struct name_opener opener;
+    struct fault_plan *plan;
+    struct stream *stream; /* of the extent while it is made */
 };
 
 static int complain(const struct ops *o, const char *what, uint64_t at, const char *why)
@@ -65,20 +77,32 @@ static unsigned files_in(const char *path)
     return n - 2;
 }
 
+static int open_extent(const struct name_opener *opener, const struct image *img, const char *name,
+                       enum platter_name_kind kind, bool writable, struct stream **ret,
+                       struct platter_error *err)
+{
+    (void)img, (void)name, (void)kind, (void)writable;
+    struct made *m = container_of(opener, struct made, opener);
+    return stream_buffer_open(&m->extent, "extent", false, ret, err);
+}
+
 /* Whether an image in memory is sound and holds `content` (NULL: zeros). */
-static int judge(const struct ops *o, struct buffer *file, const uint8_t *content)
+static int judge(const struct ops *o, struct made *made, const uint8_t *content)
 {
     struct platter_error err = {0};
     struct image_report report = {0};
     struct stream *s;
     struct platter_disk *disk;
     const struct format *format = format_find(o->of->format);
-    if (!o->of->options || !strstr(o->of->options, "streamOptimized"))
-        image_check(o->of->format, file->bytes, file->size, &report);
+    const char *options = o->of->options ? o->of->options : "";
+    const struct buffer *tables = o->of->extent ? &made->extent : &made->main;
+    if (!strstr(options, "streamOptimized") && !strstr(options, "Flat"))
+        image_check(o->of->format, tables->bytes, tables->size, &report);
     if (report.errors)
         return complain(o, "the checker", 0, report.first);
-    MUST(stream_buffer_open(file, "made", false, &s, NULL) == 0);
-    if (disk_assemble(&s, &format, 1, false, true, 0, NULL, &disk, &err) != 0)
+    MUST(stream_buffer_open(&made->main, "made", false, &s, NULL) == 0);
+    made->opener.open = open_extent;
+    if (disk_assemble(&s, &format, 1, false, true, 0, &made->opener, &disk, &err) != 0)
         return complain(o, "opening it", 0, err.message);
     auto_free uint8_t *bytes = malloc(SOURCE_SIZE);
     MUST(bytes);
@@ -93,23 +117,45 @@ static int judge(const struct ops *o, struct buffer *file, const uint8_t *conten
 /* ---- create over a stream that fails ------------------------------------------------------------
  */
 
-static int create_once(const struct ops *o, struct fault_plan *plan, struct buffer *file,
+static int open_faulty(struct buffer *b, struct fault_plan *plan, struct stream **ret,
+                       struct platter_error *err)
+{
+    MUST(stream_buffer_open(b, "made", true, ret, err) == 0);
+    MUST(stream_fault_open(*ret, plan, ret, err) == 0);
+    return 0;
+}
+
+static int make_extent(const struct file_maker *maker, const char *name, struct stream **ret,
+                       struct platter_error *err)
+{
+    (void)name;
+    struct made *m = container_of(maker, struct made, maker);
+    MUST(!m->stream);
+    int r = open_faulty(&m->extent, m->plan, &m->stream, err);
+    *ret = m->stream;
+    return r;
+}
+
+static int create_once(const struct ops *o, struct fault_plan *plan, struct made *made,
                        struct platter_error *err)
 {
     const struct format *format = format_find(o->of->format);
     struct option_values *values = NULL;
     struct stream *s;
+    made->plan = plan;
+    made->maker.make = make_extent;
     MUST(options_parse(format->create_options, o->of->options, &values, err) == 0);
-    MUST(stream_buffer_open(file, "made", true, &s, err) == 0);
-    MUST(stream_fault_open(s, plan, &s, err) == 0);
+    MUST(open_faulty(&made->main, plan, &s, err) == 0);
     struct create_request request = {.name = "made",
                                      .stream = s,
                                      .size = SOURCE_SIZE,
                                      .options = values,
+                                     .maker = &made->maker,
                                      .budget = budget_new(64 << 20)};
     MUST(request.budget);
     int r = format->create(&request, err);
     stream_close(s);
+    stream_close(TAKE(made->stream));
     options_free(values);
     budget_unref(request.budget);
     return r;
@@ -124,13 +170,14 @@ static int create_faults(const struct ops *o)
     for (uint64_t at = 1; at < MAX_RUNS; at++) {
         struct fault_plan plan = {.kinds = FAULT_ALL, .at = at, .code = ENOSPC};
         struct platter_error err = {0};
-        struct buffer file = buffer_new(16 << 20);
-        int r = create_once(o, &plan, &file, &err);
+        struct made made = {.main = buffer_new(16 << 20), .extent = buffer_new(16 << 20)};
+        int r = create_once(o, &plan, &made, &err);
         bool struck = atomic_load(&plan.failed) > 0;
-        int bad = r == 0 ? judge(o, &file, NULL) : 0;
+        int bad = r == 0 ? judge(o, &made, NULL) : 0;
         if (r != 0 && (!struck || !err.message[0]))
             bad = complain(o, "create", at, "failed for no reason, or without a word");
-        buffer_free(&file);
+        buffer_free(&made.main);
+        buffer_free(&made.extent);
         if (bad || !struck)
             return bad;
     }
@@ -170,11 +217,16 @@ static int convert_once(const struct ops *o, struct platter_disk *source, const 
 
 static int judge_target(const struct ops *o)
 {
-    struct buffer file = buffer_load(o->target, 0);
-    int r = judge(o, &file, o->source->content);
-    buffer_free(&file);
+    struct made made = {.main = buffer_load(o->target, 0)};
+    if (o->extent)
+        made.extent = buffer_load(o->extent, 0);
+    int r = judge(o, &made, o->source->content);
+    buffer_free(&made.main);
+    buffer_free(&made.extent);
     unlink(o->target);
-    return r;
+    if (o->extent)
+        unlink(o->extent);
+    return r == 0 && files_in(o->folder) != 0 ? complain(o, "convert", 0, "made another file") : r;
 }
 
 static int convert_allocations(const struct ops *o)
@@ -233,10 +285,12 @@ int main(int argc, char **argv)
         if (argc > 1 && strcmp(argv[1], cases[i].name) != 0)
             continue;
         o.of = &cases[i];
+        o.extent = cases[i].extent ? string_format("%s%s", o.target, cases[i].extent) : NULL;
         int r = create_faults(&o) | convert_allocations(&o) | convert_full_disk(&o);
         printf("%-16s %s\n", cases[i].name, r ? "FAILED" : "ok");
         fflush(stdout);
         failed |= r;
+        free(o.extent);
     }
     free(o.folder);
     free(o.target);

@@ -7,6 +7,7 @@
  */
 #include <ctype.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sys/random.h>
 
 #include "format/vmdk/vmdk.h"
@@ -118,6 +119,26 @@ static char *compose_extents(const struct descriptor_plan *p)
     return lines;
 }
 
+/* Whether a text has characters beyond ASCII, and all of them have the form of UTF-8. */
+static bool is_utf8(const char *text)
+{
+    unsigned beyond = 0;
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+        unsigned more = *c < 0x80         ? 0
+                        : (*c >> 5) == 6  ? 1
+                        : (*c >> 4) == 14 ? 2
+                        : (*c >> 3) == 30 ? 3
+                                          : UINT_MAX;
+        if (more == UINT_MAX)
+            return false;
+        beyond += more;
+        for (; more > 0; more--)
+            if ((*++c & 0xc0) != 0x80)
+                return false;
+    }
+    return beyond > 0;
+}
+
 int descriptor_compose(const struct descriptor_plan *p, const char *name, char **ret,
                        struct platter_error *err)
 {
@@ -130,8 +151,11 @@ int descriptor_compose(const struct descriptor_plan *p, const char *name, char *
     auto_free char *extents = compose_extents(p);
     if (!extents)
         return fail_memory(err, "a VMDK descriptor");
+    /* Unless told, readers on Windows take names for such of their code page: section 3.3. */
+    bool utf8 = is_utf8(extents) || (p->parent && is_utf8(p->parent));
     *ret = string_format("# Disk DescriptorFile\n"
                          "version=1\n"
+                         "%s"
                          "CID=%08" PRIx32 "\n"
                          "parentCID=%08" PRIx32 "\n"
                          "createType=\"%s\"\n"
@@ -149,7 +173,7 @@ int descriptor_compose(const struct descriptor_plan *p, const char *name, char *
                          "ddb.geometry.sectors = \"%u\"\n"
                          "ddb.adapterType = \"%s\"\n"
                          "ddb.toolsVersion = \"%s\"\n",
-                         p->cid, p->parent_cid, p->create_type,
+                         utf8 ? "encoding=\"UTF-8\"\n" : "", p->cid, p->parent_cid, p->create_type,
                          p->parent ? "parentFileNameHint=\"" : "", p->parent ? p->parent : "",
                          p->parent ? "\"\n" : "", extents, p->hw_version, g.cylinders, g.heads,
                          g.sectors, p->adapter, p->tools_version);
