@@ -175,6 +175,14 @@ static int log_lock(struct stream *s, unsigned use, unsigned deny, struct platte
     return stream_lock(log_of(s)->base, use, deny, err);
 }
 
+static int log_replace(struct stream *s, const void *bytes, size_t len, struct platter_error *err)
+{
+    struct log_stream *l = log_of(s);
+    WITH_LOCK(&l->log->lock);
+    return logged(l, stream_replace(l->base, bytes, len, err),
+                  (struct log_entry){.kind = LOG_REPLACE, .len = len, .data = bytes});
+}
+
 static int log_publish(struct stream *s, bool durable, struct platter_error *err)
 {
     int r = durable ? log_flush(s, err) : 0;
@@ -199,6 +207,7 @@ static const struct stream_ops log_ops = {
     .extents = log_extents,
     .lock = log_lock,
     .publish = log_publish,
+    .replace = log_replace,
     .close = log_close,
 };
 
@@ -293,6 +302,10 @@ static void apply(struct log_state *state, const struct log_entry *e)
         set_size(state, e->off);
     else if (e->kind == LOG_ALLOCATE)
         grow(state, e->off + e->len);
+    else if (e->kind == LOG_REPLACE) {
+        set_size(state, e->len);
+        memcpy(state->bytes, e->data, e->len);
+    }
 }
 
 /* Each sector of the entry is there, or not. */
@@ -346,6 +359,8 @@ static size_t durable_entries(const struct write_log *log, unsigned stream, size
         const struct log_entry *e = &log->entries[i];
         if (e->stream == stream && e->kind == LOG_FLUSH && e->covers > covered)
             covered = e->covers;
+        if (e->stream == stream && e->kind == LOG_REPLACE)
+            covered = i + 1;
     }
     return covered;
 }

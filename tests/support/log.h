@@ -14,14 +14,23 @@
 
 #include "stream/stream.h"
 
-enum log_kind { LOG_WRITE, LOG_ZERO, LOG_DISCARD, LOG_RESIZE, LOG_ALLOCATE, LOG_FLUSH, LOG_MARK };
+enum log_kind {
+    LOG_WRITE,
+    LOG_ZERO,
+    LOG_DISCARD,
+    LOG_RESIZE,
+    LOG_ALLOCATE,
+    LOG_REPLACE, /* all of it, at once and durably */
+    LOG_FLUSH,
+    LOG_MARK
+};
 
 struct log_entry {
     enum log_kind kind;
     unsigned stream; /* which one: 0 is the first that was opened with the log */
     hoff off;        /* RESIZE: the new size */
     uint64_t len;
-    const uint8_t *data; /* WRITE: len bytes */
+    const uint8_t *data; /* WRITE, REPLACE: len bytes */
     size_t covers;       /* FLUSH: entries before this index were done when the flush began */
     uint64_t mark;       /* MARK: the test's own number */
 };

@@ -57,16 +57,25 @@ static int find_limit(struct stream *s, const struct hosted_header *h, uint64_t 
     return r;
 }
 
-/* Whether sectors hold nothing. */
+/* Whether a sector holds nothing, or a piece of text and NULs behind it: that is what is left of a
+ * change that a crash ended. */
+static bool is_free_sector(const uint8_t *sector)
+{
+    size_t text = strnlen((const char *)sector, VMDK_SECTOR);
+    for (size_t i = 0; i < text; i++)
+        if (sector[i] < ' ' && !strchr("\t\r\n", sector[i]))
+            return false;
+    return is_zero(sector + text, VMDK_SECTOR - text);
+}
+
 static int is_unused(struct stream *s, struct place p, bool *ret, struct platter_error *err)
 {
-    uint8_t sectors[16 * VMDK_SECTOR];
+    uint8_t sector[VMDK_SECTOR];
     int r = 0;
     *ret = true;
-    for (uint64_t i = 0; i < p.n && *ret && r == 0; i += 16) {
-        size_t bytes = (size_t)min_u64(p.n - i, 16) * VMDK_SECTOR;
-        r = stream_pread(s, sectors, bytes, (p.at + i) * VMDK_SECTOR, err);
-        *ret = r == 0 && is_zero(sectors, bytes);
+    for (uint64_t i = 0; i < p.n && *ret && r == 0; i++) {
+        r = stream_pread(s, sector, sizeof sector, (p.at + i) * VMDK_SECTOR, err);
+        *ret = r == 0 && is_free_sector(sector);
     }
     return r;
 }
