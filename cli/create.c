@@ -203,5 +203,6 @@ const struct verb verb_create = {
     .examples = "platter create -f qcow2 vm.qcow2 40G\n"
                 "platter create -f qcow2 -o cluster_size=2M,preallocation=metadata vm.qcow2 1T\n"
                 "platter create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2\n"
-                "platter create -f qcow2 -o help\n",
+                "platter create -f vmdk -o subformat=twoGbMaxExtentSparse vm.vmdk 40G\n"
+                "platter create -f vmdk -o help\n",
     .run = create_run};
