@@ -13,16 +13,16 @@ struct target_request {
     const char *name; /* path; with fd >= 0 only for sentences */
     int fd;           /* >= 0: write front to back to it; -1: make a file */
     const struct format *format;
-    const char *options;        /* creation options as text, or NULL */
-    uint64_t size;              /* guest bytes */
-    const char *backing;        /* name to store, or NULL */
-    const char *backing_format; /* its format, or NULL */
-    bool look_at_backing;       /* open it: it must exist and fit */
+    const char *options;                 /* creation options as text, or NULL */
+    uint64_t size;                       /* guest bytes */
+    const char *backing;                 /* name to store, or NULL */
+    const char *backing_format;          /* its format, or NULL */
+    bool look_at_backing;                /* open it: it must exist and fit */
     struct platter_disk *const *sources; /* what is read for it, whose files must stay */
     unsigned n_sources;
-    bool exclusive;             /* an existing file is an error */
-    bool durable;               /* it will be waited for: start writing to the disk at once */
-    const char *const *allow;   /* for the backing file's own backing files */
+    bool exclusive;           /* an existing file is an error */
+    bool durable;             /* it will be waited for: start writing to the disk at once */
+    const char *const *allow; /* for the backing file's own backing files */
 };
 
 /* A further file of the image, beside its main one. */
