@@ -244,6 +244,10 @@ case("header_magic_from_footer", mends, "stream", set_header("magic", 0), "not a
 case("header_front_from_footer", mends, "stream", set_header("gdOffset", FAR), "grain directory",
      peer=False)
 case("footer_from_header", mends, "stream", set_footer("grainSize", 77), "contradict", peer=False)
+case("footer_grain_size", mends, "stream", set_footer("grainSize", 64), "contradict", peer=False)
+case("footer_capacity", mends, "stream", set_footer("capacity", 7), "contradict", peer=False)
+case("footer_capacity_more", mends, "stream", set_footer("capacity", SIZE // 512 + 5), "contradict",
+     peer=False)
 case("footer_no_magic", mends, "stream", set_footer("magic", 0), "no footer", peer=False)
 case("footer_gd", mends, "stream", set_footer("gdOffset", 200), "no marker", peer=False)
 case("footer_cut_off", mends, "stream", cut(1536), "no footer", peer=False)

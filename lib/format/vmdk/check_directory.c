@@ -155,11 +155,23 @@ static int compare_named(const void *a, const void *b)
     return x->copy != y->copy ? (int)x->copy - (int)y->copy : (int)x->index - (int)y->index;
 }
 
-/* Whether the other copy of a range has a table that stands alone. */
-static bool has_other(const struct sparse_check *s, const struct named *n, const uint8_t *doubtful)
+/* Whether a range has another copy of its table that stands alone and is not the same: then the
+ * entry is the wrong one, or what it names was overwritten. (Where it is the same, the entry is
+ * right: it is left alone, for once it stands elsewhere the wrong ones would not show any more.) */
+static int has_other(struct sparse_check *s, const struct named *n, const uint8_t *doubtful,
+                     bool *ret, struct platter_error *err)
 {
-    return s->copies == 2 && s->gd[!n->copy][n->index] != 0 &&
-           !(doubtful[n->index] >> !n->copy & 1);
+    uint8_t table[COPIES][VMDK_MAX_GTES * 4];
+    size_t bytes = (size_t)s->gt_sectors * VMDK_SECTOR;
+    uint32_t other = s->copies == 2 ? s->gd[!n->copy][n->index] : 0;
+    *ret = false;
+    if (other == 0 || (doubtful[n->index] >> !n->copy & 1))
+        return 0;
+    int r = stream_pread(s->stream, table[0], bytes, (hoff)n->sector * VMDK_SECTOR, err);
+    if (r == 0)
+        r = stream_pread(s->stream, table[1], bytes, (hoff)other * VMDK_SECTOR, err);
+    *ret = r == 0 && memcmp(table[0], table[1], bytes) != 0;
+    return r;
 }
 
 static void report_overlap(struct sparse_check *s, const struct named *n, uint32_t other)
@@ -172,18 +184,21 @@ static void report_overlap(struct sparse_check *s, const struct named *n, uint32
 }
 
 /*
- * Of tables that stand in one another at most one is right. Whichever entry has a good copy of its
- * table elsewhere takes that; of the rest the first keeps the place.
+ * Of tables that stand in one another at most one is right. Whichever entry has another, good copy
+ * of its table elsewhere takes that; of the rest the first keeps the place.
  */
-static void settle_overlaps(struct sparse_check *s, const struct named *list, uint32_t n,
-                            const uint8_t *doubtful)
+static int settle_overlaps(struct sparse_check *s, const struct named *list, uint32_t n,
+                           const uint8_t *doubtful, struct platter_error *err)
 {
     uint64_t taken = 0; /* behind the last table that keeps its place */
     uint32_t owner = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    int r = 0;
+    for (uint32_t i = 0; i < n && r == 0; i++) {
         const struct named *x = &list[i];
-        bool doubt = doubtful[x->index] >> x->copy & 1;
-        if (doubt && (x->sector < taken || has_other(s, x, doubtful))) {
+        bool doubt = doubtful[x->index] >> x->copy & 1, wrong = false;
+        if (doubt)
+            r = has_other(s, x, doubtful, &wrong, err);
+        if (doubt && (x->sector < taken || wrong)) {
             report_overlap(s, x, x->sector < taken ? owner : x->sector);
             s->gd[x->copy][x->index] = 0;
             continue;
@@ -191,6 +206,7 @@ static void settle_overlaps(struct sparse_check *s, const struct named *list, ui
         taken = (uint64_t)x->sector + s->gt_sectors;
         owner = x->sector;
     }
+    return r;
 }
 
 static int check_apart(struct sparse_check *s, struct platter_error *err)
@@ -217,7 +233,7 @@ static int check_apart(struct sparse_check *s, struct platter_error *err)
                 any = true;
             }
         if (any)
-            settle_overlaps(s, list, n, doubtful);
+            r = settle_overlaps(s, list, n, doubtful, err);
         budget_free(s->budget, doubtful, s->gd_count);
     }
     budget_free(s->budget, list, bytes);

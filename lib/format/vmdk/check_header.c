@@ -127,6 +127,67 @@ static int lost_directory(struct sparse_check *s, const struct hosted_header *h,
     return 0;
 }
 
+/* ---- header against footer ------------------------------------------------------------------- */
+
+/* Whether the records of the first table of a directory are where a header makes them be. */
+static int table_agrees(struct sparse_check *s, const struct hosted_header *h, uint64_t first,
+                        uint32_t gt, bool *ret, struct platter_error *err)
+{
+    uint8_t table[VMDK_MAX_GTES * 4], head[RECORD_HEAD];
+    int r = stream_pread_tail(s->stream, table, h->gtes_per_gt * 4, (hoff)gt * VMDK_SECTOR, err);
+    for (uint32_t i = 0; i < h->gtes_per_gt && r == 0 && *ret; i++) {
+        uint32_t gte = (uint32_t)get_le(table + i * 4, 4);
+        if (gte <= 1)
+            continue;
+        r = stream_pread_tail(s->stream, head, sizeof head, (hoff)gte * VMDK_SECTOR, err);
+        uint64_t lba = get_le(head, 8);
+        *ret = lba == (first + i) * h->grain_size && lba < h->capacity;
+    }
+    return r;
+}
+
+/* Whether a header of a stream, which passed judge(), fits the records: not if it has another grain
+ * size or a smaller capacity. */
+static int records_agree(struct sparse_check *s, const struct hosted_header *h, bool *ret,
+                         struct platter_error *err)
+{
+    enum { PIECE = 4096 };
+    uint8_t gd[PIECE];
+    uint64_t entries = hosted_directory_entries(h);
+    int r = 0;
+    *ret = true;
+    for (uint64_t from = 0; from < entries && r == 0; from += PIECE / 4) {
+        uint64_t n = min_u64(PIECE / 4, entries - from);
+        r = stream_pread(s->stream, gd, (size_t)n * 4, h->gd_offset * VMDK_SECTOR + from * 4, err);
+        for (uint64_t i = 0; i < n && r == 0; i++)
+            if (get_le(gd + i * 4, 4))
+                return table_agrees(s, h, (from + i) * h->gtes_per_gt,
+                                    (uint32_t)get_le(gd + i * 4, 4), ret, err);
+    }
+    return r;
+}
+
+/* Whether it is the descriptor's size, too. */
+static bool line_agrees(const struct sparse_check *s, const struct hosted_header *h)
+{
+    const struct descriptor *d = vmdk_of(s->img)->descriptor;
+    return d && d->n_extents == 1 && d->extents[0].sectors == h->capacity;
+}
+
+/* Both make sense, and contradict each other: which of them do the records, and then the
+ * descriptor, bear out? The footer where neither tells: it was written last. */
+static int choose_footer(struct sparse_check *s, const struct hosted_header *header,
+                         const struct hosted_header *footer, bool *ret, struct platter_error *err)
+{
+    bool records[2] = {false, false};
+    int r = records_agree(s, header, &records[0], err);
+    if (r == 0)
+        r = records_agree(s, footer, &records[1], err);
+    *ret =
+        records[0] != records[1] ? records[1] : !line_agrees(s, header) || line_agrees(s, footer);
+    return r;
+}
+
 static int check_footer(struct sparse_check *s, const struct header_pair *p,
                         struct platter_error *err)
 {
@@ -150,12 +211,18 @@ static int check_footer(struct sparse_check *s, const struct header_pair *p,
          "%s: header and footer (at byte %" PRIu64 ") contradict each other", s->name,
          p->footer_at);
     struct hosted_header mended = header_of(&p->footer);
-    if (footer == 0)
-        return replace_header(s, &mended, 0, "the footer", &why, err);
     ours.gd_offset = p->footer.gd_offset;
     ours.rgd_offset = p->footer.rgd_offset;
     ours.at_end = true;
-    if (judge(s, &ours, NULL) == 0)
+    bool header = judge(s, &ours, NULL) == 0, take_footer = !header;
+    int r = 0;
+    if (header && footer == 0)
+        r = choose_footer(s, &ours, &p->footer, &take_footer, err);
+    if (r < 0)
+        return r;
+    if (footer == 0 && take_footer && judge(s, &p->footer, NULL) == 0)
+        return replace_header(s, &mended, 0, "the footer", &why, err);
+    if (header && judge(s, &ours, NULL) == 0)
         return replace_header(s, &ours, p->footer_at, "the header", &why, err);
     return lost_directory(s, &p->header, &why);
 }

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/* Broken images: damage.h. Places are found by vmdk.md sections 4.1 to 4.4 alone. */
+#include "support/damage.h"
+
+#include "base/cursor.h"
+#include "support/ledger.h"
+#include "support/must.h"
+#include "support/process.h"
+
+enum {
+    MIB = 1 << 20,
+    DISK = 34 * MIB, /* two grain tables */
+    ROOM = 4 * MIB,
+    GRAIN = 128, /* sectors */
+    TABLE = 512, /* entries */
+    NOWHERE = 10000000
+};
+
+struct buffer damage_base(bool stream)
+{
+    auto_free char *raw = scratch_path("damage.raw"), *path = scratch_path("damage.vmdk");
+    struct buffer content = buffer_new(DISK);
+    content.size = DISK;
+    ledger_stamp(content.bytes, 1, 0, 700);
+    ledger_stamp(content.bytes + 32 * (uint64_t)MIB, 2, 65536, 300);
+    buffer_save(&content, raw);
+    buffer_free(&content);
+    struct platter_open_options open = {.size = sizeof open, .format = "raw"};
+    struct platter_convert_options convert = {.size = sizeof convert,
+                                              .format = "vmdk",
+                                              .options = stream ? "subformat=streamOptimized"
+                                                                : "subformat=monolithicSparse"};
+    struct platter_disk *disk;
+    MUST(platter_open(raw, &open, &disk, NULL) == 0);
+    MUST(platter_convert(&disk, 1, path, &convert, NULL, NULL) == 0);
+    platter_close(disk, NULL);
+    return buffer_load(path, 0);
+}
+
+struct buffer damage_make(const struct buffer *base, const struct damage *d)
+{
+    struct buffer b = buffer_copy(base, base->size + ROOM);
+    d->harm(&b);
+    return b;
+}
+
+static const struct format *vmdk(void)
+{
+    return format_find("vmdk");
+}
+
+int damage_check(struct stream *s, bool repair, struct platter_check_result *ret,
+                 struct platter_error *err)
+{
+    struct check c = {.mend_all = repair, .mend_leaks = repair};
+    struct platter_disk *disk;
+    int r = disk_assemble_for_check(s, vmdk(), repair, 0, NULL, &disk, err);
+    if (r < 0)
+        return r;
+    r = vmdk()->check(disk_top(disk), &c, err);
+    *ret = c.result;
+    int closed = disk_close(disk, r < 0 ? NULL : err);
+    return r < 0 ? r : closed;
+}
+
+int damage_read(struct buffer *b, uint8_t ret_content[DAMAGE_SEEN], struct platter_error *err)
+{
+    struct stream *s;
+    struct platter_disk *disk;
+    const struct format *format = vmdk();
+    MUST(stream_buffer_open(b, "image", false, &s, NULL) == 0);
+    int r = disk_assemble(&s, &format, 1, false, true, 0, NULL, &disk, err);
+    if (r < 0)
+        return r;
+    r = disk_read(disk, ret_content, MIB, 0, err);
+    if (r == 0)
+        r = disk_read(disk, ret_content + MIB, MIB, 32 * (uint64_t)MIB, err);
+    disk_close(disk, NULL);
+    return r;
+}
+
+/* ---- places ---------------------------------------------------------------------------------- */
+
+static uint8_t *directory(struct buffer *b, unsigned copy)
+{
+    uint64_t gd = get_le(b->bytes + (copy ? 48 : 56), 8);
+    if (gd == UINT64_MAX)
+        gd = get_le(b->bytes + b->size - 1024 + 56, 8);
+    return b->bytes + gd * SECTOR;
+}
+
+static uint8_t *entry(struct buffer *b, unsigned copy, uint64_t grain)
+{
+    uint64_t table = get_le(directory(b, copy) + grain / TABLE * 4, 4);
+    return b->bytes + table * SECTOR + grain % TABLE * 4;
+}
+
+static void set(struct buffer *b, unsigned copy, uint64_t grain, uint32_t value)
+{
+    put_le(entry(b, copy, grain), 4, value);
+}
+
+static void set_both(struct buffer *b, uint64_t grain, uint32_t value)
+{
+    set(b, 0, grain, value);
+    set(b, 1, grain, value);
+}
+
+/* ---- damage ---------------------------------------------------------------------------------- */
+
+static void harm_tables(struct buffer *b)
+{
+    uint32_t first = (uint32_t)get_le(entry(b, 0, 0), 4);
+    set(b, 0, 1, NOWHERE);
+    set(b, 1, 2, NOWHERE);
+    set_both(b, 3, NOWHERE);
+    set(b, 0, 4, 0);
+    set(b, 1, 512, 0);
+    set(b, 1, 513, first);
+}
+
+static void harm_shared(struct buffer *b)
+{
+    uint32_t first = (uint32_t)get_le(entry(b, 0, 0), 4);
+    for (unsigned grain = 1; grain < 4; grain++)
+        set_both(b, grain, first);
+    set_both(b, 514, first + GRAIN / 2);
+}
+
+static void harm_directories(struct buffer *b)
+{
+    put_le(directory(b, 0), 4, NOWHERE);
+    put_le(directory(b, 1) + 4, 4, 0);
+}
+
+static void harm_both_directories(struct buffer *b)
+{
+    set_both(b, 5, 5);
+    put_le(directory(b, 0) + 4, 4, 3);
+    put_le(directory(b, 1) + 4, 4, NOWHERE);
+}
+
+static void harm_same_table(struct buffer *b)
+{
+    memcpy(directory(b, 0) + 4, directory(b, 0), 4);
+}
+
+static void harm_header(struct buffer *b)
+{
+    put_le(b->bytes + 56, 8, NOWHERE);
+    b->bytes[72] = 1;
+}
+
+static void harm_space(struct buffer *b)
+{
+    memset(b->bytes + b->size, 0xe5, 5 * GRAIN * SECTOR + 77);
+    b->size += 5 * GRAIN * SECTOR + 77;
+    set_both(b, 2, 0);
+    set_both(b, 543, GRAIN); /* behind the capacity */
+    set_both(b, 600, GRAIN);
+    b->bytes[72] = 1;
+}
+
+static void harm_cut(struct buffer *b)
+{
+    b->size -= 1536;
+}
+
+static void harm_cut_record(struct buffer *b)
+{
+    b->size = get_le(entry(b, 0, 514), 4) * SECTOR + 300;
+}
+
+static void harm_footer(struct buffer *b)
+{
+    put_le(b->bytes + b->size - 1024 + 20, 8, 64);
+}
+
+static void harm_stream_header(struct buffer *b)
+{
+    put_le(b->bytes, 4, 0);
+}
+
+static void harm_stream_tables(struct buffer *b)
+{
+    set(b, 0, 1, (uint32_t)get_le(entry(b, 0, 2), 4));
+    put_le(directory(b, 0) + 4, 4, 0);
+}
+
+const struct damage damages[] = {
+    {"tables", false, harm_tables},
+    {"shared", false, harm_shared},
+    {"directories", false, harm_directories},
+    {"both-directories", false, harm_both_directories},
+    {"same-table", false, harm_same_table},
+    {"header", false, harm_header},
+    {"space", false, harm_space},
+    {"cut", true, harm_cut},
+    {"cut-record", true, harm_cut_record},
+    {"footer", true, harm_footer},
+    {"stream-header", true, harm_stream_header},
+    {"stream-tables", true, harm_stream_tables},
+    {NULL, false, NULL},
+};
