@@ -290,7 +290,7 @@ static int check_file(struct image *img, struct check *c, unsigned n, struct pla
         check_failed(c, f->code, &f->why);
         return 0;
     }
-    if (f->line && f->line->sectors == 0)
+    if (f->line && f->line->sectors == 0 && vmdk_of(img)->descriptor->n_extents > 1)
         check_found(c, PLATTER_FINDING_ERROR, false, 1,
                     "%s: extent %u of the descriptor has 0 sectors", img->stream->name, n);
     if (!f->stream)

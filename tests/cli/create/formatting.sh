@@ -19,3 +19,9 @@ same create -f qcow2 -o size=5G a
 same create -q -f qcow2 a 1G
 same create -f vmdk -o subformat=streamOptimized a 1G
 same create -f vmdk -o subformat=monolithicSparse a 1G
+for kind in monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFlat; do
+    same create -f vmdk -o subformat=$kind,adapter_type=lsilogic a 3G
+    same create -f vmdk -o subformat=$kind,hwversion=7,toolsversion=3 a 0
+done
+platter create -q -f vmdk base.vmdk 1M
+same create -f vmdk -o subformat=twoGbMaxExtentSparse,zeroed_grain=on,compat6=on -b base.vmdk -F vmdk a
