@@ -11,8 +11,8 @@
 static const char *const told_orders[][2] = {
     {"qcow2", "cluster_size! extended_l2! preallocation compression_type! size! backing_file "
               "backing_fmt compat data_file data_file_raw lazy_refcounts! refcount_bits!"},
-    {"vmdk", "size! backing_file backing_fmt adapter_type compat6! hwversion=undefined subformat "
-             "toolsversion zeroed_grain"}};
+    {"vmdk", "size! backing_file backing_fmt adapter_type compat6! hwversion=undefined "
+             "toolsversion subformat zeroed_grain"}};
 
 static const char *told_order(const char *format)
 {
