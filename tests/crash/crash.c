@@ -123,7 +123,7 @@ static int recover(struct crash *c, const struct crash_state *s)
 {
     struct platter_error err = {0};
     struct buffer before = {.bytes = s->bytes.bytes, .size = s->bytes.size};
-    struct buffer file = buffer_copy(&before, before.size + (2 << 20));
+    struct buffer file = buffer_copy(&before, before.size + (2 << 20) + c->specimen.spec->size);
     struct stream *top;
     struct platter_disk *disk;
     char why[256];
@@ -155,13 +155,30 @@ static int recover(struct crash *c, const struct crash_state *s)
     return r;
 }
 
+/* The file to open for one that was saved as "top". */
+static char *main_file(const struct crash *c)
+{
+    const struct specimen_spec *spec = c->specimen.spec;
+    if (!spec->esx)
+        return scratch_path("top");
+    char *path = scratch_path("descriptor");
+    auto_free char *text =
+        esx_descriptor(spec->esx, spec->size / SECTOR, "top", spec->backing ? "backing" : NULL,
+                       spec->backing ? esx_cid_of(&c->specimen.backing) : 0);
+    MUST(text);
+    struct buffer b = {.bytes = (uint8_t *)text, .size = strlen(text)};
+    buffer_save(&b, path);
+    return path;
+}
+
 /* qemu-img must find leaks at worst (exit 3), and read the same. */
 static int ask_qemu(struct crash *c, const struct crash_state *s)
 {
     const char *format = c->specimen.spec->format;
-    auto_free char *top = scratch_path("top");
+    auto_free char *saved = scratch_path("top");
     auto_free char *flat = scratch_path("flat");
-    MUST(log_state_save(&s->bytes, top) == 0);
+    MUST(log_state_save(&s->bytes, saved) == 0);
+    auto_free char *top = main_file(c);
     char why[256];
     if (strcmp(format, "raw") != 0 && run_command(3, "qemu-img check -f %s '%s'", format, top) % 3)
         return complain(c, s, "qemu-img check", "is not content");

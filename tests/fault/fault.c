@@ -227,7 +227,7 @@ static int fault_specimen(const struct specimen_spec *spec, unsigned every)
 {
     struct fault f = {.specimen = specimen_make(spec)};
     f.ledger = ledger_new(spec->size / SECTOR, f.specimen.content, MAX_OPS);
-    f.file = buffer_copy(&f.specimen.top, f.specimen.top.size + (8 << 20));
+    f.file = buffer_copy(&f.specimen.top, f.specimen.top.size + (8 << 20) + spec->size);
     f.content = malloc(spec->size);
     f.scratch = malloc(spec->size);
     MUST(f.content && f.scratch);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/ckd.h"
+#include "support/esx.h"
 
 enum {
     MOST_EXTENTS = 512,
@@ -30,7 +31,11 @@ struct platter_disk *fuzz_open(const struct format *format, struct buffer *file,
     struct platter_error err = {0};
     if (stream_buffer_open(file, "fuzz", writable, &s, NULL) != 0)
         abort();
-    if (disk_assemble(&s, &format, 1, writable, true, FUZZ_MEMORY, NULL, &disk, &err) == 0)
+    enum esx_kind esx = format == &format_vmdk ? esx_kind_of(file->bytes, file->size) : ESX_NONE;
+    if (esx && esx_open(esx, esx_sectors(file->bytes, file->size), s, NULL, 0, writable,
+                        FUZZ_MEMORY, &disk, &err) == 0)
+        return disk;
+    if (!esx && disk_assemble(&s, &format, 1, writable, true, FUZZ_MEMORY, NULL, &disk, &err) == 0)
         return disk;
     if (err.code <= 0 || err.message[0] == 0)
         fuzz_found("open failed without a word");

@@ -48,6 +48,28 @@ static void create(const struct model_case *of, const char *path)
     exit(1);
 }
 
+/* A seSparse file must hold something, or it takes nothing. */
+static void make_esx(const struct model_case *of, const char *path, const uint8_t *flat)
+{
+    uint32_t cid = 0;
+    auto_free char *extent = case_data(of, path);
+    if (of->backing) {
+        auto_free char *below = scratch_path("model.below");
+        struct buffer b = buffer_load(below, 0);
+        cid = esx_cid_of(&b);
+        buffer_free(&b);
+    }
+    auto_free char *text = esx_descriptor(of->esx, of->size / SECTOR, "model.extent",
+                                          of->backing ? "model.below" : NULL, cid);
+    MUST(text);
+    struct buffer descriptor = {.bytes = (uint8_t *)text, .size = strlen(text)};
+    buffer_save(&descriptor, path);
+    struct buffer data =
+        esx_make(of->esx, of->size, of->grain, flat, of->esx == ESX_SESPARSE ? 4 * KIB : 0);
+    buffer_save(&data, extent);
+    buffer_free(&data);
+}
+
 void case_make(const struct model_case *of, const char *path, uint8_t *flat)
 {
     bool own = of->packed && !of->backing;
@@ -61,8 +83,17 @@ void case_make(const struct model_case *of, const char *path, uint8_t *flat)
         memcpy(flat, b.bytes, min_u64(b.size, of->size));
         buffer_free(&b);
     }
-    if (!own)
+    if (of->esx)
+        make_esx(of, path, flat);
+    else if (!own)
         create(of, path);
+}
+
+char *case_data(const struct model_case *of, const char *path)
+{
+    char *name = of->esx ? scratch_path("model.extent") : string_copy(path);
+    MUST(name);
+    return name;
 }
 
 #define QCOW2(case_name, case_options, case_size, case_cluster, ...)                               \
@@ -74,6 +105,11 @@ void case_make(const struct model_case *of, const char *path, uint8_t *flat)
     {                                                                                              \
         .name = "vmdk-" case_name, .format = "vmdk", .options = case_options, .size = case_size,   \
         .cluster = 64 * KIB, ##__VA_ARGS__                                                         \
+    }
+#define ESX(case_name, case_kind, case_grain, case_size, ...)                                      \
+    {                                                                                              \
+        .name = "esx-" case_name, .format = "vmdk", .esx = case_kind, .grain = case_grain,         \
+        .size = case_size, .cluster = case_grain * SECTOR, ##__VA_ARGS__                           \
     }
 #define OVER(case_backing, case_backing_size)                                                      \
     .backing = case_backing, .backing_size = case_backing_size
@@ -119,5 +155,11 @@ const struct model_case model_cases[] = {
     VMDK("zeroed-grain-over-vmdk", "subformat=monolithicSparse,zeroed_grain=on", 8 * MIB,
          OVER("vmdk", 8 * MIB)),
     VMDK("little-memory", "subformat=monolithicSparse", 36 * MIB, .memory_limit = 256 * KIB),
+    ESX("cowd", ESX_COWD, 1, 5 * MIB + 512),
+    ESX("cowd-over-vmdk", ESX_COWD, 1, 5 * MIB, OVER("vmdk", 3 * MIB)),
+    ESX("cowd-64k-over-vmdk", ESX_COWD, 128, 8 * MIB + 1536, OVER("vmdk", 8 * MIB + 1536)),
+    ESX("cowd-little-memory", ESX_COWD, 1, 40 * MIB, .memory_limit = 256 * KIB),
+    ESX("sesparse", ESX_SESPARSE, 8, 34 * MIB),
+    ESX("sesparse-over-vmdk", ESX_SESPARSE, 8, 18 * MIB, OVER("vmdk", 17 * MIB)),
     {.name = NULL},
 };

@@ -5,6 +5,7 @@
 
 #include <platter/platter.h>
 
+#include "support/esx.h"
 #include "support/ledger.h"
 #include "support/prng.h"
 
@@ -18,6 +19,8 @@ struct model_case {
     uint64_t backing_size; /* guest bytes of it */
     bool packed; /* the backing file's clusters are compressed; without one: the image's own */
     uint64_t memory_limit; /* 0: the default */
+    enum esx_kind esx;     /* the image is a descriptor, and beside it this: case_data() */
+    uint32_t grain;        /* COWD: in sectors */
 };
 
 /* Ends with .name = NULL. */
@@ -25,5 +28,7 @@ extern const struct model_case model_cases[];
 
 /* Makes the image (and its backing file beside it); flat is what its disk holds. */
 void case_make(const struct model_case *of, const char *path, uint8_t *flat);
+/* The file with its data; the caller frees the name. */
+char *case_data(const struct model_case *of, const char *path);
 
 #endif

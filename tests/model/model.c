@@ -34,6 +34,7 @@ struct model {
     const struct model_case *of;
     const struct model_options *options;
     char *path, *flat_path;
+    char *data_path; /* the image itself, or an extent */
     uint8_t *flat;
     uint64_t size, stripe;
     struct platter_disk *disk;
@@ -270,7 +271,7 @@ static int open_disk(struct model *m)
         fprintf(stderr, "%s: open: %s\n", m->of->name, err.message);
         return -1;
     }
-    m->file = open(m->path, O_RDONLY | O_CLOEXEC);
+    m->file = open(m->data_path, O_RDONLY | O_CLOEXEC);
     MUST(m->file >= 0);
     return 0;
 }
@@ -289,7 +290,7 @@ static int close_disk(struct model *m)
 static int check_image(struct model *m)
 {
     struct image_report report;
-    struct buffer b = buffer_load(m->path, 0);
+    struct buffer b = buffer_load(m->data_path, 0);
     image_check(m->of->format, b.bytes, b.size, &report);
     buffer_free(&b);
     bool leak_is_fine = strcmp(m->of->format, "vmdk") == 0; /* it keeps no list of free grains */
@@ -334,6 +335,7 @@ static int run_case(const struct model_case *of, const struct model_options *opt
     struct model m = {.of = of, .options = options, .size = of->size, .file = -1};
     m.path = scratch_path("model");
     m.flat_path = scratch_path("model.flat");
+    m.data_path = case_data(of, m.path);
     m.flat = calloc(1, of->size);
     m.stripe = of->cluster + of->cluster / 2 + 700;
     MUST(m.flat && pthread_rwlock_init(&m.whole, NULL) == 0);
@@ -351,6 +353,7 @@ static int run_case(const struct model_case *of, const struct model_options *opt
     fflush(stdout);
     pthread_rwlock_destroy(&m.whole);
     free(m.path);
+    free(m.data_path);
     free(m.flat_path);
     free(m.flat);
     return r;

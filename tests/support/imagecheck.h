@@ -22,7 +22,10 @@ void qcow2_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret);
 /* vmdk.md section 4, for monolithicSparse. */
 void vmdk_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret);
 
-/* By the name of the format; raw has nothing to check. */
+/* Sections 6 and 7: COWD and seSparse. */
+void esx_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret);
+
+/* By the name of the format, and a VMDK's magic; raw has nothing to check. */
 void image_check(const char *format, const uint8_t *bytes, uint64_t size, struct image_report *ret);
 
 /* For the checkers: counts an error, or a leak. */

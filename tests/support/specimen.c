@@ -74,6 +74,14 @@ static void empty_directories(struct buffer *b)
         put_le(b->bytes + get_le(b->bytes + at, 8) * SECTOR, 4, 0);
 }
 
+static void make_esx(struct specimen *s)
+{
+    const struct specimen_spec *spec = s->spec;
+    if (spec->filled)
+        fill_pattern(s->content, spec->filled, STAMP_FILLED);
+    s->top = esx_make(spec->esx, spec->size, spec->grain, s->content, spec->filled);
+}
+
 static void make_top(struct specimen *s)
 {
     const struct specimen_spec *spec = s->spec;
@@ -107,7 +115,10 @@ struct specimen specimen_make(const struct specimen_spec *spec)
     MUST(s.content);
     if (spec->backing)
         make_backing(&s);
-    make_top(&s);
+    if (spec->esx)
+        make_esx(&s);
+    else
+        make_top(&s);
     struct stream *top;
     struct platter_disk *disk;
     struct platter_error err = {0};
@@ -128,10 +139,30 @@ void specimen_free(struct specimen *s)
     free(s->content);
 }
 
+static int open_esx(const struct specimen *s, struct stream *top, bool writable,
+                    struct platter_disk **ret, struct platter_error *err)
+{
+    const struct specimen_spec *spec = s->spec;
+    struct stream *backing = NULL;
+    uint32_t cid = 0;
+    if (spec->backing) {
+        int r = stream_buffer_open((struct buffer *)&s->backing, "backing", false, &backing, err);
+        if (r != 0) {
+            stream_close(top);
+            return r;
+        }
+        cid = esx_cid_of(&s->backing);
+    }
+    return esx_open(spec->esx, spec->size / SECTOR, top, backing, cid, writable, spec->memory_limit,
+                    ret, err);
+}
+
 int specimen_open(const struct specimen *s, struct stream *top, bool writable,
                   struct platter_disk **ret, struct platter_error *err)
 {
     const struct specimen_spec *spec = s->spec;
+    if (spec->esx)
+        return open_esx(s, top, writable, ret, err);
     struct stream *streams[2] = {top};
     const struct format *formats_of[2] = {format_find(spec->format)};
     unsigned n = 1;
@@ -286,5 +317,37 @@ const struct specimen_spec specimens[] = {
      .size = 1024 * KIB,
      .backing = "vmdk",
      .backing_size = 1024 * KIB},
+    {.name = "esx-cowd", .format = "vmdk", .esx = ESX_COWD, .grain = 1, .size = 512 * KIB},
+    {.name = "esx-cowd-over-vmdk",
+     .format = "vmdk",
+     .esx = ESX_COWD,
+     .grain = 8,
+     .size = 1024 * KIB + 512,
+     .backing = "vmdk",
+     .backing_size = 640 * KIB},
+    {.name = "esx-cowd-filled",
+     .format = "vmdk",
+     .esx = ESX_COWD,
+     .grain = 128,
+     .size = 1024 * KIB,
+     .filled = 300 * KIB},
+    {.name = "esx-sesparse",
+     .format = "vmdk",
+     .esx = ESX_SESPARSE,
+     .size = 1024 * KIB,
+     .filled = 64 * KIB},
+    {.name = "esx-sesparse-over-vmdk",
+     .format = "vmdk",
+     .esx = ESX_SESPARSE,
+     .size = 1024 * KIB,
+     .filled = 4 * KIB,
+     .backing = "vmdk",
+     .backing_size = 640 * KIB},
+    /* Two grain tables, of which the second is not made yet. */
+    {.name = "esx-sesparse-tables",
+     .format = "vmdk",
+     .esx = ESX_SESPARSE,
+     .size = 16640 * KIB,
+     .filled = 4 * KIB},
     {.name = NULL},
 };

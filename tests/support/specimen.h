@@ -8,6 +8,7 @@
 
 #include "disk/disk.h"
 #include "support/buffer.h"
+#include "support/esx.h"
 #include "support/ledger.h"
 #include "support/prng.h"
 
@@ -15,13 +16,15 @@ struct specimen_spec {
     const char *name;
     const char *format;
     const char *options;   /* for qemu-img -o; NULL: none */
+    enum esx_kind esx;     /* the file is the extent of a VMDK of ESX, made by hand */
+    uint32_t grain;        /* COWD: its grains, in sectors */
     uint64_t size;         /* guest bytes, a multiple of 512 */
     uint64_t filled;       /* bytes at the start that the image itself holds */
     bool packed;           /* ... compressed */
     bool snapshot;         /* ... and shared with an internal snapshot */
     bool no_tables;        /* VMDK: the grain directories are emptied, so tables must be made */
     bool device;           /* the file goes on with garbage behind the image, as a device does */
-    const char *backing;   /* format of the backing file; NULL: none */
+    const char *backing;   /* format of the backing file, ESX: vmdk; NULL: none */
     uint64_t backing_size; /* its guest bytes */
     bool backing_packed;
     uint64_t memory_limit; /* for the disk; 0: its default */
