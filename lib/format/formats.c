@@ -34,7 +34,10 @@ const char *format_foreign(const uint8_t *prefix, size_t len)
                  {0, "WithouFreSpacExt", "a Parallels image"},
                  {0, "LUKS\xba\xbe", "an encrypted LUKS volume"},
                  {0, "QED\0", "a QED image"},
-                 {0, "VMA\0", "a VMA backup"}};
+                 {0, "VMA\0", "a VMA backup"},
+                 {0, "\x1f\x8b\x08\0", "a gzip file (unpack it first)"},
+                 {0, "\x1f\x8b\x08\x08", "a gzip file (unpack it first)"},
+                 {257, "ustar", "a tar archive (an OVA is one: unpack it first)"}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         /* The shortest magics end in a zero byte that strlen() does not see: it is compared too. */
         size_t n = strlen(known[i].magic) < 4 ? 4 : strlen(known[i].magic);

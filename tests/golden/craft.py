@@ -193,37 +193,81 @@ def grain_record(lba, data, level=6):
     return record + bytes(-len(record) % SECTOR)
 
 
-def stream_vmdk(content, header_capacity=None, noise=b"", kind4=False):
-    """A streamOptimized image as exporters write it: directory and footer at the end."""
-    capacity = (len(content) + SECTOR - 1) // SECTOR
-    header = vmdk_header(capacity if header_capacity is None else header_capacity, AT_END, 0x30001,
-                         version=3, packed=1)
-    text = descriptor("streamOptimized", [f'RDONLY {capacity} SPARSE "generated-stream.vmdk"'])
-    out = bytearray(header + text.ljust(127 * SECTOR, b"\0"))
-    grains = (len(content) + CLUSTER - 1) // CLUSTER
-    directory = []
-    for table in range(0, grains, 512):
-        entries = []
-        for number in range(table, min(table + 512, grains)):
-            data = content[number * CLUSTER:(number + 1) * CLUSTER]
-            entries.append(len(out) // SECTOR if any(data) else 0)
-            if any(data):
-                out += grain_record(number * 128, data.ljust(CLUSTER, b"\0"))
-            if kind4 and number % 4 == 0:
-                out += marker(0, 4)
-        if any(entries):
-            out += marker(4, 1)
-            directory.append(len(out) // SECTOR)
-            out += struct.pack(f"<{len(entries)}I", *entries).ljust(4 * SECTOR, b"\0")
-        else:
-            directory.append(0)
-    sectors = (len(directory) * 4 + SECTOR - 1) // SECTOR
+def plain_record(_lba, data, level=6):
+    """Of a stream without markers: the length alone in front."""
+    packed = zlib.compress(data, level)
+    record = struct.pack("<I", len(packed)) + packed
+    return record + bytes(-len(record) % SECTOR)
+
+
+def grain_records(content, record=grain_record, last=CLUSTER, level=6):
+    """The grains of a disk that are not all zeros, and their records. The last grain is packed up
+    to `last` bytes of it, or all there is if that is more."""
+    for number in range((len(content) + CLUSTER - 1) // CLUSTER):
+        data = content[number * CLUSTER:(number + 1) * CLUSTER]
+        if any(data):
+            yield number, record(number * 128, data.ljust(last, b"\0"), level)
+
+
+def stream_vmdk(content, header_capacity=None, noise=b"", kind4=False, capacity=None, overhead=128,
+                flags=0x30001, rgd=0, version=3, text=None, text_sectors=127, eos=True, **how):
+    """A streamOptimized image as exporters write it: directory and footer at the end. `rgd` "gd":
+    both directories are said to be the one."""
+    if capacity is None:
+        capacity = (len(content) + SECTOR - 1) // SECTOR
+    fields = {"version": version, "overhead": overhead, "packed": 1,
+              "rgd": AT_END if rgd == "gd" else rgd,
+              "descriptor": min(text_sectors, 20)}
+    if text is None:
+        text = descriptor("streamOptimized", [f'RDONLY {capacity} SPARSE "generated-stream.vmdk"'])
+    header = vmdk_header(capacity if header_capacity is None else header_capacity, AT_END, flags,
+                         **fields)
+    out = bytearray((header + text.ljust(text_sectors * SECTOR, b"\0")).ljust(overhead * SECTOR,
+                                                                              b"\0"))
+    tables = {}
+    for number, record in grain_records(content, **how):
+        if tables and number // 512 not in tables:
+            end_table(out, tables)
+        tables.setdefault(number // 512, {})[number % 512] = len(out) // SECTOR
+        out += record
+        if kind4 and number % 4 == 0:
+            out += marker(0, 4)
+    if tables:
+        end_table(out, tables)
+    sectors = ((capacity + 65535) // 65536 * 4 + SECTOR - 1) // SECTOR
     out += marker(sectors, 2)
     gd = len(out) // SECTOR
-    out += struct.pack(f"<{len(directory)}I", *directory).ljust(sectors * SECTOR, b"\0")
-    out += marker(1, 3)
-    out += vmdk_header(capacity, gd, 0x30001, version=3, packed=1)
-    return bytes(out + marker(0, 0) + noise)
+    directory = bytearray(sectors * SECTOR)
+    for table, at in tables.items():
+        put_le(directory, 4 * table, at)
+    out += directory + marker(1, 3)
+    out += vmdk_header(capacity, gd, flags, **fields | {"rgd": gd if rgd == "gd" else rgd})
+    return bytes(out + (marker(0, 0) if eos else b"") + noise)
+
+
+def end_table(out, tables):
+    """Writes the table of the last grains, and puts its place where its entries were."""
+    table = max(tables)
+    entries = bytearray(4 * SECTOR)
+    for index, at in tables[table].items():
+        put_le(entries, 4 * index, at)
+    out += marker(4, 1)
+    tables[table] = len(out) // SECTOR
+    out += entries
+
+
+def front_vmdk(content, flags=0x30001, version=3, order=None, tail=b"", cut=0, **how):
+    """A stream of one table with the directory in front, as converters write it; `order` sorts the
+    records."""
+    capacity = (len(content) + SECTOR - 1) // SECTOR
+    text = descriptor("streamOptimized", [f'RW {capacity} SPARSE "x.vmdk"'])
+    out = bytearray(vmdk_header(capacity, 21, flags, version=version, packed=1)
+                    + text.ljust(20 * SECTOR, b"\0"))
+    out += struct.pack("<I", 22).ljust(SECTOR, b"\0") + bytes(106 * SECTOR)
+    for number, record in sorted(grain_records(content, **how), key=order):
+        put_le(out, 22 * SECTOR + 4 * number, len(out) // SECTOR)
+        out += record
+    return bytes(out[:len(out) - cut] + tail)
 
 
 def sparse_vmdk(capacity, grains, flags=1, version=1, grain=128, no_tables=False, tail=None):

@@ -389,7 +389,8 @@ class Written(Harm):
         self.refused(bases.damaged("sparse", cut(lambda i: record_at(i, 15))), "grain 1[56]", "end")
 
     def test_a_table_is_cut_off(self):
-        self.refused(bases.damaged("sparse", lambda i: set_both(0, len(i) // SECTOR)(i)), "directories")
+        self.refused(bases.damaged("sparse", lambda i: set_both(0, len(i) // SECTOR)(i)),
+                     "directories")
 
     def test_grains_in_two_units(self):
         """An extent that does not start with a grain of the disk is read, and left as it is."""
