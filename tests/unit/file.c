@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -357,22 +358,98 @@ static void test_remove_temporaries(void **state)
     stream_close(published);
 }
 
+/* ---- new content in place of the old --------------------------------------------------------- */
+
+/* The new file has the old one's rights, name, locks, and goes on under the stream. */
+static void test_replace(void **state)
+{
+    (void)state;
+    const unsigned use = STREAM_LOCK_READ | STREAM_LOCK_WRITE;
+    auto_free char *path = make_file("replaced", "the old text", 0640);
+    auto_free char *name = scratch_path("link-to-replaced");
+    unlink(name);
+    assert_int_equal(symlink("replaced", name), 0);
+    struct stream *s = open_file(name, STREAM_FILE_WRITE), *old = open_file(path, 0);
+    assert_works(stream_lock(s, use, STREAM_LOCK_WRITE, &err));
+    assert_works(stream_replace(s, "new", 3, &err));
+    assert_text(path, "new");
+    assert_int_equal(mode_of(path), 0640);
+    struct stream *again = open_file(path, STREAM_FILE_WRITE);
+    assert_true(stream_same_file(s, again));
+    assert_false(stream_same_file(s, old));
+    assert_fails(stream_lock(again, use, STREAM_LOCK_WRITE, &err), EBUSY, "");
+    assert_works(stream_lock(old, STREAM_LOCK_READ, STREAM_LOCK_WRITE, &err));
+    stream_close(again);
+
+    assert_works(stream_pwrite(s, "and more", 8, 3, &err));
+    assert_text(path, "newand more");
+    assert_works(stream_replace(s, "", 0, &err));
+    assert_text(path, "");
+    stream_close(s);
+    stream_close(old);
+    struct stat st;
+    assert_int_equal(lstat(name, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(partials(), 0);
+}
+
+/* A file that is not where it was, or not the same any more, is nobody's to replace. */
+static void test_replace_of_what_moved(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("here", "mine", 0600);
+    auto_free char *there = scratch_path("there");
+    struct stream *s = open_file(path, STREAM_FILE_WRITE);
+    assert_int_equal(rename(path, there), 0);
+    assert_fails(stream_replace(s, "new", 3, &err), ENOENT, "here");
+    free(make_file("here", "another's", 0600));
+    assert_fails(stream_replace(s, "new", 3, &err), ESTALE, "moved or replaced");
+    assert_text(path, "another's");
+    assert_text(there, "mine");
+    write_text(s, "MI");
+    assert_text(there, "MIne");
+    stream_close(s);
+    assert_int_equal(partials(), 0);
+}
+
+static void test_replace_of_others(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("read-only", "x", 0600);
+    struct stream *s = open_file(path, 0), *m;
+    assert_fails(stream_replace(s, "new", 3, &err), EBADF, "reading only");
+    stream_close(s);
+    assert_works(stream_memory_open("memory", 100, &m, &err));
+    assert_works(stream_pwrite(m, "0123456789", 10, 0, &err));
+    assert_works(stream_replace(m, "abc", 3, &err));
+    uint64_t size;
+    char got[3];
+    assert_works(stream_size(m, &size, &err));
+    assert_int_equal(size, 3);
+    assert_works(stream_pread(m, got, 3, 0, &err));
+    assert_memory_equal(got, "abc", 3);
+    stream_close(m);
+    /* A file that has no name yet is just written. */
+    auto_free char *new = scratch_path("unborn");
+    s = open_file(new, TEMPORARY);
+    write_text(s, "first");
+    assert_works(stream_replace(s, "2nd", 3, &err));
+    assert_works(stream_publish(s, true, &err));
+    assert_text(new, "2nd");
+    stream_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_holes),
-        cmocka_unit_test(test_copy_from),
-        cmocka_unit_test(test_direct),
-        cmocka_unit_test(test_same_file),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_publish),
-        cmocka_unit_test(test_not_published),
-        cmocka_unit_test(test_new_target),
-        cmocka_unit_test(test_relative_target),
-        cmocka_unit_test(test_exclusive),
-        cmocka_unit_test(test_links_stay),
-        cmocka_unit_test(test_refused_targets),
-        cmocka_unit_test(test_remove_temporaries),
+        cmocka_unit_test(test_replace),           cmocka_unit_test(test_replace_of_what_moved),
+        cmocka_unit_test(test_replace_of_others), cmocka_unit_test(test_holes),
+        cmocka_unit_test(test_copy_from),         cmocka_unit_test(test_direct),
+        cmocka_unit_test(test_same_file),         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_publish),           cmocka_unit_test(test_not_published),
+        cmocka_unit_test(test_new_target),        cmocka_unit_test(test_relative_target),
+        cmocka_unit_test(test_exclusive),         cmocka_unit_test(test_links_stay),
+        cmocka_unit_test(test_refused_targets),   cmocka_unit_test(test_remove_temporaries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -385,28 +385,36 @@ static const char *last_part(const char *path, size_t *ret_len)
     return path + start;
 }
 
+static bool add_hint(char **hints, const char *but, char *hint)
+{
+    if (!hint || strcmp(hint, but) == 0) {
+        free(hint);
+        return hint;
+    }
+    while (*hints)
+        hints++;
+    *hints = hint;
+    return true;
+}
+
 /* Where a parent may be if its hint is of another time or another host: beside the child, or in the
  * folder of that name beside the child's (section 3.8). */
 static int hint_at_parent(struct image *img, const char *bytes, struct platter_error *err)
 {
     const char *hint = img->backing_name;
-    size_t folder_end = strlen(hint);
-    const char *base = last_part(hint, &folder_end);
-    size_t above = folder_end;
-    const char *folder = last_part(hint, &above);
-    int folder_len = (int)(hint + folder_end - folder);
+    const char *store = *hint == '[' ? strstr(hint, "] ") : NULL; /* "[store] folder/file" */
+    const char *path = store ? store + 2 : hint;
+    size_t len = strlen(path);
+    const char *base = last_part(path, &len), *end = path + len;
+    const char *folder = last_part(path, &len);
     char **hints = calloc(4, sizeof *hints);
     img->backing_hints = hints;
-    if (!hints)
-        return fail_memory(err, "a backing file's name");
-    unsigned n = 0;
-    bool fine = true;
-    if (strcmp(hint, bytes) != 0)
-        fine = (hints[n++] = string_copy(bytes));
-    if (base != hint && *base)
-        fine = fine && (hints[n++] = string_copy(base));
-    if (base != hint && *base && folder_len > 0)
-        fine = fine && (hints[n++] = string_format("../%.*s/%s", folder_len, folder, base));
+    bool fine = hints && add_hint(hints, hint, string_copy(bytes));
+    if (fine && *base)
+        fine = add_hint(hints, hint, string_copy(base));
+    if (fine && *base && end > folder)
+        fine =
+            add_hint(hints, hint, string_format("../%.*s/%s", (int)(end - folder), folder, base));
     return fine ? 0 : fail_memory(err, "a backing file's name");
 }
 

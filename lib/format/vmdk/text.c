@@ -50,6 +50,10 @@ static int plan_parent(const struct create_request *request, struct descriptor_p
                     "%s: a VMDK stores the content ID of its backing file, which must therefore "
                     "exist and be readable",
                     request->name);
+    if (vmdk_of(backing)->bare)
+        return fail(err, EINVAL,
+                    "%s: its backing file %s is one extent of a disk: name the disk's descriptor",
+                    request->name, backing->stream->name);
     plan->parent = request->backing_name;
     plan->parent_cid = vmdk_of(backing)->descriptor->cid;
     return check_quotable(request->name, "backing file", plan->parent, err);
