@@ -14,8 +14,8 @@ child() {
         'createType="custom"' "parentFileNameHint=\"$1\"" 'RW 2048 FLAT "child-flat.vmdk" 0' >vm/child.vmdk
 }
 names() {
-    platter info --backing-chain "$@" >info || return
-    sed -n 's/^image: //p' info
+    platter info --backing-chain "$@" >told || return
+    sed -n 's/^image: //p' told
 }
 
 echo "== as it stands there"
@@ -32,6 +32,7 @@ done
 code_of names vm/child.vmdk
 
 echo "== beside the child, where another one of that name is not taken"
+cp base/Base-flat.vmdk vm
 cp base/other.vmdk vm/Base.vmdk
 code_of names --allow=base vm/child.vmdk
 rm vm/Base.vmdk
