@@ -76,10 +76,16 @@ struct sparse_check {
     uint64_t end;  /* behind the last sector in use */
     uint64_t first_grain; /* the first that was seen: the others are aligned like it */
     bool told_value_1, told_unaligned;
+    int failed; /* something could not be read: nothing is concluded from that, or written */
+    struct platter_error failure;
     bool rebuild;    /* a stream's tables must be made anew */
     uint32_t *found; /* of a stream: where each grain's record is, by a scan; or NULL */
 };
 
+/* Whether a code tells what the file is like. Any other than 0 and those of damage is kept in
+ * s->failed. */
+bool check_tells(struct sparse_check *s, int code, const struct platter_error *why);
+int check_failure(const struct sparse_check *s, struct platter_error *err); /* 0 or s->failed */
 void sparse_check_close(struct sparse_check *s);
 uint64_t file_sectors(const struct sparse_check *s);
 /* Room for n sectors behind the end of the file, aligned to grains. */

@@ -11,6 +11,20 @@
 
 #include "format/vmdk/check.h"
 
+bool check_tells(struct sparse_check *s, int code, const struct platter_error *why)
+{
+    if (code == 0 || code == -PLATTER_ECORRUPT || code == -ENOTSUP)
+        return true;
+    s->failed = code;
+    s->failure = *why;
+    return false;
+}
+
+int check_failure(const struct sparse_check *s, struct platter_error *err)
+{
+    return s->failed < 0 ? fail(err, -s->failed, "%s", s->failure.message) : 0;
+}
+
 void sparse_check_close(struct sparse_check *s)
 {
     for (unsigned c = 0; c < COPIES; c++)

@@ -43,16 +43,21 @@ void header_pair_descriptor(const struct header_pair *p, uint64_t *ret_at, uint6
 /* ---- which to believe ------------------------------------------------------------------------ */
 
 /* A header as a candidate: what it would be with the directory where it says. */
-static int judge(struct sparse_check *s, const struct hosted_header *h, struct platter_error *err)
+static bool is_good(struct sparse_check *s, const struct hosted_header *h,
+                    struct platter_error *ret_why)
 {
     struct hosted_header settled = *h;
+    struct platter_error why;
     hosted_forget_second(&settled);
-    int r = hosted_check(s->name, &settled, s->size, err);
+    int r = hosted_check(s->name, &settled, s->size, &why);
     if (r == 0)
-        r = hosted_check_marker(s->stream, &settled, err);
+        r = hosted_check_marker(s->stream, &settled, &why);
+    check_tells(s, r, &why);
     if (r == 0)
         s->h = settled;
-    return r;
+    else if (ret_why)
+        *ret_why = why;
+    return r == 0;
 }
 
 /* Writes a sector of the header, or the footer. One sector is written whole or not at all. */
@@ -70,7 +75,9 @@ static int replace_header(struct sparse_check *s, const struct hosted_header *be
                           const char *from, const struct platter_error *why,
                           struct platter_error *err)
 {
-    int r = s->mend ? write_header(s, better, at, err) : 0;
+    int r = check_failure(s, err);
+    if (r == 0 && s->mend)
+        r = write_header(s, better, at, err);
     if (r == 0)
         check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1, "%s%s%s", why->message,
                     s->mend ? "; it was made anew from " : "; it can be made anew from ", from);
@@ -87,10 +94,10 @@ static int try_one_directory(struct sparse_check *s, const struct hosted_header 
         return 1;
     one.flags &= ~(uint32_t)HOSTED_REDUNDANT;
     one.rgd_offset = 0;
-    if (judge(s, &one, NULL) == 0)
+    if (is_good(s, &one, NULL))
         return replace_header(s, &one, 0, "what it says without its redundant directory", why, err);
     one.gd_offset = h->rgd_offset;
-    if (judge(s, &one, NULL) == 0)
+    if (is_good(s, &one, NULL))
         return replace_header(s, &one, 0, "what it says of its redundant directory", why, err);
     return 1;
 }
@@ -110,7 +117,10 @@ static int lost_directory(struct sparse_check *s, const struct hosted_header *h,
 {
     struct hosted_header found;
     const struct descriptor *d = vmdk_of(s->img)->descriptor;
-    int r = hosted_find(s->stream, s->size, &found, NULL);
+    struct platter_error not_found;
+    int r = hosted_find(s->stream, s->size, &found, &not_found);
+    if (!check_tells(s, r, &not_found) || s->failed < 0)
+        return s->failed; /* the caller gives the sentence */
     if (r == 0 && found.capacity == 0 && d && d->extents[0].type == TYPE_SPARSE)
         found.capacity = d->extents[0].sectors;
     if (r < 0 || !(h->flags & HOSTED_MARKERS) || h->compression == 0 || found.capacity == 0) {
@@ -146,7 +156,7 @@ static int table_agrees(struct sparse_check *s, const struct hosted_header *h, u
     return r;
 }
 
-/* Whether a header of a stream, which passed judge(), fits the records: not if it has another grain
+/* Whether a header of a stream, that is_good(), fits the records: not if it has another grain
  * size or a smaller capacity. */
 static int records_agree(struct sparse_check *s, const struct hosted_header *h, bool *ret,
                          struct platter_error *err)
@@ -202,8 +212,8 @@ static int check_footer(struct sparse_check *s, const struct header_pair *p,
         return lost_directory(s, &p->header, &why);
     }
     bool agree = hosted_is_footer_of(&p->footer, &p->header);
-    int footer = judge(s, &p->footer, &why);
-    if (agree && footer == 0)
+    bool footer = is_good(s, &p->footer, &why);
+    if (agree && footer)
         return 0;
     if (agree)
         return lost_directory(s, &p->header, &why);
@@ -214,15 +224,15 @@ static int check_footer(struct sparse_check *s, const struct header_pair *p,
     ours.gd_offset = p->footer.gd_offset;
     ours.rgd_offset = p->footer.rgd_offset;
     ours.at_end = true;
-    bool header = judge(s, &ours, NULL) == 0, take_footer = !header;
+    bool header = is_good(s, &ours, NULL), take_footer = !header;
     int r = 0;
-    if (header && footer == 0)
+    if (header && footer)
         r = choose_footer(s, &ours, &p->footer, &take_footer, err);
     if (r < 0)
         return r;
-    if (footer == 0 && take_footer && judge(s, &p->footer, NULL) == 0)
+    if (footer && take_footer && is_good(s, &p->footer, NULL))
         return replace_header(s, &mended, 0, "the footer", &why, err);
-    if (header && judge(s, &ours, NULL) == 0)
+    if (header && is_good(s, &ours, NULL))
         return replace_header(s, &ours, p->footer_at, "the header", &why, err);
     return lost_directory(s, &p->header, &why);
 }
@@ -234,15 +244,15 @@ static int choose(struct sparse_check *s, const struct header_pair *p, struct pl
         fail(&why, PLATTER_ECORRUPT, "%s: not a sparse VMDK file (no KDMV at offset 0)", s->name);
     else if (p->header.gd_offset == HOSTED_GD_AT_END)
         return check_footer(s, p, err);
-    else if (judge(s, &p->header, &why) == 0)
+    else if (is_good(s, &p->header, &why))
         return 0;
-    if (p->has_footer && judge(s, &p->footer, NULL) == 0) {
+    if (p->has_footer && is_good(s, &p->footer, NULL)) {
         struct hosted_header mended = header_of(&p->footer);
         s->at_end = true;
         return replace_header(s, &mended, 0, "the footer", &why, err);
     }
     int r = p->has_header ? try_one_directory(s, &p->header, &why, err) : 1;
-    if (r == 1)
+    if (r == 1 && s->failed == 0)
         check_failed(s->check, -why.code, &why);
     return r;
 }
@@ -287,6 +297,8 @@ int check_header(struct sparse_check *s, struct platter_error *err)
         r = check_cowd(s, err);
     } else if ((r = header_pair_read(s->stream, s->size, &pair, err)) == 0) {
         r = choose(s, &pair, err);
+        if (s->failed < 0)
+            r = check_failure(s, err);
     }
     if (r != 0)
         return r;

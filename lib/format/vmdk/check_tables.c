@@ -124,7 +124,12 @@ static bool fits(struct sparse_check *s, uint64_t grain, uint32_t gte, struct pl
         return false;
     }
     uint64_t sectors;
-    return !s->packed || check_record(s, grain, gte, &sectors, why) == 0;
+    struct platter_error record;
+    int r = s->packed ? check_record(s, grain, gte, &sectors, &record) : 0;
+    check_tells(s, r, &record);
+    if (r < 0 && why)
+        *why = record;
+    return r == 0;
 }
 
 /* What was found wrong with an entry. */
@@ -226,8 +231,11 @@ static int place(struct sparse_check *s, struct piece *p, uint64_t grain, uint32
                  struct platter_error *err)
 {
     uint64_t n = s->h.grain_size;
-    if (s->packed && check_record(s, grain, *value, &n, NULL) < 0)
+    struct platter_error why;
+    if (s->packed && check_tells(s, check_record(s, grain, *value, &n, &why), &why) && n == 0)
         return 0; /* was reported */
+    if (s->failed < 0)
+        return check_failure(s, err);
     if (p->pass == PASS_JUDGE)
         count_grain(s, *value, n);
     if (!check_use(s, *value, n) || p->pass == PASS_MARK)
@@ -266,7 +274,9 @@ static int judge_entry(struct sparse_check *s, struct piece *p, uint64_t grain, 
 {
     struct platter_error why = {0};
     enum verdict v = settle(s, grain, primary, redundant, value, &why);
-    int r = 0;
+    int r = check_failure(s, err);
+    if (r < 0)
+        return r;
     if (p->pass == PASS_JUDGE && v == LOST)
         r = report_lost(s, grain, &why, value, err);
     else if (p->pass == PASS_JUDGE && v == COPIES_DIFFER)
