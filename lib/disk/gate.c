@@ -9,7 +9,6 @@
 #include <limits.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #include "disk/inside.h"
 
@@ -109,11 +108,12 @@ static int gate_pass(const struct gate *gate, const struct platter_name *n, char
 }
 
 /* Hosts of Windows do not tell small from capital letters, and images from there neither: where a
- * file is not there, *path becomes the only one of its folder that a host like that would take. */
-static int find_any_case(char **path, struct platter_error *err)
+ * file is not there, *ret is the only one of its folder that a host like that would take; or NULL.
+ */
+static int find_any_case(const char *path, char **ret, struct platter_error *err)
 {
-    const char *slash = strrchr(*path, '/'), *name = slash ? slash + 1 : *path;
-    auto_free char *folder = string_format("%.*s", (int)(name - *path), *path), *found = NULL;
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    auto_free char *folder = string_format("%.*s", (int)(name - path), path), *found = NULL;
     DIR *dir = folder ? opendir(*folder ? folder : ".") : NULL;
     unsigned n = 0;
     for (const struct dirent *e; dir && (e = readdir(dir));)
@@ -123,10 +123,31 @@ static int find_any_case(char **path, struct platter_error *err)
         closedir(dir);
     if (!folder || (n > 0 && !found))
         return fail_memory(err, "a file name");
-    if (n == 1) {
-        free(*path);
-        *path = TAKE(found);
+    *ret = n == 1 ? TAKE(found) : NULL;
+    return 0;
+}
+
+/* Asks about a path that the name in the image means (NULL: it is none), and opens it. */
+static int open_path(const struct gate *gate, const struct platter_name *n, bool writable,
+                     struct stream **ret, struct platter_error *err)
+{
+    auto_free char *real = NULL;
+    int r = gate_pass(gate, n, &real, err);
+    if (r < 0)
+        return r;
+    /* What a caller's own gate let through may be anything it knows to be right. */
+    unsigned flags = (gate->fn ? 0u : STREAM_FILE_REGULAR) | (writable ? STREAM_FILE_WRITE : 0u);
+    r = stream_file_open(real, flags, ret, err);
+    if (r < 0)
+        return fail_in(err, r, "%s of %s", kind_name(n->kind), n->image);
+    /* It is spoken of by the name that the image leads to, not by where links end. */
+    char *name = string_copy(n->path);
+    if (!name) {
+        stream_close(*ret);
+        return fail_memory(err, "a file name");
     }
+    free((*ret)->name);
+    (*ret)->name = name;
     return 0;
 }
 
@@ -134,26 +155,20 @@ int gate_open(const struct gate *gate, const char *image_name, const char *name,
               enum platter_name_kind kind, bool any_case, bool writable, struct stream **ret,
               struct platter_error *err)
 {
-    auto_free char *path = NULL, *real = NULL;
+    auto_free char *path = NULL, *other = NULL;
     int r = gate_resolve(image_name, name, &path, err);
-    if (r == 0 && any_case && path && access(path, F_OK) < 0 && errno == ENOENT)
-        r = find_any_case(&path, err);
     if (r < 0)
         return r;
     struct platter_name n = {
         .size = sizeof n, .kind = kind, .image = image_name, .name = name, .path = path};
-    r = gate_pass(gate, &n, &real, err);
-    if (r < 0)
+    r = open_path(gate, &n, writable, ret, err);
+    if (r != -ENOENT || !any_case || !path)
         return r;
-    /* What a caller's own gate let through may be anything it knows to be right. */
-    unsigned flags = (gate->fn ? 0u : STREAM_FILE_REGULAR) | (writable ? STREAM_FILE_WRITE : 0u);
-    r = stream_file_open(real, flags, ret, err);
-    if (r < 0)
-        return fail_in(err, r, "%s of %s", kind_name(kind), image_name);
-    /* It is spoken of by the name that the image leads to, not by where links end. */
-    free((*ret)->name);
-    (*ret)->name = TAKE(path);
-    return 0;
+    int found = find_any_case(path, &other, err);
+    if (found < 0 || !other)
+        return found < 0 ? found : r;
+    n.path = other;
+    return open_path(gate, &n, writable, ret, err);
 }
 
 static int open_named(const struct name_opener *opener, const struct image *image, const char *name,

@@ -321,8 +321,10 @@ static int open_chain(struct platter_disk *disk, const struct platter_open_optio
     while (disk->chain[disk->depth - 1]->has_backing) {
         const struct image *child = disk->chain[disk->depth - 1];
         if (!child->backing_name)
-            return fail(err, PLATTER_ECORRUPT, "%s: has a backing file without a name",
-                        child->stream->name);
+            return fail(
+                err, PLATTER_ECORRUPT,
+                "%s: says that it has a backing file, but not which: name it (rebase -u -b)",
+                child->stream->name);
         int r = open_backing(disk, o, base > 0 && disk->depth == base, err);
         if (r < 0)
             return r;

@@ -5,8 +5,10 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -410,6 +412,34 @@ static void test_replace_of_what_moved(void **state)
     assert_text(there, "MIne");
     stream_close(s);
     assert_int_equal(partials(), 0);
+}
+
+/* Where there is no room for the new content the old one stays. */
+static void test_replace_that_fails(void **state)
+{
+    (void)state;
+    enum { SMALL = 65536 };
+    struct rlimit before, limit;
+    auto_free char *path = make_file("full", "the old text", 0600);
+    auto_free char *large = calloc(1, 2 * SMALL);
+    struct stream *s = open_file(path, STREAM_FILE_WRITE);
+    assert_non_null(large);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = before;
+    limit.rlim_cur = SMALL;
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    struct platter_error err = {0};
+    int r = stream_replace(s, large, 2 * SMALL, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    signal(SIGXFSZ, handler);
+    assert_int_equal(r, -EFBIG);
+    assert_non_null(strstr(err.message, "cannot write its new content"));
+    assert_text(path, "the old text");
+    write_text(s, "THE");
+    assert_text(path, "THE old text");
+    assert_int_equal(partials(), 0);
+    stream_close(s);
 }
 
 static void test_replace_of_others(void **state)
