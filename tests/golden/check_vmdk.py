@@ -8,6 +8,7 @@ import shutil
 import tempfile
 
 import craft
+import craft_esx as esx
 from craft import AT_END, SECTOR, le, put_le, put_vmdk, vmdk_field
 from harm import Harm
 from peers import KIB, MIB, add_case, main, platter, qemu_img, sha256, text_like
@@ -469,6 +470,99 @@ def no_descriptor(self):
 
 
 case("descriptor", no_descriptor)
+
+
+# ---- ESX
+
+ESX_SECTORS = 3 * 4096 + 1000
+
+
+def esx_disk(extent, kind, word):
+    with open("disk.vmdk", "wb") as f:
+        f.write(esx.text(kind, [f'RW {ESX_SECTORS} {word} "extent.vmdk"']))
+    with open("extent.vmdk", "wb") as f:
+        f.write(extent)
+    return "disk.vmdk"
+
+
+def cowd():
+    rng = random.Random(3)
+    content = rng.randbytes(ESX_SECTORS * SECTOR)
+    return esx.Cowd(ESX_SECTORS).add_all(content, [0, 1, 2, 77, 5000, 5001, ESX_SECTORS - 1])
+
+
+COWD_TABLE = SECTOR * 5  # of the first table: behind header and directory
+
+
+def cowd_case(name, harm, field, code, *words):
+    """Mended, and then sound."""
+    def body(self):
+        image = cowd().image()
+        check(esx_disk(image, "vmfsSparse", "VMFSSPARSE"))
+        platter("convert", "-f", "vmdk", "-O", "raw", "disk.vmdk", "before")
+        harm(image)
+        esx_disk(image, "vmfsSparse", "VMFSSPARSE")
+        _, said = check("disk.vmdk", code=code)
+        for word in words:
+            self.assertRegex(said, word)
+        # What is smaller than a block of the host cannot be given back.
+        for options in (("-r", "all"), ()):
+            answer, _ = check("disk.vmdk", *options, code=3 if name in LOST else 0)
+            self.assertNotIn("corruptions", answer)
+            self.assertGreater(answer.get(field, 0), 0 if options else -1)
+        platter("convert", "-f", "vmdk", "-O", "raw", "disk.vmdk", "after")
+        with open("before", "rb") as f, open("after", "rb") as g:
+            before, after = f.read(), g.read()
+        differ = [i for i in range(ESX_SECTORS)
+                  if before[i * 512:i * 512 + 512] != after[i * 512:i * 512 + 512]]
+        self.assertEqual(differ, LOST.get(name, []))
+    add_case(Check, name, body)
+
+
+LOST = {"cowd_gte_behind_end": [1], "cowd_gte_in_header": [1], "cowd_gte_shared": [1],
+        "cowd_gde": [5000, 5001]}
+
+cowd_case("cowd_gte_behind_end", lambda i: put_le(i, COWD_TABLE + 4, FAR), "corruptions-fixed", 2,
+          "grain 1 .* behind the end")
+cowd_case("cowd_gte_in_header", lambda i: put_le(i, COWD_TABLE + 4, 1), "corruptions-fixed", 2,
+          "grain 1 .* inside metadata")
+cowd_case("cowd_gte_shared", lambda i: put_le(i, COWD_TABLE + 4, le(i, COWD_TABLE)),
+          "corruptions-fixed", 2, "grain 1 .* where another one is")
+cowd_case("cowd_gde", lambda i: put_le(i, 4 * SECTOR + 4, FAR), "corruptions-fixed", 2,
+          "entry 1 of the grain directory")
+cowd_case("cowd_free_sector", lambda i: esx.put_cowd(i, "freeSector", 20), "corruptions-fixed", 2,
+          "freeSector")
+cowd_case("cowd_leak", lambda i: i.extend(b"x" * 2048), "leaks-fixed", 2, "belong to nobody")
+
+
+def sesparse(self):
+    """Judged, but not mended."""
+    def made(harm=lambda s: None):
+        image = esx.SeSparse(ESX_SECTORS)
+        image.add_all(random.Random(4).randbytes(ESX_SECTORS * SECTOR), [0, 1, 2, 900])
+        image.unmapped(20)
+        image.zeroed(21)
+        harm(image)
+        esx_disk(image.image(), "seSparse", "SESPARSE")
+
+    made()
+    answer, _ = check("disk.vmdk")
+    self.assertEqual(answer["allocated-clusters"], 4)
+    for harm, word in ((lambda s: s.set(2, s.entry(3, 1)), "grain 2 .* where another grain is"),
+                       (lambda s: s.set(2, 5 << 60), "grain 2 .* no known type"),
+                       (lambda s: s.set(2, 7), "grain 2 .* no known type"),
+                       (lambda s: s.set(2, s.entry(3, 1500)), "grain 2 .* behind the end"),
+                       (lambda s: s.set(4000, s.entry(3, 1)), "grain 4000 .* behind the capacity"),
+                       (lambda s: s.out.__delitem__(slice(-600, None)), "grain 900 .* truncated")):
+        made(harm)
+        before = sha256("extent.vmdk")
+        _, said = check("disk.vmdk", code=2)
+        self.assertRegex(said, word)
+        check("disk.vmdk", "-r", "all", code=2)
+        self.assertEqual(sha256("extent.vmdk"), before)
+
+
+case("sesparse", sesparse)
 
 
 def sound(self):

@@ -262,7 +262,6 @@ static int check_hosted(struct image *img, struct check *c, unsigned n, struct s
     return r;
 }
 
-/* seSparse files are judged by the engine: what open refuses. */
 static int check_sparse(struct image *img, struct check *c, unsigned n, struct platter_error *err)
 {
     struct stream *stream = vmdk_of(img)->checkup->files[n].stream;

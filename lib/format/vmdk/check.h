@@ -7,6 +7,7 @@
  *   check_directory.c  grain directories, and where tables stand
  *   check_tables.c     grain tables: what each entry may be
  *   check_space.c      what stands where in the file: two grains in one place, space of nobody
+ *   check_sesparse.c   seSparse files
  *   check_stream.c     compressed grains, and tables made anew from them
  *
  * A repair keeps this order, so that it can be interrupted anywhere and begun anew: what is moved
@@ -63,8 +64,9 @@ struct sparse_check {
     uint32_t gd_count, gt_sectors;
     bool packed;
     bool cowd;
-    bool at_end; /* a stream whose directory stands at its end */
-    bool mend;   /* everything */
+    struct sparse *se; /* of a seSparse file: opened by the engine; else NULL */
+    bool at_end;       /* a stream whose directory stands at its end */
+    bool mend;         /* everything */
     unsigned copies;
     uint64_t gd_at[COPIES];
     uint32_t *gd[COPIES];      /* 0: no table that can be used */
@@ -101,6 +103,8 @@ int header_pair_read(struct stream *s, uint64_t size, struct header_pair *ret,
 void header_pair_descriptor(const struct header_pair *p, uint64_t *ret_at, uint64_t *ret_len);
 /* Chooses s->h, and mends the other one. 1: there is none to go on with. */
 int check_header(struct sparse_check *s, struct platter_error *err);
+/* COWD: what is behind the end is free, and says so before anything leads there. */
+int check_free_sector(struct sparse_check *s, struct platter_error *err);
 /* The last step. */
 int check_unclean(struct sparse_check *s, struct platter_error *err);
 
@@ -127,6 +131,11 @@ int check_tables(struct sparse_check *s, enum pass pass, struct platter_error *e
 int check_space(struct sparse_check *s, struct platter_error *err);
 /* Notes that sectors are used; true if one of them was already. */
 bool check_use(struct sparse_check *s, uint64_t sector, uint64_t n);
+
+/* ---- check_sesparse.c ------------------------------------------------------------------------ */
+
+int check_se_header(struct sparse_check *s, struct platter_error *err);
+int check_se_tables(struct sparse_check *s, enum pass pass, struct platter_error *err);
 
 /* ---- check_stream.c -------------------------------------------------------------------------- */
 

@@ -32,6 +32,7 @@ void sparse_check_close(struct sparse_check *s)
     budget_free(s->budget, s->meta, s->max_meta * sizeof *s->meta);
     budget_free(s->budget, s->used, s->used_room / 8);
     budget_free(s->budget, s->found, s->grains * 4);
+    sparse_free(s->se);
 }
 
 uint64_t file_sectors(const struct sparse_check *s)
@@ -49,7 +50,7 @@ int check_append(struct sparse_check *s, uint64_t n, uint32_t *ret_sector,
                     s->name);
     s->size = (first + n) * VMDK_SECTOR;
     *ret_sector = (uint32_t)first;
-    return 0;
+    return s->cowd ? check_free_sector(s, err) : 0;
 }
 
 static const char *const copy_words[COPIES] = {"grain directory", "redundant grain directory"};
@@ -415,6 +416,8 @@ int check_directories(struct sparse_check *s, struct platter_error *err)
     const struct platter_check_result *found = &s->check->result;
     uint64_t before = found->corruptions + found->corruptions_fixed;
     int r = 0;
+    if (s->se)
+        return 0;
     s->max_meta = 4 + s->gd_count * s->copies;
     if (s->gd_count == 0 || s->gd_at[PRIMARY] == HOSTED_GD_AT_END)
         return 0;

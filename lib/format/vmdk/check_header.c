@@ -259,6 +259,12 @@ static int choose(struct sparse_check *s, const struct header_pair *p, struct pl
 
 /* ---- COWD ------------------------------------------------------------------------------------ */
 
+int check_free_sector(struct sparse_check *s, struct platter_error *err)
+{
+    struct sparse engine = {.kind = SPARSE_COWD, .stream = s->stream, .end = s->size};
+    return cowd_write_free_sector(s->img, &engine, err);
+}
+
 /* The engine reads the header; what it refuses is an error. */
 static int check_cowd(struct sparse_check *s, struct platter_error *err)
 {
@@ -275,7 +281,7 @@ static int check_cowd(struct sparse_check *s, struct platter_error *err)
     if ((uint64_t)engine.cowd.free_sector * VMDK_SECTOR >= s->size)
         return 0;
     if (s->mend)
-        r = cowd_write_free_sector(s->img, &engine, err);
+        r = check_free_sector(s, err);
     if (r == 0)
         check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
                     "%s: freeSector (header offset 28) is %" PRIu32 ", inside the file of %" PRIu64
@@ -293,6 +299,8 @@ int check_header(struct sparse_check *s, struct platter_error *err)
     int r = stream_pread_tail(s->stream, magic, sizeof magic, 0, err);
     if (r < 0)
         return r;
+    if (se_magic(magic))
+        return check_se_header(s, err);
     if (cowd_magic(magic)) {
         r = check_cowd(s, err);
     } else if ((r = header_pair_read(s->stream, s->size, &pair, err)) == 0) {

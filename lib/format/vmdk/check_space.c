@@ -78,7 +78,7 @@ static int fill_window(struct sparse_check *s, uint64_t from, enum pass pass,
     memset(s->used, 0, (size_t)(s->used_room / 8));
     for (uint32_t i = 0; i < s->n_meta; i++)
         check_use(s, s->meta[i].start, s->meta[i].len);
-    return check_tables(s, pass, err);
+    return s->se ? check_se_tables(s, pass, err) : check_tables(s, pass, err);
 }
 
 /* ---- space of nobody ------------------------------------------------------------------------- */
@@ -211,7 +211,7 @@ int check_space(struct sparse_check *s, struct platter_error *err)
     if (r == 0 && s->check->mend_leaks)
         r = stream_flush(s->stream, err);
     bool again = size != s->size || s->used_room < file_sectors(s);
-    if (r == 0 && !s->rebuild)
+    if (r == 0 && !s->rebuild && !s->se)
         r = find_all_leaks(s, again, err);
     if (r == 0 && s->check->mend_leaks)
         r = stream_flush(s->stream, err);
