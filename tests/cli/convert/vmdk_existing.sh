@@ -7,9 +7,9 @@ dd if=content.raw of=content.raw bs=1M count=3 seek=2046 conv=notrunc status=non
 for kind in monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFlat; do
     for maker in platter qemu-img; do
         $maker create -q -f vmdk -o subformat=$kind disk.vmdk 5G
-        before=$(stat -c '%n %i' disk*)
+        before=$(stat -c '%n %i' disk-*)
         platter convert -n -f raw -O vmdk content.raw disk.vmdk
-        test "$before" = "$(stat -c '%n %i' disk*)" && echo "the same files"
+        test "$before" = "$(stat -c '%n %i' disk-*)" && echo "the same files"
         platter compare -F raw disk.vmdk content.raw
         qemu-img compare -F raw disk.vmdk content.raw
         rm disk*
