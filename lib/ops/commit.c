@@ -106,8 +106,8 @@ static int grow_base(struct platter_disk *target, uint64_t size, struct platter_
     return r < 0 ? fail_in(err, r, "the backing file is shorter and must grow first") : 0;
 }
 
-static int commit(struct platter_disk *disk, unsigned base, const struct platter_commit_options *o,
-                  struct platter_error *err)
+int commit_chain(struct platter_disk *disk, unsigned base, const struct platter_commit_options *o,
+                 struct platter_error *err)
 {
     struct image *top = disk_top(disk);
     const struct format *f = top->format;
@@ -119,6 +119,7 @@ static int commit(struct platter_disk *disk, unsigned base, const struct platter
                     "%s: a %s image cannot be emptied yet: commit with -d, which leaves its data "
                     "in it, and make a new one",
                     top->stream->name, f->name);
+    top->same_content = true;
     struct platter_disk *target;
     int r = disk_borrow(disk, base, disk->depth - base, &target, err);
     if (r < 0)
@@ -146,13 +147,12 @@ int ops_commit(const char *name, const struct platter_commit_options *o,
     r = disk_open_with_base(name, &writable, base, &disk, err);
     if (r < 0)
         return r;
-    disk_top(disk)->same_content = true;
     if (o->base)
         r = find_base(disk, o->base, &again, err);
     if (r == 0 && o->base && again != base)
         r = fail(err, EBUSY, "%s: its chain was changed while it was opened", name);
     if (r == 0)
-        r = commit(disk, base, o, err);
+        r = commit_chain(disk, base, o, err);
     int e = disk_close(disk, r < 0 ? NULL : err);
     return r < 0 ? r : e;
 }

@@ -43,6 +43,13 @@ int ops_commit(const char *name, const struct platter_commit_options *options,
 int ops_rebase(const char *name, const struct platter_rebase_options *options,
                const struct platter_open_options *open, struct platter_error *err);
 
+/* The work of the two on disks that are open: a chain whose image `base` is open for writing as
+ * well; a disk and the new chain below it (NULL: none), where `format` is known to be right. */
+int commit_chain(struct platter_disk *disk, unsigned base,
+                 const struct platter_commit_options *options, struct platter_error *err);
+int rebase_chain(struct platter_disk *disk, const struct platter_disk *below, const char *format,
+                 const struct platter_rebase_options *options, struct platter_error *err);
+
 /* The three below leave a string in *ret_json that is the caller's to free. */
 int ops_info(struct platter_disk *disk, unsigned layer, char **ret_json, struct platter_error *err);
 int ops_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);

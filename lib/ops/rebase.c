@@ -93,10 +93,23 @@ static int store_differences(struct platter_disk *disk, const struct platter_dis
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
+int rebase_chain(struct platter_disk *disk, const struct platter_disk *below, const char *format,
+                 const struct platter_rebase_options *o, struct platter_error *err)
+{
+    struct image *top = disk_top(disk);
+    int r = 0;
+    top->same_content = true;
+    if (!(o->flags & PLATTER_REBASE_UNSAFE) && (disk->depth > 1 || below))
+        r = store_differences(disk, below, o, err);
+    if (r == 0)
+        r = top->format->set_backing(top, o->backing, format, below ? disk_top(below) : NULL, err);
+    return r;
+}
+
 static int rebase(struct platter_disk *disk, const struct platter_rebase_options *o,
                   const struct platter_open_options *open, struct platter_error *err)
 {
-    struct image *top = disk_top(disk);
+    const struct image *top = disk_top(disk);
     const char *format;
     struct platter_disk *below;
     if (!top->format->set_backing)
@@ -109,11 +122,7 @@ static int rebase(struct platter_disk *disk, const struct platter_rebase_options
         r = open_below(top, format, o, open, &below, err);
     if (r < 0)
         return r;
-    top->same_content = true;
-    if (!(o->flags & PLATTER_REBASE_UNSAFE) && (disk->depth > 1 || below))
-        r = store_differences(disk, below, o, err);
-    if (r == 0)
-        r = top->format->set_backing(top, o->backing, format, below ? disk_top(below) : NULL, err);
+    r = rebase_chain(disk, below, format, o, err);
     disk_close(below, NULL);
     return r;
 }

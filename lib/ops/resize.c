@@ -2,7 +2,6 @@
 /* Resizing, and the further files that an image may need to grow (rule 9). */
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ops/ops.h"
 
@@ -12,7 +11,6 @@ struct growth {
     const struct image *image;
     struct stream **files;
     unsigned n_files;
-    unsigned n_published; /* the first so many have their names */
 };
 
 static int keep_file(struct growth *g, struct stream *s, struct platter_error *err)
@@ -58,22 +56,19 @@ static int make_file(const struct file_maker *maker, const char *name, struct st
 static int publish_files(const struct file_maker *maker, struct platter_error *err)
 {
     struct growth *g = container_of(maker, struct growth, maker);
-    for (; g->n_published < g->n_files; g->n_published++) {
-        int r = stream_publish(g->files[g->n_published], true, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    int r = 0;
+    for (unsigned i = 0; i < g->n_files && r == 0; i++)
+        r = stream_publish(g->files[i], true, err);
+    return r;
 }
 
 /* What has its name already is taken away again, unless the image may have come to name it: it is
  * poisoned then. */
 static void growth_end(struct growth *g, bool failed)
 {
-    bool named = !failed || g->image->poison < 0;
     for (unsigned i = 0; i < g->n_files; i++) {
-        if (!named && i < g->n_published)
-            unlink(g->files[i]->name);
+        if (failed && g->image->poison == 0)
+            stream_withdraw(g->files[i]);
         stream_close(g->files[i]);
     }
     free(g->files);

@@ -116,6 +116,13 @@ static void fault_close(struct stream *s)
     stream_close(base_of(s));
 }
 
+/* As of files: all of it, or nothing. */
+static int fault_replace(struct stream *s, const void *bytes, size_t len, struct platter_error *err)
+{
+    int r = meet_fate(s, FAULT_PWRITE, "replace", err);
+    return r < 0 ? r : stream_replace(base_of(s), bytes, len, err);
+}
+
 static const struct stream_ops fault_ops = {
     .name = "fault",
     .pread = fault_pread,
@@ -130,6 +137,7 @@ static const struct stream_ops fault_ops = {
     .copy_from = fault_copy_from,
     .lock = fault_lock,
     .publish = fault_publish,
+    .replace = fault_replace,
     .close = fault_close,
 };
 

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A resize, a commit and a rebase whose N-th call to a file, or N-th allocation, fails, for N = 1,
+ * 2, ... until all pass: whatever was done by then, a guest sees the disk it had; and what was said
+ * to be done is. Where nothing but the one call failed the work can be done again.
+ *
+ * reshape [case ...]
+ */
+#include "support/reshape.h"
+#include "base/memory.h"
+#include "support/alloc.h"
+#include "support/fault.h"
+#include "support/must.h"
+
+struct fault_way {
+    const char *name;
+    unsigned kinds; /* 0: allocations */
+    bool lasting, torn;
+    int code;
+};
+
+static const struct fault_way ways[] = {
+    {"each call once", FAULT_ALL, false, false, EIO},
+    {"torn writes from there on", FAULT_WRITES, true, true, EIO},
+    {"full from there on", FAULT_PWRITE | FAULT_ZERO | FAULT_RESIZE, true, false, ENOSPC},
+    {"allocations", 0, false, false, ENOMEM},
+};
+
+static int wrap(struct reshape_place *place, enum reshape_file file, struct stream *base,
+                struct stream **ret, struct platter_error *err)
+{
+    (void)file;
+    struct fault_plan *plan = place->opaque;
+    return plan->kinds ? stream_fault_open(base, plan, ret, err) : (*ret = base, 0);
+}
+
+/* The work with one fault. *ret_struck: there was one. */
+static int run_once(const struct reshape *r, const struct fault_way *way, uint64_t at,
+                    struct buffer *files, struct reshape_place *place, bool *ret_struck)
+{
+    struct platter_error err = {0};
+    struct fault_plan plan = {.kinds = way->kinds,
+                              .at = at,
+                              .lasting = way->lasting,
+                              .torn = way->torn,
+                              .code = way->code};
+    *place = reshape_place_of(r->files, files);
+    place->wrap = wrap;
+    place->opaque = &plan;
+    if (way->kinds == 0)
+        alloc_fail_at(at, way->lasting);
+    int e = reshape_run(r, place, &err);
+    *ret_struck = way->kinds ? plan.failed > 0 : alloc_failed() > 0;
+    alloc_fail_at(0, false);
+    place->wrap = NULL;
+    if (e < 0 && (err.code != -e || err.message[0] == '\0')) {
+        fprintf(stderr, "code %d without a sentence\n", e);
+        return 1;
+    }
+    return e;
+}
+
+static bool do_again(const struct reshape *r, struct reshape_place *place, char *why,
+                     size_t why_size)
+{
+    struct platter_error err = {0};
+    int e = reshape_run(r, place, &err);
+    if (e == -EEXIST) /* a new file that was left behind: it is not written over */
+        return true;
+    if (e < 0)
+        snprintf(why, why_size, "doing it again: %.200s", err.message);
+    return e == 0 && reshape_judge(r, place, true, why, why_size);
+}
+
+/* 1: there are no more calls to fail. */
+static int strike(const struct reshape *r, const struct fault_way *way, uint64_t at)
+{
+    char why[256] = "no sentence";
+    struct buffer files[RESHAPE_FILES];
+    struct reshape_place place;
+    bool struck;
+    int e = run_once(r, way, at, files, &place, &struck);
+    bool good = e <= 0 && reshape_judge(r, &place, e == 0, why, sizeof why);
+    if (good && e < 0)
+        good = do_again(r, &place, why, sizeof why);
+    if (good && !struck && e < 0) {
+        snprintf(why, sizeof why, "it fails without a fault");
+        good = false;
+    }
+    if (!good)
+        fprintf(stderr, "%s, %s, number %llu: %s\n", r->of->name, way->name, (unsigned long long)at,
+                why);
+    for (int i = 0; i < RESHAPE_FILES; i++)
+        buffer_free(&files[i]);
+    return !good ? -1 : !struck;
+}
+
+static int run_case(const struct reshape_case *of)
+{
+    struct reshape r = reshape_make(of);
+    int e = 0;
+    uint64_t faults = 0;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways && e >= 0; i++) {
+        uint64_t at = 1;
+        while ((e = strike(&r, &ways[i], at)) == 0)
+            at++;
+        faults += at - 1;
+    }
+    printf("%-20s %5llu faults%s\n", of->name, (unsigned long long)faults, e < 0 ? ": FAILED" : "");
+    fflush(stdout);
+    reshape_free(&r);
+    return e < 0;
+}
+
+int main(int argc, char **argv)
+{
+    int failed = 0, done = 0;
+    for (const struct reshape_case *of = reshape_cases; of->name; of++) {
+        bool wanted = argc < 2;
+        for (int i = 1; i < argc; i++)
+            wanted |= strcmp(argv[i], of->name) == 0;
+        if (!wanted)
+            continue;
+        failed |= run_case(of);
+        done++;
+    }
+    return failed || done == 0;
+}

@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: MIT */
+/* Cases of resize, commit and rebase: reshape.h. Images are laid out after vmdk.md section 4.5. */
+#include "support/reshape.h"
+
+#include <inttypes.h>
+
+#include "base/cursor.h"
+#include "ops/ops.h"
+#include "support/ledger.h"
+#include "support/must.h"
+
+enum {
+    GRAIN = 8,         /* sectors, and 128 entries a table: a directory's sector is for 64 MiB */
+    PIECE_GRAIN = 128, /* sectors, as new pieces have */
+    GTES = 128,
+    GT_SECTORS = 1,
+    PIECE = 1024,
+    SPARE = 4 << 20, /* room for a file to grow */
+    LARGE = 72 << 11 /* sectors: more than one sector of a directory is for */
+};
+
+const struct reshape_case reshape_cases[] = {
+    {.name = "grow", .size = 1500, .to = 1999},
+    {.name = "grow-tables", .size = 1500, .to = 9001},
+    {.name = "grow-directory", .size = 4003, .to = LARGE},
+    {.name = "grow-zeroed", .size = 1500, .base_size = 3000, .to = 5000, .zeroed = true},
+    {.name = "grow-hide", .size = 1501, .base_size = 5000, .to = 6000},
+    {.name = "grow-flat", .size = 900, .to = 1000, .flat = true},
+    {.name = "grow-pieces", .size = 1500, .to = 2 * PIECE + 100, .split = true},
+    {.name = "grow-pieces-hide", .size = 1501, .base_size = 2500, .to = 2600, .split = true},
+    {.name = "grow-flat-pieces", .size = 1500, .to = 2 * PIECE + 1, .split = true, .flat = true},
+    {.name = "commit", .kind = RESHAPE_COMMIT, .size = 3000, .base_size = 3000},
+    {.name = "commit-grow", .kind = RESHAPE_COMMIT, .size = 5001, .base_size = 3000},
+    {.name = "commit-zeroed",
+     .kind = RESHAPE_COMMIT,
+     .size = 3000,
+     .base_size = 4000,
+     .zeroed = true},
+    {.name = "commit-pieces",
+     .kind = RESHAPE_COMMIT,
+     .size = 1500,
+     .base_size = 2000,
+     .split = true},
+    {.name = "rebase", .kind = RESHAPE_REBASE, .size = 3000, .base_size = 3000, .other_size = 2500},
+    {.name = "rebase-zeroed",
+     .kind = RESHAPE_REBASE,
+     .size = 3000,
+     .base_size = 2000,
+     .other_size = 4000,
+     .zeroed = true},
+    {.name = "rebase-none", .kind = RESHAPE_REBASE, .size = 3000, .base_size = 3001},
+    {.name = "rebase-pieces",
+     .kind = RESHAPE_REBASE,
+     .size = 1500,
+     .base_size = 1500,
+     .other_size = 1500,
+     .split = true},
+    {0}};
+
+static const char *const names[RESHAPE_FILES] = {
+    "child.vmdk",      "base.vmdk",       "other.vmdk",     "child-s001.vmdk",
+    "child-s002.vmdk", "child-s003.vmdk", "child-s004.vmdk"};
+
+/* ---- laying images out ----------------------------------------------------------------------- */
+
+static void put_directory(uint8_t *image, uint64_t sector, uint64_t tables, uint64_t gd_sectors)
+{
+    for (uint64_t i = 0; i < tables; i++)
+        put_le(image + sector * SECTOR + i * 4, 4, sector + gd_sectors + i * GT_SECTORS);
+}
+
+/* An empty sparse file; `text` goes where a descriptor stands. */
+static struct buffer sparse_file(uint64_t sectors, uint64_t grain, bool zeroed, const char *text)
+{
+    uint64_t tables = (sectors + grain * GTES - 1) / (grain * GTES);
+    uint64_t gd_sectors = (tables * 4 + SECTOR - 1) / SECTOR, rgd = 21;
+    uint64_t gd = rgd + gd_sectors + tables * GT_SECTORS;
+    uint64_t end = (2 * gd - rgd + grain - 1) / grain * grain;
+    struct buffer b = buffer_new(end * SECTOR + SPARE);
+    b.size = end * SECTOR;
+    memcpy(b.bytes, "KDMV", 4);
+    const struct {
+        unsigned at, bytes;
+        uint64_t value;
+    } fields[] = {{4, 4, zeroed ? 2 : 1},
+                  {8, 4, zeroed ? 7 : 3},
+                  {12, 8, sectors},
+                  {20, 8, grain},
+                  {28, 8, 1},
+                  {36, 8, 20},
+                  {44, 4, GTES},
+                  {48, 8, rgd},
+                  {56, 8, gd},
+                  {64, 8, end},
+                  {73, 4, 0x0a0d200a}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        put_le(b.bytes + fields[i].at, fields[i].bytes, fields[i].value);
+    put_directory(b.bytes, rgd, tables, gd_sectors);
+    put_directory(b.bytes, gd, tables, gd_sectors);
+    if (text)
+        memcpy(b.bytes + SECTOR, text, strlen(text));
+    return b;
+}
+
+/* The text of a descriptor; `lines` are those of its extents. */
+static char *descriptor(const char *type, uint32_t cid, const char *parent, uint32_t parent_cid,
+                        const char *lines)
+{
+    char *text = string_format("# Disk DescriptorFile\nversion=1\nCID=%08" PRIx32
+                               "\nparentCID=%08" PRIx32 "\ncreateType=\"%s\"\n%s%s%s\n"
+                               "# Extent description\n%s\n# The Disk Data Base\n#DDB\n\n"
+                               "ddb.adapterType = \"ide\"\n",
+                               cid, parent_cid, type, parent ? "parentFileNameHint=\"" : "",
+                               parent ? parent : "", parent ? "\"\n" : "", lines);
+    MUST(text);
+    return text;
+}
+
+static struct buffer whole_image(enum reshape_file file, uint64_t sectors, bool zeroed,
+                                 uint32_t cid, const char *parent, uint32_t parent_cid)
+{
+    auto_free char *line = string_format("RW %" PRIu64 " SPARSE \"%s\"\n", sectors, names[file]);
+    auto_free char *text = descriptor("monolithicSparse", cid, parent, parent_cid, line);
+    return sparse_file(sectors, GRAIN, zeroed, text);
+}
+
+/* Pieces of one size, the last one shorter. */
+static void make_pieces(struct reshape *r, const char *parent, uint32_t parent_cid)
+{
+    const struct reshape_case *of = r->of;
+    auto_free char *lines = string_copy("");
+    uint64_t left = of->size;
+    for (unsigned i = FILE_FIRST; left > 0; i++) {
+        uint64_t n = left > PIECE && of->split ? PIECE : left;
+        char *more = string_format("%sRW %" PRIu64 " %s \"%s\"%s\n", lines, n,
+                                   of->flat ? "FLAT" : "SPARSE", names[i], of->flat ? " 0" : "");
+        MUST(more);
+        free(lines);
+        lines = more;
+        r->files[i] =
+            of->flat ? buffer_new(n * SECTOR) : sparse_file(n, PIECE_GRAIN, of->zeroed, NULL);
+        r->files[i].size = of->flat ? n * SECTOR : r->files[i].size;
+        left -= n;
+    }
+    const char *type = !of->split ? "monolithicFlat"
+                       : of->flat ? "twoGbMaxExtentFlat"
+                                  : "twoGbMaxExtentSparse";
+    auto_free char *text = descriptor(type, 0xc411d, parent, parent_cid, lines);
+    r->files[FILE_CHILD] = buffer_new(16 << 10);
+    r->files[FILE_CHILD].size = strlen(text);
+    memcpy(r->files[FILE_CHILD].bytes, text, strlen(text));
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+/* Gives the child its extents, and new ones. */
+struct yard {
+    struct name_opener opener;
+    struct file_maker maker;
+    struct reshape_place *place;
+    struct stream *made[RESHAPE_FILES];
+};
+
+static int file_of(const char *name)
+{
+    for (int i = 0; i < RESHAPE_FILES; i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    return -1;
+}
+
+static int open_file(struct reshape_place *place, enum reshape_file file, bool writable,
+                     struct stream **ret, struct platter_error *err)
+{
+    int r = stream_buffer_open(&place->files[file], names[file], writable, ret, err);
+    return r < 0 || !place->wrap ? r : place->wrap(place, file, *ret, ret, err);
+}
+
+static int open_named(const struct name_opener *opener, const struct image *img, const char *name,
+                      enum platter_name_kind kind, bool writable, struct stream **ret,
+                      struct platter_error *err)
+{
+    (void)img, (void)kind;
+    struct reshape_place *place = container_of(opener, struct yard, opener)->place;
+    int file = file_of(name);
+    if (file < 0 || !place->there[file])
+        return fail(err, ENOENT, "there is no %s", name);
+    return open_file(place, (enum reshape_file)file, writable, ret, err);
+}
+
+static int make_named(const struct file_maker *maker, const char *name, struct stream **ret,
+                      struct platter_error *err)
+{
+    struct yard *yard = container_of(maker, struct yard, maker);
+    int file = file_of(name);
+    if (file < 0 || yard->place->there[file])
+        return fail(err, EEXIST, "%s exists already", name);
+    yard->place->files[file].size = 0;
+    int r = open_file(yard->place, (enum reshape_file)file, true, ret, err);
+    yard->made[file] = r < 0 ? NULL : *ret;
+    return r;
+}
+
+static int publish(const struct file_maker *maker, struct platter_error *err)
+{
+    struct yard *yard = container_of(maker, struct yard, maker);
+    int r = 0;
+    for (int i = 0; i < RESHAPE_FILES && r == 0; i++) {
+        if (!yard->made[i])
+            continue;
+        r = stream_publish(yard->made[i], true, err);
+        yard->place->there[i] |= r == 0;
+        if (r == 0 && yard->place->published)
+            yard->place->published(yard->place, (enum reshape_file)i);
+    }
+    return r;
+}
+
+static void leave(struct yard *yard, bool failed, bool poisoned)
+{
+    for (int i = 0; i < RESHAPE_FILES; i++) {
+        if (!yard->made[i])
+            continue;
+        if (failed && !poisoned)
+            yard->place->there[i] = false;
+        stream_close(yard->made[i]);
+    }
+}
+
+static int open_image(struct yard *yard, enum reshape_file file, bool writable,
+                      struct platter_disk **ret, struct platter_error *err)
+{
+    struct stream *s;
+    const struct format *format = &format_vmdk;
+    int r = open_file(yard->place, file, writable, &s, err);
+    return r < 0 ? r : disk_assemble(&s, &format, 1, writable, true, 0, &yard->opener, ret, err);
+}
+
+/* Puts the parent below the child, if it is the right one. */
+static int stack(struct yard *yard, struct platter_disk *disk, bool writable,
+                 struct platter_error *err)
+{
+    struct platter_disk *base;
+    const struct image *top = disk_top(disk);
+    if (!top->has_backing)
+        return 0;
+    int file = top->backing_name ? file_of(top->backing_name) : -1;
+    if (file < 0)
+        return fail(err, EINVAL, "the child names the parent %s", top->backing_name);
+    int r = open_image(yard, (enum reshape_file)file, writable, &base, err);
+    if (r < 0)
+        return r;
+    r = format_vmdk.accept_backing(disk_top(disk), disk_top(base), err);
+    if (r < 0) {
+        disk_close(base, NULL);
+        return r;
+    }
+    return disk_stack(disk, base, err);
+}
+
+static int open_chain(struct yard *yard, bool writable, bool base_writable,
+                      struct platter_disk **ret, struct platter_error *err)
+{
+    int r = open_image(yard, FILE_CHILD, writable, ret, err);
+    if (r < 0)
+        return r;
+    r = stack(yard, *ret, base_writable, err);
+    if (r < 0)
+        disk_close(*ret, NULL);
+    return r;
+}
+
+/* ---- cases ----------------------------------------------------------------------------------- */
+
+/* Runs of `every` sectors out of three times as many are written; grains in part as well. */
+static void fill(struct reshape *r, enum reshape_file file, bool chain, uint64_t sectors,
+                 uint64_t every)
+{
+    struct platter_error err = {0};
+    struct reshape_place place = {.files = r->files};
+    struct yard yard = {.opener = {open_named}, .place = &place};
+    struct platter_disk *disk;
+    uint8_t data[64 * SECTOR];
+    for (int i = 0; i < RESHAPE_FILES; i++)
+        place.there[i] = r->files[i].bytes != NULL;
+    int e = chain ? open_chain(&yard, true, false, &disk, &err)
+                  : open_image(&yard, file, true, &disk, &err);
+    for (uint64_t at = 0, n; at < sectors && e == 0; at += 3 * every) {
+        n = sectors - at < every ? sectors - at : every;
+        ledger_stamp(data, (uint32_t)file + 1, at, n);
+        e = disk_write(disk, data, n * SECTOR, at * SECTOR, &err);
+    }
+    if (e == 0 && sectors > 200) /* some of it zeros above the parent's data */
+        e = disk_zero(disk, 100 * SECTOR, 50 * SECTOR, false, &err);
+    if (e == 0) { /* the last sectors are always written: what is behind them must not show */
+        ledger_stamp(data, (uint32_t)file + 1, sectors - 1, 1);
+        e = disk_write(disk, data, SECTOR, (sectors - 1) * SECTOR, &err);
+    }
+    if (e == 0)
+        e = disk_close(disk, &err);
+    if (e < 0)
+        fprintf(stderr, "%s: %s\n", r->of->name, err.message);
+    MUST(e == 0);
+}
+
+static uint32_t cid_of(const struct buffer *b)
+{
+    const char *text = strstr((const char *)b->bytes + SECTOR, "\nCID=");
+    MUST(text);
+    return (uint32_t)strtoul(text + 5, NULL, 16);
+}
+
+static void read_before(struct reshape *r)
+{
+    struct reshape_place place = {.files = r->files};
+    struct yard yard = {.opener = {open_named}, .place = &place};
+    struct platter_disk *disk;
+    for (int i = 0; i < RESHAPE_FILES; i++)
+        place.there[i] = r->files[i].bytes != NULL;
+    r->content = malloc(r->of->size * SECTOR);
+    MUST(r->content && open_chain(&yard, false, false, &disk, NULL) == 0);
+    MUST(disk_read(disk, r->content, r->of->size * SECTOR, 0, NULL) == 0);
+    disk_close(disk, NULL);
+}
+
+struct reshape reshape_make(const struct reshape_case *of)
+{
+    struct reshape r = {.of = of};
+    const char *parent = of->base_size ? names[FILE_BASE] : NULL;
+    uint32_t parent_cid = UINT32_MAX;
+    if (parent) {
+        r.files[FILE_BASE] = whole_image(FILE_BASE, of->base_size, false, 0xba5e, NULL, UINT32_MAX);
+        fill(&r, FILE_BASE, false, of->base_size, 31);
+        parent_cid = cid_of(&r.files[FILE_BASE]);
+    }
+    if (of->other_size) {
+        r.files[FILE_OTHER] =
+            whole_image(FILE_OTHER, of->other_size, false, 0x07e4, NULL, UINT32_MAX);
+        fill(&r, FILE_OTHER, false, of->other_size, 23);
+    }
+    if (of->split || of->flat)
+        make_pieces(&r, parent, parent_cid);
+    else
+        r.files[FILE_CHILD] =
+            whole_image(FILE_CHILD, of->size, of->zeroed, 0xc411d, parent, parent_cid);
+    fill(&r, FILE_CHILD, true, of->size, 11);
+    read_before(&r);
+    return r;
+}
+
+void reshape_free(struct reshape *r)
+{
+    for (int i = 0; i < RESHAPE_FILES; i++)
+        buffer_free(&r->files[i]);
+    free(TAKE(r->content));
+}
+
+struct reshape_place reshape_place_of(const struct buffer *files, struct buffer *copies)
+{
+    struct reshape_place place = {.files = copies};
+    for (int i = 0; i < RESHAPE_FILES; i++) {
+        copies[i] =
+            files[i].bytes ? buffer_copy(&files[i], files[i].size + SPARE) : buffer_new(SPARE);
+        place.there[i] = files[i].bytes != NULL;
+    }
+    return place;
+}
+
+/* ---- the operation --------------------------------------------------------------------------- */
+
+static int do_rebase(const struct reshape *r, struct yard *yard, struct platter_disk *disk,
+                     struct platter_error *err)
+{
+    struct platter_rebase_options o = {.size = sizeof o, .workers = 1};
+    struct platter_disk *below = NULL;
+    if (r->of->other_size) {
+        o.backing = names[FILE_OTHER];
+        int e = open_image(yard, FILE_OTHER, false, &below, err);
+        if (e < 0)
+            return e;
+    }
+    int e = rebase_chain(disk, below, "vmdk", &o, err);
+    disk_close(below, NULL);
+    return e;
+}
+
+static int do_it(const struct reshape *r, struct yard *yard, struct platter_disk *disk,
+                 struct platter_error *err)
+{
+    const struct platter_commit_options commit = {.size = sizeof commit, .workers = 1};
+    switch (r->of->kind) {
+    case RESHAPE_RESIZE:
+        return disk_resize(disk, r->of->to * SECTOR, PLATTER_PREALLOCATION_OFF, &yard->maker, err);
+    case RESHAPE_COMMIT:
+        return commit_chain(disk, 1, &commit, err);
+    case RESHAPE_REBASE:
+        return do_rebase(r, yard, disk, err);
+    }
+    return -EINVAL;
+}
+
+int reshape_run(const struct reshape *r, struct reshape_place *place, struct platter_error *err)
+{
+    struct yard yard = {.opener = {open_named}, .maker = {make_named, publish}, .place = place};
+    struct platter_disk *disk;
+    int e = open_chain(&yard, true, r->of->kind == RESHAPE_COMMIT, &disk, err);
+    if (e < 0)
+        return e;
+    e = do_it(r, &yard, disk, err);
+    leave(&yard, e < 0, atomic_load(&disk_top(disk)->poison) < 0);
+    int c = disk_close(disk, e < 0 ? NULL : err);
+    return e < 0 ? e : c;
+}
+
+/* ---- the judgement --------------------------------------------------------------------------- */
+
+static bool judge_bytes(const struct reshape *r, const uint8_t *now, uint64_t size, bool done,
+                        char *why, size_t why_size)
+{
+    uint64_t old = r->of->size * SECTOR,
+             to = r->of->kind == RESHAPE_RESIZE ? r->of->to * SECTOR : old;
+    if (size != to && (done || size != old)) {
+        snprintf(why, why_size, "the disk has %" PRIu64 " bytes", size);
+        return false;
+    }
+    for (uint64_t i = 0; i < size / SECTOR; i++) {
+        static const uint8_t zeros[SECTOR];
+        const uint8_t *right = i < r->of->size ? r->content + i * SECTOR : zeros;
+        if (memcmp(now + i * SECTOR, right, SECTOR) != 0) {
+            snprintf(why, why_size, "sector %" PRIu64 " of %" PRIu64 " is another one", i,
+                     size / SECTOR);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What else must be true afterwards. */
+static bool judge_done(const struct reshape *r, struct platter_disk *disk, char *why,
+                       size_t why_size)
+{
+    struct disk_extent x = {0};
+    const char *parent = disk_top(disk)->backing_name;
+    int e = disk_map_above(disk, 1, 0, r->of->size * SECTOR, &x, NULL);
+    bool empty = e == 0 && x.e.kind == EXTENT_BACKING && x.e.len >= SECTOR;
+    bool good = r->of->kind != RESHAPE_COMMIT || empty;
+    if (r->of->kind == RESHAPE_REBASE)
+        good = r->of->other_size ? parent && strcmp(parent, names[FILE_OTHER]) == 0 : !parent;
+    if (!good)
+        snprintf(why, why_size, "it is not done, although it was said to be");
+    return good;
+}
+
+bool reshape_judge(const struct reshape *r, struct reshape_place *place, bool done, char *why,
+                   size_t why_size)
+{
+    struct platter_error err = {0};
+    struct reshape_place plain = {.files = place->files};
+    struct yard yard = {.opener = {open_named}, .place = &plain};
+    struct platter_disk *disk;
+    memcpy(plain.there, place->there, sizeof plain.there);
+    int e = open_chain(&yard, false, false, &disk, &err);
+    if (e < 0) {
+        snprintf(why, why_size, "open: %.200s", err.message);
+        return false;
+    }
+    uint64_t size = disk_size(disk);
+    auto_free uint8_t *now = malloc(size);
+    MUST(now);
+    e = disk_read(disk, now, size, 0, &err);
+    if (e < 0)
+        snprintf(why, why_size, "read: %.200s", err.message);
+    bool good = e == 0 && judge_bytes(r, now, size, done, why, why_size);
+    if (good && done)
+        good = judge_done(r, disk, why, why_size);
+    disk_close(disk, NULL);
+    return good;
+}

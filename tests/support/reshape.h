@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Work that changes the shape of VMDKs: resize, commit, rebase. A case is a few small images in
+ * memory, laid out here by hand, and one operation on them. Whatever becomes of the operation, a
+ * guest must see the disk it had before, at its old size or at its new one.
+ */
+#ifndef SUPPORT_RESHAPE_H
+#define SUPPORT_RESHAPE_H
+
+#include "disk/disk.h"
+#include "support/buffer.h"
+
+enum reshape_file {
+    FILE_CHILD, /* the image that the operation is done on */
+    FILE_BASE,  /* its parent */
+    FILE_OTHER, /* what it is rebased on */
+    FILE_FIRST, /* extents of the child, where it is split */
+    FILE_LAST = FILE_FIRST + 3,
+    RESHAPE_FILES
+};
+
+enum reshape_kind { RESHAPE_RESIZE, RESHAPE_COMMIT, RESHAPE_REBASE };
+
+struct reshape_case {
+    const char *name;
+    enum reshape_kind kind;
+    uint64_t size, base_size, other_size; /* sectors of the disks; 0: there is none */
+    uint64_t to;                          /* RESIZE: sectors afterwards */
+    bool zeroed;                          /* tables may mark zeros */
+    bool split, flat;                     /* the child is in pieces of PIECE sectors */
+};
+
+/* A list of them that ends with .name = NULL. */
+extern const struct reshape_case reshape_cases[];
+
+struct reshape {
+    const struct reshape_case *of;
+    struct buffer files[RESHAPE_FILES]; /* as they are before; bytes NULL: there is none */
+    uint8_t *content;                   /* what the guest sees */
+};
+
+/* Where an operation runs. */
+struct reshape_place {
+    struct buffer *files;      /* the operation's own copies; those without bytes may be made */
+    bool there[RESHAPE_FILES]; /* which have their names */
+    /* Wraps the stream of a file, or NULL. Takes `base`, on failure as well. */
+    int (*wrap)(struct reshape_place *place, enum reshape_file file, struct stream *base,
+                struct stream **ret, struct platter_error *err);
+    void (*published)(struct reshape_place *place, enum reshape_file file); /* or NULL */
+    void *opaque;
+};
+
+struct reshape reshape_make(const struct reshape_case *of);
+void reshape_free(struct reshape *r);
+
+/* Copies of the files with room to grow, in a place without anything special. */
+struct reshape_place reshape_place_of(const struct buffer *files, struct buffer *copies);
+
+/* The operation. */
+int reshape_run(const struct reshape *r, struct reshape_place *place, struct platter_error *err);
+
+/* Whether a guest sees what it must; if not, `why` tells. `done`: the operation has succeeded. */
+bool reshape_judge(const struct reshape *r, struct reshape_place *place, bool done, char *why,
+                   size_t why_size);
+
+#endif
