@@ -7,7 +7,7 @@ import shutil
 
 import craft
 from craft import AT_END, SECTOR, le, put_le, put_vmdk, vmdk_field
-from harm import Bases, Damaged, Harm, cut
+from harm import HOLE, Bases, Damaged, Harm, cut
 from peers import KIB, MIB, add_case, main, platter, qemu_img, sha256, text_like
 
 SIZE = MIB + 512
@@ -282,6 +282,83 @@ class Cuts(Damaged):
 
     def test_sparse(self):
         self.assertGreater(self.cuts("sparse", lambda n: range(0, n, 55 * SECTOR)), 20)
+
+
+class Flips(Damaged):
+    """Each bit of what leads to a table of a stream."""
+
+    bases = bases
+
+    def flips(self, base, at, bits):
+        image = bases.read(base)
+        for bit in range(bits):
+            broken = bases.damaged(base, lambda i: put_le(i, at(i) + bit // 8,
+                                                          i[at(i) + bit // 8] ^ 1 << bit % 8, 1))
+            with self.subTest(bit=bit):
+                self.assertTrue(self.judge(broken, "vmdk", bases.path("raw")))
+                self.salvage_all(broken, "vmdk", bases.path("raw"))
+        self.assertEqual(image, bases.read(base))
+
+    def test_footer(self):
+        self.flips("stream", lambda i: len(i) - 1024 + 56, 64)
+
+    def test_directory_at_end(self):
+        self.flips("stream", gd_at, 32)
+
+
+class Noise(Damaged):
+    """Noise anywhere: reading is an error or right, and a salvage says what it has not."""
+
+    bases = bases
+
+    def noise(self, base, seed, length):
+        def harm(image):
+            rng = random.Random(seed)
+            for _ in range(rng.randrange(1, 4)):
+                at = rng.randrange(SECTOR, len(image) - length)
+                image[at:at + length] = rng.randbytes(length)
+        return bases.damaged(base, harm)
+
+    def rescued(self, image):
+        """Whatever a salvage brings is right, a hole, or in doubt."""
+        done = platter("convert", "--salvage", "-f", "vmdk", "-O", "raw", image, "rescued",
+                       code={0, 4})
+        with open("rescued", "rb") as f:
+            got = f.read()
+        right = bases.read("raw")
+        doubt = "lost" in done.stderr
+        self.assertEqual(len(got), len(right), done.stderr)
+        for at, length in [tuple(map(int, h)) for h in HOLE.findall(done.stderr)]:
+            right[at:at + length] = bytes(length)
+        for at in range(0, len(got), GRAIN):
+            was, now = right[at:at + GRAIN], got[at:at + GRAIN]
+            self.assertTrue(now == was or doubt and not any(now), f"at {at}: {done.stderr}")
+
+    def test_noise(self):
+        for base in ("stream", "front"):
+            for seed in range(12):
+                for length in (1, 40, 5000):
+                    image = self.noise(base, seed, length)
+                    with self.subTest(base=base, seed=seed, length=length):
+                        self.judge(image, "vmdk", bases.path("raw"))
+                        self.rescued(image)
+
+    def test_cut(self):
+        """What is in front of the cut is there."""
+        for base in ("stream", "front"):
+            size = len(bases.read(base))
+            for end in range(200 * SECTOR, size, size // 12):
+                image = bases.damaged(base, cut(end))
+                with self.subTest(base=base, end=end):
+                    self.rescued(image)
+
+    def test_everything_but_the_grains(self):
+        """Neither header, nor descriptor, nor tables, nor footer."""
+        def harm(image):
+            image[SECTOR:128 * SECTOR] = random.Random(1).randbytes(127 * SECTOR)
+            image[-9 * SECTOR:-2 * SECTOR] = random.Random(2).randbytes(7 * SECTOR)
+        image = bases.damaged("stream", harm)
+        self.salvage_all(image, "vmdk", bases.path("raw"), 4, "lost", "parent")
 
 
 class Flat(Harm):

@@ -374,7 +374,7 @@ class Streams(Harm):
     """Directories at the end of large streams."""
 
     def test_one_table_of_three_gone(self):
-        """In the middle of a stream; the others are salvaged."""
+        """In the middle of a stream: it stands behind its marker even so."""
         data = (content(2 * CLUSTER) + bytes(32 * MIB - 2 * CLUSTER)) * 3
         for table in range(3):
             image = bytearray(craft.stream_vmdk(data))
@@ -384,7 +384,24 @@ class Streams(Harm):
                 with open(name, "wb") as f:
                     f.write(held)
             self.expect_error("three.vmdk", "vmdk", "three.raw", f"directory entry {table}")
-            self.salvage("three.vmdk", "vmdk", "three.raw")
+            self.salvage_all("three.vmdk", "vmdk", "three.raw")
+
+    def test_tables_of_other_ranges(self):
+        """A directory that names them, each as good as any."""
+        data = b"".join(content(2 * CLUSTER, seed).ljust(32 * MIB, b"\0") for seed in range(3))
+        with open("three.raw", "wb") as f:
+            f.write(data)
+        for first, second, swap in ((0, 1, True), (1, 2, True), (0, 2, False), (2, 1, False)):
+            image = bytearray(craft.stream_vmdk(data))
+            gd = SECTOR * craft.le(image, len(image) - 1024 + 56, 8)
+            place = craft.le(image, gd + 4 * first)
+            craft.put_le(image, gd + 4 * first, craft.le(image, gd + 4 * second))
+            if swap:
+                craft.put_le(image, gd + 4 * second, place)
+            with open("three.vmdk", "wb") as f:
+                f.write(image)
+            self.expect_error("three.vmdk", "vmdk", "three.raw", "directory entry")
+            self.salvage_all("three.vmdk", "vmdk", "three.raw")
 
     def test_empty_tables_are_none(self):
         """Ranges without data have no table, in front, in between and at the end."""
