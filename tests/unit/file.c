@@ -472,14 +472,23 @@ static void test_replace_of_others(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_replace),           cmocka_unit_test(test_replace_of_what_moved),
-        cmocka_unit_test(test_replace_of_others), cmocka_unit_test(test_holes),
-        cmocka_unit_test(test_copy_from),         cmocka_unit_test(test_direct),
-        cmocka_unit_test(test_same_file),         cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_publish),           cmocka_unit_test(test_not_published),
-        cmocka_unit_test(test_new_target),        cmocka_unit_test(test_relative_target),
-        cmocka_unit_test(test_exclusive),         cmocka_unit_test(test_links_stay),
-        cmocka_unit_test(test_refused_targets),   cmocka_unit_test(test_remove_temporaries),
+        cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_replace_of_what_moved),
+        cmocka_unit_test(test_replace_of_others),
+        cmocka_unit_test(test_replace_that_fails),
+        cmocka_unit_test(test_holes),
+        cmocka_unit_test(test_copy_from),
+        cmocka_unit_test(test_direct),
+        cmocka_unit_test(test_same_file),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_publish),
+        cmocka_unit_test(test_not_published),
+        cmocka_unit_test(test_new_target),
+        cmocka_unit_test(test_relative_target),
+        cmocka_unit_test(test_exclusive),
+        cmocka_unit_test(test_links_stay),
+        cmocka_unit_test(test_refused_targets),
+        cmocka_unit_test(test_remove_temporaries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
