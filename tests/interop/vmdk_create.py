@@ -5,8 +5,8 @@ import os
 import re
 import subprocess
 
-from peers import (GIB, KIB, MIB, PLATTER, Case, add_case, main, make_content, platter, qemu_img,
-                   qemu_io, run, sha256, spread)
+from peers import (GIB, KIB, KINDS, MIB, PLATTER, Case, add_case, main, make_content, platter,
+                   qemu_img, qemu_io, run, sha256, spread)
 from vmdk_stream import Walk
 
 SIZES = {"sector": 512, "short-grain": 64 * KIB - 512, "long-grain": 64 * KIB + 512,
@@ -14,10 +14,6 @@ SIZES = {"sector": 512, "short-grain": 64 * KIB - 512, "long-grain": 64 * KIB + 
          "5g": 5 * GIB}
 PIECE = 2047 * MIB
 
-# How vmdkinfo calls them.
-KINDS = {"monolithicSparse": "Monolithic sparse", "monolithicFlat": "Monolithic flat",
-         "twoGbMaxExtentSparse": "2GB extent sparse", "twoGbMaxExtentFlat": "2GB extent flat",
-         "streamOptimized": "Stream optimized", "vmfs": "VMFS flat"}
 SPARSE = ("monolithicSparse", "twoGbMaxExtentSparse")
 
 
@@ -74,6 +70,8 @@ class Create(Case):
             Walk("ours.vmdk", "content.raw", 0x30005 if zeroed == "on" else 0x30001)
         elif size < GIB:
             self.written("ours.vmdk", size)
+        else:
+            self.written_across_pieces("ours.vmdk", size)
 
     def written(self, image, size):
         qemu_io(image, "vmdk", *(f"write -P {i + 1} {off} {length}"
@@ -82,6 +80,15 @@ class Create(Case):
         self.poke(image, "vmdk", "shadow.raw", size)
         self.check_written(image, "vmdk", "shadow.raw")
         self.check_read(image, "vmdk", "shadow.raw")
+
+    def written_across_pieces(self, image, size):
+        """The peer's write over the border of two pieces, into the last sector, and into a hole."""
+        writes = [f"write -P 7 {off} {length}" for off, length in
+                  ((min(PIECE, size) - 70 * KIB, 140 * KIB), (size - 512, 512), (GIB + 512, 3072))
+                  if off + length <= size]
+        qemu_io(image, "vmdk", *writes)
+        qemu_io("content.raw", "raw", *writes)
+        platter("compare", "-F", "raw", image, "content.raw")
 
     def layout(self, size, zeroed):
         """Sparse files as they are made are the peer's to the byte, but for the descriptor."""
