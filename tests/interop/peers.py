@@ -16,6 +16,11 @@ import unittest
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
+# The subformats of a VMDK, and what vmdkinfo calls them.
+KINDS = {"monolithicSparse": "Monolithic sparse", "monolithicFlat": "Monolithic flat",
+         "twoGbMaxExtentSparse": "2GB extent sparse", "twoGbMaxExtentFlat": "2GB extent flat",
+         "streamOptimized": "Stream optimized", "vmfs": "VMFS flat"}
+
 PLATTER = os.environ["PLATTER"]
 POKE = os.environ.get("POKE")
 
