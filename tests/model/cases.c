@@ -32,13 +32,13 @@ static void convert_pattern(const struct buffer *b, const char *path, const char
                      option, raw, path) == 0);
 }
 
-static void create(const struct model_case *of, const char *path)
+static void create(const struct model_case *of, const char *path, uint64_t size)
 {
     struct platter_error err = {0};
     struct platter_create_options options = {.size = sizeof options,
                                              .format = of->format,
                                              .has_disk_size = true,
-                                             .disk_size = of->size,
+                                             .disk_size = size,
                                              .options = of->options,
                                              .backing = of->backing ? "model.below" : NULL,
                                              .backing_format = of->backing};
@@ -48,11 +48,40 @@ static void create(const struct model_case *of, const char *path)
     exit(1);
 }
 
+static char *piece_path(unsigned n)
+{
+    auto_free char *name = string_format("model.piece%u", n);
+    MUST(name);
+    return scratch_path(name);
+}
+
+/* Several extents, each third of them flat, and a descriptor that lists them. */
+static void make_pieces(const struct model_case *of, const char *path)
+{
+    char text[4096] = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n"
+                      "createType=\"twoGbMaxExtentSparse\"\n";
+    for (unsigned n = 0; n * of->piece < of->size; n++) {
+        uint64_t size = min_u64(of->piece, of->size - n * of->piece);
+        bool flat = n % 3 == 2;
+        auto_free char *piece = piece_path(n);
+        if (flat)
+            MUST(run_command(0, "rm -f '%s'; truncate -s %llu '%s'", piece,
+                             (unsigned long long)size, piece) == 0);
+        else
+            create(of, piece, size);
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, "RW %llu %s \"model.piece%u\"%s\n",
+                 (unsigned long long)size / SECTOR, flat ? "FLAT" : "SPARSE", n, flat ? " 0" : "");
+    }
+    struct buffer descriptor = {.bytes = (uint8_t *)text, .size = strlen(text)};
+    buffer_save(&descriptor, path);
+}
+
 /* A seSparse file must hold something, or it takes nothing. */
 static void make_esx(const struct model_case *of, const char *path, const uint8_t *flat)
 {
     uint32_t cid = 0;
-    auto_free char *extent = case_data(of, path);
+    auto_free char *extent = case_data(of, path, 0);
     if (of->backing) {
         auto_free char *below = scratch_path("model.below");
         struct buffer b = buffer_load(below, 0);
@@ -85,13 +114,24 @@ void case_make(const struct model_case *of, const char *path, uint8_t *flat)
     }
     if (of->esx)
         make_esx(of, path, flat);
+    else if (of->piece)
+        make_pieces(of, path);
     else if (!own)
-        create(of, path);
+        create(of, path, of->size);
 }
 
-char *case_data(const struct model_case *of, const char *path)
+char *case_data(const struct model_case *of, const char *path, unsigned n)
 {
-    char *name = of->esx ? scratch_path("model.extent") : string_copy(path);
+    unsigned piece = n + n / 2;
+    char *name = NULL;
+    if (of->options && strstr(of->options, "Flat"))
+        return NULL;
+    if (of->piece && piece * of->piece < of->size)
+        name = piece_path(piece);
+    else if (of->piece || n > 0)
+        return NULL;
+    else
+        name = of->esx ? scratch_path("model.extent") : string_copy(path);
     MUST(name);
     return name;
 }
@@ -154,6 +194,10 @@ const struct model_case model_cases[] = {
     VMDK("over-vmdk", "subformat=monolithicSparse", 8 * MIB, OVER("vmdk", 6 * MIB)),
     VMDK("zeroed-grain-over-vmdk", "subformat=monolithicSparse,zeroed_grain=on", 8 * MIB,
          OVER("vmdk", 8 * MIB)),
+    VMDK("pieces", "subformat=monolithicSparse", 5 * MIB + 512, .piece = 640 * KIB),
+    VMDK("pieces-zeroed-grain", "subformat=monolithicSparse,zeroed_grain=on", 8 * MIB,
+         .piece = 3 * MIB),
+    VMDK("flat", "subformat=monolithicFlat", 3 * MIB + 512),
     VMDK("little-memory", "subformat=monolithicSparse", 36 * MIB, .memory_limit = 256 * KIB),
     ESX("cowd", ESX_COWD, 1, 5 * MIB + 512),
     ESX("cowd-over-vmdk", ESX_COWD, 1, 5 * MIB, OVER("vmdk", 3 * MIB)),

@@ -21,6 +21,7 @@ struct model_case {
     uint64_t memory_limit; /* 0: the default */
     enum esx_kind esx;     /* the image is a descriptor, and beside it this: case_data() */
     uint32_t grain;        /* COWD: in sectors */
+    uint64_t piece;        /* guest bytes: the image is extents of that length, each third flat */
 };
 
 /* Ends with .name = NULL. */
@@ -28,7 +29,7 @@ extern const struct model_case model_cases[];
 
 /* Makes the image (and its backing file beside it); flat is what its disk holds. */
 void case_make(const struct model_case *of, const char *path, uint8_t *flat);
-/* The file with its data; the caller frees the name. */
-char *case_data(const struct model_case *of, const char *path);
+/* The nth file with tables; the caller frees the name. NULL: there are no more. */
+char *case_data(const struct model_case *of, const char *path, unsigned n);
 
 #endif
