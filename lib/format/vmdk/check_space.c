@@ -4,15 +4,15 @@
  * belongs to nobody. vmdk.md sections 4.6 and 13.
  *
  * A bit for each sector tells whether it is used. Files for which that would be too much memory are
- * looked at a window at a time, with all tables read again for each: 64 GiB take 16 MiB.
+ * looked at a window at a time, with all tables read again for each: 16 MiB are enough for 64 GiB.
  */
 #include <inttypes.h>
 
 #include "format/vmdk/check.h"
 
 enum {
-    MOST_BITS = 16 << 23,  /* of a window, in sectors: 16 MiB */
-    LEAST_BITS = 64 << 13, /* with less memory than for that there is no check: 64 KiB */
+    MOST_BITS = 16 << 23, /* of a window, in sectors: 16 MiB */
+    LEAST_BITS = 4096,
     WORD = 64
 };
 
@@ -54,18 +54,15 @@ bool check_use(struct sparse_check *s, uint64_t sector, uint64_t n)
 
 /* ---- windows --------------------------------------------------------------------------------- */
 
+/* A quarter of the memory there is, or less. */
 static int make_window(struct sparse_check *s, struct platter_error *err)
 {
-    uint64_t room = min_u64(round_up(file_sectors(s), 4096), MOST_BITS);
+    uint64_t room = min_u64(budget_limit(s->budget) / 4 * 8, MOST_BITS);
+    room = round_up(min_u64(room, file_sectors(s)), 4096);
     int r = -ENOMEM;
-    for (room = max_u64(room, 4096); r < 0; room /= 2) {
-        r = budget_alloc(s->budget, room / 8, "what is used of a VMDK", &s->used,
-                         room <= LEAST_BITS ? err : NULL);
-        if (r == 0)
+    for (; r < 0 && room >= LEAST_BITS; room /= 2)
+        if ((r = budget_alloc(s->budget, room / 8, "what is used of a VMDK", &s->used, err)) == 0)
             s->used_room = room;
-        if (room <= LEAST_BITS)
-            break;
-    }
     return r;
 }
 
@@ -96,75 +93,117 @@ static bool may_give_back(const struct sparse_check *s)
     return s->check->mend_leaks && r->corruptions == 0 && r->check_errors == 0;
 }
 
-/* Whether the file takes no space for sectors: what nobody uses costs nothing then. */
+/* The first sectors [*ret_from, *ret_to) of [from, to) that the file takes space for, rounded to
+ * units as they are counted from `from`; none: both are `to`. Space that nobody uses costs nothing
+ * where the file has a hole. */
+static int find_data(struct sparse_check *s, uint64_t from, uint64_t to, uint64_t unit,
+                     uint64_t *ret_from, uint64_t *ret_to, struct platter_error *err)
+{
+    hoff start = from * VMDK_SECTOR, off = start, end = min_u64(to * VMDK_SECTOR, s->size);
+    uint64_t run, step = unit * VMDK_SECTOR;
+    bool hole = true;
+    int r = 0;
+    *ret_from = *ret_to = to;
+    for (; off < end && hole; off += hole ? run : 0)
+        if ((r = stream_extents(s->stream, off, end - off, &run, &hole, err)) < 0)
+            return r;
+    if (hole || off >= end)
+        return 0;
+    *ret_from = from + (off - start) / step * unit;
+    *ret_to = min_u64(from + div_up(off + run - start, step) * unit, to);
+    return 0;
+}
+
 static int is_hole(struct sparse_check *s, uint64_t from, uint64_t to, bool *ret,
                    struct platter_error *err)
 {
-    hoff off = from * VMDK_SECTOR, end = min_u64(to * VMDK_SECTOR, s->size);
-    *ret = true;
-    for (uint64_t run; off < end && *ret; off += run) {
-        int r = stream_extents(s->stream, off, end - off, &run, ret, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    uint64_t data, end;
+    int r = find_data(s, from, to, 1, &data, &end, err);
+    *ret = data == to;
+    return r;
+}
+
+/* Everything from a sector to the end of the file. */
+static int cut_off(struct sparse_check *s, uint64_t from, struct platter_error *err)
+{
+    int r = stream_resize(s->stream, from * VMDK_SECTOR, err);
+    if (r == 0)
+        s->size = from * VMDK_SECTOR;
+    return r;
 }
 
 static int give_back(struct sparse_check *s, uint64_t from, uint64_t to, bool *ret_done,
                      struct platter_error *err)
 {
-    int r;
     *ret_done = false;
-    if (to >= file_sectors(s) && !s->at_end) {
-        r = stream_resize(s->stream, from * VMDK_SECTOR, err);
-        if (r == 0) {
-            s->size = from * VMDK_SECTOR;
-            *ret_done = true;
-        }
-        return r;
-    }
     if (s->at_end)
         return 0; /* zeros in front of the end would be its end: section 5.6 */
+    hoff off = from * VMDK_SECTOR;
+    uint64_t len = (to - from) * VMDK_SECTOR;
     if (s->packed) {
         *ret_done = true; /* zeros between records are taken for nothing: section 5.5 */
-        return stream_zero(s->stream, from * VMDK_SECTOR, (to - from) * VMDK_SECTOR,
-                           STREAM_ZERO_UNMAP, err);
+        return stream_zero(s->stream, off, len, STREAM_ZERO_UNMAP, err);
     }
-    r = stream_discard(s->stream, from * VMDK_SECTOR, (to - from) * VMDK_SECTOR, err);
+    int r = stream_discard(s->stream, off, len, err);
     return r < 0 ? r : is_hole(s, from, to, ret_done, err);
 }
 
-/* Sectors [from, to) are nobody's: `units` of whatever is allocated at once. */
+static void report_leak(struct sparse_check *s, uint64_t from, uint64_t to, uint64_t units,
+                        bool done)
+{
+    check_found(s->check, PLATTER_FINDING_LEAK, done, units,
+                "%s: sectors %" PRIu64 " to %" PRIu64 " belong to nobody%s", s->name, from, to - 1,
+                done               ? "; they were given back"
+                : may_give_back(s) ? "; converting the image gets them back"
+                                   : "");
+}
+
+/* Sectors [from, to) are nobody's, `units` of whatever is counted. */
 static int leaked(struct sparse_check *s, uint64_t from, uint64_t to, uint64_t units,
                   struct platter_error *err)
 {
-    bool hole, done = false, inner = to < file_sectors(s);
-    int r = is_hole(s, from, to, &hole, err);
-    if (r < 0 || hole)
-        return r;
-    if (may_give_back(s))
+    bool done = false, tail = to >= file_sectors(s) && !s->at_end;
+    int r = 0;
+    if (may_give_back(s) && tail) {
+        r = cut_off(s, from, err);
+        done = true;
+    } else if (may_give_back(s)) {
         r = give_back(s, from, to, &done, err);
+    }
     if (r == 0)
-        check_found(s->check, PLATTER_FINDING_LEAK, done, units,
-                    "%s: sectors %" PRIu64 " to %" PRIu64 " belong to nobody%s", s->name, from,
-                    to - 1,
-                    done                            ? "; they were given back"
-                    : s->check->mend_leaks && inner ? "; converting the image gets them back"
-                                                    : "");
+        report_leak(s, from, to, units, done);
     return r;
 }
 
-/* Grains of a file that is not compressed. The window begins at a grain. */
+/* The same for units of `unit` sectors, of which only those count that the file has space for. */
+static int leaked_units(struct sparse_check *s, uint64_t from, uint64_t to, uint64_t unit,
+                        struct platter_error *err)
+{
+    bool cut = may_give_back(s) && to >= file_sectors(s);
+    uint64_t units = 0, a, b;
+    int r = 0;
+    for (uint64_t at = from; at < to && r == 0; at = b) {
+        r = find_data(s, at, to, unit, &a, &b, err);
+        units += div_up(b - a, unit);
+        if (r == 0 && b > a && !cut)
+            r = leaked(s, a, b, div_up(b - a, unit), err);
+    }
+    return r == 0 && cut && units > 0 ? leaked(s, from, to, units, err) : r;
+}
+
+/* Grains of a file that is not compressed. */
 static int find_leaks(struct sparse_check *s, struct platter_error *err)
 {
     uint64_t gs = s->h.grain_size, end = min_u64(s->used_from + s->used_len, file_sectors(s));
     uint64_t at = max_u64(div_up(s->used_from, gs), div_up(s->h.overhead, gs)) * gs;
+    if (end < file_sectors(s))
+        end = end / gs * gs; /* of a grain that two windows share neither knows enough */
     int r = 0;
     for (uint64_t to; at < end && r == 0; at = to + gs) {
         for (to = at; to < end && is_unused(s, to, min_u64(to + gs, end));)
             to += gs;
         if (to > at)
-            r = leaked(s, at, min_u64(to, end), (to - at) / gs, err);
+            r = leaked_units(s, at, min_u64(to, end), gs, err);
     }
     return r;
 }

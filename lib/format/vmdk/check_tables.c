@@ -11,7 +11,7 @@
 
 #include "format/vmdk/check.h"
 
-enum { PIECE_BYTES_OF_TABLES = 1 << 20 };
+enum { MOST_PIECE = 1 << 20, LEAST_PIECE = VMDK_MAX_GTES * 4 }; /* bytes of tables */
 
 /* Some tables, in both copies. */
 struct piece {
@@ -345,13 +345,14 @@ static int check_piece(struct sparse_check *s, struct piece *p, struct platter_e
 int check_tables(struct sparse_check *s, enum pass pass, struct platter_error *err)
 {
     struct piece p = {.pass = pass};
-    uint64_t most = PIECE_BYTES_OF_TABLES / ((uint64_t)s->gt_sectors * VMDK_SECTOR);
+    uint64_t bytes = round_down(min_u64(budget_limit(s->budget) / 16, MOST_PIECE), LEAST_PIECE);
+    bytes = max_u64(bytes, LEAST_PIECE);
+    uint64_t most = bytes / ((uint64_t)s->gt_sectors * VMDK_SECTOR);
     if (s->gd_count == 0 || !s->gd[PRIMARY])
         return 0;
     int r = budget_alloc(s->budget, most, "the grain tables of a VMDK", &p.dirty, err);
     for (unsigned c = 0; c < s->copies && r == 0; c++)
-        r = budget_alloc(s->budget, PIECE_BYTES_OF_TABLES, "the grain tables of a VMDK",
-                         &p.entries[c], err);
+        r = budget_alloc(s->budget, bytes, "the grain tables of a VMDK", &p.entries[c], err);
     for (; r == 0 && p.first < s->gd_count; p.first += p.n) {
         p.n = (uint32_t)min_u64(most, s->gd_count - p.first);
         r = check_piece(s, &p, err);
@@ -359,7 +360,7 @@ int check_tables(struct sparse_check *s, enum pass pass, struct platter_error *e
             r = check_progress(s->check, p.first, s->gd_count, err);
     }
     for (unsigned c = 0; c < COPIES; c++)
-        budget_free(s->budget, p.entries[c], PIECE_BYTES_OF_TABLES);
+        budget_free(s->budget, p.entries[c], bytes);
     budget_free(s->budget, p.dirty, most);
     return r;
 }
