@@ -253,13 +253,12 @@ static int read_footer(struct stream *s, uint64_t file_size, struct hosted_heade
 }
 
 /* What the footer may not change: it is a copy of the header that knows the directory's place, and
- * perhaps the capacity. */
+ * perhaps the capacity. The descriptor's place is that of the header, which may change (store.c).
+ */
 bool hosted_is_footer_of(const struct hosted_header *f, const struct hosted_header *h)
 {
     return f->version == h->version && f->flags == h->flags && f->grain_size == h->grain_size &&
            f->gtes_per_gt == h->gtes_per_gt && f->compression == h->compression &&
-           f->descriptor_offset == h->descriptor_offset &&
-           f->descriptor_size == h->descriptor_size &&
            (h->capacity == 0 || f->capacity == h->capacity);
 }
 
@@ -305,6 +304,8 @@ int hosted_read(struct stream *s, uint64_t file_size, struct hosted_header *ret,
             return fail(err, PLATTER_ECORRUPT,
                         "%s: header and footer contradict each other: one of them is damaged",
                         s->name);
+        ret->descriptor_offset = header.descriptor_offset;
+        ret->descriptor_size = header.descriptor_size;
     }
     hosted_forget_second(ret);
     r = hosted_check(s->name, ret, file_size, err);
@@ -337,6 +338,10 @@ int hosted_find(struct stream *s, uint64_t file_size, struct hosted_header *ret,
             : fail(err, PLATTER_ECORRUPT, "%s: has no VMDK header, and no footer instead", s->name);
     if (found &&
         (r < 0 || (ret->gd_offset == HOSTED_GD_AT_END && hosted_is_footer_of(&footer, ret)))) {
+        if (r == 0) {
+            footer.descriptor_offset = ret->descriptor_offset;
+            footer.descriptor_size = ret->descriptor_size;
+        }
         *ret = footer;
         r = 0;
     }

@@ -41,7 +41,8 @@ static int above_tables(struct stream *s, const struct hosted_header *h, uint64_
     return r;
 }
 
-/* The sector where anything but header and descriptor may begin. */
+/* The sector where anything but header and descriptor may begin. The room for the descriptor of a
+ * stream stands in its footer as well, and stays as it is. */
 static int find_limit(struct stream *s, const struct hosted_header *h, uint64_t *ret,
                       struct platter_error *err)
 {
@@ -49,6 +50,8 @@ static int find_limit(struct stream *s, const struct hosted_header *h, uint64_t 
     int r = stream_size(s, &size, err);
     *ret = h->overhead ? h->overhead : h->descriptor_offset + h->descriptor_size;
     *ret = min_u64(*ret, size / VMDK_SECTOR);
+    if (h->gd_offset == HOSTED_GD_AT_END)
+        *ret = min_u64(*ret, h->descriptor_offset + h->descriptor_size);
     if (r < 0 || h->capacity == 0 || h->gd_offset == HOSTED_GD_AT_END)
         return r;
     r = above_tables(s, h, h->gd_offset, ret, err);
