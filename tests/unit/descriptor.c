@@ -80,6 +80,41 @@ static void test_spellings(void **state)
     descriptor_free(d);
 }
 
+/* What is taken for a descriptor, when the format is guessed: section 2. */
+static void test_probe(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        bool is;
+    } cases[] = {
+        {"# Disk DescriptorFile\nversion=1\ncreateType=\"x\"\n", true},
+        {"\xef\xbb\xbf# disk descriptorfile \r\nversion=1\r\nCREATETYPE=x\r\n", true},
+        {"\n \t\n# a comment\n version = \"3\"\ncreateType=x", true},
+        {"# a comment\n# Disk DescriptorFile\ncreateType=x", true},
+        {"version=4\ncreateType=x", false},
+        {"version=1\nCID=1\n", false},
+        {"CID=1\nversion=1\ncreateType=x", false},
+        {"# Disk DescriptorFil\ncreateType=x", false},
+        {"", false},
+        {"\n\n", false},
+        {"\xef\xbb\xbf", false},
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        /* Of exactly its size, so that a sanitizer sees a look behind its end. */
+        size_t len = strlen(cases[i].text);
+        uint8_t *bytes = malloc(len);
+        MUST(bytes || len == 0);
+        if (len)
+            memcpy(bytes, cases[i].text, len);
+        if (descriptor_probe(bytes, len) != cases[i].is)
+            fail_msg("case %u: %s", i, cases[i].text);
+        free(bytes);
+    }
+    static const uint8_t nul[] = "# Disk DescriptorFile\0version=1\ncreateType=x";
+    assert_false(descriptor_probe(nul, sizeof nul));
+}
+
 static void test_first_of_duplicates_wins(void **state)
 {
     (void)state;
@@ -354,6 +389,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_spellings),
+        cmocka_unit_test(test_probe),
         cmocka_unit_test(test_first_of_duplicates_wins),
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_limits),
