@@ -312,10 +312,11 @@ static int flush_all(const struct target *t, struct platter_error *err)
 }
 
 /*
- * An image of several files cannot appear at once. An older one of the name is taken away first and
- * the new main file comes last, so that at any moment there is all of the old one, no image, or all
- * of the new one; never the main file of one with an extent of the other. Extents of the old one
- * that the new one does not have stay: nobody knows whether they are not another's.
+ * An image of several files cannot appear at once. An older one of the name is moved aside, its
+ * main file first, and the new main file comes last, so that at any moment there is all of the old
+ * one, no image, or all of the new one; never the main file of one with an extent of the other.
+ * Extents of the old one that the new one does not have stay: nobody knows whether they are not
+ * another's.
  */
 static int publish_all(const struct target *t, struct platter_error *err)
 {
@@ -323,20 +324,28 @@ static int publish_all(const struct target *t, struct platter_error *err)
     int r = durable ? flush_all(t, err) : 0;
     if (r == 0)
         r = stream_make_way(t->stream, durable, err);
-    for (unsigned i = 0; i < t->n_files && r == 0; i++) /* they stand in one folder */
-        r = stream_publish(t->files[i].stream, durable && i == t->n_files - 1, err);
-    if (r == 0)
-        r = stream_publish(t->stream, durable, err);
-    if (r == 0)
-        return 0;
-    stream_withdraw(t->stream);
+    for (unsigned i = 0; i < t->n_files && r == 0; i++) {
+        r = stream_make_way(t->files[i].stream, false, err);
+        if (r == 0) /* they stand in one folder */
+            r = stream_publish(t->files[i].stream, durable && i == t->n_files - 1, err);
+    }
+    return r < 0 ? r : stream_publish(t->stream, durable, err);
+}
+
+/* The other way round, so that the old main file comes back last. */
+static void withdraw_all(const struct target *t)
+{
     for (unsigned i = 0; i < t->n_files; i++)
         stream_withdraw(t->files[i].stream);
-    return r;
+    stream_withdraw(t->stream);
 }
 
 int target_publish(struct target *t, struct platter_error *err)
 {
-    return t->n_files > 0 ? publish_all(t, err)
-                          : stream_publish(t->stream, t->request->durable, err);
+    if (t->n_files == 0)
+        return stream_publish(t->stream, t->request->durable, err);
+    int r = publish_all(t, err);
+    if (r < 0)
+        withdraw_all(t);
+    return r;
 }

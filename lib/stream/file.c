@@ -347,7 +347,7 @@ static int file_publish(struct stream *s, bool durable, struct platter_error *er
 static void file_withdraw(struct stream *s)
 {
     const struct file_stream *f = file_of(s);
-    const struct temporary *t = f->published ? f->published : f->temporary;
+    struct temporary *t = f->published ? f->published : f->temporary;
     if (t)
         temporary_withdraw(t, f->dev, f->ino);
 }

@@ -47,11 +47,12 @@ int temporary_open_over(const char *path, dev_t dev, ino_t ino, struct temporary
  * that is temporary_free(). */
 int temporary_publish(struct temporary *t, bool durable, struct platter_error *err);
 int temporary_flush_folder(const struct temporary *t, struct platter_error *err);
-/* Removes what the file will replace. */
-int temporary_make_way(const struct temporary *t, bool durable, struct platter_error *err);
-/* Removes what was published, if it is still the file (dev, ino). */
-void temporary_withdraw(const struct temporary *t, dev_t dev, ino_t ino);
-/* Removes the file, if it was not published, and frees. */
+/* Moves aside what the file will replace, until temporary_free(). */
+int temporary_make_way(struct temporary *t, bool durable, struct platter_error *err);
+/* Removes what was published, if it is still the file (dev, ino), and moves back what was moved
+ * aside. */
+void temporary_withdraw(struct temporary *t, dev_t dev, ino_t ino);
+/* Removes the file, if it was not published, and what was moved aside for it, and frees. */
 void temporary_free(struct temporary *t);
 
 #endif

@@ -100,10 +100,11 @@ int stream_lock(struct stream *s, unsigned use, unsigned deny, struct platter_er
 /* A file made by STREAM_FILE_TEMPORARY gets its real name, atomically; `durable` waits for the disk
  * first. Other streams: a flush if durable. */
 int stream_publish(struct stream *s, bool durable, struct platter_error *err);
-/* Takes away the file that stream_publish() would replace, for what cannot appear at once. */
+/* Moves the file aside that stream_publish() would replace, for what cannot appear at once. It is
+ * removed when the stream is closed. */
 int stream_make_way(struct stream *s, bool durable, struct platter_error *err);
-/* Takes away again what stream_publish() gave a name, if it did and is still there. What was
- * replaced does not come back. */
+/* Takes back what the two did: the new file goes, if it is still there, and what was moved aside
+ * has its name again. */
 void stream_withdraw(struct stream *s);
 /* These bytes become all there is, durably; a crash leaves the old ones or the new. That is true of
  * files, which get a new one in their place; what is no file is written over. Only where nobody

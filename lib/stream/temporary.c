@@ -41,6 +41,8 @@ struct temporary {
     char *shown;  /* the target's path, for sentences */
     char name[NAME_MAX + 1];
     bool made; /* a file of that name is there */
+    char aside[NAME_MAX + 1];
+    bool moved_aside; /* the file that is replaced has that name now */
     bool exclusive;
     struct slot *slot; /* NULL: the table was full */
 };
@@ -261,20 +263,24 @@ int temporary_open_over(const char *path, dev_t dev, ino_t ino, struct temporary
     return r;
 }
 
-/* rename(), which for EXCLUSIVE does not replace: by a hard link where the file system does not
- * know the flag. */
-static int rename_into_place(const struct temporary *t)
+/* rename() that does not replace: by a hard link where the file system does not know the flag. */
+static int rename_new(int folder, const char *from, const char *to)
 {
-    if (!t->exclusive)
-        return renameat(t->folder, t->name, t->folder, t->target) < 0 ? -errno : 0;
-    if (renameat2(t->folder, t->name, t->folder, t->target, RENAME_NOREPLACE) == 0)
+    if (renameat2(folder, from, folder, to, RENAME_NOREPLACE) == 0)
         return 0;
     if (errno != EINVAL && errno != ENOSYS)
         return -errno;
-    if (linkat(t->folder, t->name, t->folder, t->target, 0) < 0)
+    if (linkat(folder, from, folder, to, 0) < 0)
         return -errno;
-    unlinkat(t->folder, t->name, 0);
+    unlinkat(folder, from, 0);
     return 0;
+}
+
+static int rename_into_place(const struct temporary *t)
+{
+    if (t->exclusive)
+        return rename_new(t->folder, t->name, t->target);
+    return renameat(t->folder, t->name, t->folder, t->target) < 0 ? -errno : 0;
 }
 
 int temporary_flush_folder(const struct temporary *t, struct platter_error *err)
@@ -297,21 +303,29 @@ int temporary_publish(struct temporary *t, bool durable, struct platter_error *e
     return durable ? temporary_flush_folder(t, err) : 0;
 }
 
-int temporary_make_way(const struct temporary *t, bool durable, struct platter_error *err)
+int temporary_make_way(struct temporary *t, bool durable, struct platter_error *err)
 {
-    if (t->exclusive)
+    struct stat old;
+    if (t->exclusive || fstatat(t->folder, t->target, &old, AT_SYMLINK_NOFOLLOW) < 0)
         return 0; /* nothing will be replaced */
-    if (unlinkat(t->folder, t->target, 0) < 0 && errno != ENOENT)
-        return fail_errno(err, errno, "%s: cannot remove the file that is replaced", t->shown);
+    if (S_ISDIR(old.st_mode))
+        return fail(err, EISDIR, "%s: is a folder", t->shown);
+    snprintf(t->aside, sizeof t->aside, "%.*s.old", NAME_MAX - 4, t->name);
+    if (renameat(t->folder, t->target, t->folder, t->aside) < 0)
+        return fail_errno(err, errno, "%s: cannot move aside the file that is replaced", t->shown);
+    t->moved_aside = true;
     return durable ? temporary_flush_folder(t, err) : 0;
 }
 
-void temporary_withdraw(const struct temporary *t, dev_t dev, ino_t ino)
+void temporary_withdraw(struct temporary *t, dev_t dev, ino_t ino)
 {
     struct stat now;
     if (!t->made && fstatat(t->folder, t->target, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
         now.st_dev == dev && now.st_ino == ino)
         unlinkat(t->folder, t->target, 0);
+    if (t->moved_aside)
+        rename_new(t->folder, t->aside, t->target);
+    t->moved_aside = false; /* if that failed, somebody may still want the file */
 }
 
 void temporary_free(struct temporary *t)
@@ -320,6 +334,8 @@ void temporary_free(struct temporary *t)
         return;
     if (t->made)
         unlinkat(t->folder, t->name, 0);
+    if (t->moved_aside)
+        unlinkat(t->folder, t->aside, 0);
     slot_give(t->slot);
     if (t->held >= 0)
         close(t->held);

@@ -109,15 +109,21 @@ static void test_obstacles(void **state)
     assert_folder(t, "vm-f001.vmdk vm-f002.vmdk vm-f003.vmdk vm.vmdk");
 }
 
-/* What it was to replace is lost then, but no file of one image stands beside one of the other. */
+/* What was to be replaced is there as it was. */
 static void test_obstacle_when_replacing(void **state)
 {
     struct target *t = *state;
-    assert_works(convert(t, &err));
-    in_folder(t, "rm vm-f003.vmdk");
+    in_folder(t, "for f in vm.vmdk vm-f001.vmdk vm-f002.vmdk; do echo old $f >$f; done");
     t->obstacle = "vm-f003.vmdk";
     assert_fails(convert(t, &err), EISDIR, "vm-f003.vmdk");
-    assert_folder(t, "vm-f003.vmdk");
+    assert_folder(t, "vm-f001.vmdk vm-f002.vmdk vm-f003.vmdk vm.vmdk");
+    in_folder(t, "for f in vm.vmdk vm-f001.vmdk vm-f002.vmdk; do "
+                 "test \"$(cat $f)\" = \"old $f\" || exit 1; done");
+    in_folder(t, "rmdir vm-f003.vmdk");
+    t->obstacle = "vm.vmdk.d";
+    assert_works(convert(t, &err));
+    assert_folder(t, "vm-f001.vmdk vm-f002.vmdk vm-f003.vmdk vm.vmdk vm.vmdk.d");
+    in_folder(t, "test $(stat -c %s vm-f001.vmdk) = 2146435072");
 }
 
 static void test_cancel(void **state)
