@@ -202,8 +202,8 @@ enum probe { PROBE_NO = 0, PROBE_WEAK = 1, PROBE_SURE = 2 };
 
 struct format {
     const char *name;
-    const char *title; /* for people: "QEMU copy-on-write, version 2 and 3" */
-    bool no_backing;   /* its images never have a backing file */
+    const char *title;        /* for people: "QEMU copy-on-write, version 2 and 3" */
+    bool no_backing;          /* its images never have a backing file */
     const char *only_backing; /* the one format that their backing files have; NULL: any */
     /* Every guest offset always stands at the same offset of img->stream, hole or not: the engine
      * writes there without asking, for on a file that is being written that question is dear. */

@@ -302,7 +302,8 @@ static int check_mark(struct image *img, goff off, const struct extent *e, enum 
                     x->unfit ? x->unfit : "the descriptor says so");
     if (e->kind != EXTENT_BACKING || mark != MARK_ZERO || !img->has_backing)
         return 0;
-    int r = x->sparse->kind == SPARSE_SE ? vmdk_begin(img, err) : 0; /* which looks whether it can be */
+    int r =
+        x->sparse->kind == SPARSE_SE ? vmdk_begin(img, err) : 0; /* which looks whether it can be */
     if (r == 0 && !can_mark_zero(x, off - x->start, e->len))
         r = -ENOTSUP;
     return r;
