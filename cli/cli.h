@@ -50,15 +50,16 @@ struct args {
     const char *cache, *source_cache;
     const char *algorithm;
     const char *preallocation;
-    const char *repair; /* leaks or all */
-    char *creation;     /* all -o, joined by commas; allocated */
+    const char *repair;                                         /* leaks or all */
+    const char *count, *depth, *flush_interval, *pattern, *aio; /* bench: numbers, and a way */
+    char *creation; /* all -o, joined by commas; allocated */
     const char *allow[MAX_ALLOW + 1];
     unsigned n_allow;
-    uint64_t start, length, disk_size, sparse_size, rate, memory, workers;
-    bool has_length, has_disk_size, has_sparse_size;
+    uint64_t start, length, disk_size, sparse_size, rate, memory, workers, buffer, step;
+    bool has_length, has_disk_size, has_sparse_size, has_buffer, has_step;
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
     bool probe_backing, ignore_cid, offload, target_is_zero, salvage, strict, nodes, data;
-    bool shrink, keep, unsafe;
+    bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
 };
@@ -98,7 +99,7 @@ struct verb {
 };
 
 extern const struct verb verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
-    verb_measure, verb_resize, verb_commit, verb_rebase, verb_check, verb_formats;
+    verb_measure, verb_resize, verb_commit, verb_rebase, verb_check, verb_bench, verb_formats;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 
