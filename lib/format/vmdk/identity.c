@@ -74,7 +74,7 @@ int vmdk_new_identity(struct image *img, struct platter_error *err)
     int digits = (int)strlen(line->value);
     uint32_t cid = v->next_cid ? v->next_cid : other_cid(d, 8);
     if (is_long || digits < 8) {
-        int r = edit_ids(img, cid, is_long ? err : NULL);
+        int r = edit_ids(img, cid, err);
         if (r == 0 || is_long || atomic_load(&img->poison) < 0)
             return r;
         cid = v->next_cid ? v->next_cid : other_cid(d, digits);
