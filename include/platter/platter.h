@@ -148,8 +148,9 @@ uint64_t platter_cluster_size(const struct platter_disk *disk);
 unsigned platter_depth(const struct platter_disk *disk);
 
 /**
- * What opening image `layer` of the chain (0 is the top) with PLATTER_OPEN_SALVAGE could not find
- * out, for what was lost leaves no trace: a sentence that belongs to the disk, or NULL.
+ * What is doubtful about image `layer` of the chain (0 is the top) although it opened: what a
+ * salvage could not find out, a content ID that was ignored, one extent without the rest of its
+ * disk. A sentence that belongs to the disk, or NULL.
  */
 const char *platter_doubt(const struct platter_disk *disk, unsigned layer);
 

@@ -223,6 +223,42 @@ static int open_extent(struct image *img, unsigned i, const struct flat_file *fi
     return r;
 }
 
+static int compare_places(const void *a, const void *b)
+{
+    const struct vmdk_extent *x = *(struct vmdk_extent *const *)a;
+    const struct vmdk_extent *y = *(struct vmdk_extent *const *)b;
+    if (x->stream != y->stream)
+        return (uintptr_t)x->stream > (uintptr_t)y->stream ? 1 : -1;
+    return (x->off > y->off) - (x->off < y->off);
+}
+
+/* Flat extents that share bytes of a file are legal, but hardly meant to be written. */
+static int doubt_overlaps(struct image *img, struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    struct vmdk_extent **flat;
+    uint64_t bytes = v->n_extents * sizeof *flat;
+    int r = budget_alloc(img->budget, bytes, "the extents of a VMDK", &flat, err);
+    if (r < 0)
+        return r;
+    unsigned n = 0;
+    for (unsigned i = 0; i < v->n_extents; i++)
+        if (v->extents[i].stream && !v->extents[i].sparse && v->extents[i].access == ACCESS_WRITE)
+            flat[n++] = &v->extents[i];
+    qsort(flat, n, sizeof *flat, compare_places);
+    for (unsigned i = 1; i < n && r == 0 && !img->doubt; i++)
+        if (flat[i]->stream == flat[i - 1]->stream &&
+            flat[i]->off - flat[i - 1]->off < flat[i - 1]->len)
+            r = image_doubt(
+                img, err,
+                "%s: its extents %td and %td lie upon each other in %s: what is written "
+                "to one changes the other",
+                img->stream->name, flat[i - 1] - v->extents, flat[i] - v->extents,
+                flat[i]->stream->name);
+    budget_free(img->budget, flat, bytes);
+    return r;
+}
+
 static int open_extents(struct image *img, struct platter_error *err)
 {
     const struct descriptor *d = vmdk_of(img)->descriptor;
@@ -237,7 +273,7 @@ static int open_extents(struct image *img, struct platter_error *err)
     for (unsigned i = 0; i < d->n_extents && r == 0; i++)
         r = open_extent(img, i, files, n_files, err);
     budget_free(img->budget, files, bytes);
-    return r;
+    return r == 0 ? doubt_overlaps(img, err) : r;
 }
 
 /* ---- the two kinds of files ------------------------------------------------------------------ */

@@ -29,6 +29,11 @@ cat c.raw >first.raw
 code_of platter convert -n -f raw -O vmdk first.raw disk.vmdk
 cat a.raw c.raw | cmp - both.vmdk
 
+disk 'RW 128 FLAT "both.vmdk" 128' 'RW 127 FLAT "both.vmdk" 0' 'RW 1 FLAT "both.vmdk" 127' 'RW 9 FLAT "a.raw" 0'
+platter info disk.vmdk | grep -c 'access: RW'
+disk 'RW 128 FLAT "both.vmdk" 128' 'RW 9 FLAT "a.raw" 0' 'RW 128 FLAT "both.vmdk" 1'
+platter info disk.vmdk | grep -c 'access: RW'
+
 echo "== NOACCESS: its file need not be there"
 disk 'RW 128 FLAT "both.vmdk" 0' 'NOACCESS 128 SPARSE "gone.vmdk"' 'NOACCESS 128 ZERO'
 platter info disk.vmdk | grep -E 'virtual size: |access'
