@@ -306,6 +306,20 @@ class Flips(Damaged):
         self.flips("stream", gd_at, 32)
 
 
+    def test_entries_zeroed(self):
+        """A table at the end that has lost a grain, which stands between those it has."""
+        for grain in range(17):
+            if le(bases.read("stream"), gte_at(bases.read("stream"), grain)):
+                broken = bases.damaged("stream", set_gte(grain, 0))
+                with self.subTest(grain=grain):
+                    self.assertTrue(self.judge(broken, "vmdk", bases.path("raw")))
+                    self.salvage_all(broken, "vmdk", bases.path("raw"))
+
+    def test_entries(self):
+        for grain in (0, 5, 16):
+            self.flips("stream", lambda i, g=grain: gte_at(i, g), 32)
+
+
 class Noise(Damaged):
     """Noise anywhere: reading is an error or right, and a salvage says what it has not."""
 

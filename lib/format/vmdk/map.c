@@ -87,6 +87,11 @@ static int map_packed(const struct vmdk_extent *x, const struct page *p, uint64_
                 ret->packed_len = ((hoff)p->entries[next] - gte) * VMDK_SECTOR;
             break;
         }
+    uint32_t table = s->gd[grain / s->header.gtes_per_gt];
+    if (s->header.at_end && table > gte + 1 && sparse_table_fits(s, table)) {
+        uint64_t most = (table - 1 - gte) * VMDK_SECTOR;
+        ret->packed_len = ret->packed_len ? min_u64(ret->packed_len, most) : most;
+    }
     return 0;
 }
 

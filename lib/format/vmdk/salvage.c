@@ -202,7 +202,7 @@ int salvage_header(struct sparse *s, struct platter_error *err)
 /* ---- directories ----------------------------------------------------------------------------- */
 
 /* Finds out which tables are not those of their range, for a search can find those that are. */
-static int judge_tables(struct sparse *s, struct platter_error *err)
+static int judge_tables(struct image *img, struct sparse *s, struct platter_error *err)
 {
     uint8_t bytes[VMDK_MAX_GTES * 4];
     uint32_t entries[VMDK_MAX_GTES];
@@ -216,7 +216,7 @@ static int judge_tables(struct sparse *s, struct platter_error *err)
         for (uint32_t i = 0; i < s->header.gtes_per_gt; i++)
             entries[i] = (uint32_t)get_le(bytes + i * 4, 4);
         if (r == 0)
-            r = stream_check_table(s, gt, s->gd[gt], entries, &right, err);
+            r = stream_check_table(img, s, gt, s->gd[gt], entries, &right, err);
         if (!right)
             s->gd[gt] = VMDK_WRONG_TABLE;
     }
@@ -252,8 +252,9 @@ int salvage_directory(struct image *img, struct sparse *s, struct platter_error 
     for (uint32_t i = 0; s->rgd && i < s->gd_count; i++)
         if ((s->gd[i] == 0 || !sparse_table_fits(s, s->gd[i])) && s->rgd[i] != 0)
             s->gd[i] = sparse_table_fits(s, s->rgd[i]) ? s->rgd[i] : VMDK_LOST_TABLE;
-    int r = judge_tables(s, err);
-    bool bad = v->lost;
+    int r = judge_tables(img, s, err);
+    /* A stream whose tables stand behind its grains has no grain that is not in one. */
+    bool bad = v->lost || s->header.at_end;
     for (uint32_t i = 0; i < s->gd_count && !bad; i++)
         bad = lacks_table(s, i);
     if (r == 0 && bad && has_addresses(s))
@@ -318,7 +319,8 @@ static int merge_found(struct image *img, struct sparse *s, uint64_t gt, bool al
         if (grain >= first + n)
             break;
         bool best = k + 1 == v->n || v->found[k + 1] >> 33 != grain;
-        if (best && (all || is_bad(s, grain, entries[grain - first])))
+        if (best && (all || is_bad(s, grain, entries[grain - first]) ||
+                     (entries[grain - first] == 0 && s->header.at_end)))
             entries[grain - first] = (uint32_t)v->found[k];
     }
     return 0;
@@ -332,7 +334,7 @@ int salvage_table(struct image *img, struct sparse *s, uint64_t gt, bool there, 
     int r = merge_second(s, gt, entries, n, err);
     bool wanted = !there && (s->gd[gt] != 0 || s->salvage->lost);
     for (uint32_t i = 0; i < n && there && !wanted; i++)
-        wanted = is_bad(s, first + i, entries[i]);
+        wanted = s->header.at_end || is_bad(s, first + i, entries[i]);
     if (r < 0 || !wanted || !has_addresses(s))
         return r;
     return merge_found(img, s, gt, !there, entries, n, err);

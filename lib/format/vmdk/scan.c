@@ -68,11 +68,10 @@ static bool is_zlib(const uint8_t *p)
     return (p[0] & 15) == 8 && p[0] >> 4 <= 7 && (p[1] & 0x20) == 0 && (p[0] << 8 | p[1]) % 31 == 0;
 }
 
-static bool is_head(const struct scan *c, const uint8_t *p)
+bool stream_is_record(const struct hosted_header *h, const uint8_t p[RECORD_LOOK])
 {
-    const struct hosted_header *h = c->header;
     uint64_t lba = get_le(p, 8), size = get_le(p + 8, 4);
-    return size != 0 && size <= 2 * c->grain && lba % h->grain_size == 0 &&
+    return size != 0 && size <= 2 * h->grain_size * VMDK_SECTOR && lba % h->grain_size == 0 &&
            lba < (h->capacity ? h->capacity : VMDK_MAX_SECTORS) && is_zlib(p + RECORD_HEAD);
 }
 
@@ -142,9 +141,9 @@ static int scan_sector(struct scan *c, hoff off, uint64_t *ret_len, struct platt
     uint64_t have = there(c, off, VMDK_SECTOR);
     *ret_len = VMDK_SECTOR;
     int r = look(c, off, have, &p, err);
-    if (r < 0 || have < RECORD_HEAD + 2)
+    if (r < 0 || have < RECORD_LOOK)
         return r;
-    if (is_head(c, p))
+    if (stream_is_record(c->header, p))
         return scan_record(c, off, get_le(p, 8), get_le(p + 8, 4), ret_len, err);
     if (have == VMDK_SECTOR && marker_is(p, MARKER_GT))
         return scan_table(c, off, ret_len, err);

@@ -217,7 +217,7 @@ static int page_judge(struct image *img, struct page *p, const uint32_t *gts, un
         uint32_t *entries = p->entries + i * per_table;
         bool right = gts[i] != 0;
         if (right)
-            r = stream_check_table(s, gt, gts[i], entries, &right, err);
+            r = stream_check_table(img, s, gt, gts[i], entries, &right, err);
         if (gts[i] != 0 && !right) {
             *ret_wrong |= UINT64_C(1) << i;
             memset(entries, 0, per_table * 4);

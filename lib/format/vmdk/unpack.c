@@ -132,13 +132,24 @@ static int inflate_grain(const struct sparse *s, const struct extent *e, const u
     return r;
 }
 
+/* Where tables stand behind their grains, records stand side by side. */
+static int check_gap(struct image *img, struct sparse *s, const struct extent *e, uint64_t len,
+                     struct platter_error *err)
+{
+    hoff end = e->off + round_up(len, VMDK_SECTOR);
+    bool dense = s->header.at_end && (s->header.flags & HOSTED_MARKERS) && !s->salvage;
+    return dense && end < e->off + e->packed_len ? stream_check_gap(img, s, end, err) : 0;
+}
+
 /* Unpacks the record at e->off. */
-static int unpack_at(const struct sparse *s, const struct extent *e, uint64_t lba,
+static int unpack_at(struct image *img, struct sparse *s, const struct extent *e, uint64_t lba,
                      struct unpack_buffer *b, void *out, struct platter_error *err)
 {
     const uint8_t *data;
     size_t size;
     int r = read_record(s, e, lba, b->record, &data, &size, err);
+    if (r == 0)
+        r = check_gap(img, s, e, RECORD_HEAD + size, err);
     if (r < 0)
         return r;
     r = inflate_grain(s, e, data, size, b->grain, out, err);
@@ -161,7 +172,7 @@ static int unpack_elsewhere(struct image *img, struct sparse *s, const struct ex
     struct extent other = *e;
     other.off = (hoff)sector * VMDK_SECTOR;
     other.packed_len = 0;
-    return unpack_at(s, &other, lba, b, out, err);
+    return unpack_at(img, s, &other, lba, b, out, err);
 }
 
 int vmdk_unpack(struct image *img, const struct extent *e, void *out, struct platter_error *err)
@@ -173,7 +184,7 @@ int vmdk_unpack(struct image *img, const struct extent *e, void *out, struct pla
     if (r < 0)
         return r;
     uint64_t lba = (e->unit_start - x->start) / VMDK_SECTOR;
-    r = unpack_at(s, e, lba, b, out, err);
+    r = unpack_at(img, s, e, lba, b, out, err);
     if (r == -PLATTER_ECORRUPT && s->salvage)
         r = unpack_elsewhere(img, s, e, lba, b, out, r, err);
     buffer_give(img, b);

@@ -121,7 +121,10 @@ int hosted_check_marker(struct stream *s, const struct hosted_header *h, struct 
 int hosted_check(const char *name, const struct hosted_header *h, uint64_t file_size,
                  struct platter_error *err);
 
-enum { RECORD_HEAD = 12 }; /* of a compressed grain: LBA and length, where the file has markers */
+enum {
+    RECORD_HEAD = 12, /* of a compressed grain: LBA and length, where the file has markers */
+    RECORD_LOOK = 14  /* what tells that it is one */
+};
 
 /* A marker of a stream, one sector: section 5.2. */
 enum marker { MARKER_EOS = 0, MARKER_GT = 1, MARKER_GD = 2, MARKER_FOOTER = 3 };
@@ -146,6 +149,9 @@ struct stream_item {
     uint32_t bytes;  /* RECORD: head and data as the head has it, without the padding */
     bool sound;      /* RECORD: it inflates, to no more than a grain */
 };
+
+/* Whether these bytes, which begin a sector, begin a record. */
+bool stream_is_record(const struct hosted_header *h, const uint8_t bytes[RECORD_LOOK]);
 
 /* Non-zero ends the scan, and is its result. */
 typedef int (*stream_item_fn)(void *opaque, const struct stream_item *item,
@@ -231,8 +237,12 @@ int sparse_add_stray(struct sparse *s, uint32_t sector, struct platter_error *er
 int stream_search_strays(struct sparse *s, struct platter_error *err);
 /* Whether the table at `sector`, whose entries these are, is the one of entry `gt` of the
  * directory, as far as markers and records tell. Files without them: it is. */
-int stream_check_table(const struct sparse *s, uint64_t gt, uint32_t sector,
+int stream_check_table(struct image *img, const struct sparse *s, uint64_t gt, uint32_t sector,
                        const uint32_t *entries, bool *ret, struct platter_error *err);
+
+/* What stands at `off`, between a record and what the table knows to follow it, must be no grain
+ * that the table has lost. */
+int stream_check_gap(struct image *img, struct sparse *s, hoff off, struct platter_error *err);
 
 /* ---- salvage.c: with image->salvage ---------------------------------------------------------- */
 
