@@ -4,7 +4,7 @@
  * written, and random subsets of what was not flushed, the child opens over its parent and a guest
  * sees the disk it had, at the old size or the new one; and the work can be done again.
  *
- * reshape [--subsets N] [case ...]
+ * reshape [case ...]
  */
 #include "support/reshape.h"
 #include "base/memory.h"
@@ -106,8 +106,9 @@ static int judge(struct crash *c, size_t n, uint64_t seed)
     return good ? 0 : -1;
 }
 
-static int run_case(const struct reshape_case *of, unsigned subsets)
+static int run_case(const struct reshape_case *of)
 {
+    enum { STATES = 600 }; /* of each case, at least */
     struct crash c = {.reshape = reshape_make(of), .log = write_log_new()};
     struct platter_error err = {0};
     char why[256] = "";
@@ -122,6 +123,7 @@ static int run_case(const struct reshape_case *of, unsigned subsets)
     else if (!reshape_judge(&c.reshape, &c.place, true, why, sizeof why))
         r = fprintf(stderr, "%s: %s\n", of->name, why) ? -1 : -1;
     size_t n = write_log_length(c.log);
+    unsigned subsets = 4 + (unsigned)(STATES / (n + 1));
     for (size_t at = 0; at <= n && r == 0; at++)
         for (unsigned i = 0; i <= subsets && r == 0; i++)
             r = judge(&c, at, i * 100);
@@ -136,7 +138,6 @@ static int run_case(const struct reshape_case *of, unsigned subsets)
 
 int main(int argc, char **argv)
 {
-    unsigned subsets = 6;
     int failed = 0, done = 0;
     for (const struct reshape_case *of = reshape_cases; of->name; of++) {
         bool wanted = argc < 2;
@@ -144,7 +145,7 @@ int main(int argc, char **argv)
             wanted |= strcmp(argv[i], of->name) == 0;
         if (!wanted)
             continue;
-        failed |= run_case(of, subsets);
+        failed |= run_case(of);
         done++;
     }
     return failed || done == 0;

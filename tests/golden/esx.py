@@ -621,4 +621,5 @@ class WrittenSeSparse(Writes):
         self.poked("disk.vmdk", 3)
 
 
-main()
+if __name__ == "__main__":
+    main()

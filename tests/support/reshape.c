@@ -25,6 +25,7 @@ const struct reshape_case reshape_cases[] = {
     {.name = "grow-directory", .size = 4003, .to = LARGE},
     {.name = "grow-zeroed", .size = 1500, .base_size = 3000, .to = 5000, .zeroed = true},
     {.name = "grow-hide", .size = 1501, .base_size = 5000, .to = 6000},
+    {.name = "grow-hide-end", .size = 1501, .base_size = 5000, .to = 1510, .open_end = true},
     {.name = "grow-flat", .size = 900, .to = 1000, .flat = true},
     {.name = "grow-pieces", .size = 1500, .to = 2 * PIECE + 100, .split = true},
     {.name = "grow-pieces-hide", .size = 1501, .base_size = 2500, .to = 2600, .split = true},
@@ -47,6 +48,11 @@ const struct reshape_case reshape_cases[] = {
      .size = 3000,
      .base_size = 2000,
      .other_size = 4000,
+     .zeroed = true},
+    {.name = "rebase-first",
+     .kind = RESHAPE_REBASE,
+     .size = 3000,
+     .other_size = 3000,
      .zeroed = true},
     {.name = "rebase-none", .kind = RESHAPE_REBASE, .size = 3000, .base_size = 3001},
     {.name = "rebase-pieces",
@@ -272,7 +278,8 @@ static int open_chain(struct yard *yard, bool writable, bool base_writable,
 
 /* ---- cases ----------------------------------------------------------------------------------- */
 
-/* Runs of `every` sectors out of three times as many are written; grains in part as well. */
+/* Runs of `every` sectors out of three times as many are written, grains in part as well; of
+ * pieces, which have larger grains, out of forty times as many. */
 static void fill(struct reshape *r, enum reshape_file file, bool chain, uint64_t sectors,
                  uint64_t every)
 {
@@ -285,14 +292,15 @@ static void fill(struct reshape *r, enum reshape_file file, bool chain, uint64_t
         place.there[i] = r->files[i].bytes != NULL;
     int e = chain ? open_chain(&yard, true, false, &disk, &err)
                   : open_image(&yard, file, true, &disk, &err);
-    for (uint64_t at = 0, n; at < sectors && e == 0; at += 3 * every) {
+    uint64_t step = file == FILE_CHILD && r->of->split ? 40 * every : 3 * every;
+    for (uint64_t at = 0, n; at < sectors && e == 0; at += step) {
         n = sectors - at < every ? sectors - at : every;
         ledger_stamp(data, (uint32_t)file + 1, at, n);
         e = disk_write(disk, data, n * SECTOR, at * SECTOR, &err);
     }
     if (e == 0 && sectors > 200) /* some of it zeros above the parent's data */
         e = disk_zero(disk, 100 * SECTOR, 50 * SECTOR, false, &err);
-    if (e == 0) { /* the last sectors are always written: what is behind them must not show */
+    if (e == 0 && !r->of->open_end) {
         ledger_stamp(data, (uint32_t)file + 1, sectors - 1, 1);
         e = disk_write(disk, data, SECTOR, (sectors - 1) * SECTOR, &err);
     }
@@ -301,6 +309,28 @@ static void fill(struct reshape *r, enum reshape_file file, bool chain, uint64_t
     if (e < 0)
         fprintf(stderr, "%s: %s\n", r->of->name, err.message);
     MUST(e == 0);
+}
+
+/* Other programs leave anything behind the last sector, in its grain or file: it must not show. */
+static void spoil_end(struct reshape *r)
+{
+    struct reshape_place place = {.files = r->files};
+    struct yard yard = {.opener = {open_named}, .place = &place};
+    struct platter_disk *disk;
+    struct disk_extent x;
+    uint64_t last = (r->of->size - 1) * SECTOR;
+    for (int i = 0; i < RESHAPE_FILES; i++)
+        place.there[i] = r->files[i].bytes != NULL;
+    MUST(open_chain(&yard, false, false, &disk, NULL) == 0);
+    MUST(disk_map_above(disk, 1, last, SECTOR, &x, NULL) == 0);
+    int file = x.e.kind == EXTENT_DATA ? file_of(x.e.stream->name) : -1;
+    disk_close(disk, NULL);
+    if (file < 0)
+        return;
+    struct buffer *b = &r->files[file];
+    uint64_t end = r->of->flat ? b->capacity : (x.e.off / SECTOR | 7) * SECTOR + SECTOR;
+    b->size = b->size < end ? end : b->size;
+    memset(b->bytes + x.e.off + SECTOR, 0xee, end - x.e.off - SECTOR);
 }
 
 static uint32_t cid_of(const struct buffer *b)
@@ -344,6 +374,7 @@ struct reshape reshape_make(const struct reshape_case *of)
         r.files[FILE_CHILD] =
             whole_image(FILE_CHILD, of->size, of->zeroed, 0xc411d, parent, parent_cid);
     fill(&r, FILE_CHILD, true, of->size, 11);
+    spoil_end(&r);
     read_before(&r);
     return r;
 }

@@ -28,6 +28,7 @@ struct reshape_case {
     uint64_t to;                          /* RESIZE: sectors afterwards */
     bool zeroed;                          /* tables may mark zeros */
     bool split, flat;                     /* the child is in pieces of PIECE sectors */
+    bool open_end;                        /* it does not store its last sectors */
 };
 
 /* A list of them that ends with .name = NULL. */
