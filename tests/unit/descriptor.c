@@ -296,6 +296,33 @@ static void test_extents(void **state)
     expect(e, KEYS "RW 5 FLAT \"b.vmdk\" 0\n" DATABASE);
 }
 
+/* As many as there can be, and not by looking through all of the text for each. */
+static void test_many_extents(void **state)
+{
+    (void)state;
+    struct descriptor_edit *e = edit_of(KEYS "\n" EXTENT DATABASE);
+    char name[32];
+    for (unsigned i = 1; i < VMDK_MAX_EXTENTS; i++) {
+        snprintf(name, sizeof name, "piece-%u.vmdk", i);
+        struct descriptor_extent x = {ACCESS_WRITE, TYPE_SPARSE, NULL, i, name, 0};
+        descriptor_edit_add_extent(e, &x);
+    }
+    const char *text;
+    size_t len;
+    struct descriptor *d;
+    assert_works(descriptor_edit_result(e, &text, &len, &err));
+    assert_works(descriptor_parse(budget, "x.vmdk", (const uint8_t *)text, len, true, &d, &err));
+    assert_int_equal(d->n_extents, VMDK_MAX_EXTENTS);
+    for (unsigned i = 1; i < VMDK_MAX_EXTENTS; i++) {
+        snprintf(name, sizeof name, "piece-%u.vmdk", i);
+        assert_int_equal(d->extents[i].sectors, i);
+        assert_string_equal(d->extents[i].file, name);
+    }
+    assert_string_equal(descriptor_value(d, "ddb.adapterType"), "ide");
+    descriptor_free(d);
+    descriptor_edit_drop(e);
+}
+
 static void test_refused_changes(void **state)
 {
     (void)state;
@@ -399,6 +426,7 @@ int main(void)
         cmocka_unit_test(test_new_keys),
         cmocka_unit_test(test_removed_keys),
         cmocka_unit_test(test_extents),
+        cmocka_unit_test(test_many_extents),
         cmocka_unit_test(test_refused_changes),
         cmocka_unit_test(test_encodings),
         cmocka_unit_test(test_encoding_errors),

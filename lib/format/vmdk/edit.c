@@ -19,7 +19,8 @@ struct descriptor_edit {
     char *text;     /* room bytes, len of them used */
     size_t len, room;
     const char *newline;
-    int failed; /* 0, or what `why` says */
+    size_t behind_extents; /* where one more was to be added last, if nothing happened since */
+    int failed;            /* 0, or what `why` says */
     struct platter_error why;
 };
 
@@ -149,6 +150,7 @@ static void splice(struct descriptor_edit *e, struct text_span s, const char *wi
     memmove(e->text + s.at + n, e->text + behind, e->len - behind);
     memcpy(e->text + s.at, with, n);
     e->len = e->len - s.len + n;
+    e->behind_extents = 0;
 }
 
 /* A line of its own at `at`, where one begins or the text ends. */
@@ -330,8 +332,11 @@ void descriptor_edit_add_extent(struct descriptor_edit *e, const struct descript
 {
     auto_free char *file = stored(e, "file name", x->file ? x->file : "");
     auto_free char *line = file ? extent_line(x, file) : NULL;
-    if (file)
-        insert_line(e, place_of_extent(e), line);
+    if (!file)
+        return;
+    size_t at = e->behind_extents ? e->behind_extents : place_of_extent(e), before = e->len;
+    insert_line(e, at, line);
+    e->behind_extents = min_u64(at, before) + (e->len - before);
 }
 
 void descriptor_edit_remove_extent(struct descriptor_edit *e, unsigned i)
