@@ -1,5 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""VMDK images broken in one place each."""
+"""VMDK images broken in one place each. The lines of vmdk.md section 15 are shown by (Errors, where
+no class is named):
+
+    file size               cut-in-header, Small
+    version                 version-0, version-4
+    capacity                capacity-*; Sweep a_kilobyte_that_claims_8_eib
+    grainSize               grain-size-*
+    numGTEsPerGT            entries-*; its product with grainSize is bounded by both bounds
+    GD entries              Sweep fuzzed_header
+    GD, RGD                 directory-*, second-directory-*, both-directories-gone
+    GT                      grain-directory-entry-*, table-in-both-past-end
+    overHead                overhead-past-end
+    descriptor              descriptor-past-end, descriptor-huge
+    gdOffset                directory-at-0, footer-directory-*, footer-points-at-end-again; Flips
+    rgdOffset               second-directory-past-end; quirks_vmdk.py second-directory-*
+    compressed record       packed-size-*, packed-past-end, front-cut-by-half
+    inflate output          packed-inflates-long
+    COWD, seSparse          esx.py
+    extents                 Flat sectors_*, too_many_extents; descriptor-without-extent
+    descriptor text         Texts
+    chain depth             Chains
+    overflow                directory-overflows; Flat offset_overflows, sectors_overflow; Sweep
+"""
 import json
 import os
 import random
@@ -138,8 +160,11 @@ errors = {
     "capacity-over-directory": ("stream", set_footer("capacity", 1 << 40), "footer|capacity"),
     "grain-size-0": ("sparse", set_header("grainSize", 0), "grainSize|grain size"),
     "grain-size-odd": ("sparse", set_header("grainSize", 100), "grainSize|grain size"),
+    "grain-size-of-32-mib": ("sparse", set_header("grainSize", 65536), "grainSize|grain size"),
     "grain-size-huge": ("sparse", set_header("grainSize", 1 << 63), "grainSize|grain size"),
     "entries-0": ("sparse", set_header("numGTEsPerGT", 0), "numGTEsPerGT|grain table"),
+    "entries-64": ("sparse", set_header("numGTEsPerGT", 64), "numGTEsPerGT|grain table"),
+    "entries-500": ("sparse", set_header("numGTEsPerGT", 500), "numGTEsPerGT|grain table"),
     "entries-huge": ("sparse", set_header("numGTEsPerGT", 0xFFFFFFFF), "grain tables"),
     "descriptor-without-extent": ("sparse", text(b"RW 2049 SPARSE", b"#"), "extent"),
     "codec-2": ("front", set_header("compressAlgorithm", 2), "compress"),
@@ -185,6 +210,9 @@ found = {
     "directory-in-descriptor": ("sparse", set_header("gdOffset", 1), "in the descriptor"),
     "directory-in-padding": ("sparse", set_header("gdOffset", 15), "in the descriptor"),
     "directory-past-end-in-front": ("front", set_header("gdOffset", 1 << 40), "grain directory"),
+    "second-directory-past-end": ("sparse", set_header("rgdOffset", 1 << 40),
+                                  "redundant grain directory"),
+    "second-directory-in-descriptor": ("sparse", set_header("rgdOffset", 3), "in the descriptor"),
     "overhead-past-end": ("sparse", set_header("overHead", 1 << 40), "overHead|end"),
     "header-gone-at-end": ("stream", lambda i: bytes(SECTOR) + i[SECTOR:], "KDMV"),
     "version-4-at-end": ("stream", set_header("version", 4), "version"),
@@ -314,6 +342,11 @@ class Flips(Damaged):
                 with self.subTest(grain=grain):
                     self.assertTrue(self.judge(broken, "vmdk", bases.path("raw")))
                     self.salvage_all(broken, "vmdk", bases.path("raw"))
+
+    def test_entry_zeroed_in_the_first_of_two_tables(self):
+        """Reads as what it says; a salvage asks the second table, too."""
+        broken = bases.damaged("sparse", set_gte(2, 0))
+        self.salvage_all(broken, "vmdk", bases.path("raw"))
 
     def test_entries(self):
         for grain in (0, 5, 16):
@@ -454,6 +487,78 @@ class Flat(Harm):
     def test_leads_out_by_a_link(self):
         os.symlink("/etc/passwd", "link")
         self.refused("folder", lines=['RW 1 FLAT "link" 0'])
+
+
+class Texts(Harm):
+    """Descriptors that are no text, or too much of it."""
+
+    def refused(self, text, *words):
+        with open("disk.vmdk", "wb") as f:
+            f.write(text)
+        with open("disk-flat.vmdk", "wb") as f:
+            f.write(bases.read("raw"))
+        self.expect_error("disk.vmdk", "vmdk", bases.path("raw"), *words)
+
+    def test_a_nul_in_the_middle(self):
+        good = craft.descriptor("monolithicFlat", ['RW 2049 FLAT "disk-flat.vmdk" 0'])
+        at = good.index(b"RW 2049")
+        self.refused(good[:at] + b"\0" + good[at:], "NUL|zero byte|text|line")
+
+    def test_more_than_1_mib(self):
+        good = craft.descriptor("monolithicFlat", ['RW 2049 FLAT "disk-flat.vmdk" 0'])
+        self.refused(good + b"# more\n" * 200000, "limit")
+
+    def test_more_than_65536_lines(self):
+        good = craft.descriptor("monolithicFlat", ['RW 2049 FLAT "disk-flat.vmdk" 0'])
+        self.refused(good + b"\n" * 70000, "line|limit")
+
+
+class Small(Harm):
+    def test_few_bytes(self):
+        for data in (b"", b"K", b"KDM", b"KDMV", b"COWD", b"KDMV" + bytes(507)):
+            with open("small.vmdk", "wb") as f:
+                f.write(data)
+            self.assertTrue(self.judge("small.vmdk", "vmdk", bases.path("raw")))
+            platter("info", "-f", "vmdk", "small.vmdk", code=1)
+            platter("convert", "--salvage", "-f", "vmdk", "-O", "raw", "small.vmdk", "t", code=1)
+
+
+class Chains(Harm):
+    """Links from one to the next, written by hand."""
+
+    def link(self, name, parent):
+        text = craft.descriptor("monolithicSparse", ['RW 2049 SPARSE "x"']).replace(
+            b"parentCID=ffffffff", b'parentCID=12345678\nparentFileNameHint="%s"' % parent.encode())
+        image = bases.read("sparse")
+        image[SECTOR:21 * SECTOR] = text.ljust(20 * SECTOR, b"\0")
+        with open(name, "wb") as f:
+            f.write(image)
+
+    def refused(self, image, *words):
+        done = platter("convert", "-O", "raw", image, "target", code=1)
+        for word in words:
+            self.assertRegex(done.stderr, word)
+
+    def test_loops(self):
+        self.link("a.vmdk", "b.vmdk")
+        self.link("b.vmdk", "a.vmdk")
+        self.refused("a.vmdk", "loop")
+        self.link("a.vmdk", "a.vmdk")
+        self.refused("a.vmdk", "loop")
+
+    def test_longer_than_anybody_needs(self):
+        for number in range(220):
+            self.link(f"{number}.vmdk", f"{number + 1}.vmdk")
+        self.refused("0.vmdk", r"longer than \d+")
+
+    def test_parent_of_another_format(self):
+        self.link("a.vmdk", "b.qcow2")
+        qemu_img("create", "-q", "-f", "qcow2", "b.qcow2", SIZE)
+        self.refused("a.vmdk", "b.qcow2")
+
+    def test_parent_missing(self):
+        self.link("a.vmdk", "gone.vmdk")
+        self.refused("a.vmdk", "gone.vmdk")
 
 
 class Written(Harm):
