@@ -9,7 +9,7 @@ for signals in INT INT,INT TERM; do
     python3 - $signals <<'END'
 import signal, subprocess, sys, time
 p = subprocess.Popen(["platter", "convert", "-r", "1M", "-f", "raw", "-O", "vmdk", "-o",
-                      "subformat=twoGbMaxExtentSparse", "a.raw", "b.vmdk"],
+                      "subformat=twoGbMaxExtentSparse", "a.raw", "b.vmdk"], stderr=subprocess.DEVNULL,
                      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 time.sleep(1)
 for name in sys.argv[1].split(","):
