@@ -252,6 +252,10 @@ case("footer_capacity_more", mends, "stream", set_footer("capacity", SIZE // 512
 case("footer_no_magic", mends, "stream", set_footer("magic", 0), "no footer", peer=False)
 case("footer_gd", mends, "stream", set_footer("gdOffset", 200), "no marker", peer=False)
 case("footer_cut_off", mends, "stream", cut(1536), "no footer", peer=False)
+case("stream_overhead", mends, "stream", both(cut(1536), set_header("overHead", 200)), "no footer",
+     peer=False)
+case("stream_overhead_far", mends, "stream", both(cut(1536), set_header("overHead", 1 << 50)),
+     "no footer", peer=False)
 case("stream_cut_in_tables", mends, "stream", cut(4096), "no footer", peer=False)
 
 # ---- directories
@@ -288,6 +292,7 @@ case("gte_beyond_capacity", mends, "sparse", set_gte(1400, first, "both"), "capa
 case("gte_value_1", notes, "sparse", set_gte(20, 1, "both"), "does not announce")
 case("stream_gte_behind_end", mends, "stream", set_gte(4, FAR), "grain 4 ", peer=False)
 case("stream_gte_zero", mends, "stream", set_gte(4, 0), "no table names", peer=False)
+case("stream_gte_beyond_capacity", mends, "stream", set_gte(1400, first), "capacity ends", peer=False)
 case("stream_gtes_swapped", mends, "stream", swap(4, 512, "primary"), "is of sector", peer=False)
 case("front_gtes_swapped", mends, "front", swap(4, 512, "both"), "is of sector")
 case("front_gte_behind_end", mends, "front", set_gte(4, FAR, "both"), "grain 4 ")

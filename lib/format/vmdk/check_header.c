@@ -102,11 +102,17 @@ static int try_one_directory(struct sparse_check *s, const struct hosted_header 
     return 1;
 }
 
-/* The header as a footer's copy of it would be. */
-static struct hosted_header header_of(const struct hosted_header *footer)
+/* The header as a footer's copy of it would be; but the descriptor may have moved since. */
+static struct hosted_header header_of(const struct sparse_check *s,
+                                      const struct hosted_header *footer)
 {
+    const struct vmdk *v = vmdk_of(s->img);
     struct hosted_header h = *footer;
     h.gd_offset = HOSTED_GD_AT_END;
+    if (v->descriptor && v->embedded) {
+        h.descriptor_offset = v->descriptor_off / VMDK_SECTOR;
+        h.descriptor_size = v->descriptor_len / VMDK_SECTOR;
+    }
     return h;
 }
 
@@ -220,7 +226,7 @@ static int check_footer(struct sparse_check *s, const struct header_pair *p,
     fail(&why, PLATTER_ECORRUPT,
          "%s: header and footer (at byte %" PRIu64 ") contradict each other", s->name,
          p->footer_at);
-    struct hosted_header mended = header_of(&p->footer);
+    struct hosted_header mended = header_of(s, &p->footer);
     ours.gd_offset = p->footer.gd_offset;
     ours.rgd_offset = p->footer.rgd_offset;
     ours.at_end = true;
@@ -247,7 +253,7 @@ static int choose(struct sparse_check *s, const struct header_pair *p, struct pl
     else if (is_good(s, &p->header, &why))
         return 0;
     if (p->has_footer && is_good(s, &p->footer, NULL)) {
-        struct hosted_header mended = header_of(&p->footer);
+        struct hosted_header mended = header_of(s, &p->footer);
         s->at_end = true;
         return replace_header(s, &mended, 0, "the footer", &why, err);
     }
@@ -304,6 +310,7 @@ int check_header(struct sparse_check *s, struct platter_error *err)
     if (cowd_magic(magic)) {
         r = check_cowd(s, err);
     } else if ((r = header_pair_read(s->stream, s->size, &pair, err)) == 0) {
+        header_pair_descriptor(&pair, &pair.footer.descriptor_offset, &pair.footer.descriptor_size);
         r = choose(s, &pair, err);
         if (s->failed < 0)
             r = check_failure(s, err);

@@ -56,15 +56,30 @@ int check_record(struct sparse_check *s, uint64_t grain, uint64_t sector, uint64
 
 /* ---- a scan ---------------------------------------------------------------------------------- */
 
+/* Whether a record may stand at a sector. What inflates is believed more than the header's overHead
+ * where all tables are made anew: that is then made to fit. */
+static bool may_stand(const struct sparse_check *s, uint64_t sector)
+{
+    const struct hosted_header *h = &s->h;
+    bool text =
+        sector >= h->descriptor_offset && sector - h->descriptor_offset < h->descriptor_size;
+    if (sector == 0 || sector > UINT32_MAX || text)
+        return false;
+    return s->rebuild || (sector >= h->overhead && !check_in_meta(s, sector, 1));
+}
+
 /* A record that inflates; the later of two is the newer one. */
 static int note_record(void *opaque, const struct stream_item *item, struct platter_error *err)
 {
     (void)err;
     struct sparse_check *s = opaque;
-    if (item->kind == ITEM_RECORD && item->sound && item->grain < s->grains &&
-        item->sector <= UINT32_MAX) {
-        s->found[item->grain] = (uint32_t)item->sector;
+    if (item->kind != ITEM_RECORD || !item->sound || item->grain >= s->grains ||
+        !may_stand(s, item->sector))
+        return 0;
+    s->found[item->grain] = (uint32_t)item->sector;
+    if (s->rebuild) {
         s->end = max_u64(s->end, item->sector + div_up(item->bytes, VMDK_SECTOR));
+        s->h.overhead = min_u64(s->h.overhead, item->sector);
     }
     return 0;
 }
@@ -306,8 +321,9 @@ static int append_footer(struct tail *t, uint64_t gd_sectors, struct platter_err
     return r < 0 ? r : stream_flush(s->stream, err);
 }
 
-/* The capacity may have stood in the footer alone: section 4.1. */
-static int keep_capacity(struct sparse_check *s, struct platter_error *err)
+/* What the header must know before the footer goes: the capacity may have stood there alone
+ * (section 4.1), and overHead be wrong. */
+static int renew_header(struct sparse_check *s, struct platter_error *err)
 {
     struct hosted_header header = s->h;
     uint8_t sector[VMDK_SECTOR];
@@ -337,13 +353,18 @@ static int write_tail(struct sparse_check *s, struct platter_error *err)
 
 int check_rebuild(struct sparse_check *s, struct platter_error *err)
 {
-    const struct hosted_header *h = &s->h;
+    struct hosted_header *h = &s->h;
+    uint64_t sectors = s->size / VMDK_SECTOR, text;
+    if (ckd_add(&text, h->descriptor_offset, h->descriptor_size))
+        text = sectors;
     budget_free(s->budget, s->found, s->grains * 4);
     s->found = NULL;
-    s->end = max_u64(h->overhead, h->descriptor_offset + h->descriptor_size);
+    s->end = min_u64(max_u64(text, 1), sectors);
+    h->overhead = min_u64(max_u64(h->overhead, s->end), sectors);
     int r = scan(s, err);
+    s->end = max_u64(s->end, h->overhead);
     if (r == 0)
-        r = keep_capacity(s, err);
+        r = renew_header(s, err);
     if (r == 0)
         r = stream_resize(s->stream, s->end * VMDK_SECTOR, err);
     if (r == 0)

@@ -292,11 +292,17 @@ static int judge_entry(struct sparse_check *s, struct piece *p, uint64_t grain, 
 static void judge_beyond(struct sparse_check *s, const struct piece *p, uint64_t grain,
                          uint32_t value)
 {
-    if (p->pass == PASS_JUDGE)
-        check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
-                    "%s: the entry of grain %" PRIu64 " says sector %" PRIu32
-                    ", but the capacity ends after %" PRIu64 " grains%s",
-                    s->name, grain, value, s->grains, s->mend ? "; it was set to 0" : "");
+    if (p->pass != PASS_JUDGE)
+        return;
+    check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
+                "%s: the entry of grain %" PRIu64 " says sector %" PRIu32
+                ", but the capacity ends after %" PRIu64 " grains%s",
+                s->name, grain, value, s->grains,
+                !s->mend    ? ""
+                : s->at_end ? "; all tables are made anew"
+                            : "; it was set to 0");
+    if (s->at_end)
+        s->rebuild = true;
 }
 
 /* ---- all of them ----------------------------------------------------------------------------- */
