@@ -161,9 +161,8 @@ static int give_extent(const struct name_opener *opener, const struct image *ima
 }
 
 /* The text as a stream of its own. */
-static int open_text(char *text, struct stream **ret, struct platter_error *err)
+static int open_text(const char *text, struct stream **ret, struct platter_error *err)
 {
-    auto_free char *owned = text;
     if (!text)
         return fail_memory(err, "a descriptor");
     int r = stream_memory_open("disk", 1 << 20, ret, err);
@@ -181,7 +180,8 @@ int esx_open(enum esx_kind kind, uint64_t sectors, struct stream *extent, struct
     struct extent_opener o = {.opener.open = give_extent, .extent = extent};
     struct stream *streams[2] = {NULL, backing};
     const struct format *formats_of[2] = {&format_vmdk, &format_vmdk};
-    char *text = esx_descriptor(kind, sectors, "extent", backing ? "backing" : NULL, parent_cid);
+    auto_free char *text =
+        esx_descriptor(kind, sectors, "extent", backing ? "backing" : NULL, parent_cid);
     int r = open_text(text, &streams[0], err);
     if (r == 0)
         r = disk_assemble(streams, formats_of, backing ? 2 : 1, writable, true, memory_limit,

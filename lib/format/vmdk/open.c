@@ -478,18 +478,21 @@ static int note_backing(struct image *img, struct platter_error *err)
 /* The engine keeps writers of one unit apart, so no grain that may be written must lie in two. */
 static void choose_unit(struct image *img)
 {
+    const uint32_t most = VMDK_MAX_GRAIN * VMDK_SECTOR; /* a COWD may claim 1 GiB */
     struct vmdk *v = vmdk_of(img);
     img->unit = VMDK_SECTOR;
     for (unsigned i = 0; i < v->n_extents; i++) {
         struct vmdk_extent *x = &v->extents[i];
         if (!x->sparse)
             continue;
-        while (img->unit < x->sparse->grain)
+        while (img->unit < x->sparse->grain && img->unit < most)
             img->unit *= 2;
         if (!img->writable || x->access != ACCESS_WRITE)
             continue;
         if (!is_power_of_2(x->sparse->grain))
             x->unfit = "the size of its grains is no power of two";
+        else if (x->sparse->grain > most)
+            x->unfit = "its grains are larger than 16 MiB";
         else if (x->start % x->sparse->grain != 0)
             x->unfit = "it does not start at a multiple of its grains";
         if (x->unfit)
