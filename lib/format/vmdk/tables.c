@@ -102,9 +102,10 @@ static bool page_is_empty(const struct sparse *s, uint64_t number, uint64_t from
     return true;
 }
 
-/* The hole of the file in which the first table of a page stands, in sectors. No lock is held. */
-static int find_hole(const struct sparse *s, const uint32_t *gts, unsigned n, uint64_t *ret_from,
-                     uint64_t *ret_to, struct platter_error *err)
+/* The hole of the file in which the first table of a page stands, in sectors; `end` is that of the
+ * file. No lock is held. */
+static int find_hole(const struct sparse *s, const uint32_t *gts, unsigned n, hoff end,
+                     uint64_t *ret_from, uint64_t *ret_to, struct platter_error *err)
 {
     uint64_t first = 0, len;
     bool hole;
@@ -114,7 +115,7 @@ static int find_hole(const struct sparse *s, const uint32_t *gts, unsigned n, ui
     if (first == 0 || s->header.at_end) /* there a hole is no table: it has no marker */
         return 0;
     hoff at = first * VMDK_SECTOR;
-    int r = stream_extents(s->stream, at, s->end - at, &len, &hole, err);
+    int r = stream_extents(s->stream, at, end - at, &len, &hole, err);
     if (r == 0 && hole) {
         *ret_from = first;
         *ret_to = first + len / VMDK_SECTOR;
@@ -235,11 +236,12 @@ static int cache_load(struct image *img, struct page *p, struct sparse *s, uint6
     uint32_t gts[PAGE_TABLES];
     unsigned n = page_tables(s, number, gts);
     uint64_t from, to;
+    hoff end = s->end;
     p->sparse = s;
     p->number = number;
     p->state = PAGE_LOADING;
     pthread_mutex_unlock(&img->lock);
-    int r = find_hole(s, gts, n, &from, &to, err);
+    int r = find_hole(s, gts, n, end, &from, &to, err);
     pthread_mutex_lock(&img->lock);
     bool empty = r == 0 && note_empty(s, number, from, to);
     pthread_mutex_unlock(&img->lock);
