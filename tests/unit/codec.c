@@ -203,6 +203,24 @@ static void test_zlib_checksum(void **state)
                  "is damaged");
 }
 
+/* Where a stream ends its data tells, whatever is said of its length. */
+static void test_zlib_used(void **state)
+{
+    (void)state;
+    size_t got, used;
+    for (int noise = 0; noise < 2; noise++) {
+        make_data(noise ? 13 : 0);
+        size_t len = pack(CODEC_ZLIB, data, N);
+        memset(packed + len, 0xa5, 100);
+        assert_works(codec_unpack_zlib(packed, len + 100, out, N, &got, &used, &err));
+        assert_int_equal(got, N);
+        assert_int_equal(used, len);
+        assert_memory_equal(out, data, N);
+        assert_fails(codec_unpack_zlib(packed, len - 1, out, N, &got, &used, &err),
+                     PLATTER_ECORRUPT, "is damaged");
+    }
+}
+
 #if HAVE_ZSTD
 static void test_zstd_frames(void **state)
 {
@@ -268,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_endless_deflate),
         cmocka_unit_test(test_small_window_reads_ours),
         cmocka_unit_test(test_zlib_checksum),
+        cmocka_unit_test(test_zlib_used),
 #if HAVE_ZSTD
         cmocka_unit_test(test_zstd_frames),
 #endif

@@ -24,6 +24,9 @@
  *   map.c         guest range -> extent
  *   write.c       reserve, commit, mark, flush
  *   unpack.c      compressed grains
+ *   stream.c      tables of streams, against their markers and grains
+ *   scan.c        the grains of a stream, without its tables
+ *   salvage.c     reading what is damaged
  *   writer.c      streamOptimized, front to back
  *   layout.c      a new sparse file
  *   grow.c        a sparse file gets room for more
