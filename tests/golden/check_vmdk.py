@@ -11,7 +11,7 @@ import craft
 import craft_esx as esx
 from craft import AT_END, SECTOR, le, put_le, put_vmdk, vmdk_field
 from harm import Harm
-from peers import KIB, MIB, add_case, main, platter, qemu_img, sha256, text_like
+from peers import KIB, MIB, POKE, add_case, main, platter, qemu_img, run, sha256, text_like
 
 GRAIN = 64 * KIB
 SIZE = 80 * MIB + 512  # three grain tables, the last grain one sector long
@@ -255,6 +255,8 @@ case("footer_cut_off", mends, "stream", cut(1536), "no footer", peer=False)
 case("stream_overhead", mends, "stream", both(cut(1536), set_header("overHead", 200)), "no footer",
      peer=False)
 case("stream_overhead_far", mends, "stream", both(cut(1536), set_header("overHead", 1 << 50)),
+     "no footer", peer=False)
+case("stream_descriptor", mends, "stream", both(cut(1536), set_header("descriptorOffset", 1 << 49)),
      "no footer", peer=False)
 case("stream_cut_in_tables", mends, "stream", cut(4096), "no footer", peer=False)
 
@@ -568,6 +570,35 @@ def sesparse(self):
 
 
 case("sesparse", sesparse)
+
+
+def written(self):
+    """Images that were written, grown, committed into: nothing is found that is not there."""
+    kinds = ("monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat")
+    for kind in (*kinds, "vmfs", "streamOptimized"):
+        platter("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={kind}", bases.path("raw"),
+                f"{kind}.vmdk")
+        check(f"{kind}.vmdk", "--data")
+    for kind in kinds:
+        image = f"{kind}.vmdk"
+        for call in ("write -P 3 100k 3M", "write -z 200k 1M", "write -P 4 50M 70k"):
+            run("qemu-io", "-f", "vmdk", "-c", call, image)
+            check(image)
+        run(POKE, image, "vmdk", bases.path("raw"), input="write 20000000 99999 5\n"
+            "zero 30000000 999999\ndiscard 1048576 2097152\nwrite 61865984 131072 6\n")
+        check(image)
+        platter("create", "-f", "vmdk", "-b", image, "-F", "vmdk", "top.vmdk")
+        run(POKE, "top.vmdk", "vmdk", bases.path("raw"), input="write 100 300000 7\n")
+        check("top.vmdk")
+        platter("commit", "top.vmdk")
+        check("top.vmdk")
+        check(image)
+        platter("resize", image, "3G")
+        answer, said = check(image)
+        self.assertEqual(said, "")
+
+
+case("written", written)
 
 
 def sound(self):

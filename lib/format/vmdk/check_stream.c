@@ -351,16 +351,27 @@ static int write_tail(struct sparse_check *s, struct platter_error *err)
     return r;
 }
 
+/* A descriptor that is not in the file is nowhere, or where it was found all the same. */
+static void settle_descriptor(struct sparse_check *s)
+{
+    const struct vmdk *v = vmdk_of(s->img);
+    struct hosted_header *h = &s->h;
+    uint64_t end;
+    if (!ckd_add(&end, h->descriptor_offset, h->descriptor_size) && end <= s->size / VMDK_SECTOR)
+        return;
+    bool found = v->descriptor && v->embedded;
+    h->descriptor_offset = found ? v->descriptor_off / VMDK_SECTOR : 0;
+    h->descriptor_size = found ? v->descriptor_len / VMDK_SECTOR : 0;
+}
+
 int check_rebuild(struct sparse_check *s, struct platter_error *err)
 {
     struct hosted_header *h = &s->h;
-    uint64_t sectors = s->size / VMDK_SECTOR, text;
-    if (ckd_add(&text, h->descriptor_offset, h->descriptor_size))
-        text = sectors;
     budget_free(s->budget, s->found, s->grains * 4);
     s->found = NULL;
-    s->end = min_u64(max_u64(text, 1), sectors);
-    h->overhead = min_u64(max_u64(h->overhead, s->end), sectors);
+    settle_descriptor(s);
+    s->end = max_u64(h->descriptor_offset + h->descriptor_size, 1);
+    h->overhead = min_u64(h->overhead, s->size / VMDK_SECTOR);
     int r = scan(s, err);
     s->end = max_u64(s->end, h->overhead);
     if (r == 0)
