@@ -6,11 +6,12 @@ static int commit_image(const struct args *args)
 {
     struct platter_error err = {0};
     struct progress progress;
-    struct platter_open_options open = {.size = sizeof open,
-                                        .flags =
-                                            args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0,
-                                        .format = args->format,
-                                        .allow = args->n_allow ? args->allow : NULL};
+    struct platter_open_options open = {
+        .size = sizeof open,
+        .flags = (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0u) |
+                 (args->ignore_cid ? PLATTER_OPEN_IGNORE_CID : 0u),
+        .format = args->format,
+        .allow = args->n_allow ? args->allow : NULL};
     progress_start(&progress, args, false);
     struct platter_commit_options options = {.size = sizeof options,
                                              .flags = args->keep ? PLATTER_COMMIT_KEEP : 0,

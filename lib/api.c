@@ -16,7 +16,8 @@ enum {
     CONVERT_FLAGS = PLATTER_CONVERT_UNSAFE * 2 - 1,
     COMPARE_FLAGS = PLATTER_COMPARE_STRICT * 2 - 1,
     CHECK_FLAGS = PLATTER_CHECK_DATA * 2 - 1,
-    CHAIN_FLAGS = PLATTER_OPEN_NO_LOCK | PLATTER_OPEN_PROBE_BACKING, /* of commit and rebase */
+    /* Of commit and rebase. */
+    CHAIN_FLAGS = PLATTER_OPEN_NO_LOCK | PLATTER_OPEN_PROBE_BACKING | PLATTER_OPEN_IGNORE_CID,
     MAX_GROWTH = 4096 /* a structure longer than ours by more than this is garbage */
 };
 

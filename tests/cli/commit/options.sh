@@ -21,3 +21,10 @@ platter compare top.vmdk mid.vmdk
 platter commit -b base.vmdk top.vmdk
 qemu-io -r -f vmdk -c 'read -P 3 0 4M' base.vmdk | grep -c ^read
 code_of platter info mid.vmdk --backing-chain 2>&1 | sed 's/: parentCID is.*//'
+# A parent that was changed: refused, unless it is meant.
+platter create -q -f vmdk -b base.vmdk -F vmdk late.vmdk
+qemu-io -f vmdk -c 'write -P 5 1M 1M' late.vmdk >/dev/null
+qemu-io -f vmdk -c 'write -P 6 0 1M' base.vmdk >/dev/null
+code_of platter commit late.vmdk 2>&1 | sed 's/: parentCID is.*//'
+platter commit --ignore-cid late.vmdk
+qemu-io -r -f vmdk -c 'read -P 6 0 1M' -c 'read -P 5 1M 1M' -c 'read -P 3 2M 2M' late.vmdk | grep -c ^read

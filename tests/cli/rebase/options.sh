@@ -23,6 +23,9 @@ code_of platter rebase -b a.vmdk f.vmdk
 # A parent that was changed on purpose, and one that was moved.
 qemu-io -f vmdk -c 'write -P 1 0 64k' a.vmdk >/dev/null
 code_of platter map b.vmdk 2>&1 | sed 's/: parentCID is.*//'
+cp b.vmdk copy.vmdk
+platter rebase --ignore-cid -b a.vmdk copy.vmdk
+platter compare copy.vmdk a.vmdk
 platter rebase -u -b a.vmdk b.vmdk
 platter map b.vmdk
 mv a.vmdk e.vmdk
