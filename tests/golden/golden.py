@@ -15,8 +15,8 @@ import sys
 
 import craft
 from craft import CLUSTER, COPIED, SECTOR, Qcow2, deflate, extension
-from harm import Harm
-from peers import KIB, MIB, add_case, main, platter, sha256, text_like
+from harm import Harm, measured
+from peers import KIB, MIB, add_case, main, platter, qemu_img, qemu_io, sha256, text_like
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -411,6 +411,30 @@ class Streams(Harm):
             with open(name, "wb") as f:
                 f.write(held)
         self.expect_good("sparse.vmdk", "vmdk", "sparse.raw")
+
+
+class Large(Harm):
+    """Tables that are holes of the file are not read: a disk costs what it holds."""
+
+    def test_empty_8_tib(self):
+        """Within the second of processor time that hostile images have."""
+        qemu_img("create", "-q", "-f", "vmdk", "-o", "subformat=monolithicSparse", "empty.vmdk",
+                 8 << 40)
+        for argv in (["convert", "-q", "-O", "qcow2", "empty.vmdk", "target"],
+                     ["map", "empty.vmdk"]):
+            code, said = measured(*argv)
+            self.assertEqual(code, 0, said)
+
+    def test_data_between_holes(self):
+        """At both ends of tables, of what is read together, and of the disk."""
+        size = (300 << 30) + 512
+        qemu_img("create", "-q", "-f", "vmdk", "sparse.vmdk", size)
+        for at in (0, (32 << 20) - 512, 512 << 20, 100 << 30, (100 << 30) + (512 << 20),
+                   (200 << 30) - 512, 300 << 30):
+            qemu_io("sparse.vmdk", "vmdk", f"write -q -P {at % 251 + 1} {at} 512")
+            self.check_map("sparse.vmdk", "vmdk")
+        qemu_img("convert", "-f", "vmdk", "-O", "qcow2", "sparse.vmdk", "theirs")
+        platter("compare", "sparse.vmdk", "theirs")
 
 
 for recipe_name in recipes:
