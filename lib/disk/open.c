@@ -402,7 +402,7 @@ int disk_open(const char *name, const struct platter_open_options *o, struct pla
 int disk_open_for_check(const char *name, const struct platter_open_options *o, bool repair,
                         struct platter_disk **ret, struct platter_error *err)
 {
-    struct platter_disk *disk;
+    struct platter_disk *disk = NULL;
     int r = disk_new(o->memory_limit, &disk, err);
     if (r < 0)
         return r;
@@ -433,7 +433,7 @@ int disk_assemble_for_check(struct stream *stream, const struct format *format, 
                             uint64_t memory_limit, const struct name_opener *opener,
                             struct platter_disk **ret, struct platter_error *err)
 {
-    struct platter_disk *disk;
+    struct platter_disk *disk = NULL;
     int r = disk_new(memory_limit, &disk, err);
     if (r < 0) {
         stream_close(stream);

@@ -303,7 +303,7 @@ static int make_table(struct sparse_check *s, unsigned copy, uint32_t i, struct 
 {
     uint8_t table[VMDK_MAX_GTES * 4] = {0};
     size_t bytes = (size_t)s->gt_sectors * VMDK_SECTOR;
-    uint32_t at, from = s->copies == 2 ? s->gd[!copy][i] : 0;
+    uint32_t at = 0, from = s->copies == 2 ? s->gd[!copy][i] : 0;
     int r = from ? stream_pread(s->stream, table, bytes, (hoff)from * VMDK_SECTOR, err)
                  : fill_lost_table(s, i, table, err);
     if (r == 0)
