@@ -42,7 +42,7 @@ static int resize_disk(const struct args *args, struct platter_disk *disk,
                        enum platter_preallocation preallocation)
 {
     struct platter_error err = {0};
-    uint64_t now = platter_size(disk), size;
+    uint64_t now = platter_size(disk), size = 0;
     if (parse_size(args->operands[1], now, &size))
         return EXIT_FAILED;
     if (size <= now && preallocation != PLATTER_PREALLOCATION_OFF) {
