@@ -351,7 +351,7 @@ int hosted_find(struct stream *s, uint64_t file_size, struct hosted_header *ret,
 void hosted_forget_lost(struct stream *s, uint64_t file_size, struct hosted_header *h)
 {
     const char *name = s->name;
-    if (h->overhead > file_size / VMDK_SECTOR)
+    if (h->overhead > file_size / VMDK_SECTOR || h->compression) /* records speak for themselves */
         h->overhead = 1;
     if (check_descriptor(name, h, file_size, NULL) < 0)
         h->descriptor_offset = h->descriptor_size = 0;

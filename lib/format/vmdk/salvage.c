@@ -57,8 +57,8 @@ static int grow(struct sparse *s, struct platter_error *err)
 /* Whether a table is to be looked for. Only while the image is opened. */
 static bool lacks_table(const struct sparse *s, uint64_t gt)
 {
-    return !s->salvage->opened &&
-           (s->salvage->lost || (s->gd[gt] != 0 && !sparse_table_fits(s, s->gd[gt])));
+    bool right = s->gd[gt] != 0 ? sparse_table_fits(s, s->gd[gt]) : !s->header.at_end;
+    return !s->salvage->opened && (s->salvage->lost || !right);
 }
 
 static int note_item(void *opaque, const struct stream_item *item, struct platter_error *err)
@@ -246,6 +246,17 @@ static int adopt_directory(struct sparse *s, struct platter_error *err)
     return r;
 }
 
+/* Where tables stand behind their grains no grain is without one. */
+static void mark_lost_tables(struct sparse *s)
+{
+    const struct salvage *v = s->salvage;
+    for (uint64_t i = 0; i < v->n && s->header.at_end && !v->lost; i++) {
+        uint64_t gt = (v->found[i] >> 33) / s->header.gtes_per_gt;
+        if (gt < s->gd_count && s->gd[gt] == 0)
+            s->gd[gt] = VMDK_LOST_TABLE;
+    }
+}
+
 int salvage_directory(struct image *img, struct sparse *s, struct platter_error *err)
 {
     struct salvage *v = s->salvage;
@@ -261,6 +272,7 @@ int salvage_directory(struct image *img, struct sparse *s, struct platter_error 
         r = search(s, err);
     if (r == 0 && v->lost)
         r = adopt_directory(s, err);
+    mark_lost_tables(s);
     v->opened = true;
     return r < 0 || !v->lost
                ? r
