@@ -329,6 +329,22 @@ def shared_grain(self):
 case("gte_shared", shared_grain)
 
 
+def unaligned(self):
+    """A grain between the places of others is read all the same."""
+    def harm(image):
+        at = SECTOR * gte(image, 4)
+        image.extend(bytes(5 * SECTOR) + image[at:at + GRAIN])
+        set_gte(4, len(image) // SECTOR - 128, "both")(image)
+    image = damaged("sparse", harm)
+    answer, said = check(image, code=3)
+    self.assertEqual(answer["leaks"], 1)
+    self.assertIn("not all aligned", said)
+    expect_content(self, image)
+
+
+case("gte_unaligned", unaligned)
+
+
 def rewrites_line(self):
     mends(self, "sparse", replace(f"RW {SIZE // 512} SPARSE".encode(), b"RW 999999 SPARSE"),
           "999999", "header offset 12")
