@@ -357,6 +357,7 @@ static const struct {
     {NULL, "plain", "plain"},
     {NULL, "\xff\xfe", "\xff\xfe"},
     {"UTF-8", "caf\xc3\xa9", "caf\xc3\xa9"},
+    {"cp65001", "\xc3\xa9 \xff", "\xc3\xa9 \xff"},
     {"windows-1252", "caf\xe9 \x80", "caf\xc3\xa9 \xe2\x82\xac"},
     {"Windows-1251", "\xe4\xe8\xf1\xea", "\xd0\xb4\xd0\xb8\xd1\x81\xd0\xba"},
     {"Shift_JIS", "\x83\x66\x83\x42\x83\x58\x83\x4e \x83\x5c",
@@ -368,6 +369,7 @@ static const struct {
     {"x-windows-949", "\xb5\xf0", "\xeb\x94\x94"},
     {"cp437", "\x81", "\xc3\xbc"},
     {"ISO-8859-15", "\xa4", "\xe2\x82\xac"},
+    {"GB18030", "\xb4\xc5\xc5\xcc", "\xe7\xa3\x81\xe7\x9b\x98"},
     {"no such thing", "plain", "plain"},
 };
 
@@ -393,9 +395,26 @@ static void test_encoding_errors(void **state)
     assert_fails(encoding_decode("Shift_JIS", "\x83", &got, &err), EILSEQ, "Shift_JIS");
     assert_fails(encoding_encode("windows-1252", "\xe7\xa3\x81", &got, &err), EILSEQ,
                  "windows-1252");
+    assert_fails(encoding_encode("ISO-8859-1", "\xe2\x82\xac", &got, &err), EILSEQ, "");
     /* The sign is not to become a question mark, whatever the name asks iconv for. */
-    assert_fails(encoding_encode("ISO-8859-1//TRANSLIT", "\xe2\x82\xac", &got, &err), EILSEQ, "");
-    assert_fails(encoding_encode("ISO-8859-1//IGNORE", "\xe2\x82\xac", &got, &err), EILSEQ, "");
+    assert_fails(encoding_encode("ISO-8859-1//TRANSLIT", "\xe2\x82\xac", &got, &err), ENOTSUP, "");
+    assert_fails(encoding_encode("ISO-8859-1//IGNORE", "\xe2\x82\xac", &got, &err), ENOTSUP, "");
+}
+
+/* Encodings where ASCII is not itself, or where a text has states, are no choice of an image's: in
+ * the first of these the bytes are "/etc". */
+static void test_encodings_with_surprises(void **state)
+{
+    (void)state;
+    static const char *const refused[] = {
+        "IBM037", "CP037",   "UTF-16",       "UTF-7",     "ISO-2022-CN-EXT", "ISO-2022-JP-3",
+        "CP930",  "IBM1364", "windows-1361", "ISO-8859-", "ISO-8859-1x"};
+    for (unsigned i = 0; i < sizeof refused / sizeof *refused; i++) {
+        char *got = NULL;
+        assert_fails(encoding_decode(refused[i], "\x61\x85\xa3\x83", &got, &err), ENOTSUP,
+                     refused[i]);
+        assert_fails(encoding_encode(refused[i], "caf\xc3\xa9", &got, &err), ENOTSUP, refused[i]);
+    }
 }
 
 /* What is put into a text is in its encoding. */
@@ -430,6 +449,7 @@ int main(void)
         cmocka_unit_test(test_refused_changes),
         cmocka_unit_test(test_encodings),
         cmocka_unit_test(test_encoding_errors),
+        cmocka_unit_test(test_encodings_with_surprises),
         cmocka_unit_test(test_changes_in_an_encoding),
     };
     budget = budget_new(64 << 20);

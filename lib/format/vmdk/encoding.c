@@ -13,15 +13,9 @@
 
 static bool is_ascii(const char *text)
 {
-    while (*text > 0)
+    while (*text && (unsigned char)*text < 0x80)
         text++;
     return *text == 0;
-}
-
-static bool is_utf8(const char *encoding)
-{
-    return !encoding || !*encoding || strcasecmp(encoding, "UTF-8") == 0 ||
-           strcasecmp(encoding, "UTF8") == 0;
 }
 
 /* The code page of Windows that is meant: "windows-936", "cp936", "x-ms949", or one by the name
@@ -46,18 +40,53 @@ static unsigned code_page(const char *encoding)
     return 0;
 }
 
-/* Opens a conversion between UTF-8 and the encoding, by the name that iconv has for it. */
+static bool is_utf8(const char *encoding)
+{
+    return !encoding || !*encoding || strcasecmp(encoding, "UTF-8") == 0 ||
+           strcasecmp(encoding, "UTF8") == 0 || code_page(encoding) == 65001;
+}
+
+/* Whether ASCII is always itself in a code page, and nothing in a text changes how the rest is
+ * read. It is the image that chooses, and what else iconv knows (EBCDIC, ISO-2022) makes slashes
+ * and control characters of other bytes, and has crashed programs before. */
+static bool is_plain_page(unsigned page)
+{
+    static const unsigned pages[] = {437,  737,  775,  850,  852,  855,  857,  858,  860, 861,
+                                     862,  863,  865,  866,  869,  874,  932,  936,  949, 950,
+                                     1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258};
+    for (unsigned i = 0; i < sizeof pages / sizeof *pages; i++)
+        if (pages[i] == page)
+            return true;
+    return false;
+}
+
+/* The name that iconv has for an encoding; false: none that may be in a descriptor. */
+static bool name_for_iconv(const char *encoding, char *ret, size_t size)
+{
+    static const char *const others[] = {"GB18030", "KOI8-R", "KOI8-U"};
+    static const char iso[] = "ISO-8859-";
+    const size_t n = sizeof iso - 1;
+    unsigned page = code_page(encoding);
+    if (page != 0) {
+        snprintf(ret, size, "CP%u", page);
+        return is_plain_page(page);
+    }
+    /* What follows a slash would be orders to iconv. */
+    snprintf(ret, size, "%s", encoding);
+    if (strncasecmp(encoding, iso, n) == 0)
+        return encoding[n] != 0 && encoding[n + strspn(encoding + n, "0123456789")] == 0;
+    for (unsigned i = 0; i < sizeof others / sizeof *others; i++)
+        if (strcasecmp(encoding, others[i]) == 0)
+            return true;
+    return false;
+}
+
 static iconv_t open_conversion(const char *encoding, bool decode)
 {
-    char page[16], name[64];
-    snprintf(page, sizeof page, "CP%u", code_page(encoding));
-    /* What follows a slash are orders to iconv, which a file has no business to give. */
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(encoding, "/"), encoding);
-    const char *const names[] = {page, name};
-    iconv_t ret = (iconv_t)-1;
-    for (unsigned i = code_page(encoding) ? 0 : 1; i < 2 && ret == (iconv_t)-1 && *names[i]; i++)
-        ret = decode ? iconv_open("UTF-8", names[i]) : iconv_open(names[i], "UTF-8");
-    return ret;
+    char name[16];
+    if (!name_for_iconv(encoding, name, sizeof name))
+        return (iconv_t)-1;
+    return decode ? iconv_open("UTF-8", name) : iconv_open(name, "UTF-8");
 }
 
 /* Converts all of a text or fails with EILSEQ. */
@@ -87,11 +116,11 @@ static int convert(const char *encoding, const char *text, bool decode, char **r
     }
     iconv_t conversion = open_conversion(encoding, decode);
     if (conversion == (iconv_t)-1)
-        return fail(
-            err, ENOTSUP,
-            "the descriptor's encoding \"%.40s\" is not known here, and a name in it is not "
-            "plain ASCII",
-            encoding);
+        return fail(err, ENOTSUP,
+                    "the descriptor's encoding \"%.40s\" is not known here (code pages of Windows "
+                    "are), and "
+                    "a name in it is not plain ASCII",
+                    encoding);
     int r = run_conversion(conversion, text, ret);
     iconv_close(conversion);
     if (r == -EILSEQ)
