@@ -464,6 +464,12 @@ def split_set(self):
     self.assertIn("without a descriptor", said)
     check("set.vmdk", "-r", "all")
     expect_content(self, "set.vmdk")
+    with open("set.vmdk") as f, open("twice.vmdk", "w") as g:
+        text = f.read()
+        g.write(text.replace("# The Disk Data Base",
+                             text[text.index("RW "):].split("\n")[0] + "\n# The Disk Data Base"))
+    _, said = check("twice.vmdk", code=2)
+    self.assertIn("extents 0 and 1 of the descriptor are both", said)
     os.rename("set-s001.vmdk", "away")
     _, said = check("set.vmdk", code=1)
     self.assertIn("set-s001.vmdk", said)

@@ -213,6 +213,19 @@ static int check_flat(struct image *img, struct check *c, unsigned n, struct pla
 
 /* ---- sparse extents -------------------------------------------------------------------------- */
 
+/* A sparse file that two lines name: a write to one range of the disk would change the other. */
+static void check_alone(struct image *img, struct check *c, unsigned n)
+{
+    const struct check_file *files = vmdk_of(img)->checkup->files;
+    for (unsigned i = 0; files[n].line && i < n; i++)
+        if (files[i].line->file && strcmp(files[i].line->file, files[n].line->file) == 0) {
+            check_found(c, PLATTER_FINDING_ERROR, false, 1,
+                        "%s: extents %u and %u of the descriptor are both the file \"%s\"",
+                        img->stream->name, i, n, files[n].line->file);
+            return;
+        }
+}
+
 /* The nominal size in the descriptor must not be more than the header has room for. The tables
  * stand by what the header says, so it is the line that gives way. */
 static int check_nominal(struct image *img, struct check *c, unsigned n, struct sparse_check *s,
@@ -271,6 +284,7 @@ static int check_sparse(struct image *img, struct check *c, unsigned n, struct p
                              .stream = stream,
                              .name = stream->name,
                              .mend = c->mend_all};
+    check_alone(img, c, n);
     int r = stream_size(stream, &s.size, err);
     if (r == 0)
         r = check_hosted(img, c, n, &s, err);
