@@ -358,64 +358,6 @@ static int file_make_way(struct stream *s, bool durable, struct platter_error *e
     return f->temporary ? temporary_make_way(f->temporary, durable, err) : 0;
 }
 
-/* The stream moves over to a new file, which has its locks already. */
-static int move_to(struct file_stream *f, int fd, struct platter_error *err)
-{
-    struct stat st;
-    if (fstat(fd, &st) < 0 || dup3(fd, f->fd, O_CLOEXEC) < 0)
-        return fail_errno(err, errno, "%s: cannot go on with its new file", f->head.name);
-    f->dev = st.st_dev;
-    f->ino = st.st_ino;
-    if (f->direct_fd >= 0)
-        atomic_store(&f->direct_refused, true);
-    return 0;
-}
-
-static int write_new(struct file_stream *f, struct temporary *t, int fd, const void *bytes,
-                     size_t len, struct platter_error *err)
-{
-    unsigned use = 0, deny = 0;
-    int r = file_lock_change(fd, f->head.name, &use, &deny, f->use, f->deny, err);
-    for (size_t done = 0; done < len && r == 0;) {
-        ssize_t n = pwrite(fd, (const char *)bytes + done, len - done, (off_t)done);
-        if (n > 0)
-            done += (size_t)n;
-        else if (n == 0 || errno != EINTR)
-            r = fail_errno(err, n == 0 ? ENOSPC : errno, "%s: cannot write its new content",
-                           f->head.name);
-    }
-    if (r == 0 && fsync(fd) < 0)
-        r = fail_errno(err, errno, "%s: cannot flush its new content", f->head.name);
-    return r < 0 ? r : temporary_publish(t, false, err);
-}
-
-static int file_replace(struct stream *s, const void *bytes, size_t len, struct platter_error *err)
-{
-    struct file_stream *f = file_of(s);
-    if (f->temporary)
-        return stream_write_over(s, bytes, len, err);
-    if (f->block)
-        return fail(err, ENOTSUP, "%s: a block device cannot be replaced by a new file", s->name);
-    struct temporary *t;
-    int fd = -1;
-    pthread_rwlock_wrlock(&f->size_lock);
-    int r = temporary_open_over(s->name, f->dev, f->ino, &t, &fd, err);
-    if (r == 0) {
-        r = write_new(f, t, fd, bytes, len, err);
-        if (r == 0)
-            r = move_to(f, fd, err);
-        /* The content is the new one now; whether that lasts is what the next flush says. */
-        int lasts = r == 0 ? temporary_flush_folder(t, NULL) : 0;
-        if (lasts < 0)
-            atomic_store(&f->flush_failed, lasts);
-        temporary_free(t);
-    }
-    if (fd >= 0)
-        close(fd);
-    pthread_rwlock_unlock(&f->size_lock);
-    return r;
-}
-
 static void file_close(struct stream *s)
 {
     struct file_stream *f = file_of(s);

@@ -36,6 +36,9 @@ struct file_stream {
 int file_lock_change(int fd, const char *name, unsigned *held_use, unsigned *held_deny,
                      unsigned use, unsigned deny, struct platter_error *err);
 
+/* stream_replace() of a file: replace.c. */
+int file_replace(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
+
 /* Makes the new file that will replace `path` and opens it. Where path is a block device, which is
  * written in place, there is none: *ret is NULL and *ret_fd as it was. */
 int temporary_open(const char *path, bool exclusive, struct temporary **ret, int *ret_fd,
@@ -47,6 +50,8 @@ int temporary_open_over(const char *path, dev_t dev, ino_t ino, struct temporary
  * that is temporary_free(). */
 int temporary_publish(struct temporary *t, bool durable, struct platter_error *err);
 int temporary_flush_folder(const struct temporary *t, struct platter_error *err);
+/* The file stays under the name it has now, which is returned, whatever becomes of it. */
+const char *temporary_keep(struct temporary *t);
 /* Moves aside what the file will replace, until temporary_free(). */
 int temporary_make_way(struct temporary *t, bool durable, struct platter_error *err);
 /* Removes what was published, if it is still the file (dev, ino), and moves back what was moved

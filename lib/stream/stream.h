@@ -107,8 +107,9 @@ int stream_make_way(struct stream *s, bool durable, struct platter_error *err);
  * has its name again. */
 void stream_withdraw(struct stream *s);
 /* These bytes become all there is, durably; a crash leaves the old ones or the new. That is true of
- * files, which get a new one in their place; what is no file is written over. Only where nobody
- * else writes meanwhile. */
+ * files, which get a new one in their place. One that cannot be replaced (it has other names, or its
+ * owner or attributes are not ours to give) is written over, while the new one stands beside it;
+ * what is no file is written over. Only where nobody else writes meanwhile. */
 int stream_replace(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
 /* One more owner of a stream, who closes it like the first. */
 struct stream *stream_share(struct stream *s);

@@ -303,6 +303,13 @@ int temporary_publish(struct temporary *t, bool durable, struct platter_error *e
     return durable ? temporary_flush_folder(t, err) : 0;
 }
 
+const char *temporary_keep(struct temporary *t)
+{
+    t->made = false;
+    slot_give(TAKE(t->slot));
+    return t->name;
+}
+
 int temporary_make_way(struct temporary *t, bool durable, struct platter_error *err)
 {
     struct stat old;

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -442,6 +443,103 @@ static void test_replace_that_fails(void **state)
     stream_close(s);
 }
 
+/* A file of two names has the new content under both. */
+static void test_replace_of_two_names(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("two-names", "the old text", 0640);
+    auto_free char *other = scratch_path("second-name");
+    unlink(other);
+    assert_int_equal(link(path, other), 0);
+    struct stream *s = open_file(path, STREAM_FILE_WRITE);
+    assert_works(stream_lock(s, STREAM_LOCK_WRITE, STREAM_LOCK_WRITE, &err));
+    assert_works(stream_replace(s, "new", 3, &err));
+    assert_text(path, "new");
+    assert_text(other, "new");
+    struct stream *again = open_file(other, STREAM_FILE_WRITE);
+    assert_true(stream_same_file(s, again));
+    assert_fails(stream_lock(again, STREAM_LOCK_WRITE, 0, &err), EBUSY, "");
+    stream_close(again);
+    assert_works(stream_replace(s, "newer and longer", 16, &err));
+    assert_text(other, "newer and longer");
+    stream_close(s);
+    assert_int_equal(partials(), 0);
+}
+
+/* An access list: the owner and user 12345 may read and write, nobody else may anything. */
+static const uint8_t access_list[] = {2,    0, 0, 0,                          /* version */
+                                      1,    0, 6, 0, 0xff, 0xff, 0xff, 0xff,  /* owner */
+                                      2,    0, 6, 0, 0x39, 0x30, 0,    0,     /* 12345 */
+                                      4,    0, 0, 0, 0xff, 0xff, 0xff, 0xff,  /* group */
+                                      0x10, 0, 6, 0, 0xff, 0xff, 0xff, 0xff,  /* mask */
+                                      0x20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}; /* others */
+
+/* Who might do what with the old file may do it with the new one, and nobody else. */
+static void test_replace_keeps_attributes(void **state)
+{
+    (void)state;
+    static const char name[] = "system.posix_acl_access";
+    auto_free char *path = make_file("with-attributes", "the old text", 0600);
+    bool has_lists = setxattr(path, name, access_list, sizeof access_list, 0) == 0;
+    bool has_own = setxattr(path, "user.purpose", "a disk", 6, 0) == 0;
+    if (!has_lists || !has_own)
+        assert_int_equal(errno, ENOTSUP);
+    mode_t mode = mode_of(path);
+    struct stream *s = open_file(path, STREAM_FILE_WRITE);
+    assert_works(stream_replace(s, "new", 3, &err));
+    stream_close(s);
+    uint8_t got[256];
+    assert_text(path, "new");
+    assert_int_equal(mode_of(path), mode);
+    if (has_lists) {
+        assert_int_equal(getxattr(path, name, got, sizeof got), sizeof access_list);
+        assert_memory_equal(got, access_list, sizeof access_list);
+    }
+    if (has_own)
+        assert_int_equal(getxattr(path, "user.purpose", got, sizeof got), 6);
+}
+
+static void replace_as_somebody_else(const char *path)
+{
+    struct stream *s;
+    if (setgid(65534) != 0 || setuid(65534) != 0 ||
+        stream_file_open(path, STREAM_FILE_WRITE, &s, NULL) < 0 ||
+        stream_replace(s, "new", 3, NULL) < 0)
+        _exit(1);
+    stream_close(s);
+    _exit(0);
+}
+
+/* Somebody who may write a file does not become its owner by that. Only the superuser can try. */
+static void test_replace_keeps_owner(void **state)
+{
+    (void)state;
+    auto_free char *path = make_file("of-another", "the old text", 0666);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    uid_t owner = st.st_uid;
+    if (geteuid() == 0) {
+        owner = 12345;
+        assert_int_equal(chown(path, owner, 12345), 0);
+        assert_int_equal(chmod(scratch_folder(), 0777), 0);
+        pid_t child = fork();
+        if (child == 0)
+            replace_as_somebody_else(path);
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    } else {
+        struct stream *s = open_file(path, STREAM_FILE_WRITE);
+        assert_works(stream_replace(s, "new", 3, &err));
+        stream_close(s);
+    }
+    assert_text(path, "new");
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_uid, owner);
+    assert_int_equal(mode_of(path), 0666);
+    assert_int_equal(partials(), 0);
+}
+
 static void test_replace_of_others(void **state)
 {
     (void)state;
@@ -474,6 +572,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_replace_of_what_moved),
+        cmocka_unit_test(test_replace_of_two_names),
+        cmocka_unit_test(test_replace_keeps_attributes),
+        cmocka_unit_test(test_replace_keeps_owner),
         cmocka_unit_test(test_replace_of_others),
         cmocka_unit_test(test_replace_that_fails),
         cmocka_unit_test(test_holes),
