@@ -145,8 +145,8 @@ static int check_gap(struct image *img, struct sparse *s, const struct extent *e
 static int unpack_at(struct image *img, struct sparse *s, const struct extent *e, uint64_t lba,
                      struct unpack_buffer *b, void *out, struct platter_error *err)
 {
-    const uint8_t *data;
-    size_t size;
+    const uint8_t *data = NULL;
+    size_t size = 0;
     int r = read_record(s, e, lba, b->record, &data, &size, err);
     if (r == 0)
         r = check_gap(img, s, e, RECORD_HEAD + size, err);
