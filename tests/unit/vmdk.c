@@ -72,6 +72,69 @@ static void test_close_takes_the_mark_back(void **state)
     buffer_free(&b);
 }
 
+/* ---- another content ID ---------------------------------------------------------------------- */
+
+enum { LONG_TEXT = 4096 };
+#define OLD_LONG_ID "00112233445566778899aabb12345678"
+
+/* The text of the descriptor, with a long ID behind its first sector. */
+static void give_long_id(const char *path)
+{
+    FILE *f = fopen(path, "a");
+    MUST(f);
+    for (unsigned i = 0; i < 20; i++)
+        fprintf(f, "# a comment, and another\n");
+    fprintf(f, "ddb.longContentID = \"" OLD_LONG_ID "\"\n");
+    MUST(fclose(f) == 0);
+}
+
+static void read_text(const char *path, char ret[LONG_TEXT])
+{
+    FILE *f = fopen(path, "r");
+    MUST(f);
+    ret[fread(ret, 1, LONG_TEXT - 1, f)] = 0;
+    MUST(fclose(f) == 0);
+}
+
+/* What stands behind a word; `n` characters of it. */
+static char *behind(const char *text, const char *word, size_t n)
+{
+    const char *at = strstr(text, word);
+    assert_non_null(at);
+    return strndup(at + strlen(word), n);
+}
+
+/* Where the descriptor cannot be replaced by a new file, the IDs change all the same. */
+static void test_ids_of_a_file_that_stays(void **state)
+{
+    (void)state;
+    char before[LONG_TEXT], after[LONG_TEXT];
+    auto_free char *path = scratch_path("flat.vmdk");
+    auto_free char *moved = scratch_path("moved.vmdk");
+    struct platter_create_options c = {.size = sizeof c,
+                                       .format = "vmdk",
+                                       .options = "subformat=monolithicFlat",
+                                       .has_disk_size = true,
+                                       .disk_size = SIZE};
+    assert_works(platter_create(path, &c, &err));
+    give_long_id(path);
+    read_text(path, before);
+    struct platter_open_options o = {.size = sizeof o, .flags = PLATTER_OPEN_WRITE};
+    struct platter_disk *disk;
+    assert_works(platter_open(path, &o, &disk, &err));
+    assert_int_equal(rename(path, moved), 0);
+    assert_works(platter_pwrite(disk, "x", 1, 0, &err));
+    assert_works(platter_close(disk, &err));
+    read_text(moved, after);
+    auto_free char *old = behind(before, "\nCID=", 8), *new = behind(after, "\nCID=", 8);
+    auto_free char *longer = behind(after, "longContentID = \"", 33);
+    assert_string_not_equal(old, new);
+    assert_string_not_equal(longer, OLD_LONG_ID "\"");
+    assert_int_equal(strlen(before), strlen(after));
+    assert_int_equal(longer[32], '"');
+    assert_memory_equal(longer + 24, new, 8);
+}
+
 /* ---- beyond 2 TiB ---------------------------------------------------------------------------- */
 
 /* An image whose file goes on with zeros up to 3 TiB. */
@@ -150,6 +213,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_failed_flush_leaves_the_mark),
         cmocka_unit_test(test_close_takes_the_mark_back),
+        cmocka_unit_test(test_ids_of_a_file_that_stays),
         cmocka_unit_test(test_rows_end_at_2_to_the_32),
         cmocka_unit_test(test_lost_table_of_a_large_file),
     };

@@ -138,7 +138,7 @@ int encoding_encode(const char *encoding, const char *utf8, char **ret, struct p
 
 /* ---- identity.c ------------------------------------------------------------------------------ */
 
-/* Another content ID, durable when it returns: section 11. `slow` is held. */
+/* Another content ID: section 11. Durable with the next flush of the file. `slow` is held. */
 int vmdk_new_identity(struct image *img, struct platter_error *err);
 /* A CID that the image does not have, and can get whatever room there is for it. */
 uint32_t vmdk_other_cid(const struct image *img);

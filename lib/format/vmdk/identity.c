@@ -11,6 +11,9 @@
 
 #include "format/vmdk/vmdk.h"
 
+enum { LONG_DIGITS = 32 };
+static const char long_id[] = "ddb.longContentID";
+
 /* ---- another ID ------------------------------------------------------------------------------ */
 
 /* A CID that is not the one there is, of at most `digits` digits. */
@@ -29,57 +32,77 @@ uint32_t vmdk_other_cid(const struct image *img)
     return other_cid(d, (int)strlen(descriptor_value(d, "CID")));
 }
 
-/* The digits of the CID alone, over the old ones. */
-static int write_digits(struct image *img, const struct descriptor_line *line, uint32_t cid,
-                        struct platter_error *err)
+/* A value, over the old one of the same length. */
+static int write_value(struct image *img, const struct descriptor_line *line, const char *value,
+                       struct platter_error *err)
 {
-    char text[9];
-    int digits = (int)strlen(line->value);
-    snprintf(text, sizeof text, "%0*" PRIx32, digits, cid);
-    const struct vmdk *v = vmdk_of(img);
-    return stream_pwrite(img->stream, text, (size_t)digits, v->descriptor_off + line->pos, err);
+    hoff off = vmdk_of(img)->descriptor_off + line->pos;
+    return stream_pwrite(img->stream, value, strlen(value), off, err);
 }
 
-/* The long ID ends with the CID, where there is one: section 3.6. */
-static int edit_ids(struct image *img, uint32_t cid, struct platter_error *err)
+/* A long ID ends with the CID: section 3.6. */
+static int new_long_id(struct image *img, uint32_t cid, char ret[LONG_DIGITS + 1],
+                       struct platter_error *err)
 {
-    uint8_t random[12];
-    char digits[33];
-    struct descriptor_edit *e;
+    uint8_t random[LONG_DIGITS / 2 - 4];
     if (getrandom(random, sizeof random, 0) != sizeof random)
         return fail_errno(err, errno, "%s: no random content ID to be had", img->stream->name);
     for (unsigned i = 0; i < sizeof random; i++)
-        snprintf(digits + 2 * i, 3, "%02x", random[i]);
-    snprintf(digits + 24, 9, "%08" PRIx32, cid);
-    int r = descriptor_edit_begin(img, &e, err);
+        snprintf(ret + 2 * i, 3, "%02x", random[i]);
+    snprintf(ret + 2 * sizeof random, 9, "%08" PRIx32, cid);
+    return 0;
+}
+
+static int edit_ids(struct image *img, uint32_t cid, struct platter_error *err)
+{
+    char digits[LONG_DIGITS + 1];
+    struct descriptor_edit *e;
+    int r = new_long_id(img, cid, digits, err);
+    if (r == 0)
+        r = descriptor_edit_begin(img, &e, err);
     if (r < 0)
         return r;
     descriptor_edit_set_cid(e, "CID", cid);
-    if (descriptor_find(vmdk_of(img)->descriptor, "ddb.longContentID"))
-        descriptor_edit_set(e, "ddb.longContentID", digits);
+    if (descriptor_find(vmdk_of(img)->descriptor, long_id))
+        descriptor_edit_set(e, long_id, digits);
     return descriptor_edit_store(img, e, err);
+}
+
+/* The same without another text: digits over digits. A crash in between leaves another ID as well.
+ */
+static int overwrite_ids(struct image *img, const struct descriptor *d, uint32_t cid,
+                         struct platter_error *err)
+{
+    const struct descriptor_line *line = descriptor_find(d, "CID"),
+                                 *longer = descriptor_find(d, long_id);
+    char digits[LONG_DIGITS + 1];
+    snprintf(digits, sizeof digits, "%0*" PRIx32, (int)strlen(line->value), cid);
+    int r = write_value(img, line, digits, err);
+    if (r == 0 && longer && (r = new_long_id(img, cid, digits, err)) == 0)
+        r = write_value(img, longer, digits, err);
+    return r;
 }
 
 /*
  * Where it is only the CID that changes, and has all its digits, they are overwritten. Where the
- * text has to change its length and cannot (it fills its room, the folder of the file may not be
- * written), a CID of as many digits as the old one has must do.
+ * text has to be another one and cannot (it fills its room, the folder of the file may not be
+ * written), digits over the old ones must do, of a CID that has as many.
  */
 int vmdk_new_identity(struct image *img, struct platter_error *err)
 {
     struct vmdk *v = vmdk_of(img);
     const struct descriptor *d = v->descriptor;
-    const struct descriptor_line *line = descriptor_find(d, "CID");
-    bool is_long = descriptor_find(d, "ddb.longContentID");
-    int digits = (int)strlen(line->value);
+    const char *long_value = descriptor_value(d, long_id);
+    int digits = (int)strlen(descriptor_value(d, "CID"));
     uint32_t cid = v->next_cid ? v->next_cid : other_cid(d, 8);
-    if (is_long || digits < 8) {
+    if (long_value || digits < 8) {
         int r = edit_ids(img, cid, err);
-        if (r == 0 || is_long || atomic_load(&img->poison) < 0)
+        bool same_length = !long_value || strlen(long_value) == LONG_DIGITS;
+        if (r == 0 || !same_length || atomic_load(&img->poison) < 0)
             return r;
         cid = v->next_cid ? v->next_cid : other_cid(d, digits);
     }
-    int r = write_digits(img, line, cid, err);
+    int r = overwrite_ids(img, d, cid, err);
     WITH_LOCK(&img->lock);
     v->descriptor->cid = cid;
     return r;
