@@ -498,6 +498,13 @@ class WrittenCowd(Writes):
         disk("disk.vmdk", 5000)
         self.poke_fails("disk.vmdk", "write 0 512 0", "end")
 
+    def test_cut_in_its_last_grain(self):
+        """freeSector is behind that, as where the disk ends in it; but it does not."""
+        image = Cowd(1024, 16).add_all(noise(1024), [3, 7, 5]).image()
+        save("disk-delta.vmdk", image[:-2 * SECTOR])
+        disk("disk.vmdk", 1024)
+        self.poke_fails("disk.vmdk", "write 0 512 0", "grain 5", "ends at")
+
 
 def cowd_written(self, grain, parent):
     self.run_grain(grain, parent)

@@ -42,9 +42,11 @@ static int flush_streams(struct image *img, struct platter_error *err)
     return r;
 }
 
-/* Checks the grain of a page that lies furthest behind in the file. The lock is held. */
+/* Checks the grain of a page that lies furthest behind in the file of `size` bytes: a COWD's `end`
+ * may be behind that, for its last grain may be cut where the disk ends, but no other. The lock is
+ * held. */
 static int check_furthest(const struct vmdk_extent *x, const struct page *p, uint64_t first,
-                          uint64_t n, struct platter_error *err)
+                          uint64_t n, uint64_t size, struct platter_error *err)
 {
     const struct sparse *s = x->sparse;
     uint64_t most = 0, most_sector = 0;
@@ -58,13 +60,20 @@ static int check_furthest(const struct vmdk_extent *x, const struct page *p, uin
         return 0;
     uint64_t start = (first + most) * s->grain;
     uint64_t need = start < x->len ? min_u64(s->grain, x->len - start) : 0;
-    return sparse_check_grain(s, first + most, page_entry(p, first + most), need, err);
+    int r = sparse_check_grain(s, first + most, page_entry(p, first + most), need, err);
+    if (r == 0 && !range_inside(most_sector * VMDK_SECTOR, need, size))
+        r = fail(err, PLATTER_ECORRUPT,
+                 "%s: grain %" PRIu64 " (guest offset %" PRIu64 " of the extent) has %" PRIu64
+                 " bytes from byte %" PRIu64 " on, but the file ends at byte %" PRIu64
+                 ": it is truncated",
+                 s->stream->name, first + most, start, need, most_sector * VMDK_SECTOR, size);
+    return r;
 }
 
 /* Looks at the tables of a page; *used_end goes up to behind the grains that a seSparse file uses.
  */
 static int check_page(struct image *img, const struct vmdk_extent *x, uint64_t first,
-                      uint64_t grains, uint64_t *used_end, struct platter_error *err)
+                      uint64_t grains, uint64_t size, uint64_t *used_end, struct platter_error *err)
 {
     struct sparse *s = x->sparse;
     struct page *p;
@@ -75,7 +84,7 @@ static int check_page(struct image *img, const struct vmdk_extent *x, uint64_t f
     for (uint64_t i = 0; i < n && r == 0; i += tables)
         r = sparse_check_table(s, (first + i) / tables, err);
     if (r == 0)
-        r = check_furthest(x, p, first, n, err);
+        r = check_furthest(x, p, first, n, size, err);
     for (uint64_t i = 0; i < n && s->kind == SPARSE_SE; i++)
         *used_end = max_u64(*used_end, se_used_end(page_entry(p, first + i)));
     pthread_mutex_unlock(&img->lock);
@@ -87,15 +96,15 @@ static int check_page(struct image *img, const struct vmdk_extent *x, uint64_t f
 static int check_complete(struct image *img, const struct vmdk_extent *x, struct platter_error *err)
 {
     struct sparse *s = x->sparse;
-    uint64_t grains = div_up(x->len, s->grain), used_end = 0, n;
-    int r = 0;
+    uint64_t grains = div_up(x->len, s->grain), used_end = 0, size, n;
+    int r = stream_size(s->stream, &size, err);
     if (s->kind == SPARSE_SE) /* also entries behind the end of the disk keep a grain */
         grains = (uint64_t)s->gd_count * SE_GTES;
     for (uint64_t first = 0; first < grains && r == 0; first += n) {
         n = tables_empty_run(img, s, first, grains - first);
         if (n != 0)
             continue;
-        r = check_page(img, x, first, grains, &used_end, err);
+        r = check_page(img, x, first, grains, size, &used_end, err);
         n = s->page_entries - first % s->page_entries;
     }
     return r == 0 && s->kind == SPARSE_SE ? se_judge(s, used_end, err) : r;
