@@ -2,6 +2,8 @@
 /* The text descriptor of a VMDK: its grammar, changes to it, and the encodings of its names. */
 #include "unit.h"
 
+#include <time.h>
+
 #include "format/vmdk/vmdk.h"
 
 #include "support/must.h"
@@ -145,6 +147,8 @@ static void test_errors(void **state)
         {KEYS "RW 18014398509481984 FLAT \"a\" 0\n", PLATTER_ECORRUPT, "ACCESS SECTORS TYPE"},
         {KEYS "RW 36893488147419103233 FLAT \"a\" 0\n", PLATTER_ECORRUPT, "ACCESS SECTORS TYPE"},
         {KEYS "READWRITE 63 FLAT \"a\" 0\n", PLATTER_ECORRUPT, "neither a key nor an extent"},
+        {KEYS EXTENT "RDWR 63 FLAT \"a=b.vmdk\" 0\n", PLATTER_ECORRUPT,
+         "neither a key nor an extent"},
         {KEYS "= 7\n" EXTENT, PLATTER_ECORRUPT, "neither a key nor an extent"},
         {"CID=1\nparentCID=1\ncreateType=\"x\"\n" EXTENT, PLATTER_ECORRUPT, "no version"},
         {"version=4\nCID=1\nparentCID=1\ncreateType=\"x\"\n" EXTENT, ENOTSUP, "version \"4\""},
@@ -275,6 +279,19 @@ static void test_removed_keys(void **state)
     struct descriptor_edit *e = edit_of("a=1\nb=2\nA = 3\n" EXTENT "a=4");
     descriptor_edit_remove(e, "a");
     expect(e, "b=2\n" EXTENT);
+}
+
+/* As many as there can be, each not moving all that is behind it. */
+static void test_many_removed_keys(void **state)
+{
+    (void)state;
+    char *text = repeated("ddb.x=12345\n", VMDK_MAX_LINES - 10);
+    clock_t start = clock();
+    struct descriptor_edit *e = edit_of(text);
+    descriptor_edit_remove(e, "ddb.x");
+    expect(e, KEYS);
+    assert_true(clock() - start < CLOCKS_PER_SEC);
+    free(text);
 }
 
 static void test_extents(void **state)
@@ -444,6 +461,7 @@ int main(void)
         cmocka_unit_test(test_spelling_stays),
         cmocka_unit_test(test_new_keys),
         cmocka_unit_test(test_removed_keys),
+        cmocka_unit_test(test_many_removed_keys),
         cmocka_unit_test(test_extents),
         cmocka_unit_test(test_many_extents),
         cmocka_unit_test(test_refused_changes),

@@ -129,7 +129,8 @@ bool text_line_at(const char *text, size_t len, size_t at, struct text_line *ret
         ret->type = next_word(text, &pos, ret->end);
         ret->file = next_quoted(text, &pos, ret->end);
         ret->offset = next_word(text, &pos, ret->end);
-    } else if (equals && equals != text + ret->start) {
+    } else if (equals && equals != text + ret->start &&
+               !memchr(text + ret->start, '"', (size_t)(equals - text) - ret->start)) {
         scan_key(text, (size_t)(equals - text), ret);
     } else {
         ret->kind = TEXT_NONSENSE;

@@ -252,14 +252,20 @@ void descriptor_edit_set_cid(struct descriptor_edit *e, const char *key, uint32_
     descriptor_edit_set(e, key, digits);
 }
 
+/* In one pass: a text may have the key in tens of thousands of lines. */
 void descriptor_edit_remove(struct descriptor_edit *e, const char *key)
 {
     struct text_line l;
-    for (size_t at = 0; e->failed == 0 && text_line_at(e->text, e->len, at, &l);)
-        if (is_key(e, &l, key))
-            remove_line(e, &l, at);
-        else
-            at = l.next;
+    size_t kept = 0;
+    if (e->failed < 0)
+        return;
+    for (size_t at = 0; text_line_at(e->text, e->len, at, &l); at = l.next) {
+        size_t n = is_key(e, &l, key) ? 0 : min_u64(l.next, e->len) - at;
+        memmove(e->text + kept, e->text + at, n);
+        kept += n;
+    }
+    e->len = kept;
+    e->behind_extents = 0;
 }
 
 /* ---- extents --------------------------------------------------------------------------------- */
