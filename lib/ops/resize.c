@@ -42,6 +42,8 @@ static int make_file(const struct file_maker *maker, const char *name, struct st
         r = stream_file_open(
             path, STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY | STREAM_FILE_EXCLUSIVE, &s, err);
     if (r == 0)
+        stream_take_rights(s, g->image->stream);
+    if (r == 0)
         r = stream_lock(s, STREAM_LOCK_READ | change, change, err);
     if (r == 0)
         r = keep_file(g, s, err);
@@ -68,7 +70,7 @@ static void growth_end(struct growth *g, bool failed)
 {
     for (unsigned i = 0; i < g->n_files; i++) {
         if (failed && g->image->poison == 0)
-            stream_withdraw(g->files[i]);
+            stream_withdraw(g->files[i], true, NULL);
         stream_close(g->files[i]);
     }
     free(g->files);

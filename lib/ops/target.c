@@ -3,6 +3,7 @@
 #include "ops/target.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <string.h>
 
 #include "base/ckd.h"
@@ -143,6 +144,7 @@ static int make_file(const struct file_maker *maker, const char *name, struct st
         free(file.name);
         return r;
     }
+    stream_take_rights(file.stream, t->stream);
     t->files[t->n_files++] = file;
     *ret = file.stream;
     return 0;
@@ -229,7 +231,7 @@ int target_open(const struct target_request *q, uint64_t memory_limit, struct ta
     return r;
 }
 
-void target_close(struct target *t)
+static void close_files(struct target *t)
 {
     stream_close(TAKE(t->stream));
     for (unsigned i = 0; i < t->n_files; i++) {
@@ -238,6 +240,11 @@ void target_close(struct target *t)
     }
     free(TAKE(t->files));
     t->n_files = 0;
+}
+
+void target_close(struct target *t)
+{
+    close_files(t);
     disk_close(TAKE(t->backing), NULL);
     options_free(TAKE(t->options));
     budget_unref(TAKE(t->budget));
@@ -321,9 +328,7 @@ static int flush_all(const struct target *t, struct platter_error *err)
 static int publish_all(const struct target *t, struct platter_error *err)
 {
     bool durable = t->request->durable;
-    int r = durable ? flush_all(t, err) : 0;
-    if (r == 0)
-        r = stream_make_way(t->stream, durable, err);
+    int r = stream_make_way(t->stream, durable, err);
     for (unsigned i = 0; i < t->n_files && r == 0; i++) {
         r = stream_make_way(t->files[i].stream, false, err);
         if (r == 0) /* they stand in one folder */
@@ -332,20 +337,31 @@ static int publish_all(const struct target *t, struct platter_error *err)
     return r < 0 ? r : stream_publish(t->stream, durable, err);
 }
 
-/* The other way round, so that the old main file comes back last. */
-static void withdraw_all(const struct target *t)
+/* The other way round, so that the old main file comes back last, and only to its own extents. */
+static void withdraw_all(const struct target *t, struct platter_error *err)
 {
+    bool all = true;
     for (unsigned i = 0; i < t->n_files; i++)
-        stream_withdraw(t->files[i].stream);
-    stream_withdraw(t->stream);
+        if (stream_withdraw(t->files[i].stream, true, err) < 0)
+            all = false;
+    stream_withdraw(t->stream, all, err);
 }
 
 int target_publish(struct target *t, struct platter_error *err)
 {
     if (t->n_files == 0)
         return stream_publish(t->stream, t->request->durable, err);
-    int r = publish_all(t, err);
+    int r = t->request->durable ? flush_all(t, err) : 0;
     if (r < 0)
-        withdraw_all(t);
+        return r;
+    /* A signal that ends the program waits until there is an image and nothing beside it. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = publish_all(t, err);
+    if (r < 0)
+        withdraw_all(t, err);
+    close_files(t);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return r;
 }

@@ -59,7 +59,8 @@ int target_create(struct target *t, struct platter_error *err);
  * must outlive it. */
 int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **ret,
                 struct platter_error *err);
-/* Gives all files their names, when no disk is open over them any more: the image is complete. */
+/* Gives all files their names, when no disk is open over them any more: the image is complete. All
+ * that is left to do is target_close(). */
 int target_publish(struct target *t, struct platter_error *err);
 
 /* Rule 9: fails if the file at `path` is one that a disk is read from; `role` is what it is. */

@@ -344,12 +344,11 @@ static int file_publish(struct stream *s, bool durable, struct platter_error *er
     return r;
 }
 
-static void file_withdraw(struct stream *s)
+static int file_withdraw(struct stream *s, bool back, struct platter_error *err)
 {
     const struct file_stream *f = file_of(s);
     struct temporary *t = f->published ? f->published : f->temporary;
-    if (t)
-        temporary_withdraw(t, f->dev, f->ino);
+    return t ? temporary_withdraw(t, f->dev, f->ino, back, err) : 0;
 }
 
 static int file_make_way(struct stream *s, bool durable, struct platter_error *err)
@@ -490,6 +489,15 @@ int stream_file_open(const char *path, unsigned flags, struct stream **ret,
         file_open_direct(f);
     *ret = &f->head;
     return 0;
+}
+
+void stream_take_rights(struct stream *s, struct stream *of)
+{
+    struct stat st;
+    if (s->ops != &file_ops || of->ops != &file_ops || !file_of(s)->temporary)
+        return;
+    if (fstat(file_of(of)->fd, &st) == 0 && S_ISREG(st.st_mode))
+        temporary_take_rights(file_of(s)->temporary, file_of(s)->fd, &st);
 }
 
 bool stream_same_file(struct stream *a, struct stream *b)

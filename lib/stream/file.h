@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/types.h>
+#include <sys/stat.h>
 
 #include "stream/inside.h"
 
@@ -46,6 +46,8 @@ int temporary_open(const char *path, bool exclusive, struct temporary **ret, int
 /* The same for a file that its user, who has it open and locked as (dev, ino), rewrites. */
 int temporary_open_over(const char *path, dev_t dev, ino_t ino, struct temporary **ret, int *ret_fd,
                         struct platter_error *err);
+/* Owner and rights of another file, unless the new one has them from the file that it replaces. */
+void temporary_take_rights(const struct temporary *t, int fd, const struct stat *of);
 /* Gives the file, which the caller made durable if it is to be, its name; what is left to do after
  * that is temporary_free(). */
 int temporary_publish(struct temporary *t, bool durable, struct platter_error *err);
@@ -55,9 +57,10 @@ const char *temporary_keep(struct temporary *t);
 /* Moves aside what the file will replace, until temporary_free(). */
 int temporary_make_way(struct temporary *t, bool durable, struct platter_error *err);
 /* Removes what was published, if it is still the file (dev, ino), and moves back what was moved
- * aside. */
-void temporary_withdraw(struct temporary *t, dev_t dev, ino_t ino);
-/* Removes the file, if it was not published, and what was moved aside for it, and frees. */
+ * aside, if it is to come back, or else has the sentence in err tell where that is. */
+int temporary_withdraw(struct temporary *t, dev_t dev, ino_t ino, bool back,
+                       struct platter_error *err);
+/* Removes the file, or what was moved aside for it if it was published, and frees. */
 void temporary_free(struct temporary *t);
 
 #endif

@@ -222,10 +222,9 @@ int stream_replace(struct stream *s, const void *bytes, size_t len, struct platt
                            : stream_write_over(s, bytes, len, err);
 }
 
-void stream_withdraw(struct stream *s)
+int stream_withdraw(struct stream *s, bool back, struct platter_error *err)
 {
-    if (s->ops->withdraw)
-        s->ops->withdraw(s);
+    return s->ops->withdraw ? s->ops->withdraw(s, back, err) : 0;
 }
 
 struct stream *stream_share(struct stream *s)

@@ -50,7 +50,7 @@ struct stream_ops {
     int (*lock)(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
     int (*publish)(struct stream *s, bool durable, struct platter_error *err);
     int (*make_way)(struct stream *s, bool durable, struct platter_error *err);
-    void (*withdraw)(struct stream *s);
+    int (*withdraw)(struct stream *s, bool back, struct platter_error *err);
     int (*replace)(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
     void (*close)(struct stream *s); /* what it holds; name and s itself go in stream_close() */
 };
@@ -104,12 +104,13 @@ int stream_publish(struct stream *s, bool durable, struct platter_error *err);
  * removed when the stream is closed. */
 int stream_make_way(struct stream *s, bool durable, struct platter_error *err);
 /* Takes back what the two did: the new file goes, if it is still there, and what was moved aside
- * has its name again. */
-void stream_withdraw(struct stream *s);
+ * has its name again, if it is to come back. Where it has not, the answer is negative, and the
+ * sentence in err, which is the reason for all this, also tells where the old file is. */
+int stream_withdraw(struct stream *s, bool back, struct platter_error *err);
 /* These bytes become all there is, durably; a crash leaves the old ones or the new. That is true of
- * files, which get a new one in their place. One that cannot be replaced (it has other names, or its
- * owner or attributes are not ours to give) is written over, while the new one stands beside it;
- * what is no file is written over. Only where nobody else writes meanwhile. */
+ * files, which get a new one in their place. One that cannot be replaced (it has other names, or
+ * its owner or attributes are not ours to give) is written over, while the new one stands beside
+ * it; what is no file is written over. Only where nobody else writes meanwhile. */
 int stream_replace(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
 /* One more owner of a stream, who closes it like the first. */
 struct stream *stream_share(struct stream *s);
@@ -143,6 +144,11 @@ int stream_slice_open(struct stream *base, hoff start, uint64_t len, struct stre
 /* Removes every temporary file of this process that is not yet published, for a handler of a signal
  * that ends the process: async-signal-safe; the streams themselves are left alone. */
 void stream_file_remove_temporaries(void);
+
+/* A further file of an image: what is made by STREAM_FILE_TEMPORARY and replaces nothing gets owner
+ * and rights of the file `of`, as far as we may give them, so that who may not read an image cannot
+ * read a part of it. Other streams: nothing. */
+void stream_take_rights(struct stream *s, struct stream *of);
 
 /* Whether two streams are the same file (device and inode); false for other kinds. */
 bool stream_same_file(struct stream *a, struct stream *b);

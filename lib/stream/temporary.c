@@ -40,7 +40,8 @@ struct temporary {
     char *target; /* its name in the folder */
     char *shown;  /* the target's path, for sentences */
     char name[NAME_MAX + 1];
-    bool made; /* a file of that name is there */
+    bool made;     /* a file of that name is there */
+    bool replaces; /* when it was made there was a file under the target's name */
     char aside[NAME_MAX + 1];
     bool moved_aside; /* the file that is replaced has that name now */
     bool exclusive;
@@ -205,9 +206,16 @@ static int temporary_make(struct temporary *t, int *ret_fd, bool *ret_in_place,
     if (r < 0 || *ret_in_place)
         return r;
     r = make_file(t, exists ? old.st_mode & 0600 : 0666, ret_fd, err);
+    t->replaces = exists;
     if (r == 0 && exists)
         keep_owner(*ret_fd, &old);
     return r;
+}
+
+void temporary_take_rights(const struct temporary *t, int fd, const struct stat *of)
+{
+    if (!t->replaces)
+        keep_owner(fd, of);
 }
 
 int temporary_open(const char *path, bool exclusive, struct temporary **ret, int *ret_fd,
@@ -303,6 +311,15 @@ int temporary_publish(struct temporary *t, bool durable, struct platter_error *e
     return durable ? temporary_flush_folder(t, err) : 0;
 }
 
+/* Where the file system knows neither way not to replace, we look before. */
+static int move_back(const struct temporary *t)
+{
+    int r = rename_new(t->folder, t->aside, t->target);
+    if (r == 0 || faccessat(t->folder, t->target, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return r;
+    return renameat(t->folder, t->aside, t->folder, t->target) < 0 ? -errno : 0;
+}
+
 const char *temporary_keep(struct temporary *t)
 {
     t->made = false;
@@ -313,8 +330,10 @@ const char *temporary_keep(struct temporary *t)
 int temporary_make_way(struct temporary *t, bool durable, struct platter_error *err)
 {
     struct stat old;
-    if (t->exclusive || fstatat(t->folder, t->target, &old, AT_SYMLINK_NOFOLLOW) < 0)
+    if (t->exclusive)
         return 0; /* nothing will be replaced */
+    if (fstatat(t->folder, t->target, &old, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : fail_errno(err, errno, "%s: cannot examine", t->shown);
     if (S_ISDIR(old.st_mode))
         return fail(err, EISDIR, "%s: is a folder", t->shown);
     snprintf(t->aside, sizeof t->aside, "%.*s.old", NAME_MAX - 4, t->name);
@@ -324,15 +343,20 @@ int temporary_make_way(struct temporary *t, bool durable, struct platter_error *
     return durable ? temporary_flush_folder(t, err) : 0;
 }
 
-void temporary_withdraw(struct temporary *t, dev_t dev, ino_t ino)
+int temporary_withdraw(struct temporary *t, dev_t dev, ino_t ino, bool back,
+                       struct platter_error *err)
 {
     struct stat now;
     if (!t->made && fstatat(t->folder, t->target, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
         now.st_dev == dev && now.st_ino == ino)
         unlinkat(t->folder, t->target, 0);
-    if (t->moved_aside)
-        rename_new(t->folder, t->aside, t->target);
-    t->moved_aside = false; /* if that failed, somebody may still want the file */
+    if (!t->moved_aside)
+        return 0;
+    t->moved_aside = false; /* whether that works or not, the file is not to be removed */
+    int r = back ? move_back(t) : -ECANCELED;
+    return r == 0 ? 0
+                  : fail_in(err, r, "the old %s could not have its name again and is called %s now",
+                            t->shown, t->aside);
 }
 
 void temporary_free(struct temporary *t)
@@ -341,7 +365,7 @@ void temporary_free(struct temporary *t)
         return;
     if (t->made)
         unlinkat(t->folder, t->name, 0);
-    if (t->moved_aside)
+    else if (t->moved_aside)
         unlinkat(t->folder, t->aside, 0);
     slot_give(t->slot);
     if (t->held >= 0)
