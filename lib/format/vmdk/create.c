@@ -79,6 +79,46 @@ uint32_t vmdk_create_unit(const struct option_values *options)
     return subformat_of(options)->sparse ? VMDK_GRAIN * VMDK_SECTOR : VMDK_SECTOR;
 }
 
+/* ---- what can be made ------------------------------------------------------------------------ */
+
+/* What has no tables has no way to say "ask below" or "zeros". */
+static int check_flat(const struct create_request *request, const char *subformat,
+                      struct platter_error *err)
+{
+    if (request->backing_name)
+        return fail(err, EINVAL,
+                    "%s: subformat %s holds all of the disk and cannot have a backing file: choose "
+                    "monolithicSparse or twoGbMaxExtentSparse",
+                    request->name, subformat);
+    if (options_bool(request->options, "zeroed_grain"))
+        return fail(err, EINVAL,
+                    "%s: subformat %s has no tables that could mark zeros: leave zeroed_grain out",
+                    request->name, subformat);
+    return 0;
+}
+
+int vmdk_plan(const struct create_request *request, struct descriptor_plan *ret,
+              struct platter_error *err)
+{
+    const struct subformat *f = subformat_of(request->options);
+    const bool ordered = vmdk_ordered(request->options);
+    const char *name = subformats[f - kinds];
+    int r = f->sparse ? 0 : check_flat(request, name, err);
+    if (r == 0)
+        r = descriptor_plan(request, ret, err);
+    if (r < 0)
+        return r;
+    ret->create_type = name;
+    ret->access = ordered ? "RDONLY" : "RW"; /* as VMware exports streams: section 3.5 */
+    ret->type = f->type;
+    if (ordered && ret->sectors > (uint64_t)VMDK_MAX_DIRECTORY * VMDK_GTES * VMDK_GRAIN)
+        return fail(err, EFBIG,
+                    "%s: a disk of %" PRIu64 " bytes is too large for subformat streamOptimized: "
+                    "choose monolithicFlat or vmfs",
+                    request->name, request->size);
+    return 0;
+}
+
 /* ---- one file -------------------------------------------------------------------------------- */
 
 static const char *base_name(const char *path)
@@ -130,29 +170,25 @@ static int create_extent(const struct create_request *request, const char *file,
     return r < 0 ? r : layout_write(s, &l, NULL, err);
 }
 
-static int write_text(const struct create_request *request, const struct descriptor_plan *plan,
-                      struct platter_error *err)
-{
-    auto_free char *text = NULL;
-    int r = descriptor_compose(plan, request->name, &text, err);
-    return r < 0 ? r : stream_pwrite(request->stream, text, strlen(text), 0, err);
-}
-
+/* The text comes first, for it may be refused, and is written last. */
 static int create_extents(const struct create_request *request, struct descriptor_plan *plan,
                           char **files, struct platter_error *err)
 {
-    const struct subformat *f = subformat_of(request->options);
+    auto_free char *text = NULL;
     uint64_t left = plan->sectors;
-    int r = 0;
-    for (unsigned i = 0; i < plan->n_files && r == 0; i++) {
-        uint64_t sectors = min_u64(left, plan->piece);
-        files[i] = extent_name(request->name, f, i + 1);
-        r = files[i] ? create_extent(request, files[i], sectors, err)
-                     : fail_memory(err, "the name of an extent");
-        left -= sectors;
+    for (unsigned i = 0; i < plan->n_files; i++) {
+        files[i] = extent_name(request->name, subformat_of(request->options), i + 1);
+        if (!files[i])
+            return fail_memory(err, "the name of an extent");
     }
     plan->files = (const char *const *)files;
-    return r < 0 ? r : write_text(request, plan, err);
+    int r = descriptor_compose(plan, request->name, &text, err);
+    for (unsigned i = 0; i < plan->n_files && r == 0; i++) {
+        uint64_t sectors = min_u64(left, plan->piece);
+        r = create_extent(request, files[i], sectors, err);
+        left -= sectors;
+    }
+    return r < 0 ? r : stream_pwrite(request->stream, text, strlen(text), 0, err);
 }
 
 /* How many extents there are, and sectors of each but the last. */
@@ -194,35 +230,13 @@ static int create_split(const struct create_request *request, struct descriptor_
 
 /* ---- create ---------------------------------------------------------------------------------- */
 
-/* What has no tables has no way to say "ask below" or "zeros". */
-static int check_flat(const struct create_request *request, const char *subformat,
-                      struct platter_error *err)
-{
-    if (request->backing_name)
-        return fail(err, EINVAL,
-                    "%s: subformat %s holds all of the disk and cannot have a backing file: choose "
-                    "monolithicSparse or twoGbMaxExtentSparse",
-                    request->name, subformat);
-    if (options_bool(request->options, "zeroed_grain"))
-        return fail(err, EINVAL,
-                    "%s: subformat %s has no tables that could mark zeros: leave zeroed_grain out",
-                    request->name, subformat);
-    return 0;
-}
-
 int vmdk_create(const struct create_request *request, struct platter_error *err)
 {
     const struct subformat *f = subformat_of(request->options);
-    const char *name = subformats[f - kinds];
     struct descriptor_plan plan;
-    int r = f->sparse ? 0 : check_flat(request, name, err);
-    if (r == 0)
-        r = descriptor_plan(request, &plan, err);
+    int r = vmdk_plan(request, &plan, err);
     if (r < 0)
         return r;
-    plan.create_type = name;
-    plan.access = "RW";
-    plan.type = f->type;
     return f->tag ? create_split(request, &plan, err) : create_monolithic(request, &plan, err);
 }
 
@@ -284,7 +298,12 @@ int vmdk_measure(uint64_t size, uint64_t data, const struct option_values *optio
                  struct platter_measurement *ret, struct platter_error *err)
 {
     const struct subformat *f = subformat_of(options);
-    int r = 0;
+    const struct create_request request = {
+        .name = "the new image", .size = size, .options = options};
+    struct descriptor_plan plan;
+    int r = vmdk_plan(&request, &plan, err);
+    if (r < 0)
+        return r;
     if (vmdk_ordered(options))
         measure_stream(size, data, ret);
     else if (f->sparse)

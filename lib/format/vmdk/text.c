@@ -181,7 +181,16 @@ int descriptor_compose(const struct descriptor_plan *p, const char *name, char *
                          p->parent ? "parentFileNameHint=\"" : "", p->parent ? p->parent : "",
                          p->parent ? "\"\n" : "", extents, p->hw_version, g.cylinders, g.heads,
                          g.sectors, p->adapter, p->tools_version);
-    return *ret ? 0 : fail_memory(err, "a VMDK descriptor");
+    if (!*ret)
+        return fail_memory(err, "a VMDK descriptor");
+    size_t len = strlen(*ret);
+    if (len < VMDK_MAX_DESCRIPTOR)
+        return 0;
+    free(TAKE(*ret));
+    return fail(err, ENAMETOOLONG,
+                "%s: the names of its %u pieces would make a descriptor of %zu bytes, and readers "
+                "take less than %d: choose a shorter name",
+                name, p->n_files, len, VMDK_MAX_DESCRIPTOR);
 }
 
 int descriptor_compose_embedded(const struct descriptor_plan *p, const char *name, uint8_t *area,

@@ -516,6 +516,10 @@ int vmdk_make_empty(struct image *img, struct platter_error *err);
 /* The controller that a new descriptor names. */
 const char *vmdk_adapter(const struct option_values *options);
 extern const struct option_def vmdk_options[];
+/* Says all of a new image's descriptor but the names of its files, and fails where no such image
+ * can be: what create, the writer and measure ask first. */
+int vmdk_plan(const struct create_request *request, struct descriptor_plan *ret,
+              struct platter_error *err);
 int vmdk_create(const struct create_request *request, struct platter_error *err);
 bool vmdk_ordered(const struct option_values *options);
 int vmdk_writer_open(const struct create_request *request, struct image_writer **ret,

@@ -228,13 +228,10 @@ static int put_front(struct stream_writer *s, const struct create_request *reque
 {
     uint8_t front[(1 + VMDK_DESCRIPTOR_SECTORS) * VMDK_SECTOR];
     struct descriptor_plan plan;
-    int r = descriptor_plan(request, &plan, err);
+    int r = vmdk_plan(request, &plan, err);
     if (r < 0)
         return r;
     static const char *const file = "generated-stream.vmdk"; /* readers ignore it: section 3.8 */
-    plan.create_type = "streamOptimized";
-    plan.access = "RDONLY";
-    plan.type = "SPARSE";
     plan.files = &file;
     plan.n_files = 1;
     plan.piece = plan.sectors;
@@ -268,16 +265,13 @@ int vmdk_writer_open(const struct create_request *request, struct image_writer *
     s->w.unit = GRAIN_BYTES;
     s->stream = request->stream;
     s->budget = request->budget;
+    int r = budget_alloc(s->budget, BUFFER_BYTES, "a VMDK writer", &s->buffer, err);
+    if (r == 0)
+        r = put_front(s, request, err); /* with the limits of the size */
     s->tables = div_up(request->size, (uint64_t)GRAIN_BYTES * VMDK_GTES);
     s->gd_size = s->tables * 4;
-    int r = s->tables > VMDK_MAX_DIRECTORY
-                ? fail(err, EFBIG, "%s: a disk of %" PRIu64 " bytes is too large for a VMDK",
-                       request->name, request->size)
-                : budget_alloc(s->budget, BUFFER_BYTES, "a VMDK writer", &s->buffer, err);
     if (r == 0)
         r = budget_alloc(s->budget, s->gd_size, "a VMDK grain directory", &s->gd, err);
-    if (r == 0)
-        r = put_front(s, request, err);
     if (r < 0) {
         stream_writer_close(&s->w);
         return r;

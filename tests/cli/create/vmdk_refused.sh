@@ -11,6 +11,16 @@ done
 code_of platter create -f vmdk -o subformat=twoGbMaxExtentSparse -b base.qcow2 -F qcow2 disk.vmdk
 code_of platter create -f vmdk -o subformat=2GbMaxExtentSparse disk.vmdk 1M
 code_of platter create -f vmdk -o subformat=vmfs,compat6=on,hwversion=7 disk.vmdk 1M
+code_of platter create -f vmdk -o subformat=streamOptimized disk.vmdk 2P
+# What measure is asked about must be possible as well.
+for options in subformat=vmfs,zeroed_grain=on compat6=on,hwversion=7 'hwversion=a"b' \
+    $'toolsversion=a\tb'; do
+    code_of platter create -f vmdk -o "$options" disk.vmdk 1M
+    code_of platter measure -O vmdk -o "$options" --size 1M
+done
+code_of platter measure -O vmdk -o subformat=streamOptimized --size 2P
+# Names of so many pieces that no reader takes them all.
+code_of platter create -f vmdk -o subformat=twoGbMaxExtentFlat "$(printf %0238d 0).vmdk" 8187G
 # A sparse file whose tables could not name its last sector; one beyond the most pieces there can be.
 code_of platter create -f vmdk disk.vmdk 2T
 code_of platter create -f vmdk -o subformat=twoGbMaxExtentSparse disk.vmdk 9T
