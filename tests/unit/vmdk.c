@@ -135,6 +135,30 @@ static void test_ids_of_a_file_that_stays(void **state)
     assert_memory_equal(longer + 24, new, 8);
 }
 
+/* ---- two extents of one file ----------------------------------------------------------------- */
+
+/* Where files have no locks, too, one file of grains is not written from two sides. */
+static void test_one_file_twice(void **state)
+{
+    (void)state;
+    auto_free char *grains = scratch_path("grains.vmdk");
+    auto_free char *path = scratch_path("twice.vmdk");
+    struct platter_create_options c = {
+        .size = sizeof c, .format = "vmdk", .has_disk_size = true, .disk_size = SIZE};
+    assert_works(platter_create(grains, &c, &err));
+    FILE *f = fopen(path, "w");
+    MUST(f);
+    fprintf(f, "version=1\nCID=1\nparentCID=ffffffff\ncreateType=\"custom\"\n"
+               "RW 8192 SPARSE \"grains.vmdk\"\nRW 8192 SPARSE \"./Grains.vmdk\"\n");
+    MUST(fclose(f) == 0);
+    struct platter_open_options o = {.size = sizeof o, .flags = PLATTER_OPEN_NO_LOCK};
+    struct platter_disk *disk;
+    assert_works(platter_open(path, &o, &disk, &err));
+    assert_works(platter_close(disk, &err));
+    o.flags |= PLATTER_OPEN_WRITE;
+    assert_fails(platter_open(path, &o, &disk, &err), PLATTER_ECORRUPT, "are the same file");
+}
+
 /* ---- beyond 2 TiB ---------------------------------------------------------------------------- */
 
 /* An image whose file goes on with zeros up to 3 TiB. */
@@ -214,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_failed_flush_leaves_the_mark),
         cmocka_unit_test(test_close_takes_the_mark_back),
         cmocka_unit_test(test_ids_of_a_file_that_stays),
+        cmocka_unit_test(test_one_file_twice),
         cmocka_unit_test(test_rows_end_at_2_to_the_32),
         cmocka_unit_test(test_lost_table_of_a_large_file),
     };

@@ -205,6 +205,23 @@ static int add_extent(struct image *img, const struct descriptor_extent *line,
     return 0;
 }
 
+/* A file of grains that is written through two extents: each would put its grains where the other
+ * does. Where there are locks they have seen to that. */
+static int check_apart(const struct image *img, unsigned i, struct platter_error *err)
+{
+    const struct vmdk *v = vmdk_of(img);
+    const struct vmdk_extent *x = &v->extents[i];
+    if (!img->writable || x->access != ACCESS_WRITE || x->shares)
+        return 0;
+    for (const struct vmdk_extent *y = v->extents; y < x; y++)
+        if (y->stream && y->access == ACCESS_WRITE && (x->sparse || y->sparse) &&
+            stream_same_file(x->stream, y->stream))
+            return fail(err, PLATTER_ECORRUPT,
+                        "%s: its extents %td and %u are the same file, %s: it can be read only",
+                        img->stream->name, y - v->extents, i, x->stream->name);
+    return 0;
+}
+
 /* What may not be accessed keeps its place on the disk, and its file is left alone. */
 static int open_extent(struct image *img, unsigned i, const struct flat_file *files,
                        unsigned n_files, struct platter_error *err)
@@ -220,7 +237,7 @@ static int open_extent(struct image *img, unsigned i, const struct flat_file *fi
     if (r == 0 && !x->shares && stream_same_file(x->stream, img->stream))
         r = fail(err, PLATTER_ECORRUPT, "%s: the descriptor names itself as an extent",
                  img->stream->name);
-    return r;
+    return r < 0 ? r : check_apart(img, i, err);
 }
 
 static int compare_places(const void *a, const void *b)
@@ -421,15 +438,17 @@ static const char *last_part(const char *path, size_t *ret_len)
     return path + start;
 }
 
+/* Takes the hint, unless it is what is tried anyway; false: there was no memory for it. */
 static bool add_hint(char **hints, const char *but, char *hint)
 {
-    if (!hint || strcmp(hint, but) == 0) {
-        free(hint);
-        return hint;
-    }
+    if (!hint)
+        return false;
     while (*hints)
         hints++;
-    *hints = hint;
+    if (strcmp(hint, but) == 0)
+        free(hint);
+    else
+        *hints = hint;
     return true;
 }
 
