@@ -221,9 +221,11 @@ static int accept_backing(struct image *child, const struct image *img, bool ign
     int r = child->format->accept_backing(child, img, &why);
     if (r < 0 && ignore)
         return image_doubt(child, err, "%s", why.message);
-    if (r < 0 && err)
-        *err = why;
-    return r;
+    return r < 0 ? fail(err, -r,
+                        "%s: look for the right one, or use --ignore-cid if you know that this one "
+                        "holds the same",
+                        why.message)
+                 : 0;
 }
 
 /* Opens a file as the backing file of the lowest image. */
