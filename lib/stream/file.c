@@ -493,11 +493,8 @@ int stream_file_open(const char *path, unsigned flags, struct stream **ret,
 
 void stream_take_rights(struct stream *s, struct stream *of)
 {
-    struct stat st;
-    if (s->ops != &file_ops || of->ops != &file_ops || !file_of(s)->temporary)
-        return;
-    if (fstat(file_of(of)->fd, &st) == 0 && S_ISREG(st.st_mode))
-        temporary_take_rights(file_of(s)->temporary, file_of(s)->fd, &st);
+    if (s->ops == &file_ops && of->ops == &file_ops && file_of(s)->temporary)
+        temporary_take_rights(file_of(s)->temporary, file_of(s)->fd, file_of(of)->fd);
 }
 
 bool stream_same_file(struct stream *a, struct stream *b)

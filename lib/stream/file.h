@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/stat.h>
+#include <sys/types.h>
 
 #include "stream/inside.h"
 
@@ -47,7 +47,7 @@ int temporary_open(const char *path, bool exclusive, struct temporary **ret, int
 int temporary_open_over(const char *path, dev_t dev, ino_t ino, struct temporary **ret, int *ret_fd,
                         struct platter_error *err);
 /* Owner and rights of another file, unless the new one has them from the file that it replaces. */
-void temporary_take_rights(const struct temporary *t, int fd, const struct stat *of);
+void temporary_take_rights(const struct temporary *t, int fd, int of);
 /* Gives the file, which the caller made durable if it is to be, its name; what is left to do after
  * that is temporary_free(). */
 int temporary_publish(struct temporary *t, bool durable, struct platter_error *err);

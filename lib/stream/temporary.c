@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -163,15 +164,30 @@ static int make_file(struct temporary *t, mode_t mode, int *ret_fd, struct platt
     return fail(err, EEXIST, "%s: no free name for a new file beside it", t->shown);
 }
 
-/* The new file belongs to whom the old one belonged to, as far as we may, with the same rights. */
-static void keep_owner(int fd, const struct stat *old)
+/* The list that says who else may read or write the old file, or that there is none: the folder may
+ * have given the new one some. */
+static bool keep_access_list(int fd, int from)
 {
-    if (fchown(fd, old->st_uid, old->st_gid) < 0 && fchown(fd, (uid_t)-1, old->st_gid) < 0) {
-        /* Without the group its rights must not fall to another one. */
-        fchmod(fd, old->st_mode & 0707);
-        return;
-    }
-    fchmod(fd, old->st_mode & 0777);
+    static const char name[] = "system.posix_acl_access";
+    char list[4096];
+    ssize_t len = fgetxattr(from, name, list, sizeof list);
+    if (len >= 0)
+        return fsetxattr(fd, name, list, (size_t)len, 0) == 0;
+    if (errno == ENODATA && fremovexattr(fd, name) == 0)
+        return true;
+    return errno == ENODATA || errno == ENOTSUP;
+}
+
+/* The new file belongs to whom the old one belonged to, as far as we may, with the same rights.
+ * `from`: the old one if it could be opened. */
+static void keep_owner(int fd, const struct stat *old, int from)
+{
+    mode_t mode = old->st_mode & 0777;
+    if (fchown(fd, old->st_uid, old->st_gid) < 0 && fchown(fd, (uid_t)-1, old->st_gid) < 0)
+        mode &= 0707; /* without the group its rights must not fall to another one */
+    else if (from >= 0 && !keep_access_list(fd, from))
+        mode &= 0707; /* the rights of the group may have been the bounds of a list */
+    fchmod(fd, mode);
 }
 
 /* Looks at what stands under the target's name. *ret_in_place: a device, which is not replaced. */
@@ -208,14 +224,15 @@ static int temporary_make(struct temporary *t, int *ret_fd, bool *ret_in_place,
     r = make_file(t, exists ? old.st_mode & 0600 : 0666, ret_fd, err);
     t->replaces = exists;
     if (r == 0 && exists)
-        keep_owner(*ret_fd, &old);
+        keep_owner(*ret_fd, &old, t->held);
     return r;
 }
 
-void temporary_take_rights(const struct temporary *t, int fd, const struct stat *of)
+void temporary_take_rights(const struct temporary *t, int fd, int of)
 {
-    if (!t->replaces)
-        keep_owner(fd, of);
+    struct stat st;
+    if (!t->replaces && fstat(of, &st) == 0 && S_ISREG(st.st_mode))
+        keep_owner(fd, &st, of);
 }
 
 int temporary_open(const char *path, bool exclusive, struct temporary **ret, int *ret_fd,
@@ -251,7 +268,7 @@ static int make_over(struct temporary *t, dev_t dev, ino_t ino, int *ret_fd,
                     t->shown);
     r = make_file(t, old.st_mode & 0600, ret_fd, err);
     if (r == 0)
-        keep_owner(*ret_fd, &old);
+        keep_owner(*ret_fd, &old, -1); /* whoever replaces the file sees to its attributes */
     return r;
 }
 
