@@ -26,6 +26,7 @@ import json
 import os
 import random
 import shutil
+import struct
 
 import craft
 from craft import AT_END, SECTOR, le, put_le, put_vmdk, vmdk_field
@@ -406,6 +407,26 @@ class Noise(Damaged):
             image[-9 * SECTOR:-2 * SECTOR] = random.Random(2).randbytes(7 * SECTOR)
         image = bases.damaged("stream", harm)
         self.salvage_all(image, "vmdk", bases.path("raw"), 4, "lost", "parent")
+
+    def without_end(self, text, behind=b""):
+        """A stream that has its capacity in the footer, which it has lost."""
+        stream = craft.stream_vmdk(contents()[:3 * GRAIN], header_capacity=0, text=text)
+        with open("broken.vmdk", "wb") as f:
+            f.write(stream[:len(stream) - 3 * SECTOR] + behind)
+
+    def test_capacity_that_cannot_be(self):
+        """What the descriptor says is bounded as what the header says."""
+        for sectors in (1 << 50, (1 << 54) - 1):
+            self.without_end(craft.descriptor("streamOptimized", [f'RDONLY {sectors} SPARSE "x"']))
+            done = platter("map", "--salvage", "broken.vmdk", code=1)
+            self.assertRegex(done.stderr, f"capacity.*{sectors}")
+
+    def test_false_record(self):
+        """What looks like a record of a grain that no disk has keeps nobody from the others."""
+        self.without_end(b"x", struct.pack("<QI", 1 << 45, 100) + b"\x78\x9c" + bytes(498))
+        with open("right.raw", "wb") as f:
+            f.write(contents()[:3 * GRAIN])
+        self.salvage_all("broken.vmdk", "vmdk", "right.raw", 4, "descriptor")
 
 
 class Flat(Harm):

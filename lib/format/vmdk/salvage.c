@@ -75,11 +75,14 @@ static int note_item(void *opaque, const struct stream_item *item, struct platte
             s->gd[gt] = (uint32_t)item->sector;
         return 0;
     }
-    if (item->grain >> MAX_GRAINS_LOG2 || item->sector > UINT32_MAX)
+    if (item->grain >> MAX_GRAINS_LOG2 || item->sector > UINT32_MAX) {
+        if (!item->sound) /* what only looks like a record may say anything */
+            return 0;
         return fail(err, ENOTSUP,
                     "%s: has a grain %" PRIu64 " at sector %" PRIu64
                     ": more than can be looked for",
                     s->stream->name, item->grain, item->sector);
+    }
     int r = v->n == v->max ? grow(s, err) : 0;
     if (r < 0)
         return r;
@@ -170,8 +173,9 @@ static int find_capacity(struct sparse *s, struct platter_error *err)
 {
     struct hosted_header *h = &s->header;
     h->capacity = described_capacity(s);
-    if (h->capacity > 0)
+    if (h->capacity > 0 && hosted_directory_entries(h) <= VMDK_MAX_DIRECTORY)
         return 0;
+    h->capacity = 0;
     int r = search(s, err);
     h->capacity = s->salvage->grains * h->grain_size;
     return r;

@@ -176,7 +176,9 @@ int stream_scan(struct stream *s, const struct hosted_header *h, uint64_t size,
                      .grain = h->grain_size * VMDK_SECTOR,
                      .fn = fn,
                      .opaque = opaque};
-    c.room = max_u64(WINDOW, round_up(RECORD_HEAD + 2 * c.grain, VMDK_SECTOR));
+    /* A little more, so that what looks like a record in each sector is not read anew for each. */
+    uint64_t record = round_up(RECORD_HEAD + 2 * c.grain, VMDK_SECTOR);
+    c.room = max_u64(WINDOW, record + round_up(record / 8, VMDK_SECTOR));
     int r = budget_alloc(budget, c.room, "the search for the grains of a VMDK", &c.window, err);
     if (r == 0)
         r = budget_alloc(budget, c.grain, "the search for the grains of a VMDK", &c.out, err);
