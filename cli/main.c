@@ -72,6 +72,7 @@ int main(int argc, char **argv)
     keep_standard_descriptors();
     allow_many_files();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* ulimit -f: the write fails, and what it was for is taken away */
     if (argc < 2)
         return usage_error(NULL, "Not enough arguments");
     const char *name = argv[1];

@@ -164,8 +164,10 @@ int sink_disk_open(struct platter_disk *disk, bool compress, struct sink **ret,
 {
     const struct image *top = disk_top(disk);
     if (compress && !top->format->pack)
-        return fail(err, ENOTSUP, "%s: the %s format does not compress", top->stream->name,
-                    top->format->name);
+        return fail(err, ENOTSUP,
+                    "%s: of the %s format, only new images that are written front to back are "
+                    "compressed: choose options that make one",
+                    top->stream->name, top->format->name);
     struct disk_sink *s = calloc(1, sizeof *s);
     if (!s)
         return fail_memory(err, "a copy");
