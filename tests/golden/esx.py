@@ -596,6 +596,11 @@ class WrittenSeSparse(Writes):
         disk("disk.vmdk", self.CAPACITY, "SESPARSE", "seSparse", "disk-sesparse.vmdk")
         self.poke_fails("disk.vmdk", "write 0 512 0", "no grain", "overlay")
 
+    def test_table_behind_the_end(self):
+        """Its grains are not looked at, and must not be taken for free."""
+        self.make(lambda se: se.add(3 * esx.SE_GTES, noise(8)), tables=4, grains=30000)
+        self.poke_fails("disk.vmdk", "write 20480 512 0", "behind the end", "overlay")
+
     def test_free_table_number_is_another(self):
         for number in (0, 3, 1 << 60):
             self.make(lambda se, number=number: se.put_volatile("freeGTNumber", number))

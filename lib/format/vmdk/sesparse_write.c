@@ -20,12 +20,12 @@
 
 #include "format/vmdk/vmdk.h"
 
-/* Whether an area is zero all over. */
-static int area_is_zero(const struct sparse *s, const struct se_area *area, bool *ret,
+/* Whether an area is zero all over, but for its first bytes. */
+static int area_is_zero(const struct sparse *s, const struct se_area *area, uint64_t but, bool *ret,
                         struct platter_error *err)
 {
     uint8_t bytes[32 << 10];
-    hoff at = area->at * VMDK_SECTOR, end = at + area->size * VMDK_SECTOR;
+    hoff at = area->at * VMDK_SECTOR + but, end = (area->at + area->size) * VMDK_SECTOR;
     int r = 0;
     *ret = true;
     while (at < end && *ret && r == 0) {
@@ -45,15 +45,19 @@ static int area_is_zero(const struct sparse *s, const struct se_area *area, bool
 int se_judge(struct sparse *s, uint64_t used_end, struct platter_error *err)
 {
     struct sesparse *se = s->se;
-    bool no_bitmap = false, no_map = false;
-    int r = area_is_zero(s, &se->free_bitmap, &no_bitmap, err);
+    bool no_bitmap = false, no_map = false, no_more = false;
+    int r = area_is_zero(s, &se->free_bitmap, 0, &no_bitmap, err);
     if (r == 0)
-        r = area_is_zero(s, &se->back_map, &no_map, err);
+        r = area_is_zero(s, &se->back_map, 0, &no_map, err);
+    if (r == 0)
+        r = area_is_zero(s, &se->directory, s->gd_count * UINT64_C(8), &no_more, err);
     if (r < 0)
         return r;
     se->next_grain = used_end;
     if (!no_bitmap || !no_map)
         se->kept = "its free bitmap and back map are kept in a way that is not documented";
+    else if (!no_more)
+        se->kept = "its grain directory has entries behind the end of the disk";
     else if (used_end == 0)
         se->kept = "it has no grain yet that shows how its free bitmap and back map are kept";
     else
