@@ -510,6 +510,21 @@ class Flat(Harm):
         self.refused("folder", lines=['RW 1 FLAT "link" 0'])
 
 
+class Shared(Harm):
+    def test_two_extents_in_a_sparse_file(self):
+        """Read, but not written: each would append to it as if it were alone."""
+        with open("disk-s001.vmdk", "wb") as f:
+            f.write(craft.sparse_vmdk(1024, {0: bytes(range(256)) * 256}))
+        for line in ('RW 1024 SPARSE "disk-s001.vmdk"', 'RW 64 FLAT "disk-s001.vmdk" 128'):
+            with open("disk.vmdk", "wb") as f:
+                f.write(craft.descriptor("custom", ['RW 1024 SPARSE "disk-s001.vmdk"', line]))
+            before = sha256("disk-s001.vmdk")
+            done = platter("bench", "-q", "-w", "-c", "1", "disk.vmdk", code=1)
+            self.assertRegex(done.stderr, "extents 0 and 1.*disk-s001.vmdk")
+            self.assertEqual(sha256("disk-s001.vmdk"), before)
+            platter("bench", "-q", "-c", "1", "disk.vmdk")
+
+
 class Texts(Harm):
     """Descriptors that are no text, or too much of it."""
 

@@ -156,11 +156,29 @@ static int open_flat(struct image *img, const struct descriptor_extent *line, st
     return r < 0 ? r : stream_size(x->stream, &x->end, err);
 }
 
+/* Who writes grains has the end of the file to itself. */
+static int check_unshared(const struct image *img, const struct descriptor_extent *line,
+                          struct platter_error *err)
+{
+    const struct descriptor *d = vmdk_of(img)->descriptor;
+    for (unsigned i = 0; i < d->n_extents; i++)
+        if (&d->extents[i] != line && d->extents[i].file &&
+            strcmp(d->extents[i].file, line->file) == 0)
+            return fail(err, PLATTER_ECORRUPT,
+                        "%s: its extents %td and %u are both in the sparse file %s: that can be "
+                        "read, but not written",
+                        img->stream->name, line - d->extents, i, line->file);
+    return 0;
+}
+
 static int open_grains(struct image *img, const struct descriptor_extent *line,
                        struct vmdk_extent *x, struct platter_error *err)
 {
     bool writable = img->writable && x->access == ACCESS_WRITE;
-    int r = vmdk_open_named(img, line->file, writable, &x->stream, err);
+    int r = writable ? check_unshared(img, line, err) : 0;
+    if (r < 0)
+        return r;
+    r = vmdk_open_named(img, line->file, writable, &x->stream, err);
     if (r == 0)
         r = sparse_open(img, x->stream, writable, &x->sparse, err);
     return r < 0 ? r : check_capacity(img, x->sparse, line->sectors, err);
