@@ -71,14 +71,15 @@ static bool is_free_sector(const uint8_t *sector)
     return is_zero(sector + text, VMDK_SECTOR - text);
 }
 
-static int is_unused(struct stream *s, struct place p, bool *ret, struct platter_error *err)
+/* How many sectors are free from the first of a place on. */
+static int count_unused(struct stream *s, struct place p, uint64_t *ret, struct platter_error *err)
 {
     uint8_t sector[VMDK_SECTOR];
     int r = 0;
-    *ret = true;
-    for (uint64_t i = 0; i < p.n && *ret && r == 0; i++) {
-        r = stream_pread(s, sector, sizeof sector, (p.at + i) * VMDK_SECTOR, err);
-        *ret = r == 0 && is_free_sector(sector);
+    for (*ret = 0; *ret < p.n && r == 0; ++*ret) {
+        r = stream_pread(s, sector, sizeof sector, (p.at + *ret) * VMDK_SECTOR, err);
+        if (r == 0 && !is_free_sector(sector))
+            break;
     }
     return r;
 }
@@ -145,32 +146,28 @@ static bool overlap(struct place a, struct place b)
     return a.at < b.at + b.n && b.at < a.at + a.n;
 }
 
-/* Where the text shall stand: where it does, if it fits and that is sector 1; with room to grow. */
+/* Where the text shall stand: where it does, if it fits and that is sector 1; with room to grow.
+ * What a torn move left there is text. */
 static int choose_home(struct image *img, struct move *m, struct platter_error *err)
 {
-    bool fits = m->len <= m->now.n * VMDK_SECTOR;
+    bool fits = m->len <= m->now.n * VMDK_SECTOR, known = m->now.at == VMDK_DESCRIPTOR_SECTOR;
     m->home = m->now;
-    if (fits && m->now.at == VMDK_DESCRIPTOR_SECTOR)
+    if (fits && known)
         return 0;
-    uint64_t front = m->limit - min_u64(m->limit, VMDK_DESCRIPTOR_SECTOR);
-    uint64_t need = div_up(m->len, VMDK_SECTOR);
-    struct place home = {VMDK_DESCRIPTOR_SECTOR,
-                         min_u64(front, max_u64(need, VMDK_DESCRIPTOR_SECTORS))};
-    bool known = m->now.at == home.at;
-    struct place grown =
-        known ? (struct place){m->now.at + m->now.n, home.n - min_u64(home.n, m->now.n)} : home;
-    bool unused = home.n >= need;
-    int r = 0;
-    /* What an earlier move was torn out of stands at sector 1 still: nothing else does. */
-    if (unused && known)
-        r = is_unused(img->stream, grown, &unused, err);
-    if (r == 0 && unused)
+    uint64_t need = div_up(m->len, VMDK_SECTOR), unused;
+    struct place home = {VMDK_DESCRIPTOR_SECTOR, known ? m->now.n : 0}, more;
+    more.at = home.at + home.n;
+    more.n = min_u64(m->limit, home.at + max_u64(need, VMDK_DESCRIPTOR_SECTORS));
+    more.n -= min_u64(more.n, more.at);
+    int r = count_unused(img->stream, more, &unused, err);
+    home.n += unused;
+    if (r == 0 && home.n >= need)
         m->home = home;
     else if (r == 0 && !fits)
         r = fail(err, ENOSPC,
                  "%s: its descriptor would take %zu bytes, but there is room for %" PRIu64
                  " only: convert it to an image with more room",
-                 img->stream->name, m->len, m->now.n * VMDK_SECTOR);
+                 img->stream->name, m->len, max_u64(m->now.n, home.n) * VMDK_SECTOR);
     return r;
 }
 
@@ -184,12 +181,12 @@ static int choose_scratch(struct image *img, const struct move *m, struct place 
     *ret = (struct place){end - min_u64(end, m->used), m->used};
     if (ret->at >= behind)
         return 0;
-    bool unused = false;
+    uint64_t unused = 0;
     *ret = (struct place){max_u64(behind, end), m->used};
     int r = 0;
     if (ret->at + ret->n <= m->limit)
-        r = is_unused(img->stream, *ret, &unused, err);
-    if (r < 0 || unused)
+        r = count_unused(img->stream, *ret, &unused, err);
+    if (r < 0 || unused == ret->n)
         return r;
     r = stream_size(img->stream, &size, err);
     ret->at = div_up(size, VMDK_SECTOR);

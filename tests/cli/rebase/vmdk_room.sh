@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# A descriptor grows into sectors that hold nothing, as many as there are; what somebody else stored
+# between it and the tables stays.
+qemu-img create -q -f vmdk base.vmdk 1M
+far=$(printf './%.0s' {1..300})base.vmdk
+
+# image AT SECTORS STRANGE: the text at sector AT, with so many for it, and bytes that are none in another.
+image() {
+    rm -f image.vmdk
+    qemu-img create -q -f vmdk image.vmdk 1M
+    qemu-io -f vmdk -c 'write -q -P 7 64k 64k' image.vmdk
+    qemu-img convert -O raw image.vmdk right.raw
+    python3 - "$@" <<'EOF'
+import struct, sys
+at, sectors, strange = map(int, sys.argv[1:])
+with open("image.vmdk", "r+b") as f:
+    f.seek(512)
+    text = f.read(512)
+    f.seek(512)
+    f.write(bytes(20 * 512))
+    f.seek(at * 512)
+    f.write(text)
+    f.seek(strange * 512)
+    f.write(b"\xff\x00" * 256)
+    f.seek(28)
+    f.write(struct.pack("<QQ", at, sectors))
+EOF
+}
+
+# rebased STRANGE: where the text is after a rebase to a parent with a long name, and what became of
+# the sector.
+rebased() {
+    local before
+    before=$(sha256sum image.vmdk)
+    code_of platter rebase -u -b "$far" -F vmdk image.vmdk
+    if [ "$before" = "$(sha256sum image.vmdk)" ]; then echo "nothing changed"; fi
+    od -An -t u8 -j 28 -N 16 image.vmdk
+    od -An -t x1 -j $(($1 * 512)) -N 4 image.vmdk
+    platter compare -F raw image.vmdk right.raw
+    platter info image.vmdk | grep -cF "backing file: $far" || true
+}
+
+echo "== in front of it"
+image 8 12 1
+rebased 1
+echo "== behind it"
+image 1 1 4
+rebased 4
+echo "== right behind it"
+image 1 1 2
+rebased 2
