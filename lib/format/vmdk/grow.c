@@ -36,10 +36,13 @@ static int clear_last_grain(struct image *img, const struct vmdk_extent *x,
     int r = tables_enter(img, s, x->len / s->grain, false, &p, err);
     if (r < 0)
         return r;
-    enum extent_kind kind = sparse_entry(s, page_entry(p, x->len / s->grain), &sector);
+    uint64_t gte = page_entry(p, x->len / s->grain);
+    bool stored = sparse_entry(s, gte, &sector) == EXTENT_DATA;
+    if (stored)
+        r = sparse_check_grain(s, x->len / s->grain, gte, used, err);
     pthread_mutex_unlock(&img->lock);
-    if (kind != EXTENT_DATA)
-        return 0;
+    if (r < 0 || !stored)
+        return r;
     return stream_zero(s->stream, sector * VMDK_SECTOR + used, s->grain - used, 0, err);
 }
 

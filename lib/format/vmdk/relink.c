@@ -131,7 +131,11 @@ static int empty_extent(struct image *img, struct vmdk_extent *x, struct platter
     const struct hosted_header *h = &s->header;
     uint64_t gd_sectors = div_up((uint64_t)s->gd_count * 4, VMDK_SECTOR);
     uint64_t end = max_u64(h->overhead, h->descriptor_offset + h->descriptor_size);
-    int r;
+    int r = 0;
+    for (uint64_t gt = 0; gt < s->gd_count && r == 0; gt++)
+        r = sparse_check_table(s, gt, err);
+    if (r < 0)
+        return r;
     if (s->kind == SPARSE_COWD) {
         r = clear_cowd_directory(s, &end, err);
     } else {
