@@ -32,7 +32,7 @@ static int store_last_unit(struct platter_disk *disk, struct platter_error *err)
     return r;
 }
 
-static int check_request(const struct platter_disk *disk, uint64_t size,
+static int check_request(const struct platter_disk *disk, uint64_t size, unsigned flags,
                          enum platter_preallocation preallocation, struct platter_error *err)
 {
     const struct image *top = disk_top(disk);
@@ -47,16 +47,21 @@ static int check_request(const struct platter_disk *disk, uint64_t size,
                     "%s: cannot grow while its backing file is not open: there may be data in it "
                     "where the disk must read as zeros",
                     name);
+    if (size < top->size && !(flags & PLATTER_RESIZE_SHRINK))
+        return fail(err, EINVAL,
+                    "%s: %" PRIu64 " bytes are less than the %" PRIu64
+                    " it has, and what lies behind them would be lost: shrinking must be asked for",
+                    name, size, top->size);
     if (size < top->size && preallocation != PLATTER_PREALLOCATION_OFF)
         return fail(err, EINVAL, "%s: Preallocation can only be used for growing images", name);
     return 0;
 }
 
-static int resize_held(struct platter_disk *disk, struct resize_request *request,
+static int resize_held(struct platter_disk *disk, struct resize_request *request, unsigned flags,
                        struct platter_error *err)
 {
     struct image *top = disk_top(disk);
-    int r = check_request(disk, request->size, request->preallocation, err);
+    int r = check_request(disk, request->size, flags, request->preallocation, err);
     if (r < 0 || request->size == top->size)
         return r;
     request->below = size_below(disk);
@@ -71,8 +76,9 @@ static int resize_held(struct platter_disk *disk, struct resize_request *request
     return r;
 }
 
-int disk_resize(struct platter_disk *disk, uint64_t size, enum platter_preallocation preallocation,
-                const struct file_maker *maker, struct platter_error *err)
+int disk_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
+                enum platter_preallocation preallocation, const struct file_maker *maker,
+                struct platter_error *err)
 {
     struct resize_request request = {.size = size, .preallocation = preallocation, .maker = maker};
     struct range_hold hold;
@@ -82,7 +88,7 @@ int disk_resize(struct platter_disk *disk, uint64_t size, enum platter_prealloca
     range_lock_take(&disk->ranges, &hold, 0, UINT64_MAX, true);
     r = disk_check_writable(disk, "resize", 0, 0, err);
     if (r == 0)
-        r = resize_held(disk, &request, err);
+        r = resize_held(disk, &request, flags, err);
     unit_cache_drop(disk->cache, disk_top(disk), 0, UINT64_MAX);
     range_lock_give(&disk->ranges, &hold);
     return r;

@@ -365,7 +365,7 @@ int disk_discard(struct platter_disk *disk, goff off, uint64_t len, struct platt
 {
     int r = disk_check_writable(disk, "discard", off, len, err);
     struct image *top = disk_top(disk);
-    goff end = off + len == top->size ? off + len : round_down(off + len, top->unit);
+    goff end = off + len;
     off = round_up(off, top->unit);
     if (!top->format->mark)
         return r;
@@ -373,8 +373,10 @@ int disk_discard(struct platter_disk *disk, goff off, uint64_t len, struct platt
         uint64_t n = min_u64(end - off, MARK_PIECE - off % MARK_PIECE);
         struct disk_write w = {.disk = disk};
         r = lock_units(disk, "discard", &w.hold, off, n, err);
-        if (r == 0)
-            r = top->format->mark(top, off, n, MARK_DISCARD, true, err);
+        /* The end of the disk counts as aligned: where it is now, it may have moved before. */
+        uint64_t whole = off + n == top->size ? n : round_down(n, top->unit);
+        if (r == 0 && whole > 0)
+            r = top->format->mark(top, off, whole, MARK_DISCARD, true, err);
         r = r == -ENOTSUP ? 0 : r;
         write_done(&w);
         off += n;

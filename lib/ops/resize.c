@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Resizing, and the further files that an image may need to grow (rule 9). */
-#include <inttypes.h>
 #include <string.h>
 
+#include "base/signals.h"
 #include "ops/ops.h"
 
 /* Makes files beside an image. */
@@ -11,6 +11,8 @@ struct growth {
     const struct image *image;
     struct stream **files;
     unsigned n_files;
+    bool published;
+    sigset_t before;
 };
 
 static int keep_file(struct growth *g, struct stream *s, struct platter_error *err)
@@ -41,6 +43,11 @@ static int make_file(const struct file_maker *maker, const char *name, struct st
     if (r == 0)
         r = stream_file_open(
             path, STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY | STREAM_FILE_EXCLUSIVE, &s, err);
+    if (r == -EEXIST)
+        fail_in(err, r,
+                "%s: needs a further file of a name that is taken (if a resize that was cut off "
+                "left the file, remove it)",
+                image);
     if (r == 0)
         stream_take_rights(s, g->image->stream);
     if (r == 0)
@@ -59,6 +66,8 @@ static int publish_files(const struct file_maker *maker, struct platter_error *e
 {
     struct growth *g = container_of(maker, struct growth, maker);
     int r = 0;
+    hold_signals(&g->before); /* until the image names them, too */
+    g->published = true;
     for (unsigned i = 0; i < g->n_files && r == 0; i++)
         r = stream_publish(g->files[i], true, err);
     return r;
@@ -74,19 +83,15 @@ static void growth_end(struct growth *g, bool failed)
         stream_close(g->files[i]);
     }
     free(g->files);
+    if (g->published)
+        release_signals(&g->before);
 }
 
 int ops_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
                enum platter_preallocation preallocation, struct platter_error *err)
 {
     struct growth g = {.maker = {make_file, publish_files}, .image = disk_top(disk)};
-    uint64_t now = disk_size(disk);
-    if (size < now && !(flags & PLATTER_RESIZE_SHRINK))
-        return fail(err, EINVAL,
-                    "%s: %" PRIu64 " bytes are less than the %" PRIu64
-                    " it has, and what lies behind them would be lost: shrinking must be asked for",
-                    disk_top(disk)->stream->name, size, now);
-    int r = disk_resize(disk, size, preallocation, &g.maker, err);
+    int r = disk_resize(disk, size, flags, preallocation, &g.maker, err);
     growth_end(&g, r < 0);
     return r;
 }

@@ -8,9 +8,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <platter/platter.h>
 
+#include "disk/disk.h"
 #include "support/process.h"
 
 enum { MIB = 1 << 20, BLOCK = 4096, WORKERS = 3 };
@@ -123,6 +125,42 @@ static void test_split_beside_others(void **state)
     bustle_about(disk, start, false);
 }
 
+struct wish {
+    struct platter_disk *disk;
+    uint64_t size;
+    int result;
+};
+
+static void *resize_to(void *opaque)
+{
+    struct wish *w = opaque;
+    struct platter_error err;
+    w->result = platter_resize(w->disk, w->size, 0, PLATTER_PREALLOCATION_OFF, &err);
+    return NULL;
+}
+
+/* Who only means to grow must not shrink what somebody else has made larger in the meantime. */
+static void test_no_shrink_by_chance(void **state)
+{
+    (void)state;
+    struct platter_disk *disk = make_disk("q.raw", "raw", NULL);
+    struct wish wishes[2] = {{disk, 3 * MIB, 1}, {disk, 2 * MIB, 1}};
+    pthread_t threads[2];
+    struct range_hold hold;
+    disk_pin(disk, &hold);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, resize_to, &wishes[i]), 0);
+        usleep(100000); /* until it waits: the lock is fair */
+    }
+    disk_unpin(disk, &hold);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(platter_size(disk), 3 * MIB);
+    assert_int_equal(wishes[0].result, 0);
+    assert_int_equal(wishes[1].result, -EINVAL);
+    assert_works(platter_close(disk, &err));
+}
+
 /* ---- refusals -------------------------------------------------------------------------------- */
 
 static void test_resize_refused(void **state)
@@ -173,8 +211,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_raw_beside_others),   cmocka_unit_test(test_sparse_beside_others),
-        cmocka_unit_test(test_split_beside_others), cmocka_unit_test(test_resize_refused),
-        cmocka_unit_test(test_chains_refused),
+        cmocka_unit_test(test_split_beside_others), cmocka_unit_test(test_no_shrink_by_chance),
+        cmocka_unit_test(test_resize_refused),      cmocka_unit_test(test_chains_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
