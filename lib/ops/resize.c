@@ -66,7 +66,8 @@ static int publish_files(const struct file_maker *maker, struct platter_error *e
 {
     struct growth *g = container_of(maker, struct growth, maker);
     int r = 0;
-    hold_signals(&g->before); /* until the image names them, too */
+    if (!g->published)
+        hold_signals(&g->before); /* until the image names them, too */
     g->published = true;
     for (unsigned i = 0; i < g->n_files && r == 0; i++)
         r = stream_publish(g->files[i], true, err);

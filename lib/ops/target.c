@@ -3,11 +3,11 @@
 #include "ops/target.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
 
 #include "base/ckd.h"
 #include "base/memory.h"
+#include "base/signals.h"
 
 int open_backing_of(const char *name, const char *backing, const char *format,
                     const char *const *allow, struct platter_disk **ret, struct platter_error *err)
@@ -354,14 +354,12 @@ int target_publish(struct target *t, struct platter_error *err)
     int r = t->request->durable ? flush_all(t, err) : 0;
     if (r < 0)
         return r;
-    /* A signal that ends the program waits until there is an image and nothing beside it. */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigset_t before; /* they wait until there is one image, and nothing is left beside it */
+    hold_signals(&before);
     r = publish_all(t, err);
     if (r < 0)
         withdraw_all(t, err);
     close_files(t);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    release_signals(&before);
     return r;
 }
