@@ -261,6 +261,45 @@ def pieces(capacity, grains):
     return out
 
 
+# ---- grains as large as they may be --------------------------------------------------------------
+
+class LargeGrains(Harm):
+    def grains(self, grain, last, wordy=False):
+        """Two grains of so many sectors, and `last` bytes of a third, whose record can be `wordy`:
+        longer than the grain."""
+        size = 2 * grain * SECTOR + last
+        data = random.Random(8).randbytes(4096) * (size // 4096) + bytes(size % 4096)
+        capacity = size // SECTOR
+        text = craft.descriptor("streamOptimized", [f'RW {capacity} SPARSE "x.vmdk"'])
+        out = bytearray(craft.vmdk_header(capacity, 21, 0x30001, version=3, grain=grain, packed=1)
+                        + text.ljust(20 * SECTOR, b"\0"))
+        out += struct.pack("<I", 22).ljust(SECTOR, b"\0") + bytes(106 * SECTOR)
+        for number in range(3):
+            packed, plain = zlib.compressobj(1), data[number * grain * SECTOR:][:grain * SECTOR]
+            step = 16 if wordy and number == 2 else len(plain)
+            stream = b"".join(packed.compress(plain[at:at + step]) + packed.flush(zlib.Z_FULL_FLUSH)
+                              for at in range(0, len(plain), step)) + packed.flush()
+            if step < len(plain):
+                self.assertGreater(len(stream), 1.1 * grain * SECTOR)
+            craft.put_le(out, 22 * SECTOR + 4 * number, len(out) // SECTOR)
+            out += struct.pack("<QI", number * grain, len(stream)) + stream
+            out += bytes(-len(out) % SECTOR)
+        for name, content in (("disk.vmdk", out), ("right.raw", data)):
+            with open(name, "wb") as f:
+                f.write(content)
+        self.expect_good("disk.vmdk", "vmdk", "right.raw")
+        platter("digest", "disk.vmdk")
+
+    def test_whole(self):
+        self.grains(32768, 16 * MIB)
+
+    def test_last_is_not_whole(self):
+        self.grains(32768, 16 * MIB - 3 * SECTOR)
+
+    def test_last_record_is_longer_than_its_grain(self):
+        self.grains(2048, MIB - SECTOR, wordy=True)
+
+
 # ---- what is not taken for an image ------------------------------------------------------------
 
 class Refused(Harm):

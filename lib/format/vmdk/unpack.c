@@ -15,11 +15,9 @@ enum {
     FIRST_READ = 4096      /* where nothing tells how long the record may be */
 };
 
-/* Where a record is read to, and a grain unpacked that does not fit the caller's memory. They are
- * kept for the next reader. */
+/* Where a record is read to. They are kept for the next reader. */
 struct unpack_buffer {
     struct unpack_buffer *next;
-    uint8_t *grain;
     uint8_t record[];
 };
 
@@ -29,32 +27,45 @@ static uint64_t record_limit(uint32_t grain)
     return 2 * (uint64_t)grain + VMDK_SECTOR;
 }
 
-static uint64_t buffer_size(const struct image *img)
+/* Behind a record that is hardly longer than its grain there is room for the grain. */
+static uint64_t record_room(uint32_t grain)
 {
-    return sizeof(struct unpack_buffer) + record_limit(img->unit) + img->unit;
+    return record_limit(grain) + grain / 64;
 }
 
+static uint64_t buffer_size(const struct image *img)
+{
+    return sizeof(struct unpack_buffer) + record_room(img->unit);
+}
+
+/* One that is idle, or a new one; where there is no memory for another, those there are go round.
+ */
 static int buffer_take(struct image *img, struct unpack_buffer **ret, struct platter_error *err)
 {
+    static const char what[] = "a compressed grain of a VMDK";
     struct vmdk *v = vmdk_of(img);
-    pthread_mutex_lock(&img->lock);
+    WITH_LOCK(&img->lock);
+    while (!v->buffers) {
+        bool alone = v->n_buffers == 0;
+        int r = budget_alloc(img->budget, buffer_size(img), what, ret, alone ? err : NULL);
+        if (r == 0)
+            v->n_buffers++;
+        if (r == 0 || alone)
+            return r;
+        pthread_cond_wait(&v->tables.changed, &img->lock);
+    }
     *ret = v->buffers;
-    if (*ret)
-        v->buffers = (*ret)->next;
-    pthread_mutex_unlock(&img->lock);
-    if (*ret)
-        return 0;
-    int r = budget_alloc(img->budget, buffer_size(img), "a compressed grain of a VMDK", ret, err);
-    if (r == 0)
-        (*ret)->grain = (*ret)->record + record_limit(img->unit);
-    return r;
+    v->buffers = (*ret)->next;
+    return 0;
 }
 
 static void buffer_give(struct image *img, struct unpack_buffer *b)
 {
+    struct vmdk *v = vmdk_of(img);
     WITH_LOCK(&img->lock);
-    b->next = vmdk_of(img)->buffers;
-    vmdk_of(img)->buffers = b;
+    b->next = v->buffers;
+    v->buffers = b;
+    pthread_cond_broadcast(&v->tables.changed);
 }
 
 void vmdk_free_buffers(struct image *img)
@@ -118,18 +129,32 @@ static int read_record(const struct sparse *s, const struct extent *e, uint64_t 
 }
 
 /* The last grain of an extent may come out whole or only as far as it is needed. */
-static int inflate_grain(const struct sparse *s, const struct extent *e, const uint8_t *data,
-                         size_t size, uint8_t *scratch, void *out, struct platter_error *err)
+static int inflate_last(const struct sparse *s, const struct extent *e, const uint8_t *data,
+                        size_t size, struct unpack_buffer *b, void *out, struct platter_error *err)
 {
-    if (e->unit_len == s->grain)
-        return codec_unpack(CODEC_ZLIB, data, size, out, s->grain, NULL, err);
+    uint8_t *whole = b->record + record_room(s->grain) - s->grain, *more = NULL;
     size_t got;
-    int r = codec_unpack(CODEC_ZLIB, data, size, scratch, s->grain, &got, err);
+    int r = 0;
+    if (data + size > whole) {
+        r = budget_alloc(s->budget, s->grain, "a compressed grain of a VMDK", &more, err);
+        whole = more;
+    }
+    if (r == 0)
+        r = codec_unpack(CODEC_ZLIB, data, size, whole, s->grain, &got, err);
     if (r == 0 && got < e->unit_len)
         r = fail(err, PLATTER_ECORRUPT, "it holds %zu bytes instead of %" PRIu64, got, e->unit_len);
     if (r == 0)
-        memcpy(out, scratch, e->unit_len);
+        memcpy(out, whole, e->unit_len);
+    budget_free(s->budget, more, s->grain);
     return r;
+}
+
+static int inflate_grain(const struct sparse *s, const struct extent *e, const uint8_t *data,
+                         size_t size, struct unpack_buffer *b, void *out, struct platter_error *err)
+{
+    if (e->unit_len == s->grain)
+        return codec_unpack(CODEC_ZLIB, data, size, out, s->grain, NULL, err);
+    return inflate_last(s, e, data, size, b, out, err);
 }
 
 /* Where tables stand behind their grains, records stand side by side. */
@@ -152,7 +177,7 @@ static int unpack_at(struct image *img, struct sparse *s, const struct extent *e
         r = check_gap(img, s, e, RECORD_HEAD + size, err);
     if (r < 0)
         return r;
-    r = inflate_grain(s, e, data, size, b->grain, out, err);
+    r = inflate_grain(s, e, data, size, b, out, err);
     if (r < 0)
         fail_in(err, r, "%s: the compressed grain at byte %" PRIu64 " (guest offset %" PRIu64 ")",
                 s->stream->name, e->off, e->unit_start);

@@ -387,7 +387,7 @@ struct table_cache {
     unsigned n_pages; /* that have entries allocated */
     struct page *last;
     uint64_t clock;
-    pthread_cond_t changed; /* a page was loaded or written back */
+    pthread_cond_t changed; /* a page was loaded or written back, or a record unpacked */
     uint8_t *bounce;        /* a page as it is written; under `slow` */
 };
 
@@ -453,6 +453,7 @@ struct vmdk {
     uint32_t next_cid;  /* what the first write makes of the CID; 0: whatever is new */
     struct table_cache tables;
     struct unpack_buffer *buffers; /* idle ones; image->lock */
+    unsigned n_buffers;            /* that there are; image->lock */
     struct checkup *checkup;       /* check.h; of an image that is checked alone */
 };
 
