@@ -6,6 +6,7 @@
 #include "base/ckd.h"
 #include "base/cursor.h"
 #include "disk/disk.h"
+#include "format/vmdk/vmdk.h"
 #include "stream/inside.h"
 #include "support/buffer.h"
 #include "support/fault.h"
@@ -135,6 +136,28 @@ static void test_ids_of_a_file_that_stays(void **state)
     assert_memory_equal(longer + 24, new, 8);
 }
 
+/* ---- a header that changes ------------------------------------------------------------------- */
+
+/* What was sound when the image was opened is looked at again before it is relied upon. */
+static void test_header_that_changed(void **state)
+{
+    (void)state;
+    enum { GRAIN_SIZE_AT = 20 };
+    char long_text[1000] = {0};
+    struct buffer b = new_image();
+    struct stream *s;
+    MUST(stream_buffer_open(&b, "image", true, &s, NULL) == 0);
+    struct platter_disk *disk = open_stream(s, true);
+    struct image *img = disk_top(disk);
+    struct descriptor_edit *e;
+    put_le(b.bytes + GRAIN_SIZE_AT, 8, 0);
+    assert_works(descriptor_edit_begin(img, &e, &err));
+    descriptor_edit_set(e, "ddb.comment", memset(long_text, 'x', sizeof long_text - 1));
+    assert_fails(descriptor_edit_store(img, e, &err), PLATTER_ECORRUPT, "grain size");
+    assert_works(disk_close(disk, &err));
+    buffer_free(&b);
+}
+
 /* ---- two extents of one file ----------------------------------------------------------------- */
 
 /* Where files have no locks, too, one file of grains is not written from two sides. */
@@ -238,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_failed_flush_leaves_the_mark),
         cmocka_unit_test(test_close_takes_the_mark_back),
         cmocka_unit_test(test_ids_of_a_file_that_stays),
+        cmocka_unit_test(test_header_that_changed),
         cmocka_unit_test(test_one_file_twice),
         cmocka_unit_test(test_rows_end_at_2_to_the_32),
         cmocka_unit_test(test_lost_table_of_a_large_file),

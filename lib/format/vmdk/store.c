@@ -54,8 +54,10 @@ static int find_limit(struct stream *s, const struct hosted_header *h, uint64_t 
         *ret = min_u64(*ret, h->descriptor_offset + h->descriptor_size);
     if (r < 0 || h->capacity == 0 || h->gd_offset == HOSTED_GD_AT_END)
         return r;
-    r = above_tables(s, h, h->gd_offset, ret, err);
-    if (r == 0 && (h->flags & HOSTED_REDUNDANT) && h->rgd_offset != 0)
+    r = hosted_check(s->name, h, size, err); /* it was read again */
+    if (r == 0)
+        r = above_tables(s, h, h->gd_offset, ret, err);
+    if (r == 0 && (h->flags & HOSTED_REDUNDANT))
         r = above_tables(s, h, h->rgd_offset, ret, err);
     return r;
 }
@@ -267,6 +269,7 @@ static int write_embedded(struct image *img, const uint8_t *old, const char *tex
     if (r < 0)
         return r;
     hosted_decode(sector, &h);
+    hosted_forget_second(&h);
     r = find_limit(img->stream, &h, &m.limit, err);
     if (r == 0)
         r = choose_home(img, &m, err);
