@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An image of several files takes the place of an older one, and at each step of that the call
- * fails, all calls fail from there on, a signal ends the program, or it is killed. The calls that
- * change names are this program's own, and do what the system's do.
+ * An image of several files takes the place of an older one, or grows, and at each step of that the
+ * call fails, all calls fail from there on, a signal ends the program, or it is killed. The calls
+ * that change names are this program's own, and do what the system's do.
  */
 #include "unit.h"
 
@@ -109,15 +109,37 @@ static char *folder(void)
     return path;
 }
 
-static int create(struct platter_error *err)
+static int create_of(uint64_t size, struct platter_error *err)
 {
     struct platter_create_options o = {.size = sizeof o,
                                        .format = "vmdk",
                                        .options = "subformat=twoGbMaxExtentFlat",
                                        .has_disk_size = true,
-                                       .disk_size = SIZE};
+                                       .disk_size = size};
     auto_free char *image = string_format("%s/vm.vmdk", folder());
     return platter_create(image, &o, err);
+}
+
+static int create(struct platter_error *err)
+{
+    return create_of(SIZE, err);
+}
+
+static struct platter_disk *open_image(unsigned flags)
+{
+    struct platter_open_options o = {.size = sizeof o, .flags = flags, .format = "vmdk"};
+    auto_free char *image = string_format("%s/vm.vmdk", folder());
+    struct platter_disk *disk = NULL;
+    assert_works(platter_open(image, &o, &disk, &err));
+    return disk;
+}
+
+static int grow(struct platter_error *err)
+{
+    struct platter_disk *disk = open_image(PLATTER_OPEN_WRITE);
+    int r = platter_resize(disk, SIZE, 0, PLATTER_PREALLOCATION_OFF, err);
+    platter_close(disk, NULL);
+    return r;
 }
 
 /* A folder with an old image, of which each file says so. */
@@ -136,16 +158,17 @@ static void on_end(int signal_number)
 }
 
 /* In a process of its own, which leaves the sentence it fails with in a file. */
-static int create_struck(enum blow blow, unsigned at)
+static int run_struck(int (*run)(struct platter_error *err), enum blow blow, unsigned at)
 {
     pid_t child = fork();
     MUST(child >= 0);
     if (child == 0) {
         struct platter_error err = {0};
         signal(SIGTERM, on_end);
+        plan.calls = 0;
         plan.blow = blow;
         plan.at = at;
-        int r = create(&err);
+        int r = run(&err);
         bool untouched = plan.calls < at;
         plan.at = 0;
         FILE *said = fopen(scratch_path("said"), "w");
@@ -208,7 +231,7 @@ static void strike(enum blow blow, void (*judge)(int status))
     unsigned at = 1;
     for (int status = 0;; at++) {
         prepare(FILES);
-        status = create_struck(blow, at);
+        status = run_struck(create, blow, at);
         if (WIFEXITED(status) && WEXITSTATUS(status) == UNTOUCHED)
             break;
         assert_nothing_lost();
@@ -276,6 +299,28 @@ static void test_kill(void **state)
     strike(KILL, judge_kill);
 }
 
+/* A disk that grows by two pieces has them, or none of them is there. */
+static void test_signal_while_growing(void **state)
+{
+    (void)state;
+    unsigned at = 1, grown = 0;
+    for (int status = 0;; at++) {
+        prepare(0);
+        assert_works(create_of(SIZE / 5, &err));
+        status = run_struck(grow, END, at);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == UNTOUCHED)
+            break;
+        judge_end(status);
+        struct platter_disk *disk = open_image(0);
+        bool all = platter_size(disk) == SIZE;
+        platter_close(disk, NULL);
+        grown += all;
+        assert_int_equal(exists(names[2]), all);
+        assert_int_equal(exists(names[3]), all);
+    }
+    assert_in_range(grown, 1, at - 1);
+}
+
 /* What a power cut may leave: names change in any order between two flushes of the folder, so there
  * is one between the main file and the extents, and one before the old files go. */
 static void test_order(void **state)
@@ -311,9 +356,13 @@ static void test_rights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_failure), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_signal),  cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_order),   cmocka_unit_test(test_rights),
+        cmocka_unit_test(test_failure),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_signal),
+        cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_signal_while_growing),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_rights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
