@@ -116,6 +116,8 @@ static int find_any_case(const char *path, char **ret, struct platter_error *err
     auto_free char *folder = string_format("%.*s", (int)(name - path), path), *found = NULL;
     DIR *dir = folder ? opendir(*folder ? folder : ".") : NULL;
     unsigned n = 0;
+    if (folder && !dir && errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+        return fail_errno(err, errno, "%s: cannot look for it in its folder", path);
     for (const struct dirent *e; dir && (e = readdir(dir));)
         if (strcasecmp(e->d_name, name) == 0 && n++ == 0)
             found = string_format("%s%s", folder, e->d_name);
