@@ -108,7 +108,7 @@ static int judge(struct crash *c, size_t n, uint64_t seed)
 
 static int run_case(const struct reshape_case *of)
 {
-    enum { STATES = 600 }; /* of each case, at least */
+    enum { STATES = 400 }; /* of each case, at least */
     struct crash c = {.reshape = reshape_make(of), .log = write_log_new()};
     struct platter_error err = {0};
     char why[256] = "";
