@@ -30,7 +30,7 @@ struct bench {
 
 /* ---- arguments ------------------------------------------------------------------------------- */
 
-/* A number in decimal; `text` NULL leaves the default. */
+/* A number, in decimal or as C has it; `text` NULL leaves the default. */
 static int number(const char *text, const char *what, uint64_t most, uint64_t *ret)
 {
     char *end;
