@@ -499,39 +499,6 @@ static void test_replace_keeps_attributes(void **state)
         assert_int_equal(getxattr(path, "user.purpose", got, sizeof got), 6);
 }
 
-/* The same for a new file that replaces one, and for one that is to be like another; a file without
- * a list does not get the folder's. */
-static void test_publish_keeps_access_list(void **state)
-{
-    (void)state;
-    static const char name[] = "system.posix_acl_access", folders[] = "system.posix_acl_default";
-    uint8_t got[256];
-    auto_free char *folder = scratch_path("lists"), *path = scratch_path("lists/with");
-    auto_free char *without = scratch_path("lists/without"), *further = scratch_path("lists/new");
-    assert_int_equal(mkdir(folder, 0700), 0);
-    free(make_file("lists/with", "old", 0600));
-    free(make_file("lists/without", "old", 0660));
-    if (setxattr(path, name, access_list, sizeof access_list, 0) < 0) {
-        assert_int_equal(errno, ENOTSUP);
-        return;
-    }
-    assert_int_equal(setxattr(folder, folders, access_list, sizeof access_list, 0), 0);
-    struct stream *s = open_file(path, TEMPORARY), *like = open_file(further, TEMPORARY);
-    stream_take_rights(like, s);
-    assert_works(stream_publish(s, false, &err));
-    assert_works(stream_publish(like, false, &err));
-    stream_close(s);
-    stream_close(like);
-    assert_int_equal(getxattr(path, name, got, sizeof got), sizeof access_list);
-    assert_memory_equal(got, access_list, sizeof access_list);
-    assert_int_equal(getxattr(further, name, got, sizeof got), sizeof access_list);
-    s = open_file(without, TEMPORARY);
-    assert_works(stream_publish(s, false, &err));
-    stream_close(s);
-    assert_int_equal(getxattr(without, name, got, sizeof got), -1);
-    assert_int_equal(mode_of(without), 0660);
-}
-
 static void replace_as_somebody_else(const char *path)
 {
     struct stream *s;
@@ -607,7 +574,6 @@ int main(void)
         cmocka_unit_test(test_replace_of_what_moved),
         cmocka_unit_test(test_replace_of_two_names),
         cmocka_unit_test(test_replace_keeps_attributes),
-        cmocka_unit_test(test_publish_keeps_access_list),
         cmocka_unit_test(test_replace_keeps_owner),
         cmocka_unit_test(test_replace_of_others),
         cmocka_unit_test(test_replace_that_fails),

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -353,6 +354,41 @@ static void test_rights(void **state)
     }
 }
 
+/* The owner and user 12345 may read and write, nobody else may anything. */
+static const uint8_t access_list[] = {2,    0, 0, 0,                          /* version */
+                                      1,    0, 6, 0, 0xff, 0xff, 0xff, 0xff,  /* owner */
+                                      2,    0, 6, 0, 0x39, 0x30, 0,    0,     /* 12345 */
+                                      4,    0, 0, 0, 0xff, 0xff, 0xff, 0xff,  /* group */
+                                      0x10, 0, 6, 0, 0xff, 0xff, 0xff, 0xff,  /* mask */
+                                      0x20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}; /* others */
+
+/* A new file has the access list of what it replaces, or else that of the main file; where there
+ * was none, it gets none from the folder. */
+static void test_access_lists(void **state)
+{
+    (void)state;
+    static const char name[] = "system.posix_acl_access", folders[] = "system.posix_acl_default";
+    uint8_t got[256];
+    prepare(2);
+    auto_free char *image = string_format("%s/vm.vmdk", folder());
+    MUST(run_command(0, "chmod 660 '%s'/vm-f001.vmdk", folder()) == 0);
+    if (setxattr(image, name, access_list, sizeof access_list, 0) < 0) {
+        assert_int_equal(errno, ENOTSUP); /* not here */
+        return;
+    }
+    MUST(setxattr(folder(), folders, access_list, sizeof access_list, 0) == 0);
+    assert_works(create(&err));
+    for (unsigned i = 0; i < FILES; i++) {
+        auto_free char *path = string_format("%s/%s", folder(), names[i]);
+        ssize_t len = getxattr(path, name, got, sizeof got);
+        assert_int_equal(len, i == 1 ? -1 : (ssize_t)sizeof access_list);
+        assert_true(i == 1 || memcmp(got, access_list, sizeof access_list) == 0);
+        struct stat st;
+        MUST(stat(path, &st) == 0);
+        assert_int_equal(st.st_mode & 0777, 0660);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -363,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_signal_while_growing),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_rights),
+        cmocka_unit_test(test_access_lists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -272,7 +272,7 @@ static int measure_sparse(const struct subformat *f, uint64_t size, uint64_t dat
     uint64_t left = div_up(size, VMDK_SECTOR), tables = 0, piece;
     unsigned n;
     int r = split("the new image", f, left, &n, &piece, err);
-    for (unsigned i = 0; i < n && r == 0; i++) {
+    for (unsigned i = 0; r == 0 && i < n; i++) {
         struct sparse_layout l;
         uint64_t sectors = min_u64(left, piece);
         r = layout_plan("the new image", sectors, false, &l, err);
