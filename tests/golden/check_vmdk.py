@@ -345,6 +345,43 @@ def unaligned(self):
 case("gte_unaligned", unaligned)
 
 
+def wrong_directory(self, field):
+    """One bit of where a directory is: the other one is what there is to go by, and no grain is
+    taken for a table, or written over."""
+    for bit in (0, 1, 2, 5, 7, 10):
+        image = damaged("sparse", lambda i: put_vmdk(i, field, vmdk_field(i, field) ^ 1 << bit))
+        check(image, "-r", "all")
+        check(image)
+        expect_content(self, image)
+
+
+case("header_gd_bits", wrong_directory, "gdOffset")
+case("header_rgd_bits", wrong_directory, "rgdOffset")
+
+
+def records_without_place(self):
+    """Records that do not say which grain they are: their tables cannot be made anew."""
+    image = craft.stream_vmdk(contents(), flags=0x10001, record=craft.plain_record)
+    bases.write("plain", image)
+    check(damaged("plain", lambda i: None))
+    stays(self, "plain", set_gde(1, FAR), "entry 1 ")
+    stays(self, "plain", set_gte(4, FAR), "grain 4 ")
+
+
+case("stream_without_markers", records_without_place)
+
+
+def last_record(self):
+    """The last record of a stream does not inflate: it is damaged, but not taken away."""
+    image = damaged("stream", both(set_record(1280, 12 + 100, 0x1234567890, 5), set_gde(1, FAR)))
+    check(image, "-r", "all", code=3)
+    _, said = check(image, "--data", code=2)
+    self.assertIn(f"grain 1280 (guest offset {1280 * GRAIN} of the extent) stands", said)
+
+
+case("stream_last_record", last_record)
+
+
 def rewrites_line(self):
     mends(self, "sparse", replace(f"RW {SIZE // 512} SPARSE".encode(), b"RW 999999 SPARSE"),
           "999999", "header offset 12")

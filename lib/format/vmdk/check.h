@@ -70,6 +70,7 @@ struct sparse_check {
     unsigned copies;
     uint64_t gd_at[COPIES];
     uint32_t *gd[COPIES];      /* 0: no table that can be used */
+    bool doubted[COPIES];      /* what it names is believed only at the usual place */
     struct sector_range *meta; /* all that is no grain, sorted, apart */
     uint32_t n_meta, max_meta;
     uint64_t *used; /* a bit for each sector of [used_from, used_from + used_len) */
@@ -103,6 +104,8 @@ int header_pair_read(struct stream *s, uint64_t size, struct header_pair *ret,
 void header_pair_descriptor(const struct header_pair *p, uint64_t *ret_at, uint64_t *ret_len);
 /* Chooses s->h, and mends the other one. 1: there is none to go on with. */
 int check_header(struct sparse_check *s, struct platter_error *err);
+/* Writes s->h, durably; one sector is written whole or not at all. */
+int check_write_header(struct sparse_check *s, struct platter_error *err);
 /* COWD: what is behind the end is free, and says so before anything leads there. */
 int check_free_sector(struct sparse_check *s, struct platter_error *err);
 /* The last step. */

@@ -149,12 +149,100 @@ static int load_directory(struct sparse_check *s, unsigned copy, struct platter_
     return r;
 }
 
-static bool table_fits(const struct sparse_check *s, uint32_t gde)
+/* Whether sectors are where new files have tables: in front of the grains. */
+static bool is_in_front(const struct sparse_check *s, uint64_t sector, uint64_t n)
+{
+    return sector > 0 && sector + n <= s->h.overhead;
+}
+
+/* Where new files have the table of a range: they follow their directory. */
+static uint64_t usual_place(const struct sparse_check *s, unsigned copy, uint64_t i)
+{
+    return s->gd_at[copy] + div_up((uint64_t)s->gd_count * 4, VMDK_SECTOR) + i * s->gt_sectors;
+}
+
+static bool table_fits(const struct sparse_check *s, unsigned copy, uint32_t i, uint32_t gde)
 {
     return gde <= UINT32_MAX - s->gt_sectors &&
+           (!s->doubted[copy] || gde == usual_place(s, copy, i)) &&
            range_inside((hoff)gde * VMDK_SECTOR, (hoff)s->gt_sectors * VMDK_SECTOR, s->size) &&
            !check_in_meta(s, gde, s->gt_sectors);
 }
+
+/* ---- a directory that is not where the header says ------------------------------------------- */
+
+static uint32_t count_in_front(const struct sparse_check *s, unsigned copy)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->gd_count; i++)
+        n += s->gd[copy][i] && is_in_front(s, s->gd[copy][i], s->gt_sectors);
+    return n;
+}
+
+static bool overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
+{
+    return a < b + b_len && b < a + a_len;
+}
+
+/* Whether a copy with its tables, as new files have them, would stand on something else. */
+static bool is_misplaced(const struct sparse_check *s, unsigned copy)
+{
+    const struct hosted_header *h = &s->h;
+    uint64_t at = s->gd_at[copy], n = usual_place(s, copy, s->gd_count) - at;
+    uint64_t other = s->gd_at[!copy], gd = usual_place(s, copy, 0) - at;
+    if (!is_in_front(s, at, n) || overlap(at, n, other, gd) ||
+        overlap(at, n, h->descriptor_offset, h->descriptor_size))
+        return true;
+    for (uint32_t i = 0; i < s->gd_count; i++)
+        if (s->gd[!copy][i] && overlap(at, n, s->gd[!copy][i], s->gt_sectors))
+            return true;
+    return false;
+}
+
+/* Goes on without a copy, in the header as well: nothing may be written to where it was thought to
+ * stand. */
+static int drop_copy(struct sparse_check *s, unsigned copy, struct platter_error *err)
+{
+    uint64_t was = s->gd_at[copy];
+    uint32_t *gone = s->gd[copy];
+    s->gd[PRIMARY] = s->gd[!copy];
+    s->gd[REDUNDANT] = NULL;
+    s->gd_at[PRIMARY] = s->h.gd_offset = s->gd_at[!copy];
+    s->copies = 1;
+    s->h.rgd_offset = 0;
+    s->h.flags &= ~(uint32_t)HOSTED_REDUNDANT;
+    s->doubted[PRIMARY] = s->doubted[REDUNDANT] = false;
+    budget_free(s->budget, gone, (uint64_t)s->gd_count * 4);
+    int r = s->mend ? check_write_header(s, err) : 0;
+    if (r == 0)
+        check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
+                    "%s: the %s is not at sector %" PRIu64 ", where the header (offset %d) says: "
+                    "what stands there names no tables%s",
+                    s->name, copy_words[copy], was, copy == PRIMARY ? 56 : 48,
+                    s->mend ? "; the header was made to name the other one alone" : "");
+    return r;
+}
+
+/*
+ * Where one copy has its tables in front of the grains, and most of them are nowhere in the other,
+ * the other is damaged as a whole, or the header's field that leads to it is. What it names may be
+ * anything then, grains as well: only tables where new files have them are taken for its own, and
+ * the rest is made anew there.
+ */
+static int check_places(struct sparse_check *s, struct platter_error *err)
+{
+    if (s->copies < 2 || s->at_end)
+        return 0;
+    uint32_t in_front[COPIES] = {count_in_front(s, PRIMARY), count_in_front(s, REDUNDANT)};
+    for (unsigned c = 0; c < COPIES; c++) {
+        s->doubted[c] = (uint64_t)in_front[c] * 2 < in_front[!c];
+        if (s->doubted[c] && is_misplaced(s, c))
+            return drop_copy(s, c, err);
+    }
+    return 0;
+}
+
+/* ---- tables apart ---------------------------------------------------------------------------- */
 
 /* An entry that names a table, for finding those that stand in one another. */
 struct named {
@@ -261,14 +349,15 @@ static void check_entries(struct sparse_check *s)
     for (unsigned c = 0; c < s->copies; c++)
         for (uint32_t i = 0; i < s->gd_count; i++) {
             uint32_t gde = s->gd[c][i];
-            if (gde == 0 || table_fits(s, gde))
+            if (gde == 0 || table_fits(s, c, i, gde))
                 continue;
-            bool other = s->copies == 2 && s->gd[!c][i] && table_fits(s, s->gd[!c][i]);
+            bool other = s->copies == 2 && s->gd[!c][i] && table_fits(s, !c, i, s->gd[!c][i]);
             check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
                         "%s: entry %" PRIu32 " of the %s (sector %" PRIu64 ") says sector %" PRIu32
-                        ", where no grain table can be: it is in other metadata or behind the end "
-                        "at byte %" PRIu64 "%s",
-                        s->name, i, copy_words[c], s->gd_at[c], gde, s->size, fate(s, other));
+                        ", where no grain table can be: it is in other metadata%s or behind the "
+                        "end at byte %" PRIu64 "%s",
+                        s->name, i, copy_words[c], s->gd_at[c], gde,
+                        s->doubted[c] ? " or grains" : "", s->size, fate(s, other));
             s->gd[c][i] = 0;
         }
 }
@@ -306,7 +395,9 @@ static int make_table(struct sparse_check *s, unsigned copy, uint32_t i, struct 
     uint32_t at = 0, from = s->copies == 2 ? s->gd[!copy][i] : 0;
     int r = from ? stream_pread(s->stream, table, bytes, (hoff)from * VMDK_SECTOR, err)
                  : fill_lost_table(s, i, table, err);
-    if (r == 0)
+    if (s->doubted[copy])
+        at = (uint32_t)usual_place(s, copy, i);
+    else if (r == 0)
         r = check_append(s, s->gt_sectors, &at, err);
     if (r == 0)
         r = stream_pwrite(s->stream, table, bytes, (hoff)at * VMDK_SECTOR, err);
@@ -318,15 +409,15 @@ static int make_table(struct sparse_check *s, unsigned copy, uint32_t i, struct 
     return write_entry(s, copy, i, err);
 }
 
-/* Whether only one copy of a table was made, and nothing came into it: what a crash leaves of
- * making one. */
+/* Whether only one copy of a table was made, behind grains, and nothing came into it: what a crash
+ * leaves of making one. */
 static int is_half_made(struct sparse_check *s, uint32_t i, bool *ret, struct platter_error *err)
 {
     uint8_t table[VMDK_MAX_GTES * 4];
     size_t bytes = (size_t)s->gt_sectors * VMDK_SECTOR;
     uint32_t at = s->gd[PRIMARY][i] ? s->gd[PRIMARY][i] : s->gd[REDUNDANT][i];
     int r = stream_pread(s->stream, table, bytes, (hoff)at * VMDK_SECTOR, err);
-    *ret = r == 0 && is_zero(table, bytes);
+    *ret = r == 0 && !is_in_front(s, at, s->gt_sectors) && is_zero(table, bytes);
     return r;
 }
 
@@ -425,6 +516,8 @@ int check_directories(struct sparse_check *s, struct platter_error *err)
                      &s->meta, err);
     for (unsigned c = 0; c < s->copies && r == 0; c++)
         r = load_directory(s, c, err);
+    if (r == 0)
+        r = check_places(s, err);
     if (r < 0)
         return r;
     note_metadata(s, false);

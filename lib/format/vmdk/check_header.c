@@ -70,6 +70,11 @@ static int write_header(struct sparse_check *s, const struct hosted_header *h, h
     return r < 0 ? r : stream_flush(s->stream, err);
 }
 
+int check_write_header(struct sparse_check *s, struct platter_error *err)
+{
+    return write_header(s, &s->h, 0, err);
+}
+
 /* Reports what is wrong with the header, and writes the better one. */
 static int replace_header(struct sparse_check *s, const struct hosted_header *better, hoff at,
                           const char *from, const struct platter_error *why,
@@ -323,6 +328,9 @@ int check_header(struct sparse_check *s, struct platter_error *err)
     s->gd_count = (uint32_t)hosted_directory_entries(h);
     s->packed = h->compression != 0;
     s->copies = h->flags & HOSTED_REDUNDANT ? 2 : 1;
+    /* Records that do not say which grain they are cannot be found again without their tables. */
+    if (s->at_end && !(s->packed && (h->flags & HOSTED_MARKERS)))
+        s->mend = false;
     s->gd_at[PRIMARY] = h->gd_offset;
     s->gd_at[REDUNDANT] = h->rgd_offset;
     s->check->result.total_clusters += s->grains;

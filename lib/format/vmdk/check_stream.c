@@ -73,9 +73,13 @@ static int note_record(void *opaque, const struct stream_item *item, struct plat
 {
     (void)err;
     struct sparse_check *s = opaque;
-    if (item->kind != ITEM_RECORD || !item->sound || item->grain >= s->grains ||
-        !may_stand(s, item->sector))
+    if (item->kind != ITEM_RECORD || item->grain >= s->grains || !may_stand(s, item->sector))
         return 0;
+    if (!item->sound) { /* damaged, but not gone: what is left of it is kept */
+        if (s->rebuild && range_inside(item->sector * VMDK_SECTOR, item->bytes, s->size))
+            s->end = max_u64(s->end, item->sector + div_up(item->bytes, VMDK_SECTOR));
+        return 0;
+    }
     s->found[item->grain] = (uint32_t)item->sector;
     if (s->rebuild) {
         s->end = max_u64(s->end, item->sector + div_up(item->bytes, VMDK_SECTOR));
