@@ -467,8 +467,8 @@ struct platter_rebase_options {
     size_t size;    /**< sizeof(struct platter_rebase_options) */
     unsigned flags; /**< PLATTER_REBASE_* */
     /** How the image is opened, or NULL: as platter_open() does. Of the flags only NO_LOCK,
-     *  PROBE_BACKING and IGNORE_CID are for a rebase. `allow` goes for the new backing file as
-     * well. */
+     *  PROBE_BACKING and IGNORE_CID are for a rebase. All but `format` goes for the
+     *  new backing file as well. */
     const struct platter_open_options *open;
     const char *backing; /**< the new backing file's name, as it is to be stored; NULL: none */
     const char *backing_format;   /**< its format; NULL: the only one there can be, or none named */

@@ -35,11 +35,13 @@ static int open_below(const struct image *top, const char *format,
                       struct platter_error *err)
 {
     const char *name = top->stream->name;
+    struct platter_open_options below = *open;
     struct platter_error why = {0};
+    below.format = format;
     *ret = NULL;
     if (!o->backing)
         return 0;
-    int r = open_backing_of(name, o->backing, format, open->allow, ret, &why);
+    int r = open_backing_of(name, o->backing, &below, ret, &why);
     if (r < 0 && (o->flags & PLATTER_REBASE_UNSAFE) && !top->format->accept_backing)
         return 0;
     return r < 0 ? fail(err, -r, "%s", why.message) : 0;
@@ -131,13 +133,13 @@ static int rebase(struct platter_disk *disk, const struct platter_rebase_options
 static int check_no_loop(const char *name, const struct platter_rebase_options *o,
                          const struct platter_open_options *open, struct platter_error *err)
 {
-    struct platter_open_options query = {
-        .size = sizeof query, .flags = PLATTER_OPEN_QUERY | open->flags, .allow = open->allow};
+    struct platter_open_options query = *open;
     auto_free char *path = NULL;
     struct platter_disk *below = NULL;
     struct stream *s = NULL;
     if (!o->backing || gate_resolve(name, o->backing, &path, NULL) < 0 || !path)
         return 0; /* it will be told */
+    query.flags |= PLATTER_OPEN_QUERY;
     query.format = o->backing_format;
     int r = 0;
     if (stream_file_open(name, 0, &s, NULL) == 0 && disk_open(path, &query, &below, NULL) == 0)

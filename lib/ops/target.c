@@ -9,8 +9,8 @@
 #include "base/memory.h"
 #include "base/signals.h"
 
-int open_backing_of(const char *name, const char *backing, const char *format,
-                    const char *const *allow, struct platter_disk **ret, struct platter_error *err)
+int open_backing_of(const char *name, const char *backing, const struct platter_open_options *open,
+                    struct platter_disk **ret, struct platter_error *err)
 {
     auto_free char *path = NULL;
     int r = gate_resolve(name, backing, &path, err);
@@ -21,8 +21,7 @@ int open_backing_of(const char *name, const char *backing, const char *format,
                     "%s: \"%s\" as the name of a backing file is empty, or would be taken for a "
                     "protocol: for a file whose name has a colon write ./NAME",
                     name, backing);
-    struct platter_open_options o = {.size = sizeof o, .format = format, .allow = allow};
-    r = disk_open(path, &o, ret, err);
+    r = disk_open(path, open, ret, err);
     if (r < 0)
         return fail_in(err, r, "the backing file of %s", name);
     if ((*ret)->depth < DISK_MAX_DEPTH)
@@ -207,6 +206,8 @@ static int check_request(const struct target_request *q, struct platter_error *e
 int target_open(const struct target_request *q, uint64_t memory_limit, struct target *t,
                 struct platter_error *err)
 {
+    const struct platter_open_options below = {
+        .size = sizeof below, .format = q->backing_format, .allow = q->allow};
     *t = (struct target){.request = q, .maker = {make_file}, .opener = {open_own_file}};
     int r = check_request(q, err);
     if (r < 0)
@@ -219,7 +220,7 @@ int target_open(const struct target_request *q, uint64_t memory_limit, struct ta
     if (r == 0 && q->backing)
         r = check_not_itself(q, err);
     if (r == 0 && q->backing && q->look_at_backing)
-        r = open_backing_of(q->name, q->backing, q->backing_format, q->allow, &t->backing, err);
+        r = open_backing_of(q->name, q->backing, &below, &t->backing, err);
     if (r == 0 && q->fd < 0)
         r = check_free(t, q->name, err);
     if (r == 0)

@@ -67,8 +67,9 @@ int target_publish(struct target *t, struct platter_error *err);
 int check_not_of(const char *path, const struct platter_disk *disk, const char *role,
                  struct platter_error *err);
 
-/* Opens a backing file the user named, as it would be found from the image `name`. */
-int open_backing_of(const char *name, const char *backing, const char *format,
-                    const char *const *allow, struct platter_disk **ret, struct platter_error *err);
+/* Opens a backing file the user named, as it would be found from the image `name`; `open` has its
+ * format, and the gate for what lies below it. */
+int open_backing_of(const char *name, const char *backing, const struct platter_open_options *open,
+                    struct platter_disk **ret, struct platter_error *err);
 
 #endif

@@ -188,6 +188,38 @@ static void test_resize_refused(void **state)
     free(path);
 }
 
+/* Counts what it is asked about, and refuses all of it. */
+static int refuse(void *opaque, const struct platter_name *name)
+{
+    (void)name;
+    ++*(unsigned *)opaque;
+    return -1;
+}
+
+/* What lies below the new backing file is opened through the caller's gate as well. */
+static void test_gate_of_rebase(void **state)
+{
+    (void)state;
+    unsigned asked = 0;
+    char *base = scratch_path("base.vmdk"), *mid = scratch_path("mid.vmdk"),
+         *top = scratch_path("top.vmdk");
+    struct platter_create_options create = {
+        .size = sizeof create, .format = "vmdk", .has_disk_size = true, .disk_size = MIB};
+    assert_works(platter_create(base, &create, &err));
+    assert_works(platter_create(top, &create, &err));
+    create.backing = "base.vmdk";
+    create.backing_format = "vmdk";
+    assert_works(platter_create(mid, &create, &err));
+    struct platter_open_options open = {.size = sizeof open, .gate = refuse, .gate_opaque = &asked};
+    struct platter_rebase_options rebase = {
+        .size = sizeof rebase, .open = &open, .backing = "mid.vmdk"};
+    assert_fails(platter_rebase(top, &rebase, &err), PLATTER_EGATE, "refused");
+    assert_true(asked > 0);
+    free(base);
+    free(mid);
+    free(top);
+}
+
 static void test_chains_refused(void **state)
 {
     (void)state;
@@ -213,6 +245,7 @@ int main(void)
         cmocka_unit_test(test_raw_beside_others),   cmocka_unit_test(test_sparse_beside_others),
         cmocka_unit_test(test_split_beside_others), cmocka_unit_test(test_no_shrink_by_chance),
         cmocka_unit_test(test_resize_refused),      cmocka_unit_test(test_chains_refused),
+        cmocka_unit_test(test_gate_of_rebase),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
