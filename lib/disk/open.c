@@ -267,10 +267,11 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
     return disk_append(disk, img, err);
 }
 
-/* The file that was looked for is not there, or may not be opened. */
+/* The name that was looked for leads to no file here, or to none that may be opened. */
 static bool is_not_there(int r)
 {
-    return r == -ENOENT || r == -ENOTDIR || r == -PLATTER_EGATE;
+    return r == -ENOENT || r == -ENOTDIR || r == -EACCES || r == -ELOOP || r == -ENAMETOOLONG ||
+           r == -PLATTER_EGATE;
 }
 
 /* Adds to a sentence where else the backing file was looked for. */

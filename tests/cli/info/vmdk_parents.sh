@@ -41,6 +41,13 @@ names vm/child.vmdk
 child 'D:\elsewhere\child.vmdk'
 code_of names vm/child.vmdk
 
+echo "== a name that can be none of this host's, beside the child"
+child "/vmfs/$(printf '%0300d' 0)/Base.vmdk"
+names vm/child.vmdk
+ln -s round vm/round
+child round/Base.vmdk
+names vm/child.vmdk
+
 echo "== another content ID"
 child Base.vmdk 00000bad
 code_of names vm/child.vmdk
