@@ -24,7 +24,10 @@ static int commit_image(const struct args *args)
     int r = platter_commit(args->operands[0], &options, &err);
     progress_end(&progress, !r);
     if (r && signals_caught())
-        say("interrupted: the image has all its data still, and shows the same disk");
+        say(args->backing
+                ? "interrupted: the image has all its data still; where the base is a VMDK, it "
+                  "opens with --ignore-cid, also to be committed again"
+                : "interrupted: the image has all its data still, and shows the same disk");
     else if (r)
         say_error(&err);
     if (r)

@@ -439,7 +439,8 @@ struct platter_commit_options {
      *  PROBE_BACKING and IGNORE_CID are for a commit. */
     const struct platter_open_options *open;
     /** The image of the chain, by its file name, that gets the data; NULL: the backing file. What
-     *  lies between is of no use after that, and the image is not emptied. */
+     *  lies between is of no use after that, and the image is not emptied. A VMDK that lies between
+     *  knows that its parent changed: what is over it opens with PLATTER_OPEN_IGNORE_CID only. */
     const char *base;
     unsigned workers;             /**< 0: as many as help */
     uint64_t rate;                /**< most bytes a second that are written; 0: no limit */

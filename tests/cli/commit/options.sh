@@ -21,6 +21,10 @@ platter compare top.vmdk mid.vmdk
 platter commit -b base.vmdk top.vmdk
 qemu-io -r -f vmdk -c 'read -P 3 0 4M' base.vmdk | grep -c ^read
 code_of platter info mid.vmdk --backing-chain 2>&1 | sed 's/: parentCID is.*//'
+# ... unless it is meant: so it is done again if it was cut short.
+code_of platter commit -q -b base.vmdk top.vmdk 2>&1 | sed 's/: parentCID is.*//'
+platter commit --ignore-cid -b base.vmdk top.vmdk
+platter compare --ignore-cid top.vmdk base.vmdk 2>/dev/null
 # A parent that was changed: refused, unless it is meant.
 platter create -q -f vmdk -b base.vmdk -F vmdk late.vmdk
 qemu-io -f vmdk -c 'write -P 5 1M 1M' late.vmdk >/dev/null
