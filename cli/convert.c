@@ -69,6 +69,26 @@ static int check_stdout(const struct args *args)
     return EXIT_FINE;
 }
 
+/* qemu-img takes -n without -O for raw, and writes over the header of whatever is there. */
+static int check_existing(const struct args *args, const char *target)
+{
+    struct platter_open_options o = {.size = sizeof o,
+                                     .flags = PLATTER_OPEN_QUERY | PLATTER_OPEN_NO_BACKING};
+    struct platter_disk *disk;
+    int code = EXIT_FINE;
+    if (!args->existing || args->out_format || platter_open(target, &o, &disk, NULL))
+        return EXIT_FINE;
+    const char *format = platter_format(disk);
+    if (strcmp(format, "raw") != 0) {
+        say("%s is a %s image, and without -O a raw disk would be written over it: give -O %s, or "
+            "-O raw if that is meant",
+            target, format, format);
+        code = EXIT_FAILED;
+    }
+    platter_close(disk, NULL);
+    return code;
+}
+
 static unsigned flags_of(const struct args *args, bool to_stdout)
 {
     bool unsafe = args->cache && strcmp(args->cache, "unsafe") == 0;
@@ -134,7 +154,7 @@ static int convert_to(const struct args *args, const char *backing, const char *
     if (backing && !backing_format)
         return usage_error(&verb_convert,
                            "Use of backing file requires explicit backing format: give -F");
-    if (to_stdout && check_stdout(args))
+    if (to_stdout ? check_stdout(args) : check_existing(args, target))
         return EXIT_FAILED;
     job.options = (struct platter_convert_options){.size = sizeof job.options,
                                                    .flags = flags_of(args, to_stdout),
