@@ -27,10 +27,11 @@ import os
 import random
 import shutil
 import struct
+import zlib
 
 import craft
 from craft import AT_END, SECTOR, le, put_le, put_vmdk, vmdk_field
-from harm import HOLE, Bases, Damaged, Harm, cut
+from harm import HOLE, Bases, Damaged, Harm, cut, measured
 from peers import KIB, MIB, add_case, main, platter, qemu_img, sha256, text_like
 
 SIZE = MIB + 512
@@ -427,6 +428,19 @@ class Noise(Damaged):
         with open("right.raw", "wb") as f:
             f.write(contents()[:3 * GRAIN])
         self.salvage_all("broken.vmdk", "vmdk", "right.raw", 4, "descriptor")
+
+
+class Bombs(Harm):
+    def test_records_without_end(self):
+        """Each sector looks like a record of a large grain that is inflated for long."""
+        text = craft.descriptor("streamOptimized", ['RDONLY 2097152 SPARSE "x.vmdk"'])
+        record = (struct.pack("<QI", 0, 32 * MIB) + zlib.compress(bytes(MIB), 9))[:SECTOR]
+        with open("broken.vmdk", "wb") as f:
+            f.write(craft.vmdk_header(2097152, AT_END, 0x30001, version=3, grain=32768, packed=1)
+                    + text.ljust(127 * SECTOR, b"\0") + record * 8192)
+        code, said = measured("map", "--salvage", "broken.vmdk")
+        self.assertEqual(code, 1)
+        self.assertRegex(said, "broken.vmdk.*given up")
 
 
 class Flat(Harm):

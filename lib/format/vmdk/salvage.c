@@ -102,8 +102,11 @@ static int search(struct sparse *s, struct platter_error *err)
     struct salvage *v = s->salvage;
     v->n = 0;
     int r = stream_scan(s->stream, &s->header, s->end, s->budget, note_item, s, err);
-    if (r < 0)
+    if (r < 0) {
+        v->searched = r == -PLATTER_ECORRUPT; /* given up: it would be again */
+        v->n = 0;
         return r;
+    }
     if (v->n)
         qsort(v->found, v->n, sizeof *v->found, compare);
     v->searched = true;

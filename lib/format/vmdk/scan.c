@@ -9,7 +9,10 @@
 #include "base/codec.h"
 #include "format/vmdk/vmdk.h"
 
-enum { WINDOW = 256 << 10 };
+enum {
+    WINDOW = 256 << 10,
+    MOST_PACKED = 1032 /* bytes that one byte of deflate can become: RFC 1951 */
+};
 
 struct scan {
     struct stream *stream;
@@ -20,6 +23,7 @@ struct scan {
     uint64_t room, have;
     hoff at;
     uint8_t *out;      /* an inflated grain */
+    uint64_t in_vain;  /* bytes inflated at most for records that were none */
     uint64_t last;     /* the last sound record since a table: its grain, and where it stands */
     uint64_t last_at;  /* in sectors; 0: none */
     stream_item_fn fn; /* whom it is told */
@@ -82,6 +86,19 @@ static uint64_t needed(const struct scan *c, uint64_t lba)
     return capacity ? min_u64(c->grain, (capacity - lba) * VMDK_SECTOR) : 1;
 }
 
+/* Records stand side by side: what they hold has a limit, and what is no record as well, unless the
+ * file was made so that all of it is inflated from each sector anew. */
+static int note_unsound(struct scan *c, struct platter_error *err)
+{
+    c->in_vain += c->grain;
+    if (c->in_vain / MOST_PACKED <= c->size)
+        return 0;
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: more of it looks like compressed grains than it can hold: the search for its "
+                "grains was given up",
+                c->stream->name);
+}
+
 /* What looks like a record; *ret_len is how many bytes to go on behind. */
 static int scan_record(struct scan *c, hoff off, uint64_t lba, uint64_t size, uint64_t *ret_len,
                        struct platter_error *err)
@@ -105,6 +122,8 @@ static int scan_record(struct scan *c, hoff off, uint64_t lba, uint64_t size, ui
         *ret_len = round_up(RECORD_HEAD + used, VMDK_SECTOR);
         c->last = item.grain;
         c->last_at = item.sector;
+    } else if ((r = note_unsound(c, err)) < 0) {
+        return r;
     }
     return c->fn(c->opaque, &item, err);
 }
