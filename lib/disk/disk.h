@@ -102,8 +102,8 @@ int disk_zero(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
               struct platter_error *err);
 int disk_discard(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err);
 int disk_flush(struct platter_disk *disk, struct platter_error *err);
-/* Another size, durably; `flags` are PLATTER_RESIZE_*. `maker` makes further files where the image needs some, NULL: it can have
- * none. */
+/* Another size, durably; `flags` are PLATTER_RESIZE_*. `maker` makes further files where the image
+ * needs some, NULL: it can have none. */
 int disk_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
                 enum platter_preallocation preallocation, const struct file_maker *maker,
                 struct platter_error *err);
