@@ -226,35 +226,75 @@ static void check_alone(struct image *img, struct check *c, unsigned n)
         }
 }
 
-/* The nominal size in the descriptor must not be more than the header has room for. The tables
- * stand by what the header says, so it is the line that gives way. */
+/* How much of it the disk shows. */
+static void note_nominal(const struct image *img, unsigned n, struct sparse_check *s)
+{
+    const struct descriptor_extent *line = vmdk_of(img)->checkup->files[n].line;
+    s->nominal = line ? min_u64(line->sectors, s->h.capacity) : s->h.capacity;
+}
+
+static int rewrite_line(struct image *img, unsigned n, uint64_t sectors, struct platter_error *err)
+{
+    struct descriptor_edit *e;
+    int r = descriptor_edit_begin(img, &e, err);
+    if (r < 0)
+        return r;
+    descriptor_edit_sectors(e, n, sectors);
+    return descriptor_edit_store(img, e, err);
+}
+
+/* The capacity that the tables have room for is made that of the line. */
+static int widen(struct sparse_check *s, uint64_t sectors, struct platter_error *err)
+{
+    s->h.capacity = s->nominal = sectors;
+    s->grains = div_up(sectors, s->h.grain_size);
+    return s->mend ? check_write_header(s, err) : 0;
+}
+
+/* The nominal size in the descriptor must not be more than the capacity. If the tables are as many
+ * for both, the larger one loses nothing; else it is the line that gives way. */
 static int check_nominal(struct image *img, struct check *c, unsigned n, struct sparse_check *s,
                          struct platter_error *err)
 {
     const struct descriptor_extent *line = vmdk_of(img)->checkup->files[n].line;
-    s->nominal = s->h.capacity;
-    if (!line)
+    if (!line || line->sectors <= s->h.capacity)
         return 0;
-    if (line->sectors <= s->h.capacity) {
-        s->nominal = line->sectors;
-        return 0;
-    }
-    uint64_t said = line->sectors;
+    uint64_t said = line->sectors, capacity = s->h.capacity;
+    uint64_t cover = s->h.grain_size * s->h.gtes_per_gt;
+    bool fits = !s->cowd && !s->se && !s->at_end && div_up(said, cover) == s->gd_count;
     int r = 0;
-    if (c->mend_all) {
-        struct descriptor_edit *e;
-        r = descriptor_edit_begin(img, &e, err);
-        if (r == 0) {
-            descriptor_edit_sectors(e, n, s->h.capacity);
-            r = descriptor_edit_store(img, e, err);
-        }
-    }
+    if (fits)
+        r = widen(s, said, err);
+    else if (s->mend)
+        r = rewrite_line(img, n, capacity, err);
     if (r == 0)
-        check_found(c, PLATTER_FINDING_ERROR, c->mend_all, 1,
+        check_found(c, PLATTER_FINDING_ERROR, s->mend, 1,
                     "%s: the descriptor gives it %" PRIu64
                     " sectors of the disk, but its capacity (header offset 12) is %" PRIu64 "%s",
-                    s->name, said, s->h.capacity,
-                    c->mend_all ? ": the line of the descriptor was changed" : "");
+                    s->name, said, capacity,
+                    !s->mend ? ""
+                    : fits   ? "; the header was changed, as its tables have room for that"
+                             : "; the line of the descriptor was changed");
+    return r;
+}
+
+/* Grains in front of what the header says is the first. With one copy of the tables there is
+ * nothing to tell which of them is wrong. */
+int check_overhead(struct sparse_check *s, struct platter_error *err)
+{
+    uint64_t said = s->h.overhead;
+    bool mend = s->mend && s->copies == 2;
+    int r = 0;
+    if (s->early == 0)
+        return 0;
+    s->h.overhead = s->early;
+    if (mend)
+        r = check_write_header(s, err);
+    if (r == 0)
+        check_found(s->check, PLATTER_FINDING_ERROR, mend, 1,
+                    "%s: overHead (header offset 64) says that grains begin at sector %" PRIu64
+                    ", but one is at sector %" PRIu64 "%s",
+                    s->name, said, s->early, mend ? "; the header was changed" : "");
     return r;
 }
 
@@ -263,9 +303,11 @@ static int check_hosted(struct image *img, struct check *c, unsigned n, struct s
 {
     int r = check_header(s, err);
     if (r == 0)
-        r = check_nominal(img, c, n, s, err);
+        note_nominal(img, n, s);
     if (r == 0)
         r = check_directories(s, err);
+    if (r == 0)
+        r = check_nominal(img, c, n, s, err);
     if (r == 0)
         r = check_space(s, err);
     if (r == 0 && s->rebuild && s->mend)

@@ -67,6 +67,7 @@ struct sparse_check {
     struct sparse *se; /* of a seSparse file: opened by the engine; else NULL */
     bool at_end;       /* a stream whose directory stands at its end */
     bool mend;         /* everything */
+    bool keep;         /* the header is doubtful: what seems to be nobody's may not be */
     unsigned copies;
     uint64_t gd_at[COPIES];
     uint32_t *gd[COPIES];      /* 0: no table that can be used */
@@ -75,8 +76,11 @@ struct sparse_check {
     uint32_t n_meta, max_meta;
     uint64_t *used; /* a bit for each sector of [used_from, used_from + used_len) */
     uint64_t used_from, used_len, used_room;
-    uint64_t last; /* where the sector behind the last grain in guest order is; 0: none yet */
-    uint64_t end;  /* behind the last sector in use */
+    uint64_t last;   /* where the sector behind the last grain in guest order is; 0: none yet */
+    uint64_t end;    /* behind the last sector in use */
+    uint64_t early;  /* the first grain in front of overHead that is not in metadata; 0: none */
+    uint64_t placed; /* grains that were seen */
+    bool odd;        /* one of them is an odd number of grains away from the first */
     uint64_t first_grain; /* the first that was seen: the others are aligned like it */
     bool told_value_1, told_unaligned;
     int failed; /* something could not be read: nothing is concluded from that, or written */
@@ -94,6 +98,9 @@ uint64_t file_sectors(const struct sparse_check *s);
 /* Room for n sectors behind the end of the file, aligned to grains. */
 int check_append(struct sparse_check *s, uint64_t n, uint32_t *ret_sector,
                  struct platter_error *err);
+
+/* Whether grains were found where the header says there are none. */
+int check_overhead(struct sparse_check *s, struct platter_error *err);
 
 /* ---- check_header.c -------------------------------------------------------------------------- */
 

@@ -242,6 +242,64 @@ static int check_places(struct sparse_check *s, struct platter_error *err)
     return 0;
 }
 
+static bool table_in_front(const struct sparse_check *s, unsigned copy, uint32_t i)
+{
+    return s->gd[copy][i] && is_in_front(s, s->gd[copy][i], s->gt_sectors);
+}
+
+/* Whether a copy has all its tables: those from the first to the last in front of the grains, of
+ * which some may stand elsewhere by now. */
+static bool has_all_tables(const struct sparse_check *s, unsigned copy)
+{
+    uint32_t first = UINT32_MAX, last = 0, elsewhere = 0;
+    for (uint32_t i = 0; i < s->gd_count; i++) {
+        uint32_t gde = s->gd[copy][i];
+        if (table_in_front(s, copy, i)) {
+            first = gde < first ? gde : first;
+            last = gde > last ? gde : last;
+        } else if (gde && table_fits(s, copy, i, gde)) {
+            elsewhere++;
+        }
+    }
+    uint32_t n = last ? (last - first) / s->gt_sectors + 1 : 0;
+    return n == 0 || (n <= s->gd_count && s->gd_count - n <= elsewhere);
+}
+
+/* How many there is room for between a table in front and its copy: a directory stands there, too.
+ */
+static uint64_t count_between(const struct sparse_check *s)
+{
+    uint64_t gd = div_up((uint64_t)s->gd_count * 4, VMDK_SECTOR), least = UINT64_MAX;
+    for (uint32_t i = 0; i < s->gd_count; i++) {
+        uint64_t a = s->gd[PRIMARY][i], b = s->gd[REDUNDANT][i];
+        if (table_in_front(s, PRIMARY, i) && table_in_front(s, REDUNDANT, i))
+            least = min_u64(least, a > b ? a - b : b - a);
+    }
+    return least == UINT64_MAX || least < gd ? 0 : (least - gd) / s->gt_sectors;
+}
+
+/*
+ * Whoever puts tables in front of the grains makes all that the capacity asks for. Where they are
+ * more or less, the header's capacity, size of grains or of tables is not what the tables were made
+ * with: everything would be taken for something else, and be mended to pieces.
+ */
+static void check_shape(struct sparse_check *s)
+{
+    bool two = s->copies == 2;
+    if (s->cowd || s->at_end || s->doubted[PRIMARY] || s->doubted[REDUNDANT])
+        return;
+    if ((has_all_tables(s, PRIMARY) || (two && has_all_tables(s, REDUNDANT))) &&
+        (!two || count_between(s) <= s->gd_count))
+        return;
+    s->mend = false;
+    s->keep = true;
+    check_found(s->check, PLATTER_FINDING_NOTE, false, 1,
+                "%s: the header says that there are %" PRIu32 " grain tables of %" PRIu32
+                " entries, but they do not stand like that: if something is wrong, that may be the "
+                "header; it is not repaired",
+                s->name, s->gd_count, s->h.gtes_per_gt);
+}
+
 /* ---- tables apart ---------------------------------------------------------------------------- */
 
 /* An entry that names a table, for finding those that stand in one another. */
@@ -424,7 +482,7 @@ static int is_half_made(struct sparse_check *s, uint32_t i, bool *ret, struct pl
 static int settle_half_made(struct sparse_check *s, uint32_t i, struct platter_error *err)
 {
     unsigned copy = s->gd[PRIMARY][i] ? PRIMARY : REDUNDANT;
-    bool mend = s->check->mend_leaks;
+    bool mend = s->check->mend_leaks && !s->keep;
     check_found(s->check, PLATTER_FINDING_LEAK, mend, 1,
                 "%s: entry %" PRIu32 " of the %s (sector %" PRIu64
                 ") names an empty table, of which the other copy was never made",
@@ -521,6 +579,7 @@ int check_directories(struct sparse_check *s, struct platter_error *err)
     if (r < 0)
         return r;
     note_metadata(s, false);
+    check_shape(s);
     check_entries(s);
     r = check_apart(s, err);
     if (r == 0 && s->at_end)

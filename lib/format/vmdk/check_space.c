@@ -85,12 +85,14 @@ static bool is_unused(const struct sparse_check *s, uint64_t from, uint64_t to)
     return are_clear(s->used, from - s->used_from, to - s->used_from);
 }
 
-/* What may be given back now: where something else is wrong, what seems to be nobody's may be all
- * that is left of it. */
+/* What may be given back now: where something else is wrong, or the size of grains seems to be,
+ * what seems to be nobody's may be all that is left of it. */
 static bool may_give_back(const struct sparse_check *s)
 {
     const struct platter_check_result *r = &s->check->result;
-    return s->check->mend_leaks && r->corruptions == 0 && r->check_errors == 0;
+    bool twice_as_large = !s->packed && s->placed > 2 && !s->odd;
+    return s->check->mend_leaks && !s->keep && !twice_as_large && r->corruptions == 0 &&
+           r->check_errors == 0;
 }
 
 /* The first sectors [*ret_from, *ret_to) of [from, to) that the file takes space for, rounded to
@@ -249,6 +251,8 @@ int check_space(struct sparse_check *s, struct platter_error *err)
         r = fill_window(s, from, from ? PASS_PLACE : PASS_JUDGE, err);
     if (r == 0 && s->check->mend_leaks)
         r = stream_flush(s->stream, err);
+    if (r == 0)
+        r = check_overhead(s, err);
     bool again = size != s->size || s->used_room < file_sectors(s);
     if (r == 0 && !s->rebuild && !s->se)
         r = find_all_leaks(s, again, err);

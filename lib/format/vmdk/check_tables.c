@@ -132,6 +132,21 @@ static bool fits(struct sparse_check *s, uint64_t grain, uint32_t gte, struct pl
     return r == 0;
 }
 
+/* Whether an entry that all copies agree on leads to a grain in front of where the header says that
+ * grains begin, but to no metadata: then it is the header that is wrong. */
+static bool is_early(struct sparse_check *s, uint64_t grain, uint32_t gte)
+{
+    uint64_t overhead = s->h.overhead;
+    if (gte <= 1 || gte >= overhead || s->at_end || s->cowd)
+        return false;
+    s->h.overhead = 0;
+    bool good = fits(s, grain, gte, NULL);
+    s->h.overhead = overhead;
+    if (good && (s->early == 0 || gte < s->early))
+        s->early = gte;
+    return good;
+}
+
 /* What was found wrong with an entry. */
 enum verdict { FINE, LOST, COPIES_DIFFER };
 
@@ -139,7 +154,7 @@ enum verdict { FINE, LOST, COPIES_DIFFER };
 static enum verdict settle(struct sparse_check *s, uint64_t grain, uint32_t p, uint32_t r,
                            uint32_t *ret, struct platter_error *why)
 {
-    bool good = fits(s, grain, p, why);
+    bool good = fits(s, grain, p, why) || (p == r && is_early(s, grain, p));
     *ret = good ? p : 0;
     if (p == r)
         return good ? FINE : LOST;
@@ -198,6 +213,8 @@ static void count_grain(struct sparse_check *s, uint32_t value, uint64_t sectors
     s->last = value + sectors;
     if (s->first_grain == 0)
         s->first_grain = value;
+    s->placed++;
+    s->odd |= (value - s->first_grain) / s->h.grain_size % 2 != 0;
     if (!s->packed && !s->told_unaligned && (value - s->first_grain) % s->h.grain_size != 0) {
         s->told_unaligned = true;
         check_found(s->check, PLATTER_FINDING_NOTE, false, 1,
