@@ -227,7 +227,8 @@ static int drop_copy(struct sparse_check *s, unsigned copy, struct platter_error
  * Where one copy has its tables in front of the grains, and most of them are nowhere in the other,
  * the other is damaged as a whole, or the header's field that leads to it is. What it names may be
  * anything then, grains as well: only tables where new files have them are taken for its own, and
- * the rest is made anew there.
+ * the rest is made anew there. Of one or two tables, an entry that is damaged is as likely as that:
+ * they tell it only where the directory itself stands among the grains.
  */
 static int check_places(struct sparse_check *s, struct platter_error *err)
 {
@@ -235,7 +236,9 @@ static int check_places(struct sparse_check *s, struct platter_error *err)
         return 0;
     uint32_t in_front[COPIES] = {count_in_front(s, PRIMARY), count_in_front(s, REDUNDANT)};
     for (unsigned c = 0; c < COPIES; c++) {
-        s->doubted[c] = (uint64_t)in_front[c] * 2 < in_front[!c];
+        bool few = in_front[!c] < 3, outside = !is_in_front(s, s->gd_at[c], 1);
+        s->doubted[c] =
+            few ? outside && in_front[c] < in_front[!c] : (uint64_t)in_front[c] * 2 < in_front[!c];
         if (s->doubted[c] && is_misplaced(s, c))
             return drop_copy(s, c, err);
     }
@@ -247,22 +250,19 @@ static bool table_in_front(const struct sparse_check *s, unsigned copy, uint32_t
     return s->gd[copy][i] && is_in_front(s, s->gd[copy][i], s->gt_sectors);
 }
 
-/* Whether a copy has all its tables: those from the first to the last in front of the grains, of
- * which some may stand elsewhere by now. */
-static bool has_all_tables(const struct sparse_check *s, unsigned copy)
+/* Whether tables in front of the grains are as far apart as they are long: none of them are
+ * neighbours, or some are. */
+static bool are_in_a_row(const struct sparse_check *s, unsigned copy)
 {
-    uint32_t first = UINT32_MAX, last = 0, elsewhere = 0;
-    for (uint32_t i = 0; i < s->gd_count; i++) {
-        uint32_t gde = s->gd[copy][i];
-        if (table_in_front(s, copy, i)) {
-            first = gde < first ? gde : first;
-            last = gde > last ? gde : last;
-        } else if (gde && table_fits(s, copy, i, gde)) {
-            elsewhere++;
-        }
+    bool any = false;
+    for (uint32_t i = 1; i < s->gd_count; i++) {
+        if (!table_in_front(s, copy, i - 1) || !table_in_front(s, copy, i))
+            continue;
+        if ((uint64_t)s->gd[copy][i - 1] + s->gt_sectors == s->gd[copy][i])
+            return true;
+        any = true;
     }
-    uint32_t n = last ? (last - first) / s->gt_sectors + 1 : 0;
-    return n == 0 || (n <= s->gd_count && s->gd_count - n <= elsewhere);
+    return !any;
 }
 
 /* How many there is room for between a table in front and its copy: a directory stands there, too.
@@ -286,9 +286,12 @@ static uint64_t count_between(const struct sparse_check *s)
 static void check_shape(struct sparse_check *s)
 {
     bool two = s->copies == 2;
-    if (s->cowd || s->at_end || s->doubted[PRIMARY] || s->doubted[REDUNDANT])
+    uint32_t last = s->gd_count - 1;
+    if (s->cowd || s->at_end || s->doubted[PRIMARY] || s->doubted[REDUNDANT] ||
+        count_in_front(s, PRIMARY) + (two ? count_in_front(s, REDUNDANT) : 0) == 0)
         return;
-    if ((has_all_tables(s, PRIMARY) || (two && has_all_tables(s, REDUNDANT))) &&
+    if ((s->gd[PRIMARY][last] || (two && s->gd[REDUNDANT][last])) &&
+        (are_in_a_row(s, PRIMARY) || (two && are_in_a_row(s, REDUNDANT))) &&
         (!two || count_between(s) <= s->gd_count))
         return;
     s->mend = false;
