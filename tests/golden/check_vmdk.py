@@ -378,6 +378,7 @@ case("header_capacity_one_less", wrong_number, "sparse", "capacity", CAPACITY - 
 case("header_capacity_less", wrong_number, "sparse", "capacity", CAPACITY ^ 1 << 15, 0)
 case("header_capacity_fewer_tables", wrong_number, "sparse", "capacity", CAPACITY ^ 1 << 17, 2)
 case("header_capacity_more", wrong_number, "sparse", "capacity", CAPACITY | 1 << 25, 2)
+case("front_capacity_more", wrong_number, "front", "capacity", CAPACITY | 1 << 30, 2)
 case("header_grain_half", wrong_number, "sparse", "grainSize", 64, 3)
 case("header_grain_double", wrong_number, "sparse", "grainSize", 256, 2)
 case("header_gtes_half", wrong_number, "sparse", "numGTEsPerGT", 256, 3)

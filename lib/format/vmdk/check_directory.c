@@ -250,11 +250,13 @@ static bool table_in_front(const struct sparse_check *s, unsigned copy, uint32_t
     return s->gd[copy][i] && is_in_front(s, s->gd[copy][i], s->gt_sectors);
 }
 
-/* Whether tables in front of the grains are as far apart as they are long: none of them are
- * neighbours, or some are. */
+/* Whether tables in front of the grains are behind their directory, and as far apart as they are
+ * long: none of them are neighbours, or some are. */
 static bool are_in_a_row(const struct sparse_check *s, unsigned copy)
 {
-    bool any = false;
+    bool any = s->gd[copy][0] > s->gd_at[copy] && s->gd[copy][0] < usual_place(s, copy, 0);
+    if (any)
+        return false;
     for (uint32_t i = 1; i < s->gd_count; i++) {
         if (!table_in_front(s, copy, i - 1) || !table_in_front(s, copy, i))
             continue;
