@@ -387,6 +387,26 @@ case("header_overhead_more", wrong_number, "sparse", "overHead", 128 + 1024, 0)
 case("front_overhead_more", wrong_number, "front", "overHead", 128 + 64, 0)
 
 
+def shared_file(self):
+    """Behind the grains of one extent is what another one, flat, has in the same file."""
+    extent = damaged("sparse", append(b"x" * GRAIN), "one.vmdk")
+    os.link(extent, "other.vmdk")
+    before = sha256(extent)
+    end = os.path.getsize(extent) // SECTOR
+    for name in ("one.vmdk", "other.vmdk"):
+        with open("two.vmdk", "wb") as f:
+            f.write(craft.descriptor("custom", [f'RW {CAPACITY} SPARSE "one.vmdk"',
+                                                f'RW 128 FLAT "{name}" {end - 128}']))
+        _, said = check("two.vmdk", code=2)
+        self.assertIn("are both the file", said)
+        for what in ("leaks", "all"):
+            platter("check", "-r", what, "-f", "vmdk", "two.vmdk", code=1)
+        self.assertEqual(sha256(extent), before)
+
+
+case("two_extents_one_file", shared_file)
+
+
 def records_without_place(self):
     """Records that do not say which grain they are: their tables cannot be made anew."""
     image = craft.stream_vmdk(contents(), flags=0x10001, record=craft.plain_record)

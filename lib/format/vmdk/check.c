@@ -213,17 +213,27 @@ static int check_flat(struct image *img, struct check *c, unsigned n, struct pla
 
 /* ---- sparse extents -------------------------------------------------------------------------- */
 
-/* A sparse file that two lines name: a write to one range of the disk would change the other. */
-static void check_alone(struct image *img, struct check *c, unsigned n)
+static bool is_same_file(const struct check_file *a, const struct check_file *b)
 {
-    const struct check_file *files = vmdk_of(img)->checkup->files;
-    for (unsigned i = 0; files[n].line && i < n; i++)
-        if (files[i].line->file && strcmp(files[i].line->file, files[n].line->file) == 0) {
-            check_found(c, PLATTER_FINDING_ERROR, false, 1,
-                        "%s: extents %u and %u of the descriptor are both the file \"%s\"",
-                        img->stream->name, i, n, files[n].line->file);
-            return;
-        }
+    if (!a->line->file || !b->line->file || (is_flat(a->line) && is_flat(b->line)))
+        return false;
+    return strcmp(a->line->file, b->line->file) == 0 ||
+           (a->stream && b->stream && stream_same_file(a->stream, b->stream));
+}
+
+/* A sparse file that two lines name: a write to one range of the disk would change the other. Told
+ * before anything is mended, so that nothing of it is given back. */
+static void check_alone(struct image *img, struct check *c)
+{
+    const struct checkup *k = vmdk_of(img)->checkup;
+    for (unsigned n = 1; n < k->n_files; n++)
+        for (unsigned i = 0; i < n; i++)
+            if (is_same_file(&k->files[i], &k->files[n])) {
+                check_found(c, PLATTER_FINDING_ERROR, false, 1,
+                            "%s: extents %u and %u of the descriptor are both the file \"%s\"",
+                            img->stream->name, i, n, k->files[n].line->file);
+                break;
+            }
 }
 
 /* How much of it the disk shows. */
@@ -326,7 +336,6 @@ static int check_sparse(struct image *img, struct check *c, unsigned n, struct p
                              .stream = stream,
                              .name = stream->name,
                              .mend = c->mend_all};
-    check_alone(img, c, n);
     int r = stream_size(stream, &s.size, err);
     if (r == 0)
         r = check_hosted(img, c, n, &s, err);
@@ -341,16 +350,23 @@ static int check_sparse(struct image *img, struct check *c, unsigned n, struct p
 static int check_file(struct image *img, struct check *c, unsigned n, struct platter_error *err)
 {
     const struct check_file *f = &vmdk_of(img)->checkup->files[n];
-    if (f->code < 0) {
-        check_failed(c, f->code, &f->why);
-        return 0;
-    }
+    if (f->code < 0)
+        return 0; /* was told */
     if (f->line && f->line->sectors == 0 && vmdk_of(img)->descriptor->n_extents > 1)
         check_found(c, PLATTER_FINDING_ERROR, false, 1,
                     "%s: extent %u of the descriptor has 0 sectors", img->stream->name, n);
     if (!f->stream)
         return 0;
     return f->line && is_flat(f->line) ? check_flat(img, c, n, err) : check_sparse(img, c, n, err);
+}
+
+/* Files that could not be opened are told before anything is given back: one of them may be another
+ * name of a file that is. */
+static void tell_unopened(struct check *c, const struct checkup *k)
+{
+    for (unsigned i = 0; i < k->n_files; i++)
+        if (k->files[i].code < 0)
+            check_failed(c, k->files[i].code, &k->files[i].why);
 }
 
 /* What is wrong with one extent does not keep the others from being judged. */
@@ -377,5 +393,7 @@ int vmdk_check(struct image *img, struct check *c, struct platter_error *err)
         check_found(c, PLATTER_FINDING_NOTE, false, 1,
                     "%s: one extent of a disk, without a descriptor: it is judged alone",
                     img->stream->name);
+    tell_unopened(c, k);
+    check_alone(img, c);
     return check_files(img, c, err);
 }
