@@ -27,7 +27,8 @@ static struct descriptor *parse_edit(struct budget *budget, struct descriptor_ed
 static void expect_value(const struct descriptor *d, const char *key, const char *value)
 {
     const char *got = descriptor_value(d, key);
-    if (!got != !value || (got && strcmp(got, value) != 0))
+    bool same = got && value ? strcmp(got, value) == 0 : got == value;
+    if (!same)
         fuzz_found("%s is %s, not %s", key, got ? got : "not there", value ? value : "nothing");
 }
 

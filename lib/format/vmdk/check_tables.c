@@ -124,7 +124,7 @@ static bool fits(struct sparse_check *s, uint64_t grain, uint32_t gte, struct pl
         return false;
     }
     uint64_t sectors;
-    struct platter_error record;
+    struct platter_error record = {0};
     int r = s->packed ? check_record(s, grain, gte, &sectors, &record) : 0;
     check_tells(s, r, &record);
     if (r < 0 && why)

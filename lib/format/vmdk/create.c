@@ -269,8 +269,8 @@ static int measure_sparse(const struct subformat *f, uint64_t size, uint64_t dat
                           struct platter_measurement *ret, struct platter_error *err)
 {
     const uint64_t grain = VMDK_GRAIN * VMDK_SECTOR;
-    uint64_t left = div_up(size, VMDK_SECTOR), tables = 0, piece;
-    unsigned n;
+    uint64_t left = div_up(size, VMDK_SECTOR), tables = 0, piece = 0;
+    unsigned n = 0;
     int r = split("the new image", f, left, &n, &piece, err);
     for (unsigned i = 0; r == 0 && i < n; i++) {
         struct sparse_layout l;
