@@ -105,7 +105,7 @@ int disk_find_holes(struct disk_extent *x, struct platter_error *err)
     struct extent *e = &x->e;
     uint64_t size, allocated;
     bool hole;
-    if (e->kind != EXTENT_DATA)
+    if (e->kind != EXTENT_DATA || e->looked)
         return 0;
     int r = stream_size(e->stream, &size, err);
     if (r == 0)

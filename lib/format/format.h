@@ -40,6 +40,7 @@ struct extent {
     uint64_t len;   /* guest bytes from the offset asked, at least 1 */
     bool in_place;  /* DATA: may be overwritten where it stands, without telling the format */
     bool has_place; /* ZERO, BACKING: host space is reserved at (stream, off) all the same */
+    bool looked;    /* the file was asked for its holes already */
     struct stream *stream; /* DATA, PACKED */
     hoff off;              /* DATA, has_place: of the first byte asked; PACKED: of the record */
     uint64_t packed_len;   /* PACKED: bytes there at most, 0 if only the record tells */

@@ -13,8 +13,8 @@
 
 #include "base/ckd.h"
 
-/* A run of data that the file system told of: asking again for each part of it would have it look
- * for the end of the run each time. Holes are not remembered, as somebody might fill them. */
+/* A run of data that the file system told of, all of it: asking again for each part would have it
+ * look for the end of the run each time. Holes are not remembered, as somebody might fill them. */
 struct raw {
     goff start, end;
 };
@@ -74,11 +74,12 @@ static int raw_map(struct image *img, goff off, uint64_t len, struct extent *ret
     uint64_t n = min_u64(recall_data(img, off), len);
     int r = 0;
     if (n == 0) {
-        r = stream_extents(img->stream, off, len, &n, &hole, err);
+        r = stream_extents(img->stream, off, img->writable ? len : img->size - off, &n, &hole, err);
+        if (r == 0 && !hole)
+            remember_data(img, off, n);
+        n = min_u64(n, len);
         if (r == 0 && hole)
             r = check_not_cut(img, off, n, err);
-        else if (r == 0)
-            remember_data(img, off, n);
     }
     if (r < 0)
         return r;
@@ -87,6 +88,7 @@ static int raw_map(struct image *img, goff off, uint64_t len, struct extent *ret
         .len = n,
         .in_place = !hole,
         .has_place = hole,
+        .looked = true,
         .stream = img->stream,
         .off = off,
     };

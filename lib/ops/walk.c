@@ -2,8 +2,9 @@
 /* The walker: see walk.h for what it promises. */
 #include "ops/walk.h"
 
-#include <time.h>
 #include <unistd.h>
+
+#include "base/awake.h"
 
 enum {
     PROGRESS_NS = 100 * 1000 * 1000 /* between two calls of the progress function, at least */
@@ -32,13 +33,6 @@ struct worker {
     unsigned index;
     pthread_t thread;
 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 unsigned walk_workers(unsigned asked)
 {
@@ -90,14 +84,26 @@ static int hold_rate(struct run *run, uint64_t done, struct platter_error *err)
     return r;
 }
 
+/* Comes back when it is the chunk's turn, with the lock held. */
+static void wait_for_turn(struct run *run, uint64_t seq)
+{
+    uint64_t until = 0;
+    pthread_mutex_lock(&run->turn_lock);
+    while (run->turn != seq) {
+        pthread_mutex_unlock(&run->turn_lock);
+        bool awake = stay_awake(&until);
+        pthread_mutex_lock(&run->turn_lock);
+        if (!awake && run->turn != seq)
+            pthread_cond_wait(&run->turned, &run->turn_lock);
+    }
+}
+
 /* Waits for the chunk's turn and takes it. Returns whether turn() was called. */
 static bool take_turn(struct run *run, unsigned index, uint64_t seq, struct walk_chunk *c, int *r,
                       struct platter_error *err)
 {
     const struct walk_ops *ops = run->w->ops;
-    pthread_mutex_lock(&run->turn_lock);
-    while (run->turn != seq)
-        pthread_cond_wait(&run->turned, &run->turn_lock);
+    wait_for_turn(run, seq);
     /* What comes before a failure still has its turn: the outcome is the same in every run. */
     bool stopped = run->stopped && seq >= run->failed;
     if (!stopped && *r < 0)

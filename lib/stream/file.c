@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/awake.h"
 #include "base/ckd.h"
 #include "base/memory.h"
 
@@ -72,12 +73,19 @@ static int file_pread(struct stream *s, void *buf, size_t len, hoff off, struct 
     return 0;
 }
 
-static int write_cached(struct file_stream *f, const char *buf, size_t len, hoff off,
-                        struct platter_error *err)
+static void take_write_turn(struct file_stream *f)
 {
-    if (len == 0)
-        return 0;
-    WITH_LOCK(&f->write_turn);
+    uint64_t until = 0;
+    while (pthread_mutex_trylock(&f->write_turn) != 0)
+        if (!stay_awake(&until)) {
+            pthread_mutex_lock(&f->write_turn);
+            return;
+        }
+}
+
+static int write_all(const struct file_stream *f, const char *buf, size_t len, hoff off,
+                     struct platter_error *err)
+{
     while (len > 0) {
         ssize_t n = pwrite(f->fd, buf, len, (off_t)off);
         if (n > 0) {
@@ -91,6 +99,17 @@ static int write_cached(struct file_stream *f, const char *buf, size_t len, hoff
         }
     }
     return 0;
+}
+
+static int write_cached(struct file_stream *f, const char *buf, size_t len, hoff off,
+                        struct platter_error *err)
+{
+    if (len == 0)
+        return 0;
+    take_write_turn(f);
+    int r = write_all(f, buf, len, off, err);
+    pthread_mutex_unlock(&f->write_turn);
+    return r;
 }
 
 /* Writes past the host's cache what is large and aligned, as far as it gets: bytes written. The
