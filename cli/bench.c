@@ -97,12 +97,16 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 31;
 }
 
-/* Where request `n` goes: around and around from the offset to the end of the disk, or anywhere
- * behind the offset in steps. */
+/* Where request `n` goes: on by a step each, around and around the disk as the peer does, so that
+ * a step which does not divide the size comes to other places each time; or anywhere behind the
+ * offset in steps. */
 static uint64_t place(const struct bench *b, uint64_t n)
 {
     uint64_t places = (b->size - b->offset - b->buffer) / b->step + 1;
-    return b->offset + (b->random ? mix(n) : n) % places * b->step;
+    if (b->random)
+        return b->offset + mix(n) % places * b->step;
+    uint64_t at = (uint64_t)(((unsigned __int128)n * b->step + b->offset) % b->size);
+    return at > b->size - b->buffer ? b->size - b->buffer : at;
 }
 
 static void note_failure(struct bench *b, int code, const struct platter_error *err)
