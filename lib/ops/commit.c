@@ -17,8 +17,6 @@
 #include "ops/copy.h"
 #include "ops/ops.h"
 
-enum { DEFAULT_MEMORY = 64 << 20 };
-
 /* ---- which image --------------------------------------------------------------------------------
  */
 
@@ -74,26 +72,13 @@ static int look_for_base(const char *name, const struct platter_open_options *op
 static int copy_down(struct platter_disk *disk, struct platter_disk *target, unsigned base,
                      const struct platter_commit_options *o, struct platter_error *err)
 {
-    struct sources sources = {0};
-    uint64_t holes;
-    struct copy copy = {.sources = &sources,
-                        .budget = budget_new(DEFAULT_MEMORY),
-                        .gaps = COPY_GAPS_ZERO,
+    struct copy copy = {.gaps = COPY_GAPS_ZERO,
                         .above = base,
                         .workers = o->workers,
                         .rate = o->rate,
                         .progress = o->progress,
                         .opaque = o->opaque};
-    int r = copy.budget ? sources_open(&sources, &disk, 1, err) : fail_memory(err, "a copy");
-    if (r == 0)
-        r = sink_disk_open(target, false, &copy.sink, err);
-    if (r == 0) {
-        r = copy_run(&copy, &holes, err);
-        copy.sink->ops->close(copy.sink);
-    }
-    sources_close(&sources);
-    budget_unref(copy.budget);
-    return r;
+    return copy_disk(&copy, disk, target, err);
 }
 
 static int grow_base(struct platter_disk *target, uint64_t size, struct platter_error *err)

@@ -8,8 +8,6 @@
 #include "ops/ops.h"
 #include "ops/target.h"
 
-enum { DEFAULT_SPARSE = 4096, DEFAULT_MEMORY = 64 << 20 };
-
 /* A convert under way. */
 struct job {
     const char *target;
@@ -22,7 +20,7 @@ struct job {
 
 static uint64_t memory_of(const struct platter_convert_options *o)
 {
-    return o->memory_limit ? o->memory_limit : DEFAULT_MEMORY;
+    return o->memory_limit ? o->memory_limit : COPY_MEMORY;
 }
 
 static int run_copy(struct job *job, struct sink *sink, struct platter_error *err)
@@ -218,7 +216,7 @@ int ops_convert(struct platter_disk *const *sources, size_t n_sources, const cha
     job.copy = (struct copy){
         .sources = &job.sources,
         .budget = job.budget,
-        .sparse = o->has_sparse_size ? o->sparse_size : DEFAULT_SPARSE,
+        .sparse = o->has_sparse_size ? o->sparse_size : COPY_SPARSE,
         .salvage = o->flags & PLATTER_CONVERT_SALVAGE,
         .workers = o->workers,
         .rate = o->rate,

@@ -161,6 +161,14 @@ static int add_hole(struct copy_worker *w, goff off, uint64_t len, const char *r
     return 0;
 }
 
+/* Whether all of a range lies in one packed unit, which is read as a whole or not at all. */
+static bool in_one_unit(const struct run *run, goff off, uint64_t len)
+{
+    struct disk_extent x;
+    return sources_map(run->c->sources, 0, off, len, &x, NULL) == 0 && x.e.kind == EXTENT_PACKED &&
+           x.e.len >= len;
+}
+
 /* Reads what can be read, halving what cannot, and leaves zeros for the rest. Want of memory is our
  * trouble, not the disk's: what could be read with more of it is no hole. */
 static int read_salvaging(const struct run *run, struct copy_worker *w, uint8_t *buf, size_t len,
@@ -172,7 +180,7 @@ static int read_salvaging(const struct run *run, struct copy_worker *w, uint8_t 
         return 0;
     if (r == -ENOMEM)
         return fail(err, ENOMEM, "%s", reason.message);
-    if (len <= SALVAGE_GRAIN) {
+    if (len <= SALVAGE_GRAIN || in_one_unit(run, off, len)) {
         memset(buf, 0, len);
         return add_hole(w, off, len, reason.message, err);
     }
@@ -359,5 +367,24 @@ int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *er
     }
     for (unsigned i = 0; i < WALK_MAX_WORKERS; i++)
         worker_close(run, &run->workers[i]);
+    return r;
+}
+
+int copy_disk(struct copy *c, struct platter_disk *from, struct platter_disk *to,
+              struct platter_error *err)
+{
+    struct sources sources = {0};
+    uint64_t holes;
+    c->sources = &sources;
+    c->budget = budget_new(COPY_MEMORY);
+    int r = c->budget ? sources_open(&sources, &from, 1, err) : fail_memory(err, "a copy");
+    if (r == 0)
+        r = sink_disk_open(to, false, &c->sink, err);
+    if (r == 0) {
+        r = copy_run(c, &holes, err);
+        c->sink->ops->close(c->sink);
+    }
+    sources_close(&sources);
+    budget_unref(c->budget);
     return r;
 }

@@ -6,6 +6,11 @@
 #include "ops/sink.h"
 #include "ops/sources.h"
 
+enum {
+    COPY_SPARSE = 4096,    /* copy.sparse where nobody says otherwise: qemu-img's */
+    COPY_MEMORY = 64 << 20 /* bytes of buffers, likewise */
+};
+
 /* What becomes of ranges that hold no data. */
 enum copy_gaps {
     COPY_GAPS_SKIP, /* the target reads as zeros where nothing is written */
@@ -33,5 +38,8 @@ struct copy {
 
 /* Copies everything and finishes the sink. *ret_holes counts what a salvage left out. */
 int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *err);
+/* copy_run() from one disk to another, with the sources, sink and budget that takes filled in. */
+int copy_disk(struct copy *c, struct platter_disk *from, struct platter_disk *to,
+              struct platter_error *err);
 
 #endif

@@ -11,8 +11,6 @@
 #include "ops/ops.h"
 #include "ops/target.h"
 
-enum { DEFAULT_MEMORY = 64 << 20, DEFAULT_SPARSE = 4096 };
-
 /* The format of the new backing file, as far as it is known without looking. */
 static int choose_format(const struct image *top, const struct platter_rebase_options *o,
                          const char **ret, struct platter_error *err)
@@ -50,27 +48,14 @@ static int open_below(const struct image *top, const char *format,
 static int copy_into(struct platter_disk *disk, struct platter_disk *target,
                      const struct platter_rebase_options *o, struct platter_error *err)
 {
-    struct sources sources = {0};
-    uint64_t holes;
-    struct copy copy = {.sources = &sources,
-                        .budget = budget_new(DEFAULT_MEMORY),
-                        .gaps = COPY_GAPS_DIFFER,
+    struct copy copy = {.gaps = COPY_GAPS_DIFFER,
                         .target = target,
-                        .sparse = DEFAULT_SPARSE,
+                        .sparse = COPY_SPARSE,
                         .workers = o->workers,
                         .rate = o->rate,
                         .progress = o->progress,
                         .opaque = o->opaque};
-    int r = copy.budget ? sources_open(&sources, &disk, 1, err) : fail_memory(err, "a copy");
-    if (r == 0)
-        r = sink_disk_open(target, false, &copy.sink, err);
-    if (r == 0) {
-        r = copy_run(&copy, &holes, err);
-        copy.sink->ops->close(copy.sink);
-    }
-    sources_close(&sources);
-    budget_unref(copy.budget);
-    return r;
+    return copy_disk(&copy, disk, target, err);
 }
 
 /* Stores in the image what it shows and what would read otherwise over the chain `below` (NULL:
