@@ -128,14 +128,8 @@ static int check_image(struct checking *c, const char *name, struct platter_chec
 {
     const struct args *args = c->args;
     struct platter_error err = {0};
-    struct platter_open_options open = {.size = sizeof open,
-                                        .format = args->format,
-                                        .flags =
-                                            (args->format ? 0 : PLATTER_OPEN_ALLOW_RAW) |
-                                            (args->force_share ? PLATTER_OPEN_FORCE_SHARE : 0) |
-                                            (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0) |
-                                            (args->ignore_cid ? PLATTER_OPEN_IGNORE_CID : 0),
-                                        .allow = args->n_allow ? args->allow : NULL};
+    struct platter_open_options open =
+        image_options(args, args->format, args->format ? 0 : PLATTER_OPEN_ALLOW_RAW);
     struct platter_check_options options = {.size = sizeof options,
                                             .flags = check_flags(args),
                                             .open = &open,
@@ -177,7 +171,7 @@ static const struct opt check_opts[] = {
     OPT_TEXT('r', NULL, "leaks|all", OPT_CHOICE, repair,
              "give back wasted space, or mend all that can be mended"),
     OPT_FLAG_AT(0, "data", data, "unpack and verify what is stored compressed"),
-    OPT_TEXT('T', NULL, "CACHE", OPT_STRING, source_cache, "accepted, and without effect"),
+    OPT_SOURCE_CACHE,
     OPT_PROGRESS,
     OPT_QUIET,
     OPT_WORKERS,

@@ -140,6 +140,11 @@ const struct verb *verb_find(const char *name);
                  "the same as -p, or as JSON lines on standard error")
 #define OPT_QUIET   OPT_FLAG_AT('q', NULL, quiet, "print nothing but errors")
 #define OPT_WORKERS OPT_TEXT('m', NULL, "N", OPT_NUMBER, workers, "threads at work, 1 to 64")
+#define OPT_RATE    OPT_TEXT('r', NULL, "RATE", OPT_SIZE, rate, "most bytes a second to write")
+#define OPT_CACHE_IGNORED                                                                          \
+    OPT_TEXT('t', NULL, "CACHE", OPT_STRING, cache, "accepted, and without effect")
+#define OPT_SOURCE_CACHE                                                                           \
+    OPT_TEXT('T', NULL, "CACHE", OPT_STRING, source_cache, "accepted, and without effect")
 #define OPT_NO_IMAGE_OPTS                                                                          \
     OPT_TEXT(0, "image-opts", NULL, OPT_REFUSED, format,                                           \
              "--image-opts is not supported: give a path, and its format with -f"),                \
@@ -171,6 +176,9 @@ bool cache_check(const struct verb *verb, const char *cache, const char *what);
 
 /* ---- images ---------------------------------------------------------------------------------- */
 
+/* What the arguments say of opening an image, whichever it is. */
+struct platter_open_options image_options(const struct args *args, const char *format,
+                                          unsigned flags);
 /* Opens `name`, which may be IMAGE@VIEW where no file has that literal name. Prints what fails, and
  * a notice where the file is taken as raw only because nothing was recognised. 0 or negative. */
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,

@@ -6,12 +6,7 @@ static int commit_image(const struct args *args)
 {
     struct platter_error err = {0};
     struct progress progress;
-    struct platter_open_options open = {
-        .size = sizeof open,
-        .flags = (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0u) |
-                 (args->ignore_cid ? PLATTER_OPEN_IGNORE_CID : 0u),
-        .format = args->format,
-        .allow = args->n_allow ? args->allow : NULL};
+    struct platter_open_options open = image_options(args, args->format, 0);
     progress_start(&progress, args, false);
     struct platter_commit_options options = {.size = sizeof options,
                                              .flags = args->keep ? PLATTER_COMMIT_KEEP : 0,
@@ -55,8 +50,8 @@ static const struct opt commit_opts[] = {
     OPT_PROGRESS,
     OPT_QUIET,
     OPT_WORKERS,
-    {'r', NULL, "RATE", OPT_SIZE, offsetof(struct args, rate), 0, "most bytes a second to write"},
-    OPT_TEXT('t', NULL, "CACHE", OPT_STRING, cache, "accepted, and without effect"),
+    OPT_RATE,
+    OPT_CACHE_IGNORED,
     OPT_ALLOWED,
     OPT_NO_IMAGE_OPTS,
     OPT_END};

@@ -66,7 +66,7 @@ static int compare_run(const struct args *args)
 static const struct opt compare_opts[] = {
     OPT_TEXT('f', NULL, "FMT", OPT_FORMAT, format, "format of the first image"),
     OPT_TEXT('F', NULL, "FMT", OPT_FORMAT, format2, "format of the second image"),
-    OPT_TEXT('T', NULL, "CACHE", OPT_STRING, source_cache, "accepted, and without effect"),
+    OPT_SOURCE_CACHE,
     OPT_PROGRESS,
     OPT_QUIET,
     OPT_FLAG_AT('s', NULL, strict, "sizes and allocation must be equal as well"),

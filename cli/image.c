@@ -35,6 +35,20 @@ static const char *view_of_snapshot(const char *snapshot)
     return snapshot;
 }
 
+struct platter_open_options image_options(const struct args *args, const char *format,
+                                          unsigned flags)
+{
+    return (struct platter_open_options){
+        .size = sizeof(struct platter_open_options),
+        .flags = flags | (args->force_share ? PLATTER_OPEN_FORCE_SHARE : 0) |
+                 (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0) |
+                 (args->ignore_cid ? PLATTER_OPEN_IGNORE_CID : 0) |
+                 (args->salvage ? PLATTER_OPEN_SALVAGE : 0),
+        .format = format,
+        .memory_limit = args->memory / 2, /* the other half is for the buffers of the work */
+        .allow = args->n_allow ? args->allow : NULL};
+}
+
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
                struct platter_disk **ret)
 {
@@ -43,16 +57,9 @@ int image_open(const struct args *args, const char *name, const char *format, un
     if (!view && args->snapshot)
         view = view_of_snapshot(args->snapshot);
     char *file = view ? NULL : view_split(name, &view);
-    struct platter_open_options options = {
-        .size = sizeof options,
-        .flags = flags | (args->force_share ? PLATTER_OPEN_FORCE_SHARE : 0) |
-                 (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0) |
-                 (args->ignore_cid ? PLATTER_OPEN_IGNORE_CID : 0) |
-                 (args->salvage ? PLATTER_OPEN_SALVAGE : 0) | (format ? 0 : PLATTER_OPEN_ALLOW_RAW),
-        .format = format,
-        .view = view,
-        .memory_limit = args->memory / 2, /* the other half is for the buffers of the work */
-        .allow = args->n_allow ? args->allow : NULL};
+    struct platter_open_options options =
+        image_options(args, format, flags | (format ? 0 : PLATTER_OPEN_ALLOW_RAW));
+    options.view = view;
     int r = platter_open(file ? file : name, &options, ret, &err);
     if (r)
         say_error(&err);

@@ -6,12 +6,7 @@ static int rebase_image(const struct args *args)
 {
     struct platter_error err = {0};
     struct progress progress;
-    struct platter_open_options open = {
-        .size = sizeof open,
-        .flags = (args->probe_backing ? PLATTER_OPEN_PROBE_BACKING : 0u) |
-                 (args->ignore_cid ? PLATTER_OPEN_IGNORE_CID : 0u),
-        .format = args->format,
-        .allow = args->n_allow ? args->allow : NULL};
+    struct platter_open_options open = image_options(args, args->format, 0);
     progress_start(&progress, args, false);
     struct platter_rebase_options options = {.size = sizeof options,
                                              .flags = args->unsafe ? PLATTER_REBASE_UNSAFE : 0,
@@ -53,9 +48,9 @@ static const struct opt rebase_opts[] = {
     OPT_PROGRESS,
     OPT_QUIET,
     OPT_WORKERS,
-    {'r', NULL, "RATE", OPT_SIZE, offsetof(struct args, rate), 0, "most bytes a second to write"},
-    OPT_TEXT('t', NULL, "CACHE", OPT_STRING, cache, "accepted, and without effect"),
-    OPT_TEXT('T', NULL, "CACHE", OPT_STRING, source_cache, "accepted, and without effect"),
+    OPT_RATE,
+    OPT_CACHE_IGNORED,
+    OPT_SOURCE_CACHE,
     OPT_TEXT('U', "force-share", NULL, OPT_REFUSED, format,
              "-U cannot be used for rebase: the image is written, and nobody else may write to it"),
     OPT_ALLOWED,

@@ -436,7 +436,8 @@ struct platter_commit_options {
     size_t size;    /**< sizeof(struct platter_commit_options) */
     unsigned flags; /**< PLATTER_COMMIT_* */
     /** How the image is opened, or NULL: as platter_open() does. Of the flags only NO_LOCK,
-     *  PROBE_BACKING and IGNORE_CID are for a commit. */
+     *  PROBE_BACKING and IGNORE_CID are for a commit; memory_limit goes for each image that is
+     *  opened, and for the buffers of the copy. */
     const struct platter_open_options *open;
     /** The image of the chain, by its file name, that gets the data; NULL: the backing file. What
      *  lies between is of no use after that, and the image is not emptied. A VMDK that lies between
@@ -469,7 +470,7 @@ struct platter_rebase_options {
     unsigned flags; /**< PLATTER_REBASE_* */
     /** How the image is opened, or NULL: as platter_open() does. Of the flags only NO_LOCK,
      *  PROBE_BACKING and IGNORE_CID are for a rebase. All but `format` goes for the
-     *  new backing file as well. */
+     *  new backing file as well, and memory_limit for the buffers of the copy. */
     const struct platter_open_options *open;
     const char *backing; /**< the new backing file's name, as it is to be stored; NULL: none */
     const char *backing_format;   /**< its format; NULL: the only one there can be, or none named */

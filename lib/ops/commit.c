@@ -78,7 +78,7 @@ static int copy_down(struct platter_disk *disk, struct platter_disk *target, uns
                         .rate = o->rate,
                         .progress = o->progress,
                         .opaque = o->opaque};
-    return copy_disk(&copy, disk, target, err);
+    return copy_disk(&copy, disk, target, o->open, err);
 }
 
 static int grow_base(struct platter_disk *target, uint64_t size, struct platter_error *err)

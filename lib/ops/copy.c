@@ -371,12 +371,12 @@ int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *er
 }
 
 int copy_disk(struct copy *c, struct platter_disk *from, struct platter_disk *to,
-              struct platter_error *err)
+              const struct platter_open_options *open, struct platter_error *err)
 {
     struct sources sources = {0};
     uint64_t holes;
     c->sources = &sources;
-    c->budget = budget_new(COPY_MEMORY);
+    c->budget = budget_new(open && open->memory_limit ? open->memory_limit : COPY_MEMORY);
     int r = c->budget ? sources_open(&sources, &from, 1, err) : fail_memory(err, "a copy");
     if (r == 0)
         r = sink_disk_open(to, false, &c->sink, err);

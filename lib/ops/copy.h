@@ -38,8 +38,9 @@ struct copy {
 
 /* Copies everything and finishes the sink. *ret_holes counts what a salvage left out. */
 int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *err);
-/* copy_run() from one disk to another, with the sources, sink and budget that takes filled in. */
+/* copy_run() from one disk to another, with the sources, sink and budget that takes filled in.
+ * `open` (or NULL): how they were opened; its memory_limit goes for the buffers as well. */
 int copy_disk(struct copy *c, struct platter_disk *from, struct platter_disk *to,
-              struct platter_error *err);
+              const struct platter_open_options *open, struct platter_error *err);
 
 #endif

@@ -55,7 +55,7 @@ static int copy_into(struct platter_disk *disk, struct platter_disk *target,
                         .rate = o->rate,
                         .progress = o->progress,
                         .opaque = o->opaque};
-    return copy_disk(&copy, disk, target, err);
+    return copy_disk(&copy, disk, target, o->open, err);
 }
 
 /* Stores in the image what it shows and what would read otherwise over the chain `below` (NULL:

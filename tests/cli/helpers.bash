@@ -29,6 +29,17 @@ code_of() {
     echo "exit code $code"
 }
 
+# count [grep's options] PATTERN: how many lines of the input match. None is a count; what fails before
+# it in the pipe, or grep itself, fails the case.
+count() {
+    grep -c "$@" || [ $? = 1 ]
+}
+
+# repeated SIZE LINE: the line again and again, so many bytes.
+repeated() {
+    (yes "$2" || true) | head -c "$1"
+}
+
 # What is in the directory, hidden files as well.
 left_here() {
     find . -mindepth 1 -printf '%P\n' | sort

@@ -138,15 +138,5 @@ static int run_case(const struct reshape_case *of)
 
 int main(int argc, char **argv)
 {
-    int failed = 0, done = 0;
-    for (const struct reshape_case *of = reshape_cases; of->name; of++) {
-        bool wanted = argc < 2;
-        for (int i = 1; i < argc; i++)
-            wanted |= strcmp(argv[i], of->name) == 0;
-        if (!wanted)
-            continue;
-        failed |= run_case(of);
-        done++;
-    }
-    return failed || done == 0;
+    return reshape_main(argc, argv, run_case);
 }

@@ -532,3 +532,18 @@ bool reshape_judge(const struct reshape *r, struct reshape_place *place, bool do
     disk_close(disk, NULL);
     return good;
 }
+
+int reshape_main(int argc, char **argv, int (*run_case)(const struct reshape_case *of))
+{
+    int failed = 0, done = 0;
+    for (const struct reshape_case *of = reshape_cases; of->name; of++) {
+        bool wanted = argc < 2;
+        for (int i = 1; i < argc; i++)
+            wanted |= strcmp(argv[i], of->name) == 0;
+        if (!wanted)
+            continue;
+        failed |= run_case(of);
+        done++;
+    }
+    return failed || done == 0;
+}

@@ -64,4 +64,8 @@ int reshape_run(const struct reshape *r, struct reshape_place *place, struct pla
 bool reshape_judge(const struct reshape *r, struct reshape_place *place, bool done, char *why,
                    size_t why_size);
 
+/* The cases that the arguments name, or all of them: what main() returns. run_case() gives 0 where
+ * all is well. */
+int reshape_main(int argc, char **argv, int (*run_case)(const struct reshape_case *of));
+
 #endif

@@ -14,6 +14,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "access_list.h"
 #include "base/memory.h"
 #include "stream/stream.h"
 #include "support/prng.h"
@@ -465,14 +466,6 @@ static void test_replace_of_two_names(void **state)
     stream_close(s);
     assert_int_equal(partials(), 0);
 }
-
-/* An access list: the owner and user 12345 may read and write, nobody else may anything. */
-static const uint8_t access_list[] = {2,    0, 0, 0,                          /* version */
-                                      1,    0, 6, 0, 0xff, 0xff, 0xff, 0xff,  /* owner */
-                                      2,    0, 6, 0, 0x39, 0x30, 0,    0,     /* 12345 */
-                                      4,    0, 0, 0, 0xff, 0xff, 0xff, 0xff,  /* group */
-                                      0x10, 0, 6, 0, 0xff, 0xff, 0xff, 0xff,  /* mask */
-                                      0x20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}; /* others */
 
 /* Who might do what with the old file may do it with the new one, and nobody else. */
 static void test_replace_keeps_attributes(void **state)

@@ -17,6 +17,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "access_list.h"
 #include "base/memory.h"
 #include "platter/platter.h"
 #include "support/must.h"
@@ -353,14 +354,6 @@ static void test_rights(void **state)
         assert_int_equal(st.st_mode & 0777, i == 1 ? 0640 : 0600);
     }
 }
-
-/* The owner and user 12345 may read and write, nobody else may anything. */
-static const uint8_t access_list[] = {2,    0, 0, 0,                          /* version */
-                                      1,    0, 6, 0, 0xff, 0xff, 0xff, 0xff,  /* owner */
-                                      2,    0, 6, 0, 0x39, 0x30, 0,    0,     /* 12345 */
-                                      4,    0, 0, 0, 0xff, 0xff, 0xff, 0xff,  /* group */
-                                      0x10, 0, 6, 0, 0xff, 0xff, 0xff, 0xff,  /* mask */
-                                      0x20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}; /* others */
 
 /* A new file has the access list of what it replaces, or else that of the main file; where there
  * was none, it gets none from the folder. */

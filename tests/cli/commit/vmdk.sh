@@ -19,7 +19,7 @@ for subformat in monolithicSparse twoGbMaxExtentSparse; do
         platter compare -F raw top.vmdk right.raw
         qemu-img compare -q -F raw top.vmdk right.raw
         platter compare -F raw mid.vmdk right.raw
-        platter map --output=json top.vmdk | grep -c '"depth": 0' || true
+        platter map --output=json top.vmdk | count '"depth": 0'
         platter commit -q mid.vmdk
         platter compare -F raw base.vmdk right.raw
         platter compare -F raw top.vmdk right.raw

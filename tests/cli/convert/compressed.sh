@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
-yes 'the same line again and again' | head -c 4M >a.raw || true
+repeated 4M 'the same line again and again' >a.raw
 for o in compression_type=zlib compression_type=zstd cluster_size=4k cluster_size=2M; do
     platter convert -f raw -c -O qcow2 -o $o a.raw a.qcow2
     qemu-img convert -f raw -c -O qcow2 -o $o a.raw b.qcow2

@@ -6,7 +6,7 @@ for subformat in monolithicSparse streamOptimized monolithicFlat; do
     echo "$subformat"
     qemu-img info $subformat.vmdk >theirs
     platter info $subformat.vmdk >ours
-    { diff theirs ours || true; } | sed -n '/^[<>]/p'
+    { diff theirs ours || [ $? = 1 ]; } | sed -n '/^[<>]/p'
     qemu-img info --output=json $subformat.vmdk >theirs
     platter info --output=json $subformat.vmdk >ours
     python3 - <<'END'

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
-yes | head -c 1M >a.raw || true
+repeated 1M y >a.raw
 qemu-img convert -f raw -c -O qcow2 a.raw a.qcow2
 same map --output=json a.qcow2
 same map a.qcow2

@@ -33,4 +33,4 @@ code_of platter map b.vmdk
 platter rebase -u -b e.vmdk b.vmdk
 platter map b.vmdk
 platter rebase -u -b '' b.vmdk
-platter info b.vmdk | grep -c backing || true
+platter info b.vmdk | count backing

@@ -18,7 +18,7 @@ for options in subformat=monolithicSparse zeroed_grain=on subformat=twoGbMaxExte
         qemu-img compare -q -F raw mid.vmdk right.raw
         platter compare -F raw top.vmdk right.raw
         # What is the same below is not copied: most of [1M, 3M), the first time.
-        platter map mid.vmdk | grep -c -E 'other|base' || true
+        platter map mid.vmdk | count -E 'other|base'
     done
     platter check -q mid.vmdk
 done

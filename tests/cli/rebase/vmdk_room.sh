@@ -38,7 +38,7 @@ rebased() {
     od -An -t u8 -j 28 -N 16 image.vmdk
     od -An -t x1 -j $(($1 * 512)) -N 4 image.vmdk
     platter compare -F raw image.vmdk right.raw
-    platter info image.vmdk | grep -cF "backing file: $far" || true
+    platter info image.vmdk | count -F "backing file: $far"
 }
 
 echo "== in front of it"
