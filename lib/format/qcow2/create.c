@@ -127,9 +127,14 @@ static int write_header(struct creation *c, hoff reftable, hoff l1, struct platt
         .length = choice->version >= 3 ? QCOW2_HEADER_NOW : QCOW2_HEADER_V2,
         .compression = choice->zstd ? QCOW2_ZSTD : QCOW2_DEFLATE,
     };
+    auto_free char *backing_format = NULL;
     size_t len;
 
-    if (!qcow2_cluster0_encode(&h, request->backing_name, request->backing_format, c->buffer,
+    int r = qcow2_rewrite_text(&backing_format, request->backing_format, err);
+    if (r < 0)
+        return r;
+    struct qcow2_extensions extensions = {.backing_format = backing_format};
+    if (!qcow2_cluster0_encode(&h, request->backing_name, &extensions, c->buffer,
                                min_u64(BUFFER, c->layout.cluster_size), &len))
         return fail(err, EINVAL,
                     "%s: no room in the header: the name of the backing file is too long for "

@@ -97,6 +97,34 @@ static int decode_bitmaps(const struct image *img, const struct extension *x,
     return 0;
 }
 
+static int decode_crypto(const struct image *img, const struct extension *x,
+                         struct qcow2_extensions *ret, struct platter_error *err)
+{
+    if (x->len != CRYPTO_SIZE)
+        return corrupt(img, "the crypto extension must have 16 bytes", x->len, err);
+    ret->has_crypto = true;
+    ret->crypto_offset = get_be(x->bytes, 8);
+    ret->crypto_len = get_be(x->bytes + 8, 8);
+    return 0;
+}
+
+/* What we do not know stays in the image (section 2.1). */
+static int keep(const struct extension *x, struct qcow2_extensions *ret, struct platter_error *err)
+{
+    size_t more = 8 + (size_t)round_up(x->len, 8);
+    uint8_t *bytes = realloc(ret->unknown, ret->unknown_len + more);
+    if (!bytes)
+        return fail_memory(err, "a header extension");
+    struct writer w = writer_over(bytes + ret->unknown_len, more);
+    ret->unknown = bytes;
+    ret->unknown_len += more;
+    write_be32(&w, x->type);
+    write_be32(&w, x->len);
+    write_bytes(&w, x->bytes, x->len);
+    write_pad_to(&w, more);
+    return 0;
+}
+
 static int decode_one(const struct image *img, const struct extension *x,
                       struct qcow2_extensions *ret, struct platter_error *err)
 {
@@ -108,12 +136,11 @@ static int decode_one(const struct image *img, const struct extension *x,
     case EXTENSION_BITMAPS:
         return decode_bitmaps(img, x, ret, err);
     case EXTENSION_CRYPTO:
-        ret->has_crypto = true;
-        return x->len == CRYPTO_SIZE
-                   ? 0
-                   : corrupt(img, "the crypto extension must have 16 bytes", x->len, err);
-    default:
+        return decode_crypto(img, x, ret, err);
+    case EXTENSION_FEATURES:
         return 0;
+    default:
+        return keep(x, ret, err);
     }
 }
 
@@ -165,6 +192,7 @@ int qcow2_extensions_decode(const struct image *img, const struct qcow2_header *
         if (result < 0)
             break;
     }
+    ret->end = r.pos;
     /* An unknown feature may well change the rest: it is the better thing to say. */
     if (unknown && result != -ERANGE)
         return refuse_unknown(img, unknown, &table, err);
@@ -180,13 +208,14 @@ void qcow2_extensions_free(struct qcow2_extensions *x)
 {
     free(x->backing_format);
     free(x->data_file);
+    free(x->unknown);
     *x = (struct qcow2_extensions){0};
 }
 
 /* ---- a new cluster 0 --------------------------------------------------------------------------
  */
 
-static void encode_extension(struct writer *w, uint32_t type, const char *text)
+static void encode_text(struct writer *w, uint32_t type, const char *text)
 {
     uint32_t len = (uint32_t)strlen(text);
     write_be32(w, type);
@@ -206,18 +235,42 @@ static void encode_features(struct writer *w)
     }
 }
 
+void qcow2_extensions_encode(const struct qcow2_extensions *x, bool with_features, struct writer *w)
+{
+    if (x->backing_format)
+        encode_text(w, EXTENSION_BACKING_FORMAT, x->backing_format);
+    if (x->data_file)
+        encode_text(w, EXTENSION_DATA_FILE, x->data_file);
+    if (x->has_crypto) {
+        write_be32(w, EXTENSION_CRYPTO);
+        write_be32(w, CRYPTO_SIZE);
+        write_be64(w, x->crypto_offset);
+        write_be64(w, x->crypto_len);
+    }
+    if (x->has_bitmaps) {
+        write_be32(w, EXTENSION_BITMAPS);
+        write_be32(w, BITMAPS_SIZE);
+        write_be32(w, x->n_bitmaps);
+        write_be32(w, 0);
+        write_be64(w, x->bitmap_directory_size);
+        write_be64(w, x->bitmap_directory);
+    }
+    if (x->unknown_len)
+        write_bytes(w, x->unknown, x->unknown_len);
+    if (with_features)
+        encode_features(w);
+    encode_text(w, EXTENSION_END, "");
+}
+
 bool qcow2_cluster0_encode(struct qcow2_header *h, const char *backing_name,
-                           const char *backing_format, uint8_t *bytes, size_t len, size_t *ret_len)
+                           const struct qcow2_extensions *x, uint8_t *bytes, size_t len,
+                           size_t *ret_len)
 {
     struct writer w = writer_over(bytes, len), head = w;
 
     write_pad_to(&w, h->length);
-    if (backing_format)
-        encode_extension(&w, EXTENSION_BACKING_FORMAT, backing_format);
     /* The table of names is left out where it would crowd a small cluster. */
-    if (h->version >= 3 && h->cluster_bits > 12)
-        encode_features(&w);
-    encode_extension(&w, EXTENSION_END, "");
+    qcow2_extensions_encode(x, h->version >= 3 && h->cluster_bits > 12, &w);
     if (backing_name) {
         h->backing_offset = w.pos;
         h->backing_size = (uint32_t)strlen(backing_name);

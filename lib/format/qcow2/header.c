@@ -67,7 +67,8 @@ void qcow2_header_encode(const struct qcow2_header *h, struct writer *w)
     write_be64(w, h->autoclear);
     write_be32(w, h->refcount_order);
     write_be32(w, h->length);
-    write_u8(w, h->compression);
+    if (h->length > QCOW2_HEADER_V3)
+        write_u8(w, h->compression);
     write_pad_to(w, h->length);
 }
 

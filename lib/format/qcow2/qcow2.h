@@ -106,9 +106,14 @@ struct qcow2_extensions {
     char *backing_format; /* or NULL */
     char *data_file;      /* or NULL */
     bool has_crypto, has_bitmaps;
+    hoff crypto_offset;
+    uint64_t crypto_len;
     uint32_t n_bitmaps;
     uint64_t bitmap_directory_size;
     hoff bitmap_directory;
+    uint8_t *unknown; /* those we do not know, as they stand in the file; or NULL */
+    size_t unknown_len;
+    size_t end; /* where the list ends in cluster 0 */
 };
 
 /* Decodes the extensions out of the first `len` bytes of cluster 0. -ERANGE without a sentence:
@@ -118,10 +123,37 @@ int qcow2_extensions_decode(const struct image *img, const struct qcow2_header *
                             const uint8_t *bytes, size_t len, struct qcow2_extensions *ret,
                             struct platter_error *err);
 void qcow2_extensions_free(struct qcow2_extensions *x);
+/* The whole list, with or without the names of features. */
+void qcow2_extensions_encode(const struct qcow2_extensions *x, bool with_features,
+                             struct writer *w);
 /* Lays out cluster 0 of a new image: header, extensions, backing name, for which h->backing_* is
  * set. false: it does not fit into `len` bytes. */
 bool qcow2_cluster0_encode(struct qcow2_header *h, const char *backing_name,
-                           const char *backing_format, uint8_t *bytes, size_t len, size_t *ret_len);
+                           const struct qcow2_extensions *x, uint8_t *bytes, size_t len,
+                           size_t *ret_len);
+
+/* ---- another cluster 0 (rewrite.c) -------------------------------------------------------------
+ */
+
+/* What cluster 0 of an open image is to say, beginning with what it says. */
+struct qcow2_rewrite {
+    struct qcow2_header header; /* backing_* are laid out anew */
+    struct qcow2_extensions extensions;
+    char *backing_name; /* or NULL */
+};
+
+int qcow2_rewrite_begin(const struct image *img, struct qcow2_rewrite *w,
+                        struct platter_error *err);
+/* Replaces a text of the above; NULL takes it away. */
+int qcow2_rewrite_text(char **text, const char *value, struct platter_error *err);
+/*
+ * Writes it so that a crash leaves the old one or the new one, durably, and takes it over into the
+ * image (section 2.1). What it points at must be durable before. ENOSPC: there is no room in
+ * cluster 0. Token and lock held; drops the lock. Poisons where writing failed.
+ */
+int qcow2_rewrite_commit(struct image *img, struct qcow2_rewrite *w, struct platter_error *err);
+/* Frees what is left; after commit or instead of it. */
+void qcow2_rewrite_end(struct qcow2_rewrite *w);
 
 /* ---- tables of pointers kept whole in memory: L1, refcount table (pointers.c) ------------------
  */
