@@ -34,6 +34,7 @@ const struct format format_qcow2 = {
     .reserve_packed = qcow2_reserve_packed,
     .mark = qcow2_mark,
     .flush = qcow2_flush,
+    .set_backing = qcow2_set_backing,
     .create_options = qcow2_create_options,
     .create = qcow2_create,
     .measure = qcow2_measure,

@@ -155,6 +155,9 @@ int qcow2_rewrite_commit(struct image *img, struct qcow2_rewrite *w, struct plat
 /* Frees what is left; after commit or instead of it. */
 void qcow2_rewrite_end(struct qcow2_rewrite *w);
 
+int qcow2_set_backing(struct image *img, const char *name, const char *format,
+                      const struct image *backing, struct platter_error *err);
+
 /* ---- tables of pointers kept whole in memory: L1, refcount table (pointers.c) ------------------
  */
 

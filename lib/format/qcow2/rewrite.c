@@ -118,6 +118,8 @@ static bool lay_out(const struct qcow2 *q, struct qcow2_rewrite *w, uint8_t *byt
     *l = (struct layout){.len = SECTOR};
     l->atomic = (new_enough && lay_out_list(w, bytes, SECTOR, true, l)) ||
                 lay_out_list(w, bytes, SECTOR, false, l);
+    if (l->atomic) /* what a longer attempt or the old list left */
+        memset(bytes + l->end, 0, SECTOR - l->end);
     if (l->atomic && w->backing_name) {
         l->name = place_name(q, l->end, name_len);
         l->atomic = l->name != 0;
@@ -198,4 +200,53 @@ int qcow2_rewrite_commit(struct image *img, struct qcow2_rewrite *w, struct plat
                     img->stream->name, q->cluster_size);
     r = write_out(img, w, &l, bytes, err);
     return r < 0 ? r : take_over(img, w, err);
+}
+
+/* ---- another backing file ----------------------------------------------------------------------
+ */
+
+static int check_backing(const struct image *img, const char *name, const char *format,
+                         struct platter_error *err)
+{
+    const char *image = img->stream->name;
+    if (!name)
+        return 0;
+    if (qcow2_of(img)->data_raw)
+        return fail(err, EINVAL,
+                    "%s: its data file is the disk as it is (data_file_raw), which a backing file "
+                    "would contradict",
+                    image);
+    if (strlen(name) > QCOW2_MAX_NAME)
+        return fail(err, EINVAL, "%s: the name of the backing file is longer than %d bytes", image,
+                    QCOW2_MAX_NAME);
+    if (format && strlen(format) > QCOW2_MAX_FORMAT_NAME)
+        return fail(err, EINVAL, "%s: the name of the backing format is longer than %d bytes",
+                    image, QCOW2_MAX_FORMAT_NAME);
+    return 0;
+}
+
+int qcow2_set_backing(struct image *img, const char *name, const char *format,
+                      const struct image *backing, struct platter_error *err)
+{
+    struct qcow2_rewrite w;
+    (void)backing;
+    int r = check_backing(img, name, format, err);
+    if (r == 0)
+        r = qcow2_enter(img, err);
+    if (r < 0)
+        return r;
+    r = qcow2_rewrite_begin(img, &w, err);
+    if (r == 0)
+        r = qcow2_rewrite_text(&w.backing_name, name, err);
+    if (r == 0)
+        r = qcow2_rewrite_text(&w.extensions.backing_format, name ? format : NULL, err);
+    if (r == 0) /* what was copied for it is durable before */
+        r = qcow2_flush_locked(img, err);
+    if (r == 0)
+        r = qcow2_barrier(img, err);
+    if (r == 0)
+        r = qcow2_rewrite_commit(img, &w, err);
+    qcow2_rewrite_end(&w);
+    qcow2_leave(img);
+    return r;
 }
