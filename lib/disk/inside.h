@@ -5,6 +5,34 @@
 
 #include "disk/disk.h"
 
+/* ---- image.c: one of the chain --------------------------------------------------------------- */
+
+/* What an image opens with. */
+struct image_setup {
+    const struct format *format;
+    const char *view;
+    bool writable, query, salvage, checking, ordered;
+    struct budget *budget;
+    const struct name_opener *opener;
+};
+
+/* Takes the stream, on failure as well. */
+int image_open(struct stream *stream, const struct image_setup *setup, struct image **ret,
+               struct platter_error *err);
+void image_free(struct image *img);
+/* The format called so, or, NULL, the one that the file shows; `allow_raw`: else raw. */
+int image_choose_format(struct stream *s, const char *name, bool allow_raw,
+                        const struct format **ret, struct platter_error *err);
+
+/* ---- assemble.c ------------------------------------------------------------------------------ */
+
+/* A disk without images; memory_limit 0 is the default. */
+int disk_new(uint64_t memory_limit, struct platter_disk **ret, struct platter_error *err);
+/* Appends an image at the base. Takes it, on failure as well. */
+int disk_append(struct platter_disk *disk, struct image *img, struct platter_error *err);
+/* Notes whether all is open that its bytes may come from: when the chain is complete. */
+void disk_note_base(struct platter_disk *disk);
+
 /* ---- gate.c: names found inside images ------------------------------------------------------- */
 
 /* A caller's policy, for as long as an open runs. */

@@ -1,141 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Opening and closing: find the format, open the image, follow its backing files to the base. */
-#include <inttypes.h>
-#include <string.h>
-
-#include "base/ckd.h"
+/* Opening by name: the image, and its backing files down to the base. */
 #include "disk/inside.h"
-
-enum {
-    PROBE_MAGIC = 4096,     /* of a file, where most formats have their magic */
-    PROBE_BYTES = 64 << 10, /* the most that formats may look at: vmdk.md section 2 */
-    DEFAULT_MEMORY = 64 << 20
-};
-
-static void image_free(struct image *img)
-{
-    if (!img)
-        return;
-    if (img->format)
-        img->format->close(img, NULL);
-    stream_close(img->stream);
-    free(img->view);
-    free(img->backing_name);
-    for (char **hint = img->backing_hints; hint && *hint; hint++)
-        free(*hint);
-    free(img->backing_hints);
-    free(img->backing_format);
-    free(img->doubt);
-    budget_unref(img->budget);
-    pthread_mutex_destroy(&img->lock);
-    free(img);
-}
-
-/* What an image opens with. */
-struct image_setup {
-    const struct format *format;
-    const char *view;
-    bool writable, query, salvage, checking, ordered;
-    struct budget *budget;
-    const struct name_opener *opener;
-};
-
-/* Takes the stream, on failure as well. */
-static int image_open(struct stream *stream, const struct image_setup *setup, struct image **ret,
-                      struct platter_error *err)
-{
-    struct image *img = calloc(1, sizeof *img);
-    if (!img) {
-        stream_close(stream);
-        return fail_memory(err, "an image");
-    }
-    pthread_mutex_init(&img->lock, NULL);
-    img->format = setup->format;
-    img->stream = stream;
-    img->writable = setup->writable;
-    img->query = setup->query;
-    img->salvage = setup->salvage;
-    img->checking = setup->checking;
-    img->ordered = setup->ordered;
-    img->budget = budget_ref(setup->budget);
-    img->opener = setup->opener;
-    int r = 0;
-    if (setup->view && !setup->format->views)
-        r = fail(err, ENOENT, "%s: a %s image has no views, so none named \"%s\"", stream->name,
-                 setup->format->name, setup->view);
-    else if (setup->view && !(img->view = string_copy(setup->view)))
-        r = fail_memory(err, "the name of a view");
-    else
-        r = setup->format->open(img, err);
-    img->opener = NULL;
-    if (r < 0) {
-        img->writable = false; /* nothing was written, so there is nothing to mark on close */
-        image_free(img);
-        return r;
-    }
-    *ret = img;
-    return 0;
-}
-
-/* Which format is surest that a file that begins with `prefix` is its own; NULL if none is. */
-static const struct format *surest(const uint8_t *prefix, size_t len, uint64_t file_size)
-{
-    const struct format *ret = NULL;
-    enum probe best = PROBE_NO;
-    for (const struct format *const *f = formats; *f; f++) {
-        enum probe sure = (*f)->probe ? (*f)->probe(prefix, len, file_size) : PROBE_NO;
-        if (sure > best) {
-            best = sure;
-            ret = *f;
-        }
-    }
-    return ret;
-}
-
-static int probe(struct stream *s, bool allow_raw, const struct format **ret,
-                 struct platter_error *err)
-{
-    uint64_t size;
-    int r = stream_size(s, &size, err);
-    if (r < 0)
-        return r;
-    auto_free uint8_t *prefix = malloc(PROBE_BYTES);
-    if (!prefix)
-        return fail_memory(err, "the first bytes of a file");
-    size_t n = (size_t)min_u64(size, PROBE_MAGIC);
-    if ((r = stream_pread(s, prefix, n, 0, err)) < 0)
-        return r;
-    if ((*ret = surest(prefix, n, size)))
-        return 0;
-    n = (size_t)min_u64(size, PROBE_BYTES);
-    if ((r = stream_pread(s, prefix, n, 0, err)) < 0)
-        return r;
-    if ((*ret = surest(prefix, n, size)))
-        return 0;
-    const char *foreign = format_foreign(prefix, n);
-    if (foreign)
-        return fail(
-            err, PLATTER_ENOFORMAT,
-            "%s: is %s, a format that cannot be read yet; -f raw takes the bytes of the file "
-            "as the disk",
-            s->name, foreign);
-    if (!allow_raw)
-        return fail(err, PLATTER_ENOFORMAT,
-                    "%s: no format recognised: if it is a raw disk, say so (-f raw)", s->name);
-    *ret = &format_raw;
-    return 0;
-}
-
-static int choose_format(struct stream *s, const char *name, bool allow_raw,
-                         const struct format **ret, struct platter_error *err)
-{
-    if (!name)
-        return probe(s, allow_raw, ret, err);
-    *ret = format_find(name);
-    if (!*ret)
-        return fail(err, ENOTSUP, "%s: no format is called \"%s\"", s->name, name);
-    return 0;
-}
 
 /* The locks of qcow2.md section 21: a writer and a reader both keep other writers out. */
 static void choose_locks(struct gate *gate, unsigned flags, bool writable)
@@ -149,36 +14,6 @@ static void choose_locks(struct gate *gate, unsigned flags, bool writable)
         gate->lock_deny = 0;
     else if (flags & PLATTER_OPEN_QUERY)
         gate->lock_use = 0;
-}
-
-static int disk_new(uint64_t memory_limit, struct platter_disk **ret, struct platter_error *err)
-{
-    struct platter_disk *disk = calloc(1, sizeof *disk);
-    if (!disk)
-        return fail_memory(err, "a disk");
-    range_lock_init(&disk->ranges);
-    disk->budget = budget_new(memory_limit ? memory_limit : DEFAULT_MEMORY);
-    int r = disk->budget ? unit_cache_new(disk->budget, &disk->cache, err)
-                         : fail_memory(err, "a memory budget");
-    if (r < 0) {
-        disk_close(disk, NULL);
-        return r;
-    }
-    *ret = disk;
-    return 0;
-}
-
-/* Appends an image at the base. Takes it, on failure as well. */
-static int disk_append(struct platter_disk *disk, struct image *img, struct platter_error *err)
-{
-    struct image **chain = reallocarray(disk->chain, disk->depth + 1, sizeof *chain);
-    if (!chain) {
-        image_free(img);
-        return fail_memory(err, "a chain of images");
-    }
-    disk->chain = chain;
-    chain[disk->depth++] = img;
-    return 0;
 }
 
 /* ---- chains ---------------------------------------------------------------------------------- */
@@ -208,7 +43,7 @@ static int backing_format(const struct image *child, struct stream *s, unsigned 
             "let a guest choose what is opened: name it in the image (rebase -u -F) or ask "
             "for the guess (--probe-backing)",
             child->stream->name, child->backing_name);
-    int r = choose_format(s, name, false, ret, err);
+    int r = image_choose_format(s, name, false, ret, err);
     return r < 0 ? fail_in(err, r, "backing file of %s", child->stream->name) : 0;
 }
 
@@ -354,20 +189,14 @@ static int open_top(struct platter_disk *disk, const char *name,
                                 .budget = disk->budget,
                                 .opener = &gate.opener};
     if ((r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0 ||
-        (r = choose_format(s, o->format, o->flags & PLATTER_OPEN_ALLOW_RAW, &setup.format, err)) <
-            0) {
+        (r = image_choose_format(s, o->format, o->flags & PLATTER_OPEN_ALLOW_RAW, &setup.format,
+                                 err)) < 0) {
         stream_close(s);
         return r;
     }
     struct image *img;
     r = image_open(s, &setup, &img, err);
     return r < 0 ? r : disk_append(disk, img, err);
-}
-
-/* Whether all is open that its bytes may come from. */
-static void note_base(struct platter_disk *disk)
-{
-    disk->cut = disk->depth > 0 && disk->chain[disk->depth - 1]->has_backing;
 }
 
 int disk_open_with_base(const char *name, const struct platter_open_options *o, unsigned base,
@@ -391,7 +220,7 @@ int disk_open_with_base(const char *name, const struct platter_open_options *o, 
         disk_close(disk, NULL);
         return r;
     }
-    note_base(disk);
+    disk_note_base(disk);
     *ret = disk;
     return 0;
 }
@@ -418,160 +247,4 @@ int disk_open_for_check(const char *name, const struct platter_open_options *o, 
     }
     *ret = disk;
     return 0;
-}
-
-/* Names found by streams that came without a path are refused. */
-static int refuse_named(const struct name_opener *opener, const struct image *image,
-                        const char *name, enum platter_name_kind kind, bool writable,
-                        struct stream **ret, struct platter_error *err)
-{
-    (void)opener, (void)kind, (void)writable, (void)ret;
-    return fail(err, PLATTER_EGATE, "%s: the file \"%s\" that it names is not opened here",
-                image->stream->name, name);
-}
-
-static const struct name_opener refuse = {refuse_named};
-
-int disk_assemble_for_check(struct stream *stream, const struct format *format, bool repair,
-                            uint64_t memory_limit, const struct name_opener *opener,
-                            struct platter_disk **ret, struct platter_error *err)
-{
-    struct platter_disk *disk = NULL;
-    int r = disk_new(memory_limit, &disk, err);
-    if (r < 0) {
-        stream_close(stream);
-        return r;
-    }
-    struct image_setup setup = {.format = format,
-                                .writable = repair,
-                                .checking = true,
-                                .ordered = true,
-                                .budget = disk->budget,
-                                .opener = opener ? opener : &refuse};
-    struct image *img;
-    r = image_open(stream, &setup, &img, err);
-    if (r == 0)
-        r = disk_append(disk, img, err);
-    if (r < 0) {
-        disk_close(disk, NULL);
-        return r;
-    }
-    *ret = disk;
-    return 0;
-}
-
-int disk_assemble(struct stream **streams, const struct format **formats_of, unsigned n,
-                  bool writable, bool ordered, uint64_t memory_limit,
-                  const struct name_opener *opener, struct platter_disk **ret,
-                  struct platter_error *err)
-{
-    struct platter_disk *disk = NULL;
-    int r = disk_new(memory_limit, &disk, err);
-    unsigned i = 0;
-    for (; i < n && r == 0; i++) {
-        struct image_setup setup = {.format = formats_of[i],
-                                    .writable = writable && i == 0,
-                                    .ordered = ordered,
-                                    .budget = disk->budget,
-                                    .opener = opener ? opener : &refuse};
-        struct image *img;
-        r = image_open(streams[i], &setup, &img, err);
-        if (r == 0)
-            r = disk_append(disk, img, err);
-    }
-    if (r < 0) {
-        for (; i < n; i++)
-            stream_close(streams[i]);
-        if (disk)
-            disk_close(disk, NULL);
-        return r;
-    }
-    disk->writable = writable;
-    note_base(disk);
-    *ret = disk;
-    return 0;
-}
-
-static int borrow(struct platter_disk *disk, struct image *const *images, unsigned n,
-                  struct platter_error *err)
-{
-    struct image **chain = reallocarray(disk->chain, disk->depth + n, sizeof *chain);
-    if (!chain)
-        return fail_memory(err, "a chain of images");
-    disk->chain = chain;
-    memcpy(chain + disk->depth, images, n * sizeof *chain);
-    disk->depth += n;
-    disk->borrowed = disk->depth;
-    note_base(disk);
-    return 0;
-}
-
-int disk_borrow(const struct platter_disk *from, unsigned first, unsigned n,
-                struct platter_disk **ret, struct platter_error *err)
-{
-    struct platter_disk *disk;
-    int r = disk_new(budget_limit(from->budget), &disk, err);
-    if (r < 0)
-        return r;
-    r = borrow(disk, from->chain + first, n, err);
-    if (r < 0) {
-        disk_close(disk, NULL);
-        return r;
-    }
-    disk->writable = disk_top(disk)->writable;
-    *ret = disk;
-    return 0;
-}
-
-int disk_borrow_below(struct platter_disk *disk, const struct platter_disk *from,
-                      struct platter_error *err)
-{
-    return borrow(disk, from->chain, from->depth, err);
-}
-
-int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct platter_error *err)
-{
-    int r = 0;
-    unsigned i = 0;
-    for (; i < backing->depth && r == 0; i++)
-        r = disk_append(disk, backing->chain[i], err);
-    for (; i < backing->depth; i++)
-        image_free(backing->chain[i]);
-    backing->depth = 0;
-    disk_close(backing, NULL);
-    note_base(disk);
-    return r;
-}
-
-/* ---- closing --------------------------------------------------------------------------------- */
-
-/* Flushes the top image, and lets the format of each that is open for writing mark it as closed;
- * their streams stay open. */
-static int close_images(struct platter_disk *disk, struct platter_error *err)
-{
-    int r = disk->writable ? disk_flush(disk, err) : 0;
-    for (unsigned i = disk->borrowed; i < disk->depth; i++) {
-        struct image *img = disk->chain[i];
-        if (i > 0 && !img->writable)
-            continue;
-        int c = img->format->close(img, r < 0 ? NULL : err);
-        img->format = NULL;
-        r = r < 0 ? r : c;
-    }
-    return r;
-}
-
-int disk_close(struct platter_disk *disk, struct platter_error *err)
-{
-    if (!disk)
-        return 0;
-    int r = disk->depth > 0 ? close_images(disk, err) : 0;
-    for (unsigned i = disk->borrowed; i < disk->depth; i++)
-        image_free(disk->chain[i]);
-    free(disk->chain);
-    unit_cache_free(disk->cache);
-    budget_unref(disk->budget);
-    range_lock_destroy(&disk->ranges);
-    free(disk);
-    return r;
 }

@@ -16,6 +16,7 @@
  *   encoding.c    names in other encodings than UTF-8
  *   identity.c    content IDs: changed, compared with a parent's
  *   open.c        file -> descriptor -> extents; close
+ *   extents.c     the lines of a descriptor, and the files they name
  *   sparse.c      a sparse file as a whole: directories, what may stand where
  *   cowd.c        what is other in the sparse files of ESX
  *   sesparse.c    the header and directory of a space-efficient sparse file, its entries
@@ -475,6 +476,16 @@ bool vmdk_file(const struct image *img, unsigned i, struct stream **ret);
 /* Checks the CID of the image below against what this one remembers: section 11. */
 int vmdk_accept_backing(struct image *img, const struct image *backing, struct platter_error *err);
 
+/* Memory for the extents of the descriptor, */
+int vmdk_make_extents(struct image *img, struct platter_error *err);
+/* ... one of them, appended, whose file is not opened yet, */
+int vmdk_add_extent(struct image *img, const struct descriptor_extent *line,
+                    struct platter_error *err);
+/* ... and all of them, with their files. */
+int vmdk_open_extents(struct image *img, struct platter_error *err);
+/* Whether a file of grains has room for the sectors that its line says. */
+int vmdk_check_capacity(const struct image *img, const struct sparse *s, uint64_t sectors,
+                        struct platter_error *err);
 /* Opens a file by the name it has in UTF-8, which is what it is called here, or else by the bytes
  * of the descriptor. */
 int vmdk_open_named(struct image *img, const char *bytes, bool writable, struct stream **ret,

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/* Disks out of images: put together from streams, from parts of other disks; taken apart at the
+ * end. */
+#include <string.h>
+
+#include "disk/inside.h"
+
+enum { DEFAULT_MEMORY = 64 << 20 };
+
+int disk_new(uint64_t memory_limit, struct platter_disk **ret, struct platter_error *err)
+{
+    struct platter_disk *disk = calloc(1, sizeof *disk);
+    if (!disk)
+        return fail_memory(err, "a disk");
+    range_lock_init(&disk->ranges);
+    disk->budget = budget_new(memory_limit ? memory_limit : DEFAULT_MEMORY);
+    int r = disk->budget ? unit_cache_new(disk->budget, &disk->cache, err)
+                         : fail_memory(err, "a memory budget");
+    if (r < 0) {
+        disk_close(disk, NULL);
+        return r;
+    }
+    *ret = disk;
+    return 0;
+}
+
+/* Appends an image at the base. Takes it, on failure as well. */
+int disk_append(struct platter_disk *disk, struct image *img, struct platter_error *err)
+{
+    struct image **chain = reallocarray(disk->chain, disk->depth + 1, sizeof *chain);
+    if (!chain) {
+        image_free(img);
+        return fail_memory(err, "a chain of images");
+    }
+    disk->chain = chain;
+    chain[disk->depth++] = img;
+    return 0;
+}
+
+/* Whether all is open that its bytes may come from. */
+void disk_note_base(struct platter_disk *disk)
+{
+    disk->cut = disk->depth > 0 && disk->chain[disk->depth - 1]->has_backing;
+}
+
+/* Names found by streams that came without a path are refused. */
+static int refuse_named(const struct name_opener *opener, const struct image *image,
+                        const char *name, enum platter_name_kind kind, bool writable,
+                        struct stream **ret, struct platter_error *err)
+{
+    (void)opener, (void)kind, (void)writable, (void)ret;
+    return fail(err, PLATTER_EGATE, "%s: the file \"%s\" that it names is not opened here",
+                image->stream->name, name);
+}
+
+static const struct name_opener refuse = {refuse_named};
+
+int disk_assemble_for_check(struct stream *stream, const struct format *format, bool repair,
+                            uint64_t memory_limit, const struct name_opener *opener,
+                            struct platter_disk **ret, struct platter_error *err)
+{
+    struct platter_disk *disk = NULL;
+    int r = disk_new(memory_limit, &disk, err);
+    if (r < 0) {
+        stream_close(stream);
+        return r;
+    }
+    struct image_setup setup = {.format = format,
+                                .writable = repair,
+                                .checking = true,
+                                .ordered = true,
+                                .budget = disk->budget,
+                                .opener = opener ? opener : &refuse};
+    struct image *img;
+    r = image_open(stream, &setup, &img, err);
+    if (r == 0)
+        r = disk_append(disk, img, err);
+    if (r < 0) {
+        disk_close(disk, NULL);
+        return r;
+    }
+    *ret = disk;
+    return 0;
+}
+
+int disk_assemble(struct stream **streams, const struct format **formats_of, unsigned n,
+                  bool writable, bool ordered, uint64_t memory_limit,
+                  const struct name_opener *opener, struct platter_disk **ret,
+                  struct platter_error *err)
+{
+    struct platter_disk *disk = NULL;
+    int r = disk_new(memory_limit, &disk, err);
+    unsigned i = 0;
+    for (; i < n && r == 0; i++) {
+        struct image_setup setup = {.format = formats_of[i],
+                                    .writable = writable && i == 0,
+                                    .ordered = ordered,
+                                    .budget = disk->budget,
+                                    .opener = opener ? opener : &refuse};
+        struct image *img;
+        r = image_open(streams[i], &setup, &img, err);
+        if (r == 0)
+            r = disk_append(disk, img, err);
+    }
+    if (r < 0) {
+        for (; i < n; i++)
+            stream_close(streams[i]);
+        if (disk)
+            disk_close(disk, NULL);
+        return r;
+    }
+    disk->writable = writable;
+    disk_note_base(disk);
+    *ret = disk;
+    return 0;
+}
+
+static int borrow(struct platter_disk *disk, struct image *const *images, unsigned n,
+                  struct platter_error *err)
+{
+    struct image **chain = reallocarray(disk->chain, disk->depth + n, sizeof *chain);
+    if (!chain)
+        return fail_memory(err, "a chain of images");
+    disk->chain = chain;
+    memcpy(chain + disk->depth, images, n * sizeof *chain);
+    disk->depth += n;
+    disk->borrowed = disk->depth;
+    disk_note_base(disk);
+    return 0;
+}
+
+int disk_borrow(const struct platter_disk *from, unsigned first, unsigned n,
+                struct platter_disk **ret, struct platter_error *err)
+{
+    struct platter_disk *disk;
+    int r = disk_new(budget_limit(from->budget), &disk, err);
+    if (r < 0)
+        return r;
+    r = borrow(disk, from->chain + first, n, err);
+    if (r < 0) {
+        disk_close(disk, NULL);
+        return r;
+    }
+    disk->writable = disk_top(disk)->writable;
+    *ret = disk;
+    return 0;
+}
+
+int disk_borrow_below(struct platter_disk *disk, const struct platter_disk *from,
+                      struct platter_error *err)
+{
+    return borrow(disk, from->chain, from->depth, err);
+}
+
+int disk_stack(struct platter_disk *disk, struct platter_disk *backing, struct platter_error *err)
+{
+    int r = 0;
+    unsigned i = 0;
+    for (; i < backing->depth && r == 0; i++)
+        r = disk_append(disk, backing->chain[i], err);
+    for (; i < backing->depth; i++)
+        image_free(backing->chain[i]);
+    backing->depth = 0;
+    disk_close(backing, NULL);
+    disk_note_base(disk);
+    return r;
+}
+
+/* ---- closing --------------------------------------------------------------------------------- */
+
+/* Flushes the top image, and lets the format of each that is open for writing mark it as closed;
+ * their streams stay open. */
+static int close_images(struct platter_disk *disk, struct platter_error *err)
+{
+    int r = disk->writable ? disk_flush(disk, err) : 0;
+    for (unsigned i = disk->borrowed; i < disk->depth; i++) {
+        struct image *img = disk->chain[i];
+        if (i > 0 && !img->writable)
+            continue;
+        int c = img->format->close(img, r < 0 ? NULL : err);
+        img->format = NULL;
+        r = r < 0 ? r : c;
+    }
+    return r;
+}
+
+int disk_close(struct platter_disk *disk, struct platter_error *err)
+{
+    if (!disk)
+        return 0;
+    int r = disk->depth > 0 ? close_images(disk, err) : 0;
+    for (unsigned i = disk->borrowed; i < disk->depth; i++)
+        image_free(disk->chain[i]);
+    free(disk->chain);
+    unit_cache_free(disk->cache);
+    budget_unref(disk->budget);
+    range_lock_destroy(&disk->ranges);
+    free(disk);
+    return r;
+}
