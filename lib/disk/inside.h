@@ -84,6 +84,10 @@ int disk_check_writable(const struct platter_disk *disk, const char *what, goff 
 int disk_write_held(struct platter_disk *disk, const void *buf, size_t len, goff off,
                     struct platter_error *err);
 
+/* disk_zero() by somebody who holds the whole disk. */
+int disk_zero_held(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
+                   struct platter_error *err);
+
 /* Range check for every request; a sentence that names the disk. */
 int disk_check_range(const struct platter_disk *disk, const char *what, goff off, uint64_t len,
                      struct platter_error *err);

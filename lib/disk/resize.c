@@ -32,6 +32,25 @@ static int store_last_unit(struct platter_disk *disk, struct platter_error *err)
     return r;
 }
 
+/* A resize, as the engine does it for a format. */
+struct resizing {
+    struct resize_request request;
+    struct platter_disk *disk;
+};
+
+/* For as long as it takes the disk has its new size already: nobody can look. */
+static int zero_new(const struct resize_request *request, goff off, uint64_t len,
+                    struct platter_error *err)
+{
+    struct platter_disk *disk = container_of(request, const struct resizing, request)->disk;
+    struct image *top = disk_top(disk);
+    uint64_t size = top->size;
+    atomic_store(&top->size, request->size);
+    int r = disk_zero_held(disk, off, len, true, err);
+    atomic_store(&top->size, size);
+    return r;
+}
+
 static int check_request(const struct platter_disk *disk, uint64_t size, unsigned flags,
                          enum platter_preallocation preallocation, struct platter_error *err)
 {
@@ -80,7 +99,9 @@ int disk_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
                 enum platter_preallocation preallocation, const struct file_maker *maker,
                 struct platter_error *err)
 {
-    struct resize_request request = {.size = size, .preallocation = preallocation, .maker = maker};
+    struct resizing resizing = {
+        .request = {.size = size, .preallocation = preallocation, .maker = maker, .zero = zero_new},
+        .disk = disk};
     struct range_hold hold;
     int r = disk_check_writable(disk, "resize", 0, 0, err);
     if (r < 0)
@@ -88,7 +109,7 @@ int disk_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
     range_lock_take(&disk->ranges, &hold, 0, UINT64_MAX, true);
     r = disk_check_writable(disk, "resize", 0, 0, err);
     if (r == 0)
-        r = resize_held(disk, &request, flags, err);
+        r = resize_held(disk, &resizing.request, flags, err);
     unit_cache_drop(disk->cache, disk_top(disk), 0, UINT64_MAX);
     range_lock_give(&disk->ranges, &hold);
     return r;

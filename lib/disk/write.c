@@ -329,8 +329,8 @@ static int zero_by_writing(struct platter_disk *disk, goff off, uint64_t len,
     return r;
 }
 
-static int zero_held(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
-                     struct platter_error *err)
+int disk_zero_held(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
+                   struct platter_error *err)
 {
     struct image *top = disk_top(disk);
     goff end = off + len;
@@ -355,7 +355,7 @@ int disk_zero(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
         struct disk_write w = {.disk = disk};
         r = lock_units(disk, "zero", &w.hold, off + done, n, err);
         if (r == 0)
-            r = zero_held(disk, off + done, n, unmap, err);
+            r = disk_zero_held(disk, off + done, n, unmap, err);
         write_done(&w);
     }
     return r;

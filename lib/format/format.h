@@ -192,6 +192,10 @@ struct resize_request {
     uint64_t below;
     enum platter_preallocation preallocation; /* of the new space */
     const struct file_maker *maker;           /* of further files; NULL: there can be none */
+    /* Makes a part of the new space read as zeros before there is such space, through the format's
+     * own operations: its tables must reach there, and no lock may be held. */
+    int (*zero)(const struct resize_request *request, goff off, uint64_t len,
+                struct platter_error *err);
 };
 
 /* ---- the operations of a format -------------------------------------------------------------- */
