@@ -72,7 +72,7 @@ int disk_assemble_for_check(struct stream *stream, const struct format *format, 
                                 .budget = disk->budget,
                                 .opener = opener ? opener : &refuse};
     struct image *img;
-    r = image_open(stream, &setup, &img, err);
+    r = image_load(stream, &setup, &img, err);
     if (r == 0)
         r = disk_append(disk, img, err);
     if (r < 0) {
@@ -98,7 +98,7 @@ int disk_assemble(struct stream **streams, const struct format **formats_of, uns
                                     .budget = disk->budget,
                                     .opener = opener ? opener : &refuse};
         struct image *img;
-        r = image_open(streams[i], &setup, &img, err);
+        r = image_load(streams[i], &setup, &img, err);
         if (r == 0)
             r = disk_append(disk, img, err);
     }

@@ -28,7 +28,7 @@ void image_free(struct image *img)
 }
 
 /* Takes the stream, on failure as well. */
-int image_open(struct stream *stream, const struct image_setup *setup, struct image **ret,
+int image_load(struct stream *stream, const struct image_setup *setup, struct image **ret,
                struct platter_error *err)
 {
     struct image *img = calloc(1, sizeof *img);

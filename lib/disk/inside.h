@@ -17,7 +17,7 @@ struct image_setup {
 };
 
 /* Takes the stream, on failure as well. */
-int image_open(struct stream *stream, const struct image_setup *setup, struct image **ret,
+int image_load(struct stream *stream, const struct image_setup *setup, struct image **ret,
                struct platter_error *err);
 void image_free(struct image *img);
 /* The format called so, or, NULL, the one that the file shows; `allow_raw`: else raw. */

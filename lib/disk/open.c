@@ -90,7 +90,7 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
         return r;
     }
     struct image *img;
-    r = image_open(s, &setup, &img, err);
+    r = image_load(s, &setup, &img, err);
     if (r < 0)
         return fail_in(err, r, "backing file of %s", child->stream->name);
     if (child->format->accept_backing)
@@ -195,7 +195,7 @@ static int open_top(struct platter_disk *disk, const char *name,
         return r;
     }
     struct image *img;
-    r = image_open(s, &setup, &img, err);
+    r = image_load(s, &setup, &img, err);
     return r < 0 ? r : disk_append(disk, img, err);
 }
 

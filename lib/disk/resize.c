@@ -21,7 +21,7 @@ static int store_last_unit(struct platter_disk *disk, struct platter_error *err)
     struct extent e;
     uint8_t bytes[512];
     size_t n = (size_t)min_u64(size, sizeof bytes);
-    if (size % top->unit == 0 || size_below(disk) <= size)
+    if ((size % top->unit == 0 && !top->askew) || size_below(disk) <= size)
         return 0;
     int r = top->format->map(top, size - n, n, &e, err);
     if (r < 0 || e.kind != EXTENT_BACKING)

@@ -3,7 +3,8 @@
  * Writing, zeroing, discarding: rule 1 for every format alike.
  *
  * The guest range is locked out to whole allocation units, because a unit that is copied is read
- * and written as a whole (rule 4). Inside the lock: map; what may be overwritten in place is; for
+ * and written as a whole (rule 4); by a unit on either side where nobody but the format knows where
+ * they begin. Inside the lock: map; what may be overwritten in place is; for
  * the rest the format reserves room, the engine fills it (data, and around it what was there
  * before), and the format commits. Whatever fails is abandoned.
  */
@@ -56,8 +57,13 @@ int disk_check_writable(const struct platter_disk *disk, const char *what, goff 
 static int lock_units(struct platter_disk *disk, const char *what, struct range_hold *hold,
                       goff off, uint64_t len, struct platter_error *err)
 {
-    uint64_t unit = disk_top(disk)->unit;
-    range_lock_take(&disk->ranges, hold, round_down(off, unit), round_up(off + len, unit), true);
+    const struct image *top = disk_top(disk);
+    goff start = round_down(off, top->unit), end = round_up(off + len, top->unit);
+    if (top->askew) {
+        start = off - min_u64(off, top->unit);
+        end = off + len + top->unit;
+    }
+    range_lock_take(&disk->ranges, hold, start, end, true);
     return disk_check_range(disk, what, off, len, err);
 }
 

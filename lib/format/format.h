@@ -92,6 +92,9 @@ struct image {
      * engine keeps all other calls but those that just ask for it away. */
     _Atomic uint64_t size;
     uint32_t unit; /* allocation unit (cluster, grain) in bytes, a power of two; raw: 512 */
+    /* Units begin anywhere, not at multiples of `unit`, which is what none is larger than. What is
+     * marked as whole units may then begin or end inside of one. */
+    bool askew;
     bool writable;
     bool query;         /* only tables are wanted (PLATTER_OPEN_QUERY): data files need not open */
     bool salvage;       /* PLATTER_OPEN_SALVAGE: find what can be found where tables are lost */

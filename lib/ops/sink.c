@@ -26,6 +26,7 @@ struct disk_sink {
     struct sink sink;
     struct platter_disk *disk;
     bool compress;
+    bool late; /* room is not reserved in the order of the disk, but when the data is written */
 };
 
 static struct disk_sink *disk_sink_of(struct sink *s)
@@ -99,7 +100,7 @@ static int disk_prepare(struct sink *base, struct parcel *p, struct platter_erro
 static int disk_place(struct sink *base, struct parcel *p, struct platter_error *err)
 {
     struct disk_sink *s = disk_sink_of(base);
-    for (size_t i = 0; i < p->n_pieces; i++) {
+    for (size_t i = 0; i < p->n_pieces && !s->late; i++) {
         struct piece *piece = &p->pieces[i];
         if (piece->kind == PIECE_ZERO)
             continue;
@@ -122,6 +123,8 @@ static int store_piece(struct disk_sink *s, struct piece *piece, bool failed,
     case PIECE_ZERO:
         return failed ? 0 : disk_zero(s->disk, piece->off, piece->len, true, err);
     case PIECE_DATA:
+        if (s->late)
+            return failed ? 0 : disk_write(s->disk, bytes, piece->len, piece->off, err);
         return piece->placed ? disk_write_end(&piece->write, bytes, err) : 0;
     case PIECE_PACKED:
         return piece->placed ? disk_write_packed_end(&piece->write, bytes, piece->packed_len, err)
@@ -175,6 +178,8 @@ int sink_disk_open(struct platter_disk *disk, bool compress, struct sink **ret,
     s->sink.unit = top->unit;
     s->disk = disk;
     s->compress = compress;
+    /* Where pieces have a unit in common, nobody may hold one and ask for the next. */
+    s->late = top->askew;
     *ret = &s->sink;
     return 0;
 }

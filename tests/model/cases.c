@@ -55,14 +55,28 @@ static char *piece_path(unsigned n)
     return scratch_path(name);
 }
 
-/* Several extents, each third of them flat, and a descriptor that lists them. */
+static uint32_t cid_below(const struct model_case *of)
+{
+    if (!of->backing)
+        return UINT32_MAX;
+    auto_free char *below = scratch_path("model.below");
+    struct buffer b = buffer_load(below, 0);
+    uint32_t cid = esx_cid_of(&b);
+    buffer_free(&b);
+    return cid;
+}
+
+/* Several extents, and a descriptor that lists them. Without a backing file each third is flat. */
 static void make_pieces(const struct model_case *of, const char *path)
 {
-    char text[4096] = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n"
-                      "createType=\"twoGbMaxExtentSparse\"\n";
+    char text[4096];
+    snprintf(text, sizeof text,
+             "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=%08x\n"
+             "createType=\"twoGbMaxExtentSparse\"\n%s",
+             cid_below(of), of->backing ? "parentFileNameHint=\"model.below\"\n" : "");
     for (unsigned n = 0; n * of->piece < of->size; n++) {
         uint64_t size = min_u64(of->piece, of->size - n * of->piece);
-        bool flat = n % 3 == 2;
+        bool flat = !of->backing && n % 3 == 2;
         auto_free char *piece = piece_path(n);
         if (flat)
             MUST(run_command(0, "rm -f '%s'; truncate -s %llu '%s'", piece,
@@ -80,16 +94,9 @@ static void make_pieces(const struct model_case *of, const char *path)
 /* A seSparse file must hold something, or it takes nothing. */
 static void make_esx(const struct model_case *of, const char *path, const uint8_t *flat)
 {
-    uint32_t cid = 0;
     auto_free char *extent = case_data(of, path, 0);
-    if (of->backing) {
-        auto_free char *below = scratch_path("model.below");
-        struct buffer b = buffer_load(below, 0);
-        cid = esx_cid_of(&b);
-        buffer_free(&b);
-    }
     auto_free char *text = esx_descriptor(of->esx, of->size / SECTOR, "model.extent",
-                                          of->backing ? "model.below" : NULL, cid);
+                                          of->backing ? "model.below" : NULL, cid_below(of));
     MUST(text);
     struct buffer descriptor = {.bytes = (uint8_t *)text, .size = strlen(text)};
     buffer_save(&descriptor, path);
@@ -122,7 +129,7 @@ void case_make(const struct model_case *of, const char *path, uint8_t *flat)
 
 char *case_data(const struct model_case *of, const char *path, unsigned n)
 {
-    unsigned piece = n + n / 2;
+    unsigned piece = of->backing ? n : n + n / 2;
     char *name = NULL;
     if (of->options && strstr(of->options, "Flat"))
         return NULL;
@@ -195,12 +202,16 @@ const struct model_case model_cases[] = {
     VMDK("zeroed-grain-over-vmdk", "subformat=monolithicSparse,zeroed_grain=on", 8 * MIB,
          OVER("vmdk", 8 * MIB)),
     VMDK("pieces", "subformat=monolithicSparse", 5 * MIB + 512, .piece = 640 * KIB),
+    VMDK("pieces-askew", "subformat=monolithicSparse", 5 * MIB + 512, .piece = 1407 * SECTOR),
+    VMDK("pieces-askew-over-vmdk", "subformat=monolithicSparse,zeroed_grain=on", 5 * MIB + 512,
+         .piece = 1375 * SECTOR, OVER("vmdk", 4 * MIB)),
     VMDK("pieces-zeroed-grain", "subformat=monolithicSparse,zeroed_grain=on", 8 * MIB,
          .piece = 3 * MIB),
     VMDK("flat", "subformat=monolithicFlat", 3 * MIB + 512),
     VMDK("little-memory", "subformat=monolithicSparse", 36 * MIB, .memory_limit = 256 * KIB),
     ESX("cowd", ESX_COWD, 1, 5 * MIB + 512),
     ESX("cowd-over-vmdk", ESX_COWD, 1, 5 * MIB, OVER("vmdk", 3 * MIB)),
+    ESX("cowd-3-sectors-over-vmdk", ESX_COWD, 3, 5 * MIB, OVER("vmdk", 3 * MIB)),
     ESX("cowd-64k-over-vmdk", ESX_COWD, 128, 8 * MIB + 1536, OVER("vmdk", 8 * MIB + 1536)),
     ESX("cowd-little-memory", ESX_COWD, 1, 40 * MIB, .memory_limit = 256 * KIB),
     ESX("sesparse", ESX_SESPARSE, 8, 34 * MIB),

@@ -39,6 +39,12 @@ struct descriptor_extent {
     uint64_t offset;
 };
 
+/* Whether it places the bytes of a file as they are. */
+static inline bool line_is_flat(const struct descriptor_extent *line)
+{
+    return line->type == TYPE_FLAT || line->type == TYPE_VMFS;
+}
+
 /* Where something stands in a text; len 0: it is not there, or empty. */
 struct text_span {
     size_t at, len;

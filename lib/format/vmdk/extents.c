@@ -25,17 +25,12 @@ static int compare_names(const void *a, const void *b)
     return order ? order : (x->first > y->first) - (x->first < y->first);
 }
 
-static bool is_flat(const struct descriptor_extent *line)
-{
-    return line->type == TYPE_FLAT || line->type == TYPE_VMFS;
-}
-
 /* Fills `files`, sorted by name, each once; returns how many they are. */
 static unsigned collect_flat(const struct descriptor *d, struct flat_file *files)
 {
     unsigned n = 0, kept = 0;
     for (unsigned i = 0; i < d->n_extents; i++)
-        if (is_flat(&d->extents[i]) && d->extents[i].access != ACCESS_NONE)
+        if (line_is_flat(&d->extents[i]) && d->extents[i].access != ACCESS_NONE)
             files[n++] =
                 (struct flat_file){d->extents[i].file, i, d->extents[i].access == ACCESS_WRITE};
     qsort(files, n, sizeof *files, compare_names);
@@ -220,8 +215,8 @@ static int open_extent(struct image *img, unsigned i, const struct flat_file *fi
     if (r < 0 || line->type == TYPE_ZERO || line->access == ACCESS_NONE)
         return r;
     struct vmdk_extent *x = &v->extents[i];
-    r = is_flat(line) ? open_flat(img, line, x, find_flat(files, n_files, line->file), err)
-                      : open_grains(img, line, x, err);
+    r = line_is_flat(line) ? open_flat(img, line, x, find_flat(files, n_files, line->file), err)
+                           : open_grains(img, line, x, err);
     if (r == 0 && !x->shares && stream_same_file(x->stream, img->stream))
         r = fail(err, PLATTER_ECORRUPT, "%s: the descriptor names itself as an extent",
                  img->stream->name);

@@ -42,7 +42,7 @@ static int embed_extent(struct image *img, struct sparse **sparse, struct platte
 {
     struct vmdk *v = vmdk_of(img);
     const struct descriptor_extent *line = &v->descriptor->extents[0];
-    if (v->descriptor->n_extents != 1 || is_flat(line) || line->type == TYPE_ZERO)
+    if (v->descriptor->n_extents != 1 || line_is_flat(line) || line->type == TYPE_ZERO)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: its descriptor has %u extents, the first of type %s, but the file holds "
                     "one SPARSE extent",
@@ -237,7 +237,8 @@ static int note_backing(struct image *img, struct platter_error *err)
                                : fail_memory(err, "a backing file's name");
 }
 
-/* The engine keeps writers of one unit apart, so no grain that may be written must lie in two. */
+/* The engine keeps writers of one unit apart, so no grain that may be written is larger than that;
+ * and it has to know if one lies in two of them. */
 static void choose_unit(struct image *img)
 {
     const uint32_t most = VMDK_MAX_GRAIN * VMDK_SECTOR; /* a COWD may claim 1 GiB */
@@ -251,14 +252,12 @@ static void choose_unit(struct image *img)
             img->unit *= 2;
         if (!img->writable || x->access != ACCESS_WRITE)
             continue;
-        if (!is_power_of_2(x->sparse->grain))
-            x->unfit = "the size of its grains is no power of two";
-        else if (x->sparse->grain > most)
+        if (x->sparse->grain > most) {
             x->unfit = "its grains are larger than 16 MiB";
-        else if (x->start % x->sparse->grain != 0)
-            x->unfit = "it does not start at a multiple of its grains";
-        if (x->unfit)
             x->access = ACCESS_READ;
+        } else if (!is_power_of_2(x->sparse->grain) || x->start % x->sparse->grain != 0) {
+            img->askew = true;
+        }
     }
 }
 

@@ -169,7 +169,7 @@ static int check_piece(const struct growth *g, const struct vmdk_extent *x,
                        struct platter_error *err)
 {
     const uint32_t grain = VMDK_GRAIN * VMDK_SECTOR;
-    if (!x->sparse || (x->start % grain == 0 && g->img->unit >= grain))
+    if (!x->sparse || ((x->start % grain == 0 || g->img->askew) && g->img->unit >= grain))
         return 0;
     return fail(err, ENOTSUP,
                 "%s: cannot grow by another file: it would begin inside a grain, or its grains "
