@@ -343,7 +343,10 @@ uint64_t qcow2_count_max(uint32_t order);
  * the count is 0. Token and lock held; drops the lock to read. */
 int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **ret, uint64_t *ret_k,
                      struct platter_error *err);
-/* Adds 1 to the counts of n clusters that have blocks, or takes 1 away. */
+/* The count of a cluster. */
+int qcow2_count_read(struct image *img, uint64_t cluster, uint64_t *ret, struct platter_error *err);
+/* Adds 1 to the counts of n clusters that have blocks, all or (EOVERFLOW: a count is full) none, or
+ * takes 1 away. */
 int qcow2_count_up(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err);
 int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch,
                      struct platter_error *err);
@@ -354,6 +357,8 @@ int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch
 /* Finds and counts a run of 1 .. want free clusters. Token and lock held; drops the lock. */
 int qcow2_alloc(struct image *img, uint64_t want, hoff *ret_off, uint64_t *ret_n,
                 struct platter_error *err);
+/* n clusters side by side, for a table. */
+int qcow2_alloc_table(struct image *img, uint64_t n, hoff *ret_off, struct platter_error *err);
 /* Room for n more entries in the list of frees; call before the change that cannot be taken back.
  */
 int qcow2_free_room(struct image *img, uint32_t n, struct platter_error *err);
@@ -400,6 +405,24 @@ int qcow2_commit_packed(struct image *img, const struct reservation *r, struct p
 
 int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
                struct platter_error *err);
+
+/* Clears the entries of whole clusters in [off, end), which may lie behind the disk: nothing is
+ * stored there. Token and lock held; drops the lock. */
+int qcow2_forget(struct image *img, goff off, goff end, struct platter_error *err);
+
+/* ---- another shape (drop.c, resize.c) ----------------------------------------------------------
+ */
+
+/* Forgets all below the L1 entries from `first` on, durably. Token and lock held; drops the lock.
+ */
+int qcow2_l1_cut(struct image *img, uint32_t first, struct platter_error *err);
+/* Cuts off the end of the file that nothing needs. Token and lock held; drops the lock. */
+int qcow2_trim(struct image *img, struct platter_error *err);
+int qcow2_make_empty(struct image *img, struct platter_error *err);
+/* An L1 table of n entries at least, in the file as well. Token and lock held; drops the lock. */
+int qcow2_l1_grow(struct image *img, uint32_t n, struct platter_error *err);
+int qcow2_resize(struct image *img, const struct resize_request *request,
+                 struct platter_error *err);
 
 /* ---- new images and descriptions (create.c, layout.c, info.c) -----------------------------------
  */

@@ -80,36 +80,64 @@ int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **re
                            q->reftable.entries[i] + k / per_slice * q->blocks.slice, ret, err);
 }
 
-/* One cluster's count up or down; *ret_count is the new one. */
-static int count_change(struct image *img, uint64_t cluster, bool up, uint64_t *ret_count,
-                        struct platter_error *err)
+/* One step along a run of clusters, all up or all down by 1: as many from the first on as one slice
+ * counts and, on the way down, as become free all alike. *ret_n is 0 only on failure. */
+static int count_step(struct image *img, uint64_t cluster, uint64_t n, bool up, uint64_t *ret_n,
+                      bool *ret_free, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     uint32_t order = q->header.refcount_order;
+    uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order, k, i, count = 0;
+    uint64_t last = up ? qcow2_count_max(order) : 0;
     struct qcow2_slot *slot;
-    uint64_t k;
 
+    *ret_n = 0;
     int r = qcow2_count_slot(img, cluster, &slot, &k, err);
     if (r < 0)
         return r;
-    uint64_t count = slot ? qcow2_count_get(slot->bytes, order, k) : 0;
-    if (up ? !slot || count == qcow2_count_max(order) : count == 0)
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: the reference count of the cluster at %" PRIu64 " is %" PRIu64
-                    " and cannot go %s: the image must be repaired",
-                    img->stream->name, cluster << q->cluster_bits, count, up ? "up" : "down");
-    *ret_count = up ? count + 1 : count - 1;
-    qcow2_count_put(slot->bytes, order, k, *ret_count);
-    qcow2_cache_dirty(&q->blocks, slot);
-    return 0;
+    for (i = 0; slot && i < n && k + i < per_slice; i++) {
+        count = qcow2_count_get(slot->bytes, order, k + i);
+        if (count == last || (i && !up && *ret_free != (count == 1)))
+            break;
+        *ret_free = !up && count == 1;
+        qcow2_count_put(slot->bytes, order, k + i, up ? count + 1 : count - 1);
+    }
+    if (slot && i) {
+        *ret_n = i;
+        qcow2_cache_dirty(&q->blocks, slot);
+        return 0;
+    }
+    if (slot && up)
+        return fail(err, EOVERFLOW,
+                    "%s: the cluster at %" PRIu64 " would have more references than a count of %u "
+                    "bits can hold (refcount_bits of the image)",
+                    img->stream->name, cluster << q->cluster_bits, 1u << order);
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: the reference count of the cluster at %" PRIu64
+                " is 0 and cannot go %s: the image must be repaired",
+                img->stream->name, cluster << q->cluster_bits, up ? "up" : "down");
 }
 
 int qcow2_count_up(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err)
 {
-    uint64_t count;
-    int r = 0;
-    for (uint64_t i = 0; r == 0 && i < n; i++)
-        r = count_change(img, cluster + i, true, &count, err);
+    bool freed;
+    for (uint64_t done = 0, step; done < n; done += step) {
+        int r = count_step(img, cluster + done, n - done, true, &step, &freed, err);
+        if (r < 0) {
+            qcow2_count_down(img, cluster, done, false, NULL);
+            return r;
+        }
+    }
+    return 0;
+}
+
+int qcow2_count_read(struct image *img, uint64_t cluster, uint64_t *ret, struct platter_error *err)
+{
+    struct qcow2_slot *slot;
+    uint64_t k;
+    int r = qcow2_count_slot(img, cluster, &slot, &k, err);
+    *ret =
+        r == 0 && slot ? qcow2_count_get(slot->bytes, qcow2_of(img)->header.refcount_order, k) : 0;
     return r;
 }
 
@@ -137,21 +165,15 @@ int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch
                      struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    uint64_t count = 0, run = 0;
+    bool freed = false;
     int r = 0;
 
-    for (uint64_t i = 0; r == 0 && i < n; i++) {
-        r = count_change(img, cluster + i, false, &count, err);
-        if (r < 0)
-            break;
-        if (count == 0)
-            cluster_is_free(q, cluster + i);
-        if (count == 0 && punch) {
-            run++;
-            continue;
-        }
-        r = punch_hole(img, cluster + i - run, run, err);
-        run = 0;
+    for (uint64_t done = 0, step; r == 0 && done < n; done += step) {
+        r = count_step(img, cluster + done, n - done, false, &step, &freed, err);
+        for (uint64_t i = 0; freed && i < step; i++)
+            cluster_is_free(q, cluster + done + i);
+        if (r == 0 && freed && punch)
+            r = punch_hole(img, cluster + done, step, err);
     }
-    return r < 0 ? r : punch_hole(img, cluster + n - run, run, err);
+    return r;
 }
