@@ -266,6 +266,94 @@ int qcow2_alloc(struct image *img, uint64_t want, hoff *ret_off, uint64_t *ret_n
     return 0;
 }
 
+/* ---- tables ------------------------------------------------------------------------------------
+ */
+
+/* Blocks for n clusters and for themselves, from the first range on that has none and where the
+ * file has nothing: *ret_first is the first of the n. */
+static int describe_range(struct image *img, uint64_t n, uint64_t *ret_first,
+                          struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    unsigned block_bits = q->cluster_bits + 3 - q->header.refcount_order;
+    uint64_t per_block = UINT64_C(1) << block_bits;
+    uint64_t blocks = div_up(n, per_block - 1),
+             i = div_up(q->file_size, per_block * q->cluster_size);
+    int r = 0;
+
+    for (uint64_t k = i; k < q->reftable.n; k++)
+        i = q->reftable.entries[k] ? k + 1 : i;
+    while (i + blocks > q->reftable.n && r == 0) {
+        r = reftable_grow(img, (uint64_t)q->reftable.n << block_bits, err);
+        for (uint64_t k = i; k < q->reftable.n; k++)
+            i = q->reftable.entries[k] ? k + 1 : i;
+    }
+    uint64_t start = i << block_bits;
+    if (r == 0)
+        r = check_overlap(img, start, blocks + n, err);
+    for (uint64_t k = 0; k < blocks && r == 0; k++) {
+        if (qcow2_cache_full(&q->blocks))
+            r = qcow2_cache_write(img, &q->blocks, err);
+        if (r == 0)
+            r = qcow2_cache_new(img, &q->blocks, (start + k) << q->cluster_bits, err);
+        if (r == 0)
+            qcow2_pointers_set(&q->reftable, (uint32_t)(i + k), (start + k) << q->cluster_bits);
+    }
+    if (r == 0)
+        r = qcow2_count_up(img, start, blocks, err);
+    if (r < 0) /* a block that calls its own cluster free must not stay */
+        for (uint64_t k = 0; k < blocks && i + k < q->reftable.n; k++)
+            qcow2_pointers_set(&q->reftable, (uint32_t)(i + k), 0);
+    q->file_size = max_u64(q->file_size, (start + blocks) << q->cluster_bits);
+    *ret_first = start + blocks;
+    return r;
+}
+
+/* Runs that were too short go back at once: nothing ever pointed there. */
+static int give_back(struct image *img, uint64_t first, uint64_t n, uint64_t *lowest,
+                     struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint64_t next = q->next_free;
+    int r = n ? qcow2_count_down(img, first, n, false, err) : 0;
+    *lowest = n ? min_u64(*lowest, first) : *lowest;
+    q->next_free = next;
+    return r;
+}
+
+int qcow2_alloc_table(struct image *img, uint64_t n, hoff *ret_off, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint64_t per_block = q->cluster_size * 8 >> q->header.refcount_order;
+    uint64_t first = 0, have = 0, got, lowest = UINT64_MAX;
+    hoff off;
+    int r = 0;
+
+    if (n >= per_block - 1) { /* the search puts a block into each range */
+        r = describe_range(img, n, &first, err);
+        if (r == 0)
+            r = qcow2_count_up(img, first, n, err);
+        *ret_off = first << q->cluster_bits;
+        return r;
+    }
+    while (have < n && r == 0) {
+        r = qcow2_alloc(img, n - have, &off, &got, err);
+        if (r < 0)
+            break;
+        if (have && off >> q->cluster_bits != first + have) {
+            r = give_back(img, first, have, &lowest, err);
+            have = 0;
+        }
+        first = have ? first : off >> q->cluster_bits;
+        have += got;
+    }
+    if (r < 0)
+        give_back(img, first, have, &lowest, NULL);
+    q->next_free = min_u64(q->next_free, lowest);
+    *ret_off = first << q->cluster_bits;
+    return r;
+}
+
 /* ---- frees that wait ---------------------------------------------------------------------------
  */
 

@@ -23,7 +23,7 @@ static bool marked(const struct marking *m, const struct qcow2_entry *e, struct 
     if (!stored && !e->zero && !m->has_backing)
         return false; /* reads as zeros already */
     if (!m->has_zero)
-        return stored; /* without a backing file: checked before */
+        return stored || e->zero; /* without a backing file: checked before */
     if (m->mark == MARK_ZERO && !m->unmap && e->has_place && !e->packed) {
         *ret = *e; /* keeps its place */
         ret->alloc = 0;
@@ -141,4 +141,25 @@ int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool u
             return r;
     }
     return 0;
+}
+
+/* Behind the end of the disk, or where its end is to be: entries say nothing any more, whatever is
+ * below. */
+int qcow2_forget(struct image *img, goff off, goff end, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    struct marking m = {.mark = MARK_DISCARD, .unmap = true};
+    uint64_t slice = UINT64_C(1) << q->slice_bits;
+    int r = 0;
+
+    for (goff next; off < end && r == 0; off = next) {
+        next = next_slice(img, &m, off, end);
+        if (q->l1.entries[off >> q->l1_bits])
+            r = mark_slice(img, &m, off,
+                           (min_u64(round_down(off, slice) + slice, end) - off) >> q->cluster_bits,
+                           err);
+        if (r == 0 && (qcow2_cache_full(&q->l2) || q->n_frees >= QCOW2_MAX_FREES))
+            r = qcow2_flush_locked(img, err);
+    }
+    return r;
 }

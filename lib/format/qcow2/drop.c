@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Forgetting much at once: all that the L1 table points at from some entry on, and the end of the
+ * file that is free then. What pointed there is gone durably before the first count goes down, so
+ * a crash leaks what was not given back yet.
+ */
+#include <string.h>
+
+#include "base/ckd.h"
+#include "format/qcow2/qcow2.h"
+
+enum { CHUNK = 1024 }; /* L1 entries that are cut off at once */
+
+/* ---- what is below an L1 entry -----------------------------------------------------------------
+ */
+
+/* Gives back what the entries of a slice hold; `bytes` are a copy of it. */
+static int drop_slice(struct image *img, const uint8_t *bytes, goff guest,
+                      struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint32_t n = q->l2.slice / q->entry_size;
+    struct qcow2_entry e;
+
+    int r = qcow2_free_room(img, n, err);
+    for (uint32_t i = 0; i < n && r == 0; i++) {
+        r = qcow2_entry_decode(img, bytes + i * q->entry_size, guest + i * q->cluster_size, &e,
+                               err);
+        if (r == 0)
+            qcow2_free_entry(img, &e, true);
+    }
+    int f = qcow2_free_all(img, r < 0 ? NULL : err);
+    return r < 0 ? r : f;
+}
+
+/* Takes one from the counts of all below an L1 entry that is no more, and of its table. */
+static int drop_table(struct image *img, hoff table, goff guest, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint64_t per_slice = UINT64_C(1) << q->slice_bits;
+    struct qcow2_slot *slot;
+    uint8_t *bytes = NULL;
+
+    int r = budget_alloc(img->budget, q->l2.slice, "a copy of an L2 table", &bytes, err);
+    for (uint64_t at = 0; at < q->cluster_size && r == 0; at += q->l2.slice, guest += per_slice) {
+        r = qcow2_cache_get(img, &q->l2, table + at, &slot, err);
+        if (r < 0)
+            break;
+        memcpy(bytes, slot->bytes, q->l2.slice); /* the slot may go while counts are read */
+        r = drop_slice(img, bytes, guest, err);
+    }
+    budget_free(img->budget, bytes, q->l2.slice);
+    return r < 0 ? r : qcow2_count_down(img, table >> q->cluster_bits, 1, true, err);
+}
+
+/* The same for n entries from `first` on, which go out of the L1 table. */
+static int cut_entries(struct image *img, uint32_t first, uint32_t n, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint64_t old[CHUNK];
+    hoff table;
+    int r = 0;
+
+    memcpy(old, q->l1.entries + first, n * sizeof *old);
+    for (uint32_t i = 0; i < n && r == 0; i++) {
+        r = qcow2_l2_find(img, (goff)(first + i) << q->l1_bits, &table, err);
+        if (r == 0 && old[i])
+            qcow2_pointers_set(&q->l1, first + i, 0);
+    }
+    if (r == 0 && !q->l1.any_dirty)
+        return 0;
+    if (r == 0)
+        r = qcow2_pointers_write(img, &q->l1, err);
+    if (r == 0)
+        r = qcow2_barrier(img, err);
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        if (old[i] & QCOW2_OFFSET_MASK)
+            r = drop_table(img, old[i] & QCOW2_OFFSET_MASK, (goff)(first + i) << q->l1_bits, err);
+    return r;
+}
+
+int qcow2_l1_cut(struct image *img, uint32_t first, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+
+    int r = qcow2_flush_locked(img, err);
+    for (uint32_t n; r == 0 && first < q->l1.n; first += n) {
+        n = (uint32_t)min_u64(q->l1.n - first, CHUNK);
+        r = cut_entries(img, first, n, err);
+    }
+    int w = qcow2_cache_write(img, &q->blocks, r < 0 ? NULL : err);
+    return r < 0 ? r : w;
+}
+
+/* ---- the end of the file -----------------------------------------------------------------------
+ */
+
+/* The last cluster of block i's range that has a count; *ret_none: there is none, or only `except`.
+ */
+static int last_counted(struct image *img, uint32_t i, uint64_t except, uint64_t *ret,
+                        bool *ret_none, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint32_t order = q->header.refcount_order;
+    uint64_t per_block = q->cluster_size * 8 >> order;
+    uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order;
+    uint64_t first = i * per_block;
+    struct qcow2_slot *slot;
+    uint64_t k;
+
+    *ret_none = true;
+    for (uint64_t end = first + per_block; end > first; end -= per_slice) {
+        int r = qcow2_count_slot(img, end - per_slice, &slot, &k, err);
+        if (r < 0 || !slot)
+            return r;
+        for (k = per_slice; k-- > 0;) {
+            *ret = end - per_slice + k;
+            *ret_none = *ret == except || qcow2_count_get(slot->bytes, order, k) == 0;
+            if (!*ret_none)
+                return 0;
+        }
+    }
+    return 0;
+}
+
+/* Takes the blocks that count nothing but themselves out of the refcount table, durably: their
+ * clusters are free then, as clusters without a block are. */
+static int drop_blocks(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    unsigned block_bits = q->cluster_bits + 3 - q->header.refcount_order;
+    uint64_t last;
+    bool none;
+
+    int r = qcow2_flush_locked(img, err);
+    for (uint32_t i = 1; i < q->reftable.n && r == 0; i++) {
+        uint64_t self = q->reftable.entries[i] >> q->cluster_bits;
+        if (self == 0 || self >> block_bits != i)
+            continue;
+        r = last_counted(img, i, self, &last, &none, err);
+        if (r < 0 || !none)
+            continue;
+        qcow2_cache_forget(img, &q->blocks, q->reftable.entries[i]);
+        qcow2_pointers_set(&q->reftable, i, 0);
+        q->next_free = min_u64(q->next_free, (uint64_t)i << block_bits);
+    }
+    if (r < 0 || !q->reftable.any_dirty)
+        return r;
+    r = qcow2_pointers_write(img, &q->reftable, err);
+    return r < 0 ? r : qcow2_barrier(img, err);
+}
+
+/* The first cluster behind all that have a count. */
+static int find_end(struct image *img, uint64_t *ret, struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    bool none = true;
+
+    *ret = 0;
+    for (uint32_t i = q->reftable.n; i-- > 0 && none;) {
+        if (q->reftable.entries[i] == 0)
+            continue;
+        int r = last_counted(img, i, UINT64_MAX, ret, &none, err);
+        if (r < 0)
+            return r;
+    }
+    *ret = none ? 1 : *ret + 1; /* the header is always there */
+    return 0;
+}
+
+/* Where what the tables point at ends. A count that is too low is damage, by which no data may be
+ * lost here. Lock held; drops it. */
+static int stored_end(struct image *img, hoff *ret, struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    struct extent e = {0};
+    int r = 0;
+
+    *ret =
+        max_u64(q->l1.off + q->l1.n * UINT64_C(8), q->reftable.off + q->reftable.n * UINT64_C(8));
+    pthread_mutex_unlock(&img->lock);
+    for (goff off = 0; off < img->size && r == 0; off += e.len) {
+        r = qcow2_map(img, off, img->size - off, &e, err);
+        if (r == 0 && e.kind == EXTENT_PACKED)
+            *ret = max_u64(*ret, e.off + 1); /* where the record ends it alone tells */
+        else if (r == 0 && (e.kind == EXTENT_DATA || e.has_place) && e.stream == img->stream)
+            *ret = max_u64(*ret, e.off + e.len);
+    }
+    pthread_mutex_lock(&img->lock);
+    return r;
+}
+
+int qcow2_trim(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    uint64_t end = 0, size;
+    hoff stored = 0;
+
+    int r = drop_blocks(img, err);
+    if (r == 0)
+        r = find_end(img, &end, err);
+    if (r == 0)
+        r = stored_end(img, &stored, err);
+    if (r < 0)
+        return r;
+    end = max_u64(end << q->cluster_bits, round_up(stored, q->cluster_size));
+    pthread_mutex_unlock(&img->lock);
+    r = stream_size(img->stream, &size, err);
+    if (r == 0 && size > end) {
+        r = stream_resize(img->stream, end, err);
+        r = r == -ENOTSUP ? 0 : r; /* a device */
+        size = end;
+    }
+    pthread_mutex_lock(&img->lock);
+    if (r < 0)
+        return r;
+    q->file_size = min_u64(q->file_size, size);
+    return qcow2_barrier(img, err);
+}
+
+/* ---- all of it ---------------------------------------------------------------------------------
+ */
+
+int qcow2_make_empty(struct image *img, struct platter_error *err)
+{
+    int r = qcow2_enter(img, err);
+    if (r < 0)
+        return r;
+    r = qcow2_l1_cut(img, 0, err);
+    if (r == 0)
+        r = qcow2_trim(img, err);
+    qcow2_leave(img);
+    return r;
+}
