@@ -22,6 +22,9 @@ struct model_case {
     enum esx_kind esx;     /* the image is a descriptor, and beside it this: case_data() */
     uint32_t grain;        /* COWD: in sectors */
     uint64_t piece;        /* guest bytes: the image is extents of that length, each third flat */
+    /* Pieces end inside of a grain: qemu-img takes the rest of that grain for the beginning of the
+     * next piece, so it cannot say what the disk holds. */
+    bool askew;
 };
 
 /* Ends with .name = NULL. */

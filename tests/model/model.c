@@ -348,7 +348,7 @@ static int run_case(const struct model_case *of, const struct model_options *opt
         r = run_round(&m, round);
     if (m.disk && close_disk(&m) != 0)
         r = -1;
-    if (r == 0)
+    if (r == 0 && !of->askew)
         r = compare_by_qemu(&m);
     printf("%-32s %s\n", of->name, r ? "FAILED" : "ok");
     fflush(stdout);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Corners of VMDK that no program's images reach: files beyond 2 TiB, where sector numbers of 32
- * bits end, and a flush that fails. */
+ * bits end, a flush that fails, and grains that lie askew. */
 #include "unit.h"
+
+#include <pthread.h>
+#include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/cursor.h"
@@ -255,6 +258,68 @@ static void test_lost_table_of_a_large_file(void **state)
     buffer_free(&b);
 }
 
+/* ---- grains that lie in two units ------------------------------------------------------------ */
+
+static void save_text(const char *path, const char *text)
+{
+    struct buffer b = {.bytes = (uint8_t *)text, .size = strlen(text)};
+    buffer_save(&b, path);
+}
+
+/* The first grain of the second extent is [32 KiB, 96 KiB) of the disk. */
+static struct platter_disk *open_askew(void)
+{
+    struct platter_open_options o = {.size = sizeof o, .flags = PLATTER_OPEN_WRITE};
+    struct platter_disk *disk;
+    auto_free char *path = scratch_path("askew.vmdk"), *flat = scratch_path("flat");
+    struct buffer b = new_image(), zeros = buffer_new(GRAIN);
+    zeros.size = GRAIN / 2;
+    buffer_save(&zeros, flat);
+    save_text(path, "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n"
+                    "createType=\"custom\"\nRW 64 FLAT \"flat\" 0\n"
+                    "RW 8192 SPARSE \"image.vmdk\"\n");
+    assert_works(platter_open(path, &o, &disk, &err));
+    buffer_free(&zeros);
+    buffer_free(&b);
+    return disk;
+}
+
+struct second_writer {
+    struct platter_disk *disk;
+    atomic_bool done;
+};
+
+static void *write_second(void *opaque)
+{
+    static const uint8_t two[SECTOR] = {2};
+    struct second_writer *w = opaque;
+    MUST(disk_write(w->disk, two, sizeof two, GRAIN + SECTOR, NULL) == 0);
+    atomic_store(&w->done, true);
+    return NULL;
+}
+
+/* Two writers of one new grain, each in a unit of its own: the second waits for the first. */
+static void test_grain_in_two_units(void **state)
+{
+    (void)state;
+    static const uint8_t one[SECTOR] = {1};
+    uint8_t bytes[2];
+    struct disk_write w;
+    pthread_t thread;
+    struct second_writer second = {.disk = open_askew()};
+    assert_works(disk_write_begin(second.disk, GRAIN - SECTOR, SECTOR, &w, &err));
+    MUST(pthread_create(&thread, NULL, write_second, &second) == 0);
+    usleep(100000); /* enough for one whom nobody holds up */
+    assert_false(atomic_load(&second.done));
+    assert_works(disk_write_end(&w, one, &err));
+    pthread_join(thread, NULL);
+    assert_works(disk_read(second.disk, bytes, 1, GRAIN - SECTOR, &err));
+    assert_works(disk_read(second.disk, bytes + 1, 1, GRAIN + SECTOR, &err));
+    assert_int_equal(bytes[0], 1);
+    assert_int_equal(bytes[1], 2);
+    assert_works(disk_close(second.disk, &err));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -265,6 +330,7 @@ int main(void)
         cmocka_unit_test(test_one_file_twice),
         cmocka_unit_test(test_rows_end_at_2_to_the_32),
         cmocka_unit_test(test_lost_table_of_a_large_file),
+        cmocka_unit_test(test_grain_in_two_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

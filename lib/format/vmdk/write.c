@@ -199,7 +199,8 @@ static int reserve_grains(struct image *img, const struct vmdk_extent *x, uint64
         .off = (hoff)sector * VMDK_SECTOR,
         .cookie = {[COOKIE_GRAINS] = n, [COOKIE_FIRST] = grain, [COOKIE_SECTOR] = sector},
     };
-    /* The last grain may reach over the end of the disk, but not into the next extent's range. */
+    /* The last grain may reach over the end of the disk, but not into the next extent's range:
+     * finish_grain(). */
     if (x + 1 < v->extents + v->n_extents)
         ret->len = min_u64(ret->len, x->start + x->len - ret->start);
     return 0;
@@ -226,13 +227,27 @@ int vmdk_reserve(struct image *img, goff off, uint64_t len, struct reservation *
     return 0;
 }
 
+/* Files hold whole grains (section 4.4), also where the last one ends behind its extent: what is
+ * missing of it is a hole in front of its last sector. */
+static int finish_grain(const struct sparse *s, const struct reservation *r,
+                        struct platter_error *err)
+{
+    static const uint8_t zeros[VMDK_SECTOR];
+    uint64_t whole = r->cookie[COOKIE_GRAINS] * s->grain;
+    return r->len < whole
+               ? stream_pwrite(s->stream, zeros, sizeof zeros, r->off + whole - sizeof zeros, err)
+               : 0;
+}
+
 int vmdk_commit(struct image *img, const struct reservation *r, struct platter_error *err)
 {
     if (r->cookie[COOKIE_GRAINS] == 0)
         return 0;
     struct sparse *s = vmdk_extent_at(vmdk_of(img), r->start)->sparse;
     struct page *p;
-    int result = tables_enter(img, s, r->cookie[COOKIE_FIRST], true, &p, err);
+    int result = finish_grain(s, r, err);
+    if (result == 0)
+        result = tables_enter(img, s, r->cookie[COOKIE_FIRST], true, &p, err);
     if (result < 0)
         return result;
     page_set_grains(p, r->cookie[COOKIE_FIRST], r->cookie[COOKIE_GRAINS], r->cookie[COOKIE_SECTOR]);
