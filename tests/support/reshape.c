@@ -26,6 +26,7 @@ const struct reshape_case reshape_cases[] = {
     {.name = "grow-zeroed", .size = 1500, .base_size = 3000, .to = 5000, .zeroed = true},
     {.name = "grow-hide", .size = 1501, .base_size = 5000, .to = 6000},
     {.name = "grow-hide-end", .size = 1501, .base_size = 5000, .to = 1510, .open_end = true},
+    {.name = "grow-leftovers", .size = 1500, .to = 2500, .leftovers = true},
     {.name = "grow-flat", .size = 900, .to = 1000, .flat = true},
     {.name = "grow-pieces", .size = 1500, .to = 2 * PIECE + 100, .split = true},
     {.name = "grow-pieces-hide", .size = 1501, .base_size = 2500, .to = 2600, .split = true},
@@ -333,6 +334,17 @@ static void spoil_end(struct reshape *r)
     memset(b->bytes + x.e.off + SECTOR, 0xee, end - x.e.off - SECTOR);
 }
 
+/* Makes the line of the child shorter than what it has. */
+static void shorten_line(struct reshape *r)
+{
+    char *text = (char *)r->files[FILE_CHILD].bytes + SECTOR;
+    auto_free char *now = string_format("RW %" PRIu64 " SPARSE", r->of->to);
+    auto_free char *then = string_format("RW %" PRIu64 " SPARSE", r->of->size);
+    char *line = now ? strstr(text, now) : NULL;
+    MUST(line && then && strlen(now) == strlen(then));
+    memcpy(line, then, strlen(then));
+}
+
 static uint32_t cid_of(const struct buffer *b)
 {
     const char *text = strstr((const char *)b->bytes + SECTOR, "\nCID=");
@@ -358,6 +370,7 @@ struct reshape reshape_make(const struct reshape_case *of)
     struct reshape r = {.of = of};
     const char *parent = of->base_size ? names[FILE_BASE] : NULL;
     uint32_t parent_cid = UINT32_MAX;
+    uint64_t size = of->leftovers ? of->to : of->size;
     if (parent) {
         r.files[FILE_BASE] = whole_image(FILE_BASE, of->base_size, false, 0xba5e, NULL, UINT32_MAX);
         fill(&r, FILE_BASE, false, of->base_size, 31);
@@ -372,8 +385,10 @@ struct reshape reshape_make(const struct reshape_case *of)
         make_pieces(&r, parent, parent_cid);
     else
         r.files[FILE_CHILD] =
-            whole_image(FILE_CHILD, of->size, of->zeroed, 0xc411d, parent, parent_cid);
-    fill(&r, FILE_CHILD, true, of->size, 11);
+            whole_image(FILE_CHILD, size, of->zeroed, 0xc411d, parent, parent_cid);
+    fill(&r, FILE_CHILD, true, size, 11);
+    if (of->leftovers)
+        shorten_line(&r);
     spoil_end(&r);
     read_before(&r);
     return r;

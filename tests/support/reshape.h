@@ -29,6 +29,7 @@ struct reshape_case {
     bool zeroed;                          /* tables may mark zeros */
     bool split, flat;                     /* the child is in pieces of PIECE sectors */
     bool open_end;                        /* it does not store its last sectors */
+    bool leftovers; /* the child's file has room and entries as far as it grows */
 };
 
 /* A list of them that ends with .name = NULL. */

@@ -14,8 +14,8 @@ value() { sed -n "s/^$1 *= *//p" disk.vmdk | tr -d '"\r'; }
 
 # What changed: the lines, with the numbers that nobody can know left out.
 changes() {
-    diff before.vmdk disk.vmdk | sed -E 's/[0-9a-f]{32}/LONG/; s/= ([0-9a-f]{8})\r/= SHORT/; s/\r//' |
-        grep '^>' || echo none
+    { diff before.vmdk disk.vmdk && echo none || [ $? = 1 ]; } |
+        sed -E 's/[0-9a-f]{32}/LONG/; s/= ([0-9a-f]{8})\r/= SHORT/; s/\r//; /^(none|[<>])/!d'
 }
 
 for cid in 12345678 fffffffe abc 0; do

@@ -50,3 +50,27 @@ rebased 4
 echo "== right behind it"
 image 1 1 2
 rebased 2
+
+echo "== redundant tables that hold nothing where the text would grow"
+rm image.vmdk
+qemu-img create -q -f vmdk image.vmdk 16M
+qemu-io -f vmdk -c 'write -q -P 7 9M 64k' image.vmdk
+qemu-img convert -O raw image.vmdk right.raw
+python3 - <<'EOF'
+import struct
+with open("image.vmdk", "r+b") as f:
+    f.seek(48)
+    (rgd,) = struct.unpack("<Q", f.read(8))
+    f.seek(rgd * 512)
+    (table,) = struct.unpack("<I", f.read(4))
+    f.seek(table * 512)
+    entries = f.read(2048)
+    f.seek(rgd * 512)
+    f.write(struct.pack("<I", 2))
+    f.seek(2 * 512)
+    f.write(entries)
+    f.seek(36)
+    f.write(struct.pack("<Q", 1))
+EOF
+rebased 2
+platter check image.vmdk

@@ -31,3 +31,13 @@ sed -i 's/n-f001/n-disk/' n.vmdk
 platter resize n.vmdk 2M
 code_of platter resize n.vmdk 3G
 platter info n.vmdk | grep virtual
+# What another extent has in the same file is not grown over.
+truncate -s 128k both.raw
+qemu-io -f raw -c 'write -P 1 0 64k' -c 'write -P 2 64k 64k' both.raw >/dev/null
+printf '%s\n' '# Disk DescriptorFile' version=1 CID=12345678 parentCID=ffffffff 'createType="custom"' \
+    'RW 128 FLAT "both.raw" 128' 'RW 128 FLAT "both.raw" 0' >disk.vmdk
+cp disk.vmdk before.vmdk
+cp both.raw before.raw
+code_of platter resize disk.vmdk 1M
+cmp disk.vmdk before.vmdk
+cmp both.raw before.raw
