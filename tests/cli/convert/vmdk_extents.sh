@@ -28,6 +28,9 @@ data 64K c.raw 3
 cat c.raw >first.raw
 code_of platter convert -n -f raw -O vmdk first.raw disk.vmdk
 cat a.raw c.raw | cmp - both.vmdk
+truncate -s 128K first.raw # zeros where it may not be written, of a file that is open for writing
+code_of platter convert -n -f raw -O vmdk first.raw disk.vmdk
+cat a.raw c.raw | cmp - both.vmdk
 
 disk 'RW 128 FLAT "both.vmdk" 128' 'RW 127 FLAT "both.vmdk" 0' 'RW 1 FLAT "both.vmdk" 127' 'RW 9 FLAT "a.raw" 0'
 platter info disk.vmdk | grep -c 'access: RW'
