@@ -50,6 +50,8 @@ struct args {
     const char *cache, *source_cache;
     const char *algorithm;
     const char *preallocation;
+    const char *create, *apply, *delete, *id; /* snapshot */
+    const char *export_file, *import_file;
     const char *repair;                                         /* leaks or all */
     const char *count, *depth, *flush_interval, *pattern, *aio; /* bench: numbers, and a way */
     char *creation; /* all -o, joined by commas; allocated */
@@ -59,6 +61,7 @@ struct args {
     bool has_length, has_disk_size, has_sparse_size, has_buffer, has_step;
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
     bool probe_backing, ignore_cid, offload, target_is_zero, salvage, strict, nodes, data;
+    bool list, summary;
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
@@ -99,7 +102,8 @@ struct verb {
 };
 
 extern const struct verb verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
-    verb_measure, verb_resize, verb_commit, verb_rebase, verb_check, verb_bench, verb_formats;
+    verb_measure, verb_resize, verb_commit, verb_rebase, verb_check, verb_snapshot, verb_bench,
+    verb_formats;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 
@@ -213,6 +217,8 @@ char *human_size(uint64_t bytes, char buf[32]);
 json_t *json_text(const char *text);
 /* Prints a value and a newline, indented by four. Consumes it. */
 void print_json(json_t *value);
+/* The table of snapshots of qemu-img, if there are any. */
+void print_snapshots(const json_t *list);
 /* Whether --output=json was given. */
 bool wants_json(const struct args *args);
 /* Flushes standard output; returns `code`, or EXIT_FAILED (printed) if something was lost. */

@@ -67,7 +67,7 @@ static void print_snapshot(const json_t *s)
            clock, icount);
 }
 
-static void print_snapshots(const json_t *list)
+void print_snapshots(const json_t *list)
 {
     const json_t *s;
     size_t i;

@@ -355,6 +355,72 @@ int platter_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
     return r < 0 ? r : ops_resize(disk, size, flags, preallocation, err);
 }
 
+/* ---- snapshots inside an image --------------------------------------------------------------- */
+
+enum { SNAPSHOT_BY = PLATTER_SNAPSHOT_BY_ID | PLATTER_SNAPSHOT_BY_NAME };
+
+int platter_snapshot_create(struct platter_disk *disk,
+                            const struct platter_snapshot_options *options, char **ret_id,
+                            struct platter_error *err)
+{
+    struct platter_snapshot_options o = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = check_flags(o.flags, PLATTER_SNAPSHOT_UNIQUE, "platter_snapshot_create()", err);
+    if (r == 0)
+        r = need(o.name, "a name for the snapshot", err);
+    return r < 0 ? r : ops_snapshot_create(disk, &o, ret_id, err);
+}
+
+int platter_snapshot_apply(struct platter_disk *disk, const char *snapshot, unsigned flags,
+                           struct platter_error *err)
+{
+    int r = check_flags(flags, SNAPSHOT_BY, "platter_snapshot_apply()", err);
+    if (r == 0)
+        r = need(snapshot, "a snapshot", err);
+    return r < 0 ? r : disk_snapshot_apply(disk, snapshot, flags, err);
+}
+
+int platter_snapshot_delete(struct platter_disk *disk, const char *snapshot, unsigned flags,
+                            struct platter_error *err)
+{
+    int r = check_flags(flags, SNAPSHOT_BY, "platter_snapshot_delete()", err);
+    if (r == 0)
+        r = need(snapshot, "a snapshot", err);
+    return r < 0 ? r : disk_snapshot_delete(disk, snapshot, flags, err);
+}
+
+int platter_snapshot_diff(struct platter_disk *disk, const char *from, const char *to,
+                          platter_snapshot_diff_fn fn, void *opaque, uint64_t ret_sizes[2],
+                          struct platter_error *err)
+{
+    uint64_t sizes[2] = {0};
+    int r = need(fn, "a function to tell the differences to", err);
+    if (r == 0)
+        r = ops_snapshot_diff(disk, from, to, fn, opaque, sizes, err);
+    if (ret_sizes)
+        memcpy(ret_sizes, sizes, sizeof sizes);
+    return r;
+}
+
+int platter_vm_state_size(struct platter_disk *disk, uint64_t *ret_size, struct platter_error *err)
+{
+    int r = need(ret_size, "a place for the size", err);
+    return r < 0 ? r : disk_state_size(disk, ret_size, err);
+}
+
+int platter_vm_state_read(struct platter_disk *disk, void *buffer, size_t length, uint64_t offset,
+                          struct platter_error *err)
+{
+    return disk_state_read(disk, buffer, length, offset, err);
+}
+
+int platter_vm_state_write(struct platter_disk *disk, const void *buffer, size_t length,
+                           uint64_t offset, struct platter_error *err)
+{
+    return disk_state_write(disk, buffer, length, offset, err);
+}
+
 /* The options of an image that is opened by the function that works on it. */
 static int complete_open(struct platter_open_options *own, const struct platter_open_options *given,
                          const char *what, struct platter_error *err)

@@ -424,6 +424,92 @@ enum {
 int platter_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
                    enum platter_preallocation preallocation, struct platter_error *err);
 
+/* ---- internal snapshots ---------------------------------------------------------------------- */
+
+enum {
+    /** What names a snapshot is its id. */
+    PLATTER_SNAPSHOT_BY_ID = 1u << 0,
+    /** It is its name, of the first that has it. Neither: an id if there is such, else a name. */
+    PLATTER_SNAPSHOT_BY_NAME = 1u << 1,
+    /** platter_snapshot_create(): fail with EEXIST where another snapshot has the name. */
+    PLATTER_SNAPSHOT_UNIQUE = 1u << 2
+};
+
+/** A snapshot to be made. */
+struct platter_snapshot_options {
+    size_t size;            /**< sizeof(struct platter_snapshot_options) */
+    unsigned flags;         /**< PLATTER_SNAPSHOT_UNIQUE or 0 */
+    const char *name;       /**< must be given; at most 255 bytes */
+    const char *id;         /**< at most 127 bytes; NULL: the next free number */
+    bool has_date;          /**< false: now */
+    uint32_t date_sec;      /**< seconds since 1970 */
+    uint32_t date_nsec;     /**< and nanoseconds */
+    uint64_t clock_nsec;    /**< how long the machine had been running, nanoseconds */
+    bool has_icount;        /**< false: not recorded */
+    uint64_t icount;        /**< instructions the machine had executed */
+    uint64_t vm_state_size; /**< bytes that platter_vm_state_write() has written for it; 0: none */
+};
+
+/**
+ * Makes a snapshot of a disk that is open for writing, inside its image, durably. Time goes with
+ * the tables, not the data. *ret_id (may be NULL) is its id and belongs to the caller. Fails with
+ * ENOTSUP where the image cannot have snapshots, EEXIST where the id is taken, EOVERFLOW where a
+ * count in the image is too narrow for one more; nothing has changed then. Other calls wait.
+ */
+int platter_snapshot_create(struct platter_disk *disk,
+                            const struct platter_snapshot_options *options, char **ret_id,
+                            struct platter_error *err);
+
+/**
+ * Makes the disk what it was when `snapshot` was made, its size as well, durably; what it is now is
+ * lost. `flags` tell what `snapshot` is: PLATTER_SNAPSHOT_BY_*. A crash leaves the old disk or the
+ * new one. ENOENT: there is no such snapshot.
+ */
+int platter_snapshot_apply(struct platter_disk *disk, const char *snapshot, unsigned flags,
+                           struct platter_error *err);
+
+/** Deletes a snapshot, durably, and gives its space back; the disk stays as it is. */
+int platter_snapshot_delete(struct platter_disk *disk, const char *snapshot, unsigned flags,
+                            struct platter_error *err);
+
+/** What platter_snapshot_diff() tells of a range. */
+struct platter_snapshot_difference {
+    size_t size;     /**< sizeof of the library's structure */
+    uint64_t offset; /**< guest offset */
+    uint64_t length; /**< bytes */
+    unsigned flags;  /**< what `to` has there: PLATTER_EXTENT_PRESENT, ZERO, DATA, PACKED; none of
+                          them: what is below the image */
+};
+
+/** Receives the ranges that differ, in order. Non-zero cancels. */
+typedef int (*platter_snapshot_diff_fn)(void *opaque,
+                                        const struct platter_snapshot_difference *difference);
+
+/**
+ * Tells where two snapshots of the image may differ, from its tables alone: no data is read, and a
+ * range that was written anew with the same bytes counts as different. Where `from` has another
+ * size, it is taken as cut off or filled up with zeros to the size of `to`: who does that, and
+ * takes over the ranges that are told, has `to`. NULL means the disk as it is now. ret_sizes (may
+ * be NULL) receives the sizes of both disks.
+ */
+int platter_snapshot_diff(struct platter_disk *disk, const char *from, const char *to,
+                          platter_snapshot_diff_fn fn, void *opaque, uint64_t ret_sizes[2],
+                          struct platter_error *err);
+
+/** Tells how many bytes of a machine's state the view that is open holds; 0 for the disk itself. */
+int platter_vm_state_size(struct platter_disk *disk, uint64_t *ret_size, struct platter_error *err);
+
+/** Reads a part of the machine's state of the view that is open: all of it or an error. */
+int platter_vm_state_read(struct platter_disk *disk, void *buffer, size_t length, uint64_t offset,
+                          struct platter_error *err);
+
+/**
+ * Writes a part of a machine's state behind a disk that is open for writing. It belongs to the next
+ * snapshot that says its size; the image has one such state at a time.
+ */
+int platter_vm_state_write(struct platter_disk *disk, const void *buffer, size_t length,
+                           uint64_t offset, struct platter_error *err);
+
 /* ---- commit ---------------------------------------------------------------------------------- */
 
 enum {

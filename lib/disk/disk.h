@@ -108,6 +108,35 @@ int disk_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
                 enum platter_preallocation preallocation, const struct file_maker *maker,
                 struct platter_error *err);
 
+/* Snapshots inside the top image: struct snapshot_ops. A disk that is open for writing. */
+int disk_snapshot_create(struct platter_disk *disk, struct snapshot_request *request,
+                         struct platter_error *err);
+int disk_snapshot_apply(struct platter_disk *disk, const char *name, unsigned by,
+                        struct platter_error *err);
+int disk_snapshot_delete(struct platter_disk *disk, const char *name, unsigned by,
+                         struct platter_error *err);
+
+/* A comparison of two of them, during which the disk does not change. Close what was opened. */
+struct disk_diff {
+    struct platter_disk *disk;
+    const struct snapshot_ops *ops;
+    struct snapshot_diff *diff;
+    struct range_hold hold;
+    uint64_t sizes[2];
+};
+int disk_snapshot_diff_open(struct platter_disk *disk, const char *from, const char *to,
+                            struct disk_diff *d, struct platter_error *err);
+int disk_snapshot_diff_next(struct disk_diff *d, goff off, struct snapshot_difference *ret,
+                            struct platter_error *err);
+void disk_snapshot_diff_close(struct disk_diff *d);
+
+/* The state of a machine: that of the view that is open is read, the next snapshot's written. */
+int disk_state_size(struct platter_disk *disk, uint64_t *ret, struct platter_error *err);
+int disk_state_read(struct platter_disk *disk, void *buf, size_t len, uint64_t off,
+                    struct platter_error *err);
+int disk_state_write(struct platter_disk *disk, const void *buf, size_t len, uint64_t off,
+                     struct platter_error *err);
+
 /* Keeps the images of a disk, their sizes and their extents as they are until it is let go. */
 void disk_pin(struct platter_disk *disk, struct range_hold *hold);
 void disk_unpin(struct platter_disk *disk, struct range_hold *hold);

@@ -93,3 +93,7 @@ int disk_check_range(const struct platter_disk *disk, const char *what, goff off
                      struct platter_error *err);
 
 #endif
+/* Reads all of an extent, which begins at guest offset `off`. */
+int disk_read_extent(struct platter_disk *disk, const struct disk_extent *x, void *buf, goff off,
+                     struct platter_error *err);
+

@@ -15,8 +15,8 @@ static int read_packed(struct platter_disk *disk, const struct disk_extent *x, u
     return unit_cache_read(disk->cache, img, &x->e, buf, len, off, err);
 }
 
-static int read_extent(struct platter_disk *disk, const struct disk_extent *x, uint8_t *buf,
-                       goff off, struct platter_error *err)
+int disk_read_extent(struct platter_disk *disk, const struct disk_extent *x, void *buf, goff off,
+                     struct platter_error *err)
 {
     const struct extent *e = &x->e;
     size_t len = (size_t)e->len;
@@ -50,7 +50,7 @@ int disk_read_held(struct platter_disk *disk, void *buf, size_t len, goff off,
         struct disk_extent x;
         int r = disk_map_held(disk, off, len, &x, err);
         if (r == 0)
-            r = read_extent(disk, &x, p, off, err);
+            r = disk_read_extent(disk, &x, p, off, err);
         if (r < 0)
             return r;
         p += x.e.len;

@@ -201,6 +201,56 @@ struct resize_request {
                 struct platter_error *err);
 };
 
+/* ---- snapshots inside an image ----------------------------------------------------------------
+ */
+
+/* A snapshot that is to be made of the disk as it is. */
+struct snapshot_request {
+    const char *name;
+    const char *id; /* NULL: the next that is free */
+    bool unique;    /* fail with EEXIST where another has the name */
+    uint32_t date_sec, date_nsec;
+    uint64_t clock_nsec;
+    uint64_t icount;        /* UINT64_MAX: not recorded */
+    uint64_t vm_state_size; /* bytes that were written to the state area */
+    uint64_t disk_size;     /* it is to have; 0: what the disk has */
+    char *ret_id;           /* malloc'ed */
+};
+
+/* A range in which two snapshots differ, and what the second has there. */
+struct snapshot_difference {
+    goff off;
+    uint64_t len;
+    enum extent_kind kind;
+};
+
+struct snapshot_diff;
+
+/* All of them work on an image that is open for writing and that the engine holds as a whole, with
+ * nothing left to flush; diff_* on any image, held so that nothing changes. `by` and the names are
+ * those of the public functions. */
+struct snapshot_ops {
+    int (*create)(struct image *img, struct snapshot_request *request, struct platter_error *err);
+    int (*apply)(struct image *img, const char *name, unsigned by, struct platter_error *err);
+    int (*remove)(struct image *img, const char *name, unsigned by, struct platter_error *err);
+    /* Where the machine's state stands behind the disk, or the view: as if it were guest data. The
+     * length is what the view has. */
+    int (*state)(const struct image *img, goff *ret_start, uint64_t *ret_len,
+                 struct platter_error *err);
+    /* Tables for a state of `len` bytes. */
+    int (*state_room)(struct image *img, uint64_t len, struct platter_error *err);
+    /* Forgets the state area of the disk. */
+    int (*state_drop)(struct image *img, struct platter_error *err);
+    /* What differs between two snapshots, from the tables alone; NULL is the disk itself. Sizes are
+     * those of the disks. */
+    int (*diff_open)(struct image *img, const char *from, const char *to,
+                     struct snapshot_diff **ret, uint64_t ret_sizes[2], struct platter_error *err);
+    /* The first difference at `off` or behind it: 1, or 0 where there is none. */
+    int (*diff_next)(struct snapshot_diff *d, goff off, struct snapshot_difference *ret,
+                     struct platter_error *err);
+    void (*diff_close)(struct snapshot_diff *d);
+};
+
 /* ---- the operations of a format -------------------------------------------------------------- */
 
 enum mark { MARK_ZERO, MARK_DISCARD };
@@ -307,6 +357,8 @@ struct format {
     int (*info_top)(struct image *img, json_t *info);
     /* An array of views; NULL: has none. */
     json_t *(*views)(struct image *img);
+    /* NULL: its images hold no snapshots. */
+    const struct snapshot_ops *snapshots;
 };
 
 extern const struct format format_raw, format_qcow2, format_vmdk;

@@ -37,6 +37,13 @@ int ops_check(const char *name, const struct platter_check_options *options,
 int ops_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
                enum platter_preallocation preallocation, struct platter_error *err);
 
+/* *ret_id is the caller's. */
+int ops_snapshot_create(struct platter_disk *disk, const struct platter_snapshot_options *options,
+                        char **ret_id, struct platter_error *err);
+int ops_snapshot_diff(struct platter_disk *disk, const char *from, const char *to,
+                      platter_snapshot_diff_fn fn, void *opaque, uint64_t ret_sizes[2],
+                      struct platter_error *err);
+
 int ops_commit(const char *name, const struct platter_commit_options *options,
                const struct platter_open_options *open, struct platter_error *err);
 

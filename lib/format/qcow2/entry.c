@@ -115,11 +115,10 @@ void qcow2_entry_encode(const struct image *img, uint8_t *bytes, const struct qc
         put_be(bytes + 8, 8, (uint64_t)e->zero << 32 | e->alloc);
 }
 
-int qcow2_l2_find(const struct image *img, goff guest, hoff *ret, struct platter_error *err)
+int qcow2_l1_decode(const struct image *img, uint64_t i, uint64_t raw, hoff *ret,
+                    struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
-    uint64_t i = guest >> q->l1_bits;
-    uint64_t raw = i < q->l1.n ? q->l1.entries[i] : 0;
     const char *why = NULL;
 
     *ret = raw & QCOW2_OFFSET_MASK;
@@ -136,6 +135,13 @@ int qcow2_l2_find(const struct image *img, goff guest, hoff *ret, struct platter
                     "%s: the L1 entry %" PRIu64 " (guest offset %" PRIu64 ") is 0x%" PRIx64 ": %s",
                     img->stream->name, i, i << q->l1_bits, raw, why);
     return 0;
+}
+
+int qcow2_l2_find(const struct image *img, goff guest, hoff *ret, struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    uint64_t i = guest >> q->l1_bits;
+    return qcow2_l1_decode(img, i, i < q->l1.n ? q->l1.entries[i] : 0, ret, err);
 }
 
 int qcow2_l2_get(struct image *img, goff guest, struct qcow2_slot **ret, uint8_t **ret_entry,

@@ -97,7 +97,7 @@ json_t *qcow2_info(struct image *img)
     return info;
 }
 
-static json_t *snapshot_describe(const struct qcow2_snapshot *s)
+json_t *qcow2_snapshot_describe(const struct qcow2_snapshot *s)
 {
     const uint64_t second = 1000000000;
     json_t *json = json_object();
@@ -128,6 +128,6 @@ int qcow2_info_top(struct image *img, json_t *info)
         return 0;
     json_t *list = json_array();
     for (uint32_t i = 0; i < q->header.n_snapshots; i++)
-        json_array_append_new(list, snapshot_describe(&q->snapshots[i]));
+        json_array_append_new(list, qcow2_snapshot_describe(&q->snapshots[i]));
     return json_object_set_new(info, "snapshots", list) < 0 ? -ENOMEM : 0;
 }

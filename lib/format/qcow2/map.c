@@ -72,7 +72,8 @@ static int check_end(struct image *img, goff off, struct extent *run, struct pla
 
     for (int tries = 0; tries < 2; tries++) {
         hoff whole = round_up(run->off + run->len, sub);
-        hoff seen = run->off + min_u64(whole - run->off, img->size - off);
+        uint64_t visible = off < img->size ? img->size - off : run->len; /* or a machine's state */
+        hoff seen = run->off + min_u64(whole - run->off, visible);
         if (whole <= *size || (seen <= *size && *size % 512 == 0))
             return 0;
         if (tries)

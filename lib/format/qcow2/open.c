@@ -5,7 +5,7 @@
 
 #include "base/ckd.h"
 #include "base/codec.h"
-#include "format/qcow2/qcow2.h"
+#include "format/qcow2/snapshot.h"
 
 enum { PREFIX = 4096 }; /* of cluster 0: nearly always holds all extensions */
 
@@ -139,13 +139,9 @@ static int load_l1(struct image *img, struct platter_error *err)
     if (!s)
         return fail(err, ENOENT, "%s: there is no snapshot with the id or name \"%s\"", name,
                     img->view);
-    uint64_t needed = div_up(s->disk_size, UINT64_C(1) << q->l1_bits);
-    if (s->l1_offset % q->cluster_size || s->l1_size * UINT64_C(8) > QCOW2_MAX_L1_BYTES ||
-        s->disk_size > QCOW2_MAX_SIZE || s->l1_size < needed)
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: snapshot \"%s\": an L1 table at %" PRIu64 " with %" PRIu32
-                    " entries is impossible for a disk of %" PRIu64 " bytes",
-                    name, img->view, s->l1_offset, s->l1_size, s->disk_size);
+    int r = qcow2_snapshot_check(img, s, err);
+    if (r < 0)
+        return r;
     img->size = round_down(s->disk_size, 512);
     return qcow2_pointers_load(img, &q->l1, s->l1_offset, s->l1_size, "the snapshot's L1 table",
                                err);

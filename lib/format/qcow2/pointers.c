@@ -58,8 +58,9 @@ void qcow2_pointers_set(struct qcow2_pointers *p, uint32_t i, uint64_t value)
     p->any_dirty = true;
 }
 
-static int write_sector(struct image *img, struct qcow2_pointers *p, uint32_t sector,
-                        struct platter_error *err)
+/* Writes 512 bytes of the table, or what is left of it, as part of a table at `off`. */
+static int write_sector(struct image *img, const struct qcow2_pointers *p, uint32_t sector,
+                        hoff off, struct platter_error *err)
 {
     uint8_t bytes[SECTOR_ENTRIES * 8];
     uint32_t first = sector * SECTOR_ENTRIES;
@@ -67,9 +68,15 @@ static int write_sector(struct image *img, struct qcow2_pointers *p, uint32_t se
 
     for (uint32_t i = 0; i < n; i++)
         put_be(bytes + i * 8, 8, p->entries[first + i]);
-    int r = qcow2_meta_write(img, bytes, n * (size_t)8, p->off + first * UINT64_C(8), err);
-    if (r == 0)
-        p->dirty[sector / 8] &= (uint8_t) ~(1u << sector % 8);
+    return qcow2_meta_write(img, bytes, n * (size_t)8, off + first * UINT64_C(8), err);
+}
+
+int qcow2_pointers_copy(struct image *img, const struct qcow2_pointers *p, hoff off,
+                        struct platter_error *err)
+{
+    int r = 0;
+    for (uint32_t sector = 0; r == 0 && sector * UINT64_C(64) < p->n; sector++)
+        r = write_sector(img, p, sector, off, err);
     return r;
 }
 
@@ -80,9 +87,10 @@ int qcow2_pointers_write(struct image *img, struct qcow2_pointers *p, struct pla
     for (uint32_t sector = 0; sector * UINT64_C(64) < p->n; sector++) {
         if (!(p->dirty[sector / 8] >> sector % 8 & 1))
             continue;
-        int r = write_sector(img, p, sector, err);
+        int r = write_sector(img, p, sector, p->off, err);
         if (r < 0)
             return r;
+        p->dirty[sector / 8] &= (uint8_t) ~(1u << sector % 8);
     }
     p->any_dirty = false;
     return 0;

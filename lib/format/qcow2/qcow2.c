@@ -2,7 +2,7 @@
 /* qcow2 as a format: the table of its operations, and the probe. */
 #include <string.h>
 
-#include "format/qcow2/qcow2.h"
+#include "format/qcow2/snapshot.h"
 
 /* The magic alone decides: what is cut short behind it, or of a version we do not know, is for open
  * to refuse, and never a raw disk. */
@@ -44,4 +44,5 @@ const struct format format_qcow2 = {
     .info = qcow2_info,
     .info_top = qcow2_info_top,
     .views = qcow2_views,
+    .snapshots = &qcow2_snapshot_ops,
 };

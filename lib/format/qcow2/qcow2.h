@@ -33,6 +33,7 @@ enum {
     QCOW2_MAX_REFTABLE_BYTES = 8 << 20,
     QCOW2_MAX_SNAPSHOTS = 65536,
     QCOW2_MAX_SNAPSHOT_EXTRA = 1024,
+    QCOW2_SNAPSHOT_EXTRA = 24, /* bytes of extra data that we know and write */
     QCOW2_MAX_BITMAPS = 65535,
     QCOW2_MAX_BITMAP_DIRECTORY = 1024 * 65535,
     QCOW2_MAX_SNAPSHOT_TABLE = 64 << 20,
@@ -179,6 +180,9 @@ void qcow2_pointers_set(struct qcow2_pointers *p, uint32_t i, uint64_t value);
 /* Writes what changed. Token and lock held; drops the lock. Poisons on failure. */
 int qcow2_pointers_write(struct image *img, struct qcow2_pointers *p, struct platter_error *err);
 
+/* Writes all of it as a table at `off`. Token and lock held; drops the lock. Poisons on failure. */
+int qcow2_pointers_copy(struct image *img, const struct qcow2_pointers *p, hoff off,
+                        struct platter_error *err);
 /* ---- the cache of table slices (cache.c) -------------------------------------------------------
  */
 
@@ -236,7 +240,9 @@ struct qcow2_snapshot {
     uint64_t clock_nsec;
     uint64_t vm_state_size;
     uint64_t disk_size;
-    uint64_t icount; /* UINT64_MAX: not recorded */
+    uint64_t icount;  /* UINT64_MAX: not recorded */
+    uint8_t *unknown; /* extra data behind the fields we know, or NULL */
+    uint32_t unknown_len;
 };
 
 int qcow2_snapshots_load(struct image *img, struct platter_error *err);
@@ -247,6 +253,8 @@ json_t *qcow2_views(struct image *img);
 
 /* ---- an open image -----------------------------------------------------------------------------
  */
+/* As `qemu-img info` has it. */
+json_t *qcow2_snapshot_describe(const struct qcow2_snapshot *s);
 
 /* Clusters whose references went away, to be freed when that is durable (rule 3). */
 struct qcow2_free {
@@ -364,6 +372,9 @@ int qcow2_alloc_table(struct image *img, uint64_t n, hoff *ret_off, struct platt
 int qcow2_free_room(struct image *img, uint32_t n, struct platter_error *err);
 /* Remembers that a reference to what an entry holds goes away. */
 void qcow2_free_entry(struct image *img, const struct qcow2_entry *e, bool punch);
+/* The L2 table that entry i of an L1 table, `raw`, points at: 0 if there is none. */
+int qcow2_l1_decode(const struct image *img, uint64_t i, uint64_t raw, hoff *ret,
+                    struct platter_error *err);
 void qcow2_free_run(struct image *img, uint64_t first, uint64_t n, bool punch, bool data_file);
 /* Frees for good what waits, after a barrier. Token and lock held; drops the lock. */
 int qcow2_free_all(struct image *img, struct platter_error *err);

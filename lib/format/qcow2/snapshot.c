@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Internal snapshots (section 9), for reading: the table is walked at open, entry by entry, as its
- * length is stored nowhere. Each snapshot is a view of the file.
+ * Internal snapshots (section 9), as they are read: the table is walked at open, entry by entry, as
+ * its length is stored nowhere. Each snapshot is a view of the file.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -42,6 +42,18 @@ static void decode_extra(const uint8_t *bytes, uint32_t len, uint64_t disk_size,
         s->vm_state_size = get_be(bytes, 8);
 }
 
+/* What a newer version put behind the fields we know is kept (section 9.1). */
+static int keep_unknown(const uint8_t *extra, uint32_t len, struct qcow2_snapshot *s)
+{
+    if (len <= QCOW2_SNAPSHOT_EXTRA)
+        return 0;
+    s->unknown_len = len - QCOW2_SNAPSHOT_EXTRA;
+    s->unknown = malloc(s->unknown_len);
+    if (s->unknown)
+        memcpy(s->unknown, extra + QCOW2_SNAPSHOT_EXTRA, s->unknown_len);
+    return s->unknown ? 0 : -ENOMEM;
+}
+
 static int damaged(const struct image *img, uint32_t i, const char *what, struct platter_error *err)
 {
     return fail(err, PLATTER_ECORRUPT, "%s: snapshot table entry %" PRIu32 ": %s",
@@ -67,13 +79,13 @@ static int load_one(struct image *img, uint32_t i, hoff *off, uint8_t *text,
     if (r < 0)
         return fail_in(err, r, "snapshot table entry %" PRIu32, i);
     decode_extra(text, t.extra, q->header.size, s);
-    r = budget_take(img->budget, t.id + t.name + UINT64_C(2), "snapshot names", err);
+    r = budget_take(img->budget, len + UINT64_C(2), "snapshot names", err);
     if (r < 0)
         return r;
-    q->snapshots_memory += t.id + t.name + UINT64_C(2);
+    q->snapshots_memory += len + UINT64_C(2);
     s->id = strndup((const char *)text + t.extra, t.id);
     s->name = strndup((const char *)text + t.extra + t.id, t.name);
-    if (!s->id || !s->name)
+    if (!s->id || !s->name || keep_unknown(text, t.extra, s) < 0)
         return fail_memory(err, "snapshot names");
     *off = round_up(*off - q->header.snapshots_offset + ENTRY_SIZE + len, 8) +
            q->header.snapshots_offset;
@@ -107,6 +119,7 @@ void qcow2_snapshots_free(struct image *img)
     for (uint32_t i = 0; q->snapshots && i < q->header.n_snapshots; i++) {
         free(q->snapshots[i].id);
         free(q->snapshots[i].name);
+        free(q->snapshots[i].unknown);
     }
     budget_free(img->budget, q->snapshots, q->header.n_snapshots * sizeof *q->snapshots);
     budget_give(img->budget, q->snapshots_memory);
@@ -131,9 +144,9 @@ json_t *qcow2_views(struct image *img)
     const struct qcow2 *q = qcow2_of(img);
     json_t *list = json_array();
     for (uint32_t i = 0; list && i < q->header.n_snapshots; i++) {
-        const struct qcow2_snapshot *s = &q->snapshots[i];
-        json_array_append_new(list, json_pack("{s:o, s:o, s:I}", "name", json_name(s->name), "id",
-                                              json_name(s->id), "size", (json_int_t)s->disk_size));
+        json_t *view = qcow2_snapshot_describe(&q->snapshots[i]);
+        json_object_set_new(view, "size", json_integer((json_int_t)q->snapshots[i].disk_size));
+        json_array_append_new(list, view);
     }
     return list;
 }
