@@ -421,6 +421,42 @@ int platter_vm_state_write(struct platter_disk *disk, const void *buffer, size_t
     return disk_state_write(disk, buffer, length, offset, err);
 }
 
+/* ---- dirty bitmaps --------------------------------------------------------------------------- */
+
+int platter_bitmap_change(struct platter_disk *disk, const struct platter_bitmap_change *changes,
+                          size_t n, struct platter_error *err)
+{
+    if (n == 0)
+        return 0;
+    int r = need(changes, "a change", err);
+    auto_free struct platter_bitmap_change *own = r == 0 ? calloc(n, sizeof *own) : NULL;
+    if (r == 0 && !own)
+        r = fail_memory(err, "changes of bitmaps");
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        const void *given = (const uint8_t *)changes + i * changes->size;
+        r = complete(&own[i], sizeof *own, given, err);
+    }
+    return r < 0 ? r : ops_bitmap_change(disk, own, n, err);
+}
+
+int platter_bitmaps(struct platter_disk *disk, char **ret_json, struct platter_error *err)
+{
+    int r = need(ret_json, "a place for the list", err);
+    return r < 0 ? r : ops_bitmaps(disk, ret_json, err);
+}
+
+int platter_bitmap_map(struct platter_disk *disk, const char *bitmap, uint64_t offset,
+                       uint64_t length, uint64_t *ret_length, bool *ret_dirty,
+                       struct platter_error *err)
+{
+    int r = need(bitmap, "a bitmap", err);
+    if (r == 0)
+        r = need(ret_length, "a place for the length", err);
+    if (r == 0)
+        r = need(ret_dirty, "a place for the answer", err);
+    return r < 0 ? r : ops_bitmap_map(disk, bitmap, offset, length, ret_length, ret_dirty, err);
+}
+
 /* The options of an image that is opened by the function that works on it. */
 static int complete_open(struct platter_open_options *own, const struct platter_open_options *given,
                          const char *what, struct platter_error *err)

@@ -129,7 +129,7 @@ int platter_open(const char *name, const struct platter_open_options *options,
 
 /**
  * Flushes and closes. The disk is gone whatever is returned; an error says that writes may not have
- * become durable. NULL is fine. No other call may be running on the disk.
+ * become durable, or that dirty bitmaps could not be kept. NULL is fine. No other call may be running on the disk.
  */
 int platter_close(struct platter_disk *disk, struct platter_error *err);
 
@@ -509,6 +509,58 @@ int platter_vm_state_read(struct platter_disk *disk, void *buffer, size_t length
  */
 int platter_vm_state_write(struct platter_disk *disk, const void *buffer, size_t length,
                            uint64_t offset, struct platter_error *err);
+
+/* ---- dirty bitmaps --------------------------------------------------------------------------- */
+
+/** What can be done to a dirty bitmap. */
+enum platter_bitmap_action {
+    PLATTER_BITMAP_ADD = 1,     /**< a new one, enabled, with nothing dirty */
+    PLATTER_BITMAP_REMOVE = 2,  /**< the only thing that can be done to one that is not valid */
+    PLATTER_BITMAP_CLEAR = 3,   /**< nothing is dirty any more */
+    PLATTER_BITMAP_ENABLE = 4,  /**< it records writes */
+    PLATTER_BITMAP_DISABLE = 5, /**< it stays as it is */
+    PLATTER_BITMAP_MERGE = 6    /**< what is dirty in another one is dirty in it as well */
+};
+
+/** One step of platter_bitmap_change(). */
+struct platter_bitmap_change {
+    size_t size;                       /**< sizeof(struct platter_bitmap_change) */
+    enum platter_bitmap_action action; /**< what is done */
+    const char *name;                  /**< to which bitmap */
+    uint64_t granularity; /**< ADD: bytes that a bit stands for, a power of 2 from 512 to 2 GiB; 0:
+                               the cluster size, or the nearest of 4 KiB and 64 KiB */
+    struct platter_disk *source; /**< MERGE: where the other bitmap is, a disk of the same size;
+                                      NULL: here */
+    const char *source_name;     /**< MERGE: the other bitmap */
+};
+
+/**
+ * Changes the dirty bitmaps of a disk that is open for writing: carries out `n` steps in order, all
+ * of them or none, durably; a crash leaves the bitmaps as they were or as they are to be. All
+ * structures have the same size. ENOTSUP: the image cannot have bitmaps. ENOENT, EEXIST: there is
+ * none, or one already, of that name.
+ *
+ * Writes, zeros and discards are recorded by all enabled bitmaps as long as the disk is open. While
+ * that goes on they are not valid on the disk, and a crash leaves them so; platter_close() makes
+ * them valid again.
+ */
+int platter_bitmap_change(struct platter_disk *disk, const struct platter_bitmap_change *changes,
+                          size_t n, struct platter_error *err);
+
+/**
+ * Lists the dirty bitmaps of the top image as a JSON array of objects with "name", "granularity"
+ * (bytes), "recording" (it is enabled), "inconsistent" (it is not valid), and "count" (bytes that
+ * are dirty) or, where it cannot be used, "problem" (why). *ret_json belongs to the caller.
+ */
+int platter_bitmaps(struct platter_disk *disk, char **ret_json, struct platter_error *err);
+
+/**
+ * Tells whether the byte at `offset` is dirty in a bitmap of the top image, and for how many bytes
+ * from there, `length` at most, the answer holds. Call again behind it for the next.
+ */
+int platter_bitmap_map(struct platter_disk *disk, const char *bitmap, uint64_t offset,
+                       uint64_t length, uint64_t *ret_length, bool *ret_dirty,
+                       struct platter_error *err);
 
 /* ---- commit ---------------------------------------------------------------------------------- */
 

@@ -137,6 +137,11 @@ int disk_state_read(struct platter_disk *disk, void *buf, size_t len, uint64_t o
 int disk_state_write(struct platter_disk *disk, const void *buf, size_t len, uint64_t off,
                      struct platter_error *err);
 
+/* Changes its bitmaps, which its format has; `sources` are the other disks that they come from. */
+int disk_change_bitmaps(struct platter_disk *disk, const struct bitmap_change *changes, size_t n,
+                        struct platter_disk *const *sources, size_t n_sources,
+                        struct platter_error *err);
+
 /* Keeps the images of a disk, their sizes and their extents as they are until it is let go. */
 void disk_pin(struct platter_disk *disk, struct range_hold *hold);
 void disk_unpin(struct platter_disk *disk, struct range_hold *hold);

@@ -116,9 +116,19 @@ static int64_t plan_step(struct disk_write *w, goff off, uint64_t len, struct pl
     return r < 0 ? r : (int64_t)step.len;
 }
 
+/* Tells dirty bitmaps of what is about to change. The range is held. */
+static int disk_touch(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err)
+{
+    struct image *top = disk_top(disk);
+    return top->format->bitmaps ? top->format->bitmaps->touch(top, off, len, err) : 0;
+}
+
 /* Plans all of w->off, w->len. The range is held. */
 static int plan(struct disk_write *w, struct platter_error *err)
 {
+    int r = disk_touch(w->disk, w->off, w->len, err);
+    if (r < 0)
+        return r;
     for (uint64_t done = 0; done < w->len;) {
         int64_t n = plan_step(w, w->off + done, w->len - done, err);
         if (n < 0)
@@ -272,6 +282,8 @@ int disk_write_packed_begin(struct platter_disk *disk, goff unit, size_t packed_
     }
     r = lock_units(disk, "write", &w->hold, unit, len, err);
     struct disk_write_step step = {.off = unit, .len = len, .reserved = true};
+    if (r == 0)
+        r = disk_touch(disk, unit, len, err);
     if (r == 0)
         r = top->format->reserve_packed(top, unit, packed_len, &step.room, err);
     if (r < 0)

@@ -251,6 +251,42 @@ struct snapshot_ops {
     void (*diff_close)(struct snapshot_diff *d);
 };
 
+/* ---- dirty bitmaps --------------------------------------------------------------------------- */
+
+/* A bitmap that an image keeps of what was written to it. */
+struct bitmap_info {
+    const char *name; /* the image's, until its bitmaps are changed */
+    uint64_t granularity;
+    bool enabled, in_use;
+    const char *problem; /* it cannot be used, for this reason; NULL: it can */
+};
+
+/* One of platter_bitmap_change(). */
+struct bitmap_change {
+    enum platter_bitmap_action action;
+    const char *name;
+    uint64_t granularity; /* ADD; 0: the format's default */
+    struct image *source; /* MERGE: of a format with bitmaps; NULL: the image itself */
+    const char *source_name;
+};
+
+struct bitmap_ops {
+    /* The bytes a guest sees in [off, off + len) are about to be written; the range is locked. What
+     * mark() does needs no such word. */
+    int (*touch)(struct image *img, goff off, uint64_t len, struct platter_error *err);
+    /* *ret is the caller's to free. */
+    int (*list)(struct image *img, struct bitmap_info **ret, size_t *ret_n,
+                struct platter_error *err);
+    /* Whether the byte at `off` is dirty, and for how many bytes (1 .. len) that holds. */
+    int (*map)(struct image *img, const char *name, goff off, uint64_t len, uint64_t *ret_len,
+               bool *ret_dirty, struct platter_error *err);
+    /* Bytes that those that can be used would take with clusters of another size. */
+    int (*measure)(struct image *img, uint32_t cluster, uint64_t *ret, struct platter_error *err);
+    /* All changes or none, durably. The engine holds the whole disk. */
+    int (*change)(struct image *img, const struct bitmap_change *changes, size_t n,
+                  struct platter_error *err);
+};
+
 /* ---- the operations of a format -------------------------------------------------------------- */
 
 enum mark { MARK_ZERO, MARK_DISCARD };
@@ -357,6 +393,7 @@ struct format {
     int (*info_top)(struct image *img, json_t *info);
     /* An array of views; NULL: has none. */
     json_t *(*views)(struct image *img);
+    const struct bitmap_ops *bitmaps; /* NULL: its images have none */
     /* NULL: its images hold no snapshots. */
     const struct snapshot_ops *snapshots;
 };

@@ -50,6 +50,20 @@ int ops_commit(const char *name, const struct platter_commit_options *options,
 int ops_rebase(const char *name, const struct platter_rebase_options *options,
                const struct platter_open_options *open, struct platter_error *err);
 
+int ops_bitmap_change(struct platter_disk *disk, const struct platter_bitmap_change *changes,
+                      size_t n, struct platter_error *err);
+int ops_bitmap_map(struct platter_disk *disk, const char *bitmap, uint64_t offset, uint64_t length,
+                   uint64_t *ret_length, bool *ret_dirty, struct platter_error *err);
+/* Leaves a string in *ret_json that is the caller's to free. */
+int ops_bitmaps(struct platter_disk *disk, char **ret_json, struct platter_error *err);
+/* Whether the bitmaps of a disk can be copied to an image of another format, as it seems; without
+ * `skip_broken` one that cannot be used is an error. */
+int bitmaps_check_copy(const struct platter_disk *source, const struct format *target,
+                       bool skip_broken, struct platter_error *err);
+/* Copies those that can be used to a disk of the same size, when its data is written. */
+int bitmaps_copy(struct platter_disk *source, struct platter_disk *target,
+                 struct platter_error *err);
+
 /* The work of the two on disks that are open: a chain whose image `base` is open for writing as
  * well; a disk and the new chain below it (NULL: none), where `format` is known to be right. */
 int commit_chain(struct platter_disk *disk, unsigned base,

@@ -60,13 +60,15 @@ int qcow2_mark_corrupt(struct image *img, hoff off, struct platter_error *err)
 }
 
 /* Before the first change: feature bits that say what we do not keep true are cleared for good
- * (section 7). Bitmaps are among them, as writes are not recorded in them. */
-static int prepare(struct image *img, struct platter_error *err)
+ * (section 7). */
+static int clear_features(struct image *img, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    uint64_t keep = q->header.autoclear & QCOW2_AUTOCLEAR_RAW;
+    uint64_t keep = q->header.autoclear & (QCOW2_AUTOCLEAR_RAW | qcow2_bitmaps_feature(img));
     uint8_t field[8];
 
+    if (keep == q->header.autoclear)
+        return 0;
     put_be(field, 8, keep);
     int r = qcow2_meta_write(img, field, sizeof field, AUTOCLEAR_AT, err);
     if (r == 0)
@@ -74,31 +76,59 @@ static int prepare(struct image *img, struct platter_error *err)
     if (r < 0)
         return r;
     q->header.autoclear = keep;
-    q->prepared = true;
     return 0;
 }
 
-int qcow2_enter(struct image *img, struct platter_error *err)
+/* Before the first change of what a guest sees: bitmaps record from here on. */
+static int prepare(struct image *img, struct platter_error *err)
+{
+    int r = clear_features(img, err);
+    if (r == 0)
+        r = qcow2_bitmaps_begin(img, err);
+    if (r == 0)
+        qcow2_of(img)->prepared = true;
+    return r;
+}
+
+void qcow2_token_take(struct image *img)
 {
     struct qcow2 *q = qcow2_of(img);
-    int r = 0;
 
     pthread_mutex_lock(&img->lock);
     while (q->busy)
         pthread_cond_wait(&q->changed, &img->lock);
     q->busy = true;
+}
+
+/* `quietly`: no guest will see the change. */
+static int enter(struct image *img, bool quietly, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    int r = 0;
+
+    qcow2_token_take(img);
     int poison = atomic_load(&img->poison);
     if (poison < 0)
         r = fail(err, -poison, "%s: takes no more changes: writing its tables failed before",
                  img->stream->name);
     if (r == 0 && !q->prepared)
-        r = prepare(img, err);
+        r = quietly ? clear_features(img, err) : prepare(img, err);
     if (r == 0 &&
         (qcow2_cache_full(&q->l2) || qcow2_cache_full(&q->blocks) || q->n_frees >= QCOW2_MAX_FREES))
         r = qcow2_flush_locked(img, err);
     if (r < 0)
         qcow2_leave(img);
     return r;
+}
+
+int qcow2_enter(struct image *img, struct platter_error *err)
+{
+    return enter(img, false, err);
+}
+
+int qcow2_enter_quietly(struct image *img, struct platter_error *err)
+{
+    return enter(img, true, err);
 }
 
 void qcow2_leave(struct image *img)

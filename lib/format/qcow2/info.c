@@ -5,64 +5,6 @@
 #include "base/cursor.h"
 #include "format/qcow2/qcow2.h"
 
-enum { BITMAP_ENTRY = 24 };
-
-static json_t *bitmap_flags(uint32_t flags)
-{
-    json_t *list = json_array();
-    if (flags & 1)
-        json_array_append_new(list, json_string("in-use"));
-    if (flags & 2)
-        json_array_append_new(list, json_string("auto"));
-    return list;
-}
-
-/* One entry of the bitmap directory (section 16); NULL: damaged. */
-static json_t *bitmap_describe(struct reader *r)
-{
-    size_t start = r->pos;
-    char name[1024] = "";
-
-    read_skip(r, 8 + 4);
-    uint32_t flags = read_be32(r);
-    read_skip(r, 1);
-    unsigned granularity = read_u8(r);
-    unsigned name_len = read_be16(r);
-    uint32_t extra = read_be32(r);
-    read_skip(r, extra);
-    const uint8_t *bytes = read_bytes(r, name_len);
-    if (!bytes || name_len >= sizeof name || granularity > 63)
-        return NULL;
-    memcpy(name, bytes, name_len);
-    read_seek(r, start + (r->pos - start + 7) / 8 * 8);
-    return json_pack("{s:o, s:o, s:I}", "flags", bitmap_flags(flags), "name", json_name(name),
-                     "granularity", (json_int_t)(UINT64_C(1) << granularity));
-}
-
-/* The bitmaps, or NULL where there are none or their directory cannot be read: info goes on
- * without. */
-static json_t *bitmaps_describe(struct image *img)
-{
-    const struct qcow2_extensions *x = &qcow2_of(img)->extensions;
-    void *bytes;
-
-    if (!x->has_bitmaps || !(qcow2_of(img)->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS) ||
-        budget_alloc(img->budget, x->bitmap_directory_size, "the bitmap directory", &bytes, NULL) <
-            0)
-        return NULL;
-    json_t *list = NULL;
-    if (stream_pread(img->stream, bytes, x->bitmap_directory_size, x->bitmap_directory, NULL) ==
-        0) {
-        struct reader r = reader_over(bytes, x->bitmap_directory_size);
-        list = json_array();
-        for (uint32_t i = 0; list && i < x->n_bitmaps; i++)
-            if (json_array_append_new(list, bitmap_describe(&r)) < 0)
-                break;
-    }
-    budget_free(img->budget, bytes, x->bitmap_directory_size);
-    return list;
-}
-
 /* The order of the fields is qemu-img's, for those who compare texts. */
 json_t *qcow2_info(struct image *img)
 {
@@ -71,7 +13,7 @@ json_t *qcow2_info(struct image *img)
     bool new = h->version >= 3;
     json_t *info = json_pack("{s:s, s:s}", "compat", new ? "1.1" : "0.10", "compression-type",
                              h->compression == QCOW2_ZSTD ? "zstd" : "zlib");
-    json_t *bitmaps = new ? bitmaps_describe(img) : NULL;
+    json_t *bitmaps = new ? qcow2_bitmaps_info(img) : NULL;
 
     if (new)
         json_object_set_new(info, "lazy-refcounts",

@@ -126,6 +126,9 @@ int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool u
     /* Zeros in a raw data file do not hide a backing file, which it should not have. */
     if (m.has_backing && (!m.has_zero || q->data_raw))
         return -ENOTSUP;
+    int touched = qcow2_touch(img, off, len, err);
+    if (touched < 0)
+        return touched;
     if (q->data_raw)
         return zero_raw(img, off, len, unmap, err);
     while (off < end) {

@@ -218,6 +218,8 @@ int qcow2_open(struct image *img, struct platter_error *err)
         r = open_data_file(img, err);
     if (r == 0 && img->writable)
         r = qcow2_check_length(img, err);
+    if (r == 0 && img->writable && !img->checking)
+        r = qcow2_bitmaps_open(img, err);
     return r;
 }
 
@@ -237,8 +239,13 @@ int qcow2_close(struct image *img, struct platter_error *err)
 
     if (!q)
         return 0;
-    if (q->pad && atomic_load(&img->poison) == 0)
-        r = pad_file(img, err);
+    if (img->writable)
+        r = qcow2_bitmaps_close(img, err);
+    if (q->pad && atomic_load(&img->poison) == 0) {
+        int padded = pad_file(img, r < 0 ? NULL : err);
+        r = r < 0 ? r : padded;
+    }
+    qcow2_bitmaps_free(img);
     if (q->data != img->stream)
         stream_close(q->data);
     qcow2_cache_free(img, &q->l2);

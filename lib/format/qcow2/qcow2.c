@@ -44,5 +44,6 @@ const struct format format_qcow2 = {
     .info = qcow2_info,
     .info_top = qcow2_info_top,
     .views = qcow2_views,
+    .bitmaps = &qcow2_bitmap_ops,
     .snapshots = &qcow2_snapshot_ops,
 };

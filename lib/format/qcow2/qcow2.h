@@ -263,6 +263,26 @@ struct qcow2_free {
     bool data_file;
 };
 
+/* Dirty bitmaps (section 16): what they need before a change, and during it. */
+enum qcow2_bitmaps_state {
+    QCOW2_BITMAPS_NONE,
+    QCOW2_BITMAPS_DAMAGED,  /* they cannot be read, and become invalid by the first change */
+    QCOW2_BITMAPS_STORED,   /* valid on the disk */
+    QCOW2_BITMAPS_RECORDING /* marked as in use on the disk; changes are recorded in memory */
+};
+
+struct qcow2_bitmap;
+struct qcow2_bitmap_list {
+    struct qcow2_bitmap **items; /* on the budget, with room for `room` */
+    uint32_t n, room;
+};
+
+/* What an open for a check found wrong in cluster 0, and went on. */
+struct qcow2_checkup {
+    int code, bitmaps_code; /* of all but the bitmaps extension; of that */
+    struct platter_error why, bitmaps_why;
+};
+
 struct qcow2 {
     struct qcow2_header header;
     struct qcow2_extensions extensions;
@@ -297,6 +317,11 @@ struct qcow2 {
     hoff packed_cursor;     /* where the next packed record may start; 0: nowhere */
     struct qcow2_free *frees;
     uint32_t n_frees, room_frees;
+    /* Changes while the engine keeps all others away, or (bitmaps_loaded) with the token. */
+    struct qcow2_bitmap_list bitmaps;
+    bool bitmaps_loaded;
+    atomic_int bitmaps_state; /* enum qcow2_bitmaps_state */
+    char *bitmap_lost;        /* why some bitmap does not know all changes, or NULL */
 };
 
 static inline struct qcow2 *qcow2_of(const struct image *img)
@@ -331,7 +356,7 @@ int qcow2_l2_find(const struct image *img, goff guest, hoff *ret, struct platter
  * Lock held; drops it to read. */
 int qcow2_l2_get(struct image *img, goff guest, struct qcow2_slot **ret, uint8_t **ret_entry,
                  struct platter_error *err);
-/* Whether [off, off + len) of the file touches the header, L1 or refcount table. */
+/* Whether [off, off + len) of the file touches the header, L1 or refcount table, or keys. */
 bool qcow2_hits_tables(const struct qcow2 *q, hoff off, uint64_t len);
 
 /* Refuses to write to a file that was cut short (length.c). */
@@ -384,6 +409,10 @@ int qcow2_free_all(struct image *img, struct platter_error *err);
 
 /* Takes the lock and the token, and makes ready for one change. */
 int qcow2_enter(struct image *img, struct platter_error *err);
+/* The same for a change that no guest sees, and bitmaps need not know of. */
+int qcow2_enter_quietly(struct image *img, struct platter_error *err);
+/* Takes the lock and the token, and nothing else. */
+void qcow2_token_take(struct image *img);
 void qcow2_leave(struct image *img);
 /* Writes metadata and poisons on failure. Lock held; drops it. */
 int qcow2_meta_write(struct image *img, const void *bytes, size_t len, hoff off,
@@ -434,6 +463,32 @@ int qcow2_make_empty(struct image *img, struct platter_error *err);
 int qcow2_l1_grow(struct image *img, uint32_t n, struct platter_error *err);
 int qcow2_resize(struct image *img, const struct resize_request *request,
                  struct platter_error *err);
+
+/* ---- dirty bitmaps (bitmap.c, bitmap_change.c; more in bitmap.h) -------------------------------
+ */
+
+extern const struct bitmap_ops qcow2_bitmap_ops;
+/* Records that what a guest sees in [off, off + len) is about to change. */
+int qcow2_touch(struct image *img, goff off, uint64_t len, struct platter_error *err);
+/* Looks at them when an image is opened for writing; what they cannot survive is a doubt. */
+int qcow2_bitmaps_open(struct image *img, struct platter_error *err);
+/* The autoclear bit, if they stay valid when the image changes. */
+uint64_t qcow2_bitmaps_feature(const struct image *img);
+/* Marks them as in use, durably. Token and lock held; drops the lock. */
+int qcow2_bitmaps_begin(struct image *img, struct platter_error *err);
+/* All bits of the enabled ones become 1: another disk is to be seen now. After qcow2_enter(); drops
+ * the lock. */
+void qcow2_bitmaps_all_dirty(struct image *img);
+/* For a disk of another size, before the header says it; img->size is the old one still. Fails
+ * where one cannot follow. After qcow2_enter(); drops the lock. */
+int qcow2_bitmaps_resize(struct image *img, uint64_t size, struct platter_error *err);
+/* Removes all of them, durably. Nobody else is at work; neither token nor lock are held. */
+int qcow2_bitmaps_drop(struct image *img, struct platter_error *err);
+/* Stores what they recorded, when all else is flushed. */
+int qcow2_bitmaps_close(struct image *img, struct platter_error *err);
+void qcow2_bitmaps_free(struct image *img);
+/* What `info` says of them; NULL: nothing. */
+json_t *qcow2_bitmaps_info(struct image *img);
 
 /* ---- new images and descriptions (create.c, layout.c, info.c) -----------------------------------
  */
