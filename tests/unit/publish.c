@@ -302,17 +302,16 @@ static void test_kill(void **state)
 }
 
 /* A disk that grows by two pieces has them, or none of them is there. */
-static void test_signal_while_growing(void **state)
+static void strike_growing(enum blow blow, void (*judge)(int status))
 {
-    (void)state;
     unsigned at = 1, grown = 0;
     for (int status = 0;; at++) {
         prepare(0);
         assert_works(create_of(SIZE / 5, &err));
-        status = run_struck(grow, END, at);
+        status = run_struck(grow, blow, at);
         if (WIFEXITED(status) && WEXITSTATUS(status) == UNTOUCHED)
             break;
-        judge_end(status);
+        judge(status);
         struct platter_disk *disk = open_image(0);
         bool all = platter_size(disk) == SIZE;
         platter_close(disk, NULL);
@@ -321,6 +320,24 @@ static void test_signal_while_growing(void **state)
         assert_int_equal(exists(names[3]), all);
     }
     assert_in_range(grown, 1, at - 1);
+}
+
+static void test_signal_while_growing(void **state)
+{
+    (void)state;
+    strike_growing(END, judge_end);
+}
+
+static void judge_growth(int status)
+{
+    assert_true(WIFEXITED(status));
+    assert_int_equal(hidden("partial"), 0);
+}
+
+static void test_failure_while_growing(void **state)
+{
+    (void)state;
+    strike_growing(FAIL_ONE, judge_growth);
 }
 
 /* What a power cut may leave: names change in any order between two flushes of the folder, so there
@@ -390,6 +407,7 @@ int main(void)
         cmocka_unit_test(test_signal),
         cmocka_unit_test(test_kill),
         cmocka_unit_test(test_signal_while_growing),
+        cmocka_unit_test(test_failure_while_growing),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_rights),
         cmocka_unit_test(test_access_lists),

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -161,6 +162,62 @@ static void test_no_shrink_by_chance(void **state)
     assert_works(platter_close(disk, &err));
 }
 
+/* ---- afterwards ------------------------------------------------------------------------------ */
+
+static char *cid_of(struct platter_disk *disk)
+{
+    static char cid[64];
+    char *json = NULL;
+    assert_works(platter_info(disk, 0, &json, &err));
+    const char *at = strstr(json, "\"cid\":");
+    assert_non_null(at);
+    snprintf(cid, sizeof cid, "%.*s", (int)strcspn(at, ",}"), at);
+    platter_free(json);
+    return cid;
+}
+
+/* A resize changes nothing that a child has seen; a write behind it on the same disk may. */
+static void test_write_after_resize(void **state)
+{
+    (void)state;
+    struct platter_disk *disk = make_disk("w.vmdk", "vmdk", NULL);
+    char *before = strdup(cid_of(disk));
+    assert_non_null(before);
+    assert_works(platter_resize(disk, 2 * MIB, 0, PLATTER_PREALLOCATION_OFF, &err));
+    assert_string_equal(cid_of(disk), before);
+    assert_works(platter_pwrite(disk, "x", 1, 0, &err));
+    assert_string_not_equal(cid_of(disk), before);
+    assert_works(platter_close(disk, &err));
+    free(before);
+}
+
+/* What was unpacked of the end that was cut off does not come back with the next one. */
+static void test_no_old_units(void **state)
+{
+    (void)state;
+    static uint8_t full[MIB];
+    struct platter_disk *disk = make_disk("u.raw", "raw", NULL);
+    struct platter_convert_options convert = {
+        .size = sizeof convert, .format = "qcow2", .flags = PLATTER_CONVERT_COMPRESS};
+    struct platter_open_options open = {.size = sizeof open, .flags = PLATTER_OPEN_WRITE};
+    char *path = scratch_path("u.qcow2");
+    uint8_t byte = 0;
+    memset(full, 7, sizeof full);
+    assert_works(platter_pwrite(disk, full, sizeof full, 0, &err));
+    assert_works(platter_convert(&disk, 1, path, &convert, NULL, &err));
+    assert_works(platter_close(disk, &err));
+    assert_works(platter_open(path, &open, &disk, &err));
+    assert_works(platter_pread(disk, &byte, 1, MIB - 1, &err));
+    assert_int_equal(byte, 7);
+    for (uint64_t size = MIB / 2; size <= MIB; size += MIB / 2)
+        assert_works(
+            platter_resize(disk, size, PLATTER_RESIZE_SHRINK, PLATTER_PREALLOCATION_OFF, &err));
+    assert_works(platter_pread(disk, &byte, 1, MIB - 1, &err));
+    assert_int_equal(byte, 0);
+    assert_works(platter_close(disk, &err));
+    free(path);
+}
+
 /* ---- refusals -------------------------------------------------------------------------------- */
 
 static void test_resize_refused(void **state)
@@ -186,6 +243,30 @@ static void test_resize_refused(void **state)
     assert_fails(platter_resize(disk, 2 * MIB, 0, off, &err), EROFS, "reading only");
     platter_close(disk, NULL);
     free(path);
+}
+
+/* Nobody knows then what would be seen behind the old end. */
+static void test_no_growth_alone(void **state)
+{
+    (void)state;
+    char *base = scratch_path("long.vmdk"), *top = scratch_path("short.vmdk");
+    struct platter_create_options create = {
+        .size = sizeof create, .format = "vmdk", .has_disk_size = true, .disk_size = 3 * MIB};
+    struct platter_open_options open = {.size = sizeof open,
+                                        .flags = PLATTER_OPEN_WRITE | PLATTER_OPEN_NO_BACKING};
+    struct platter_disk *disk;
+    assert_works(platter_create(base, &create, &err));
+    create.disk_size = MIB;
+    create.backing = "long.vmdk";
+    create.backing_format = "vmdk";
+    assert_works(platter_create(top, &create, &err));
+    assert_works(platter_open(top, &open, &disk, &err));
+    assert_fails(platter_resize(disk, 2 * MIB, 0, PLATTER_PREALLOCATION_OFF, &err), EINVAL,
+                 "while its backing file is not open");
+    assert_int_equal(platter_size(disk), MIB);
+    assert_works(platter_close(disk, &err));
+    free(base);
+    free(top);
 }
 
 /* Counts what it is asked about, and refuses all of it. */
@@ -245,7 +326,8 @@ int main(void)
         cmocka_unit_test(test_raw_beside_others),   cmocka_unit_test(test_sparse_beside_others),
         cmocka_unit_test(test_split_beside_others), cmocka_unit_test(test_no_shrink_by_chance),
         cmocka_unit_test(test_resize_refused),      cmocka_unit_test(test_chains_refused),
-        cmocka_unit_test(test_gate_of_rebase),
+        cmocka_unit_test(test_gate_of_rebase),      cmocka_unit_test(test_write_after_resize),
+        cmocka_unit_test(test_no_old_units),        cmocka_unit_test(test_no_growth_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
