@@ -237,24 +237,35 @@ int qcow2_bitmaps_change(struct image *img, const struct bitmap_change *changes,
     return r;
 }
 
+int qcow2_bitmaps_check_resize(const struct image *img, uint64_t size, struct platter_error *err)
+{
+    const struct qcow2_bitmap_list *list = &qcow2_of(img)->bitmaps;
+    uint64_t n;
+
+    for (uint32_t i = 0; i < list->n; i++) {
+        const struct qcow2_bitmap *b = list->items[i];
+        const char *why = qcow2_bitmap_problem(b);
+        if (!why && !qcow2_bitmap_table_size(img, size, b->granularity_bits, &n))
+            why = "it would take more than 512 MiB";
+        if (why)
+            return fail(err, ENOTSUP,
+                        "%s: the disk cannot get another size with bitmap \"%s\", which must be "
+                        "removed first: %s",
+                        img->stream->name, b->name, why);
+    }
+    return 0;
+}
+
 int qcow2_bitmaps_resize(struct image *img, uint64_t size, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct draft d;
-    int r = 0;
+    struct draft d = {.img = img};
 
-    if (q->bitmaps.n == 0)
+    if (q->bitmaps.n == 0 || size == img->size)
         return 0;
-    for (uint32_t i = 0; r == 0 && i < q->bitmaps.n; i++)
-        if (qcow2_bitmap_problem(q->bitmaps.items[i]))
-            r = fail(err, ENOTSUP,
-                     "%s: the disk cannot be resized with bitmap \"%s\", which must be removed "
-                     "first: %s",
-                     img->stream->name, q->bitmaps.items[i]->name,
-                     qcow2_bitmap_problem(q->bitmaps.items[i]));
+    int r = qcow2_bitmaps_check_resize(img, size, err);
     if (r < 0)
         return r;
-    d = (struct draft){.img = img};
     r = qcow2_bitmap_list_copy(img, &q->bitmaps, 0, &d.list, err);
     mark_kept(&q->bitmaps, true);
     pthread_mutex_unlock(&img->lock);

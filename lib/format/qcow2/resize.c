@@ -83,9 +83,6 @@ static int check_request(const struct image *img, const struct resize_request *r
                     "%s: Can't resize a v2 image which has snapshots: they would not know their "
                     "own size (amend -o compat=1.1 makes it version 3)",
                     name);
-    if (q->extensions.has_bitmaps && q->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS)
-        return fail(err, ENOTSUP,
-                    "%s: has dirty bitmaps, which cannot be resized yet: remove them first", name);
     if (q->header.crypt_method && request->preallocation != PLATTER_PREALLOCATION_OFF)
         return fail(err, ENOTSUP, "%s: is encrypted, and new space of it cannot be preallocated",
                     name);
@@ -95,7 +92,7 @@ static int check_request(const struct image *img, const struct resize_request *r
                     "%s: a disk of %" PRIu64
                     " bytes is too large for qcow2 with clusters of %" PRIu64 " bytes",
                     name, request->size, q->cluster_size);
-    return 0;
+    return qcow2_bitmaps_check_resize(img, request->size, err);
 }
 
 /* The one write that makes it another size; what it needs is durable before. Lock held; drops it.
@@ -109,6 +106,8 @@ static int set_size(struct image *img, uint64_t size, struct platter_error *err)
     int r = qcow2_flush_locked(img, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
+    if (r == 0)
+        r = qcow2_bitmaps_resize(img, size, err);
     if (r == 0)
         r = qcow2_meta_write(img, field, sizeof field, SIZE_AT, err);
     if (r == 0)

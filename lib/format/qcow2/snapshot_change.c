@@ -281,6 +281,10 @@ static int switch_disk(struct image *img, uint64_t size, struct qcow2_pointers *
     put_be(field + 16, 8, p->off);
     int r = settle(img, err);
     if (r == 0)
+        r = qcow2_bitmaps_resize(img, round_down(size, 512), err);
+    if (r == 0)
+        qcow2_bitmaps_all_dirty(img);
+    if (r == 0)
         r = qcow2_meta_write(img, field, sizeof field, SIZE_AT, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
