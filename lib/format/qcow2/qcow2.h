@@ -479,8 +479,10 @@ int qcow2_bitmaps_begin(struct image *img, struct platter_error *err);
 /* All bits of the enabled ones become 1: another disk is to be seen now. After qcow2_enter(); drops
  * the lock. */
 void qcow2_bitmaps_all_dirty(struct image *img);
-/* For a disk of another size, before the header says it; img->size is the old one still. Fails
- * where one cannot follow. After qcow2_enter(); drops the lock. */
+/* Whether the disk may get another size with them. */
+int qcow2_bitmaps_check_resize(const struct image *img, uint64_t size, struct platter_error *err);
+/* For a disk of another size, before the header says it; img->size is the old one still. After
+ * qcow2_enter(); drops the lock. */
 int qcow2_bitmaps_resize(struct image *img, uint64_t size, struct platter_error *err);
 /* Removes all of them, durably. Nobody else is at work; neither token nor lock are held. */
 int qcow2_bitmaps_drop(struct image *img, struct platter_error *err);
