@@ -133,6 +133,10 @@ static int open_all(const char *name, const struct platter_check_options *o,
     bool data = o->flags & PLATTER_CHECK_DATA;
     if (!data)
         normal.flags |= PLATTER_OPEN_QUERY;
+    /* What is below says nothing of an image whose format cannot tell the right file from others:
+     * then it is not looked for (qcow2.md section 23). */
+    if (!format_find(c->result.format)->accept_backing)
+        normal.flags |= PLATTER_OPEN_NO_BACKING;
     int r = disk_open(name, &normal, &disk, &why);
     if (r < 0) {
         check_failed(c, r, &why);

@@ -170,6 +170,17 @@ static int refuse_unknown(const struct image *img, uint64_t unknown, const struc
         img->stream->name, text);
 }
 
+/* A check tells of it, and goes on. */
+static int forgo_bitmaps(const struct image *img, struct qcow2_extensions *ret,
+                         const struct platter_error *why)
+{
+    struct qcow2_checkup *checkup = qcow2_of(img)->checkup;
+    checkup->bitmaps_code = -PLATTER_ECORRUPT;
+    checkup->bitmaps_why = *why;
+    ret->has_bitmaps = false;
+    return 0;
+}
+
 int qcow2_extensions_decode(const struct image *img, const struct qcow2_header *h,
                             const uint8_t *bytes, size_t len, struct qcow2_extensions *ret,
                             struct platter_error *err)
@@ -189,6 +200,8 @@ int qcow2_extensions_decode(const struct image *img, const struct qcow2_header *
         if (x.type == EXTENSION_FEATURES)
             table = x;
         result = decode_one(img, &x, ret, err);
+        if (result == -PLATTER_ECORRUPT && x.type == EXTENSION_BITMAPS && img->checking)
+            result = forgo_bitmaps(img, ret, err);
         if (result < 0)
             break;
     }

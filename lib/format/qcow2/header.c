@@ -155,15 +155,24 @@ int qcow2_header_check_length(const struct image *img, const struct qcow2_header
     return 0;
 }
 
-int qcow2_header_check(const struct image *img, const struct qcow2_header *h, uint64_t file_size,
-                       struct platter_error *err)
+int qcow2_header_check_fixed(const struct image *img, const struct qcow2_header *h,
+                             uint64_t file_size, struct platter_error *err)
 {
-    uint64_t cluster = UINT64_C(1) << h->cluster_bits;
     int r = h->version == 3 ? check_version_3(img, h, err) : 0;
     if (r < 0)
         return r;
     if (h->crypt_method > QCOW2_CRYPT_LUKS)
         return corrupt(img, err, "crypt_method", h->crypt_method, "0, 1 or 2");
+    return check_l1(img, h, file_size, err);
+}
+
+int qcow2_header_check(const struct image *img, const struct qcow2_header *h, uint64_t file_size,
+                       struct platter_error *err)
+{
+    uint64_t cluster = UINT64_C(1) << h->cluster_bits;
+    int r = qcow2_header_check_fixed(img, h, file_size, err);
+    if (r < 0)
+        return r;
     if (h->autoclear & QCOW2_AUTOCLEAR_RAW && !(h->incompatible & QCOW2_INCOMPATIBLE_DATA_FILE))
         return fail(err, PLATTER_ECORRUPT,
                     "%s: autoclear feature bit 1 (raw external data) is set, but the image has no "
@@ -184,12 +193,5 @@ int qcow2_header_check(const struct image *img, const struct qcow2_header *h, ui
                         cluster, file_size, err);
     if (r < 0)
         return r;
-    if (h->backing_offset && (h->backing_size > QCOW2_MAX_NAME ||
-                              !range_inside(h->backing_offset, h->backing_size, cluster)))
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: header fields backing_file_offset %" PRIu64
-                    " and backing_file_size %" PRIu32
-                    " must lie in the first cluster, with at most 1023 bytes",
-                    img->stream->name, h->backing_offset, h->backing_size);
-    return check_l1(img, h, file_size, err);
+    return 0;
 }

@@ -5,6 +5,7 @@
 
 #include "base/ckd.h"
 #include "base/codec.h"
+#include "format/qcow2/check.h"
 #include "format/qcow2/snapshot.h"
 
 enum { PREFIX = 4096 }; /* of cluster 0: nearly always holds all extensions */
@@ -92,12 +93,6 @@ static int check_use(const struct image *img, struct platter_error *err)
                     "%s: the image is marked corrupt and is not written to: it must be repaired "
                     "first; reading it is possible",
                     name);
-    if (h->incompatible & QCOW2_INCOMPATIBLE_DIRTY)
-        return fail(
-            err, EROFS,
-            "%s: the image was not closed cleanly and its reference counts may be wrong: it "
-            "must be repaired before it is written to; reading it is possible",
-            name);
     if (img->view)
         return fail(err, EROFS, "%s: snapshot \"%s\" cannot be written to", name, img->view);
     return 0;
@@ -185,6 +180,56 @@ static int load_tables(struct image *img, struct platter_error *err)
     return r;
 }
 
+static int check_name(const struct image *img, struct platter_error *err)
+{
+    const struct qcow2_header *h = &qcow2_of(img)->header;
+    if (h->backing_offset && (h->backing_size > QCOW2_MAX_NAME ||
+                              !range_inside(h->backing_offset, h->backing_size,
+                                            UINT64_C(1) << h->cluster_bits)))
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: header fields backing_file_offset %" PRIu64
+                    " and backing_file_size %" PRIu32
+                    " must lie in the first cluster, with at most 1023 bytes",
+                    img->stream->name, h->backing_offset, h->backing_size);
+    return 0;
+}
+
+/* After an unclean end the counts may be stale (section 7): they are made right before the first
+ * change. */
+static int make_clean(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    if (!img->writable || !(q->header.incompatible & QCOW2_INCOMPATIBLE_DIRTY))
+        return 0;
+    int r = qcow2_repair_dirty(img, err);
+    if (r == 0)
+        r = load_header(img, err);
+    if (r == 0)
+        r = load_extensions(img, err);
+    return r < 0 ? r : qcow2_header_check(img, &q->header, q->file_size, err);
+}
+
+/* For a check nothing is believed but what cluster 0 itself says; what is wrong there is kept. */
+static int open_for_check(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    struct qcow2_checkup *checkup = q->checkup = calloc(1, sizeof *checkup);
+    if (!checkup)
+        return fail_memory(err, "a check");
+    int r = load_header(img, err);
+    if (r < 0)
+        return r;
+    checkup->code = load_extensions(img, &checkup->why);
+    set_geometry(img);
+    if (checkup->code == 0)
+        checkup->code = check_name(img, &checkup->why);
+    if (checkup->code == 0)
+        checkup->code = load_backing(img, &checkup->why);
+    if (checkup->code < 0 && checkup->code != -PLATTER_ECORRUPT)
+        return fail(err, -checkup->code, "%s", checkup->why.message);
+    return 0;
+}
+
 int qcow2_open(struct image *img, struct platter_error *err)
 {
     struct qcow2 *q = calloc(1, sizeof *q);
@@ -193,6 +238,8 @@ int qcow2_open(struct image *img, struct platter_error *err)
     img->state = q;
     q->data = img->stream;
     pthread_cond_init(&q->changed, NULL);
+    if (img->checking)
+        return open_for_check(img, err);
 
     int r = load_header(img, err);
     if (r == 0)
@@ -200,6 +247,8 @@ int qcow2_open(struct image *img, struct platter_error *err)
                             err); /* first: an unknown feature may change what the rest means */
     if (r == 0)
         r = qcow2_header_check(img, &q->header, q->file_size, err);
+    if (r == 0)
+        r = check_name(img, err);
     if (r == 0)
         r = check_use(img, err);
     if (r < 0)
@@ -210,6 +259,8 @@ int qcow2_open(struct image *img, struct platter_error *err)
         r = codec_check(codec, err);
     if (r == 0)
         r = load_backing(img, err);
+    if (r == 0)
+        r = make_clean(img, err);
     if (r == 0)
         r = qcow2_snapshots_load(img, err);
     if (r == 0)
@@ -256,6 +307,7 @@ int qcow2_close(struct image *img, struct platter_error *err)
     qcow2_extensions_free(&q->extensions);
     budget_give(img->budget, q->room_frees * sizeof *q->frees);
     free(q->frees);
+    free(q->checkup);
     pthread_cond_destroy(&q->changed);
     free(q);
     img->state = NULL;

@@ -2,6 +2,7 @@
 /* qcow2 as a format: the table of its operations, and the probe. */
 #include <string.h>
 
+#include "format/qcow2/check.h"
 #include "format/qcow2/snapshot.h"
 
 /* The magic alone decides: what is cut short behind it, or of a version we do not know, is for open
@@ -34,6 +35,7 @@ const struct format format_qcow2 = {
     .reserve_packed = qcow2_reserve_packed,
     .mark = qcow2_mark,
     .flush = qcow2_flush,
+    .check = qcow2_check,
     .resize = qcow2_resize,
     .set_backing = qcow2_set_backing,
     .make_empty = qcow2_make_empty,

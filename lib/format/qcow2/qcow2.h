@@ -97,6 +97,9 @@ int qcow2_header_check_length(const struct image *img, const struct qcow2_header
 /* The other rules of section 22 that need nothing but the header and the file's size. */
 int qcow2_header_check(const struct image *img, const struct qcow2_header *h, uint64_t file_size,
                        struct platter_error *err);
+/* ... and those of them that no repair can do without. */
+int qcow2_header_check_fixed(const struct image *img, const struct qcow2_header *h,
+                             uint64_t file_size, struct platter_error *err);
 void qcow2_header_encode(const struct qcow2_header *h, struct writer *w);
 
 /* ---- the rest of cluster 0 (extension.c) -------------------------------------------------------
@@ -317,6 +320,8 @@ struct qcow2 {
     hoff packed_cursor;     /* where the next packed record may start; 0: nowhere */
     struct qcow2_free *frees;
     uint32_t n_frees, room_frees;
+
+    struct qcow2_checkup *checkup; /* of an image that is opened to be checked, or NULL */
     /* Changes while the engine keeps all others away, or (bitmaps_loaded) with the token. */
     struct qcow2_bitmap_list bitmaps;
     bool bitmaps_loaded;
