@@ -361,6 +361,12 @@ struct format {
     int (*follow_backing)(struct image *img, struct image *backing, struct platter_error *err);
     /* Forgets all data, durably, so that the backing file shows everywhere: commit's last step. */
     int (*make_empty)(struct image *img, struct platter_error *err);
+    /* Asked before data is copied, and nothing is changed: whether set_backing() will take this;
+     * whether follow_backing() (`follow`) and make_empty() (`empty`) will do. As far as that can be
+     * known then. NULL: yes. */
+    int (*may_set_backing)(struct image *img, const char *name, const char *backing_format,
+                           const struct image *backing, struct platter_error *err);
+    int (*may_commit)(struct image *img, bool follow, bool empty, struct platter_error *err);
 
     /* Judges, and mends where c says so, an image that was opened with img->checking (and writable
      * to be mended): open took what it found, and close is all else that is called then. Findings

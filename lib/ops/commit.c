@@ -104,9 +104,12 @@ int commit_chain(struct platter_disk *disk, unsigned base, const struct platter_
                     "%s: a %s image cannot be emptied yet: commit with -d, which leaves its data "
                     "in it, and make a new one",
                     top->stream->name, f->name);
+    int r = f->may_commit ? f->may_commit(top, base == 1, empty, err) : 0;
+    if (r < 0)
+        return r;
     top->same_content = true;
     struct platter_disk *target;
-    int r = disk_borrow(disk, base, disk->depth - base, &target, err);
+    r = disk_borrow(disk, base, disk->depth - base, &target, err);
     if (r < 0)
         return r;
     r = grow_base(target, disk_size(disk), err);

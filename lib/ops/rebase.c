@@ -84,12 +84,16 @@ int rebase_chain(struct platter_disk *disk, const struct platter_disk *below, co
                  const struct platter_rebase_options *o, struct platter_error *err)
 {
     struct image *top = disk_top(disk);
-    int r = 0;
+    const struct image *backing = below ? disk_top(below) : NULL;
+    const struct format *f = top->format;
+    int r = f->may_set_backing ? f->may_set_backing(top, o->backing, format, backing, err) : 0;
+    if (r < 0)
+        return r;
     top->same_content = true;
     if (!(o->flags & PLATTER_REBASE_UNSAFE) && (disk->depth > 1 || below))
         r = store_differences(disk, below, o, err);
     if (r == 0)
-        r = top->format->set_backing(top, o->backing, format, below ? disk_top(below) : NULL, err);
+        r = f->set_backing(top, o->backing, format, backing, err);
     return r;
 }
 

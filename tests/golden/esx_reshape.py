@@ -150,8 +150,11 @@ class SeSparseReshapes(Reshapes):
         self.base(5003)
         self.make(5003, parent="base.vmdk", parent_cid="abcd1234")
         platter("convert", "-O", "raw", "disk.vmdk", "right.raw")
+        files = "disk.vmdk", "disk-sesparse.vmdk", "base.vmdk", "base-flat.vmdk"
+        before = [load(name) for name in files]
         done = platter("commit", "disk.vmdk", code=1)
         self.assertRegex(done.stderr, "commit with -d")
+        self.assertEqual([load(name) for name in files], before)
         self.expect_good("disk.vmdk", "vmdk", "right.raw")
         platter("commit", "-d", "disk.vmdk")
         self.expect_good("disk.vmdk", "vmdk", "right.raw")

@@ -128,12 +128,17 @@ int descriptor_edit_result(const struct descriptor_edit *e, const char **ret_tex
 /* Writes the text, durably, and makes it the image's; a crash leaves the old text or the new. If
  * the file has no room for it nothing is changed. The edit is gone, whatever is returned. */
 int descriptor_edit_store(struct image *img, struct descriptor_edit *e, struct platter_error *err);
+/* Whether that would work: nothing is written. The edit stays. */
+int descriptor_edit_try(struct image *img, const struct descriptor_edit *e,
+                        struct platter_error *err);
 void descriptor_edit_drop(struct descriptor_edit *e); /* instead of storing; NULL is fine */
 
 /* ---- store.c --------------------------------------------------------------------------------- */
 
 /* Replaces the text of a descriptor in its file; see descriptor_edit_store(). */
 int descriptor_write(struct image *img, const char *text, size_t len, struct platter_error *err);
+/* Whether there is room for it. */
+int descriptor_fits(struct image *img, const char *text, size_t len, struct platter_error *err);
 
 /* ---- encoding.c ------------------------------------------------------------------------------ */
 

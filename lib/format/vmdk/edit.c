@@ -356,7 +356,7 @@ void descriptor_edit_remove_extent(struct descriptor_edit *e, unsigned i)
 /* ---- storing --------------------------------------------------------------------------------- */
 
 /* The new text must be a descriptor before it may replace one. */
-static int parse_result(struct descriptor_edit *e, struct descriptor **ret,
+static int parse_result(const struct descriptor_edit *e, struct descriptor **ret,
                         struct platter_error *err)
 {
     const char *text;
@@ -364,6 +364,17 @@ static int parse_result(struct descriptor_edit *e, struct descriptor **ret,
     int r = descriptor_edit_result(e, &text, &len, err);
     return r < 0 ? r
                  : descriptor_parse(e->budget, e->name, (const uint8_t *)text, len, true, ret, err);
+}
+
+int descriptor_edit_try(struct image *img, const struct descriptor_edit *e,
+                        struct platter_error *err)
+{
+    struct descriptor *d = NULL;
+    int r = parse_result(e, &d, err);
+    if (r == 0)
+        r = descriptor_fits(img, e->text, e->len, err);
+    descriptor_free(d);
+    return r;
 }
 
 int descriptor_edit_store(struct image *img, struct descriptor_edit *e, struct platter_error *err)

@@ -22,21 +22,28 @@ bool relink_accepts(const struct descriptor *d, uint32_t cid)
     return d->parent_cid == cid || (next && strcmp(next, text) == 0);
 }
 
-/* The child says that its parent has the CID `now`, and may have `next`; 0: no other. */
-static int store_parent(struct image *img, uint32_t now, uint32_t next, struct platter_error *err)
+/* A descriptor that says that the parent has the CID `now`, and may have `next`; 0: no other. */
+static int edit_parent(struct image *img, uint32_t now, uint32_t next, struct descriptor_edit **ret,
+                       struct platter_error *err)
 {
-    struct descriptor_edit *e;
-    int r = descriptor_edit_begin(img, &e, err);
+    int r = descriptor_edit_begin(img, ret, err);
     if (r < 0)
         return r;
     char text[9];
     snprintf(text, sizeof text, "%08" PRIx32, next);
-    descriptor_edit_set_cid(e, "parentCID", now);
+    descriptor_edit_set_cid(*ret, "parentCID", now);
     if (next != 0)
-        descriptor_edit_set(e, next_parent_cid, text);
+        descriptor_edit_set(*ret, next_parent_cid, text);
     else
-        descriptor_edit_remove(e, next_parent_cid);
-    return descriptor_edit_store(img, e, err);
+        descriptor_edit_remove(*ret, next_parent_cid);
+    return 0;
+}
+
+static int store_parent(struct image *img, uint32_t now, uint32_t next, struct platter_error *err)
+{
+    struct descriptor_edit *e;
+    int r = edit_parent(img, now, next, &e, err);
+    return r < 0 ? r : descriptor_edit_store(img, e, err);
 }
 
 int vmdk_follow_backing(struct image *img, struct image *backing, struct platter_error *err)
@@ -54,11 +61,10 @@ int vmdk_follow_backing(struct image *img, struct image *backing, struct platter
     return r < 0 ? r : store_parent(img, below->descriptor->cid, 0, err);
 }
 
-int vmdk_set_backing(struct image *img, const char *name, const char *backing_format,
-                     const struct image *backing, struct platter_error *err)
+/* The descriptor with another parent, or none. */
+static int edit_backing(struct image *img, const char *name, const struct image *backing,
+                        struct descriptor_edit **ret, struct platter_error *err)
 {
-    (void)backing_format;
-    struct descriptor_edit *e;
     if (name && (!backing || backing->format != &format_vmdk || vmdk_of(backing)->bare))
         return fail(err, EINVAL,
                     "%s: its parent \"%s\" must be a VMDK that can be opened, for its content ID "
@@ -69,16 +75,43 @@ int vmdk_set_backing(struct image *img, const char *name, const char *backing_fo
             return fail(err, ENOTSUP,
                         "%s: cannot have a parent: its extent %u (%s) stores all of its range",
                         img->stream->name, i, vmdk_of(img)->extents[i].word);
-    int r = descriptor_edit_begin(img, &e, err);
+    int r = descriptor_edit_begin(img, ret, err);
     if (r < 0)
         return r;
+    struct descriptor_edit *e = *ret;
     descriptor_edit_set_cid(e, "parentCID", name ? vmdk_of(backing)->descriptor->cid : VMDK_NO_CID);
     descriptor_edit_remove(e, next_parent_cid);
     if (name)
         descriptor_edit_set(e, "parentFileNameHint", name);
     else
         descriptor_edit_remove(e, "parentFileNameHint");
-    return descriptor_edit_store(img, e, err);
+    return 0;
+}
+
+int vmdk_set_backing(struct image *img, const char *name, const char *backing_format,
+                     const struct image *backing, struct platter_error *err)
+{
+    (void)backing_format;
+    struct descriptor_edit *e;
+    int r = edit_backing(img, name, backing, &e, err);
+    return r < 0 ? r : descriptor_edit_store(img, e, err);
+}
+
+/* Takes the edit. */
+static int try_edit(struct image *img, struct descriptor_edit *e, struct platter_error *err)
+{
+    int r = descriptor_edit_try(img, e, err);
+    descriptor_edit_drop(e);
+    return r;
+}
+
+int vmdk_may_set_backing(struct image *img, const char *name, const char *backing_format,
+                         const struct image *backing, struct platter_error *err)
+{
+    (void)backing_format;
+    struct descriptor_edit *e;
+    int r = edit_backing(img, name, backing, &e, err);
+    return r < 0 ? r : try_edit(img, e, err);
 }
 
 /* ---- emptying -------------------------------------------------------------------------------- */
@@ -157,6 +190,15 @@ static int empty_extent(struct image *img, struct vmdk_extent *x, struct platter
     if (r == 0)
         r = stream_flush(x->stream, err);
     return r < 0 ? image_poison(img, r) : 0;
+}
+
+int vmdk_may_commit(struct image *img, bool follow, bool empty, struct platter_error *err)
+{
+    struct descriptor_edit *e;
+    int r = empty ? check_emptiable(img, err) : 0;
+    if (r == 0 && follow) /* one ID takes as much room as another */
+        r = edit_parent(img, VMDK_NO_CID, VMDK_NO_CID, &e, err);
+    return r < 0 || !follow ? r : try_edit(img, e, err);
 }
 
 int vmdk_make_empty(struct image *img, struct platter_error *err)

@@ -253,28 +253,35 @@ static int write_sector(struct image *img, const uint8_t *old, const uint8_t *ne
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-static int write_embedded(struct image *img, const uint8_t *old, const char *text, size_t len,
-                          struct platter_error *err)
+/* Where in a sparse file a text goes; fails where there is no room for it. */
+static int plan_move(struct image *img, const char *text, size_t len, struct move *ret,
+                     struct platter_error *err)
 {
     const struct vmdk *v = vmdk_of(img);
-    size_t old_len = strnlen((const char *)old, (size_t)v->descriptor_len);
-    struct move m = {.text = text,
-                     .len = len,
-                     .used = len / VMDK_SECTOR + 1,
-                     .now = {v->descriptor_off / VMDK_SECTOR, v->descriptor_len / VMDK_SECTOR},
-                     .now_used = old_len / VMDK_SECTOR + 1};
     uint8_t sector[VMDK_SECTOR];
     struct hosted_header h;
+    *ret = (struct move){.text = text,
+                         .len = len,
+                         .used = len / VMDK_SECTOR + 1,
+                         .now = {v->descriptor_off / VMDK_SECTOR, v->descriptor_len / VMDK_SECTOR}};
     int r = stream_pread(img->stream, sector, sizeof sector, 0, err);
     if (r < 0)
         return r;
     hosted_decode(sector, &h);
     hosted_forget_second(&h);
-    r = find_limit(img->stream, &h, &m.limit, err);
-    if (r == 0)
-        r = choose_home(img, &m, err);
+    r = find_limit(img->stream, &h, &ret->limit, err);
+    return r < 0 ? r : choose_home(img, ret, err);
+}
+
+static int write_embedded(struct image *img, const uint8_t *old, const char *text, size_t len,
+                          struct platter_error *err)
+{
+    size_t old_len = strnlen((const char *)old, (size_t)vmdk_of(img)->descriptor_len);
+    struct move m;
+    int r = plan_move(img, text, len, &m, err);
     if (r < 0)
         return r;
+    m.now_used = old_len / VMDK_SECTOR + 1;
     m.now_used = min_u64(m.now_used, m.now.n);
     m.used = min_u64(m.used, m.home.n);
     r = move_text(img, &m, err);
@@ -329,4 +336,11 @@ int descriptor_write(struct image *img, const char *text, size_t len, struct pla
     r = write_over(img, both, both + room, text, len, err);
     budget_free(img->budget, both, 2 * room);
     return r;
+}
+
+int descriptor_fits(struct image *img, const char *text, size_t len, struct platter_error *err)
+{
+    const struct vmdk *v = vmdk_of(img);
+    struct move m;
+    return v->embedded ? plan_move(img, text, len, &m, err) : 0;
 }

@@ -524,6 +524,9 @@ int vmdk_set_backing(struct image *img, const char *name, const char *backing_fo
                      const struct image *backing, struct platter_error *err);
 int vmdk_follow_backing(struct image *img, struct image *backing, struct platter_error *err);
 int vmdk_make_empty(struct image *img, struct platter_error *err);
+int vmdk_may_set_backing(struct image *img, const char *name, const char *backing_format,
+                         const struct image *backing, struct platter_error *err);
+int vmdk_may_commit(struct image *img, bool follow, bool empty, struct platter_error *err);
 
 /* The controller that a new descriptor names. */
 const char *vmdk_adapter(const struct option_values *options);
