@@ -290,7 +290,11 @@ enum {
     PLATTER_CONVERT_SALVAGE = 1u << 3,   /**< go on after read errors; leave zeros and report */
     PLATTER_CONVERT_UNORDERED = 1u << 4, /**< the order of data in the target does not matter */
     PLATTER_CONVERT_TO_FD = 1u << 5,     /**< write to `fd`, front to back; no target name */
-    PLATTER_CONVERT_UNSAFE = 1u << 6     /**< do not wait until the target is durable */
+    PLATTER_CONVERT_UNSAFE = 1u << 6,    /**< do not wait until the target is durable */
+    /** Copy the dirty bitmaps of the top image of the only source as well. */
+    PLATTER_CONVERT_BITMAPS = 1u << 7,
+    /** With that: leave out bitmaps that are not valid, instead of failing. */
+    PLATTER_CONVERT_SKIP_BROKEN_BITMAPS = 1u << 8
 };
 
 /** How to convert. */
@@ -390,6 +394,8 @@ struct platter_measurement {
     size_t size;              /**< sizeof(struct platter_measurement), set by the caller */
     uint64_t required;        /**< bytes of the file when it is written now */
     uint64_t fully_allocated; /**< bytes of the file when the guest has written everything */
+    bool has_bitmaps;         /**< both images can have dirty bitmaps */
+    uint64_t bitmaps;         /**< ... and those of the disk take so many bytes more */
 };
 
 /**

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Dirty bitmaps: listed, looked at, changed, and carried into another image. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/ckd.h"
 #include "ops/ops.h"
@@ -151,6 +152,31 @@ int bitmaps_check_copy(const struct platter_disk *source, const struct format *t
                      "%s: bitmap \"%s\" cannot be copied: %s; leave such out "
                      "(--skip-broken-bitmaps), or remove it",
                      top->stream->name, all[i].name, all[i].problem);
+    return r;
+}
+
+int bitmaps_check_target(const struct platter_disk *source, struct platter_disk *target,
+                         struct platter_error *err)
+{
+    struct image *from = disk_top(source), *to = disk_top(target);
+    auto_free struct bitmap_info *all = NULL, *there = NULL;
+    size_t n = 0, n_there = 0;
+
+    int r = disk_change_bitmaps(target, NULL, 0, NULL, 0, err);
+    if (r == 0)
+        r = from->format->bitmaps->list(from, &all, &n, err);
+    if (r == 0)
+        r = to->format->bitmaps->list(to, &there, &n_there, err);
+    for (size_t i = 0; r == 0 && i < n; i++)
+        for (size_t k = 0; r == 0 && k < n_there; k++)
+            if (!all[i].problem && strcmp(all[i].name, there[k].name) == 0)
+                r = fail(err, EEXIST, "%s: there is a bitmap \"%s\" already", to->stream->name,
+                         all[i].name);
+    if (r == 0 && n && from->size != to->size)
+        r = fail(err, EINVAL,
+                 "%s: has %" PRIu64 " bytes, and the source %" PRIu64
+                 ": bitmaps can be copied only where the sizes are the same",
+                 to->stream->name, (uint64_t)to->size, (uint64_t)from->size);
     return r;
 }
 

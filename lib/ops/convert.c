@@ -70,9 +70,14 @@ static unsigned images_above(const struct job *job, const struct platter_disk *b
 static int copy_to_disk(struct job *job, struct platter_disk *disk, bool compress,
                         struct platter_error *err)
 {
+    bool bitmaps = job->o->flags & PLATTER_CONVERT_BITMAPS;
     struct sink *sink;
-    int r = sink_disk_open(disk, compress, &sink, err);
-    return r < 0 ? r : run_copy(job, sink, err);
+    int r = bitmaps ? bitmaps_check_target(job->sources.disks[0], disk, err) : 0;
+    if (r == 0)
+        r = sink_disk_open(disk, compress, &sink, err);
+    if (r == 0)
+        r = run_copy(job, sink, err);
+    return r == 0 && bitmaps ? bitmaps_copy(job->sources.disks[0], disk, err) : r;
 }
 
 static int convert_new(struct job *job, struct target *t, struct platter_error *err)
@@ -161,7 +166,12 @@ static int check_options(const struct job *job, const struct format *format,
         return fail(err, ENOTSUP, "%s: the %s format does not compress", job->target, format->name);
     if (o->backing && (o->flags & PLATTER_CONVERT_EXISTING))
         return fail(err, EINVAL, "%s: an existing target has the backing file it has", job->target);
-    return 0;
+    if (!(o->flags & PLATTER_CONVERT_BITMAPS))
+        return 0;
+    if (job->sources.n != 1)
+        return fail(err, EINVAL, "bitmaps can be copied from a single source only");
+    return bitmaps_check_copy(job->sources.disks[0], format,
+                              o->flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS, err);
 }
 
 /* Raw has the size of the source to the byte; other formats count in sectors. */

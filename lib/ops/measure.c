@@ -29,6 +29,22 @@ static int count_data(struct platter_disk *disk, uint32_t unit, uint64_t *ret,
     return 0;
 }
 
+/* What the bitmaps of the disk would take. */
+static int measure_bitmaps(struct platter_disk *disk, const struct format *f,
+                           const struct option_values *values, struct platter_measurement *ret,
+                           struct platter_error *err)
+{
+    struct image *top = disk_top(disk);
+    struct range_hold hold;
+    if (!top->format->bitmaps || !f->bitmaps || !f->bitmaps->possible(values))
+        return 0;
+    disk_pin(disk, &hold);
+    int r = top->format->bitmaps->measure(top, f->create_unit(values), &ret->bitmaps, err);
+    disk_unpin(disk, &hold);
+    ret->has_bitmaps = r == 0;
+    return r == -ENOTSUP ? 0 : r;
+}
+
 int ops_measure(struct platter_disk *disk, uint64_t disk_size_asked, const char *format,
                 const char *options, struct platter_measurement *ret, struct platter_error *err)
 {
@@ -51,6 +67,8 @@ int ops_measure(struct platter_disk *disk, uint64_t disk_size_asked, const char 
     }
     if (r == 0)
         r = f->measure(size, data, values, ret, err);
+    if (r == 0 && disk != NULL)
+        r = measure_bitmaps(disk, f, values, ret, err);
     options_free(values);
     return r;
 }

@@ -60,6 +60,9 @@ int ops_bitmaps(struct platter_disk *disk, char **ret_json, struct platter_error
  * `skip_broken` one that cannot be used is an error. */
 int bitmaps_check_copy(const struct platter_disk *source, const struct format *target,
                        bool skip_broken, struct platter_error *err);
+/* Whether that disk can take them. */
+int bitmaps_check_target(const struct platter_disk *source, struct platter_disk *target,
+                         struct platter_error *err);
 /* Copies those that can be used to a disk of the same size, when its data is written. */
 int bitmaps_copy(struct platter_disk *source, struct platter_disk *target,
                  struct platter_error *err);

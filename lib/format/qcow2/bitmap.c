@@ -364,9 +364,11 @@ static int bitmaps_measure(struct image *img, uint32_t cluster, uint64_t *ret,
 {
     const struct qcow2_bitmap_list *list = &qcow2_of(img)->bitmaps;
     uint64_t directory = 0;
-    int r = qcow2_bitmaps_need(img, NULL, NULL, err);
 
     *ret = 0;
+    if (qcow2_of(img)->header.version < 3)
+        return -ENOTSUP;
+    int r = qcow2_bitmaps_need(img, NULL, NULL, err);
     for (uint32_t i = 0; r == 0 && i < list->n; i++) {
         const struct qcow2_bitmap *b = list->items[i];
         if (b->why)
@@ -378,6 +380,11 @@ static int bitmaps_measure(struct image *img, uint32_t cluster, uint64_t *ret,
     }
     *ret += round_up(directory, cluster);
     return r;
+}
+
+static bool bitmaps_possible(const struct option_values *options)
+{
+    return options_enum(options, "compat") % 2; /* 0.10, 1.1, v2, v3 */
 }
 
 json_t *qcow2_bitmaps_info(struct image *img)
@@ -405,4 +412,5 @@ const struct bitmap_ops qcow2_bitmap_ops = {.touch = qcow2_touch,
                                             .list = bitmaps_list,
                                             .map = bitmaps_map,
                                             .measure = bitmaps_measure,
+                                            .possible = bitmaps_possible,
                                             .change = qcow2_bitmaps_change};

@@ -223,6 +223,8 @@ int qcow2_bitmaps_change(struct image *img, const struct bitmap_change *changes,
     if (qcow2_of(img)->header.version < 3)
         return fail(err, ENOTSUP, "%s: a qcow2 of version 2 cannot have bitmaps",
                     img->stream->name);
+    if (n == 0)
+        return 0;
     int r = draft_begin(&d, img, (uint32_t)min_u64(n, QCOW2_MAX_BITMAPS), err);
     if (r < 0)
         return r;
