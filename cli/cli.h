@@ -102,8 +102,8 @@ struct verb {
 };
 
 extern const struct verb verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
-    verb_measure, verb_resize, verb_commit, verb_rebase, verb_check, verb_snapshot, verb_bench,
-    verb_formats;
+    verb_measure, verb_resize, verb_commit, verb_rebase, verb_amend, verb_check, verb_snapshot,
+    verb_bench, verb_formats;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 
@@ -200,6 +200,8 @@ json_t *creation_pairs(const char *options);
 bool creation_wants_help(const char *options);
 /* Prints the creation options of a format. `bare` is whether no target was named. */
 int creation_help(const char *format, bool bare);
+/* The same for what amend can change. */
+int amendment_help(const char *format);
 /* The entry of a format in platter_formats(), a new reference; NULL (and printed) if unknown. */
 json_t *format_entry(const char *format);
 

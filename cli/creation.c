@@ -146,20 +146,44 @@ static void print_option(const char *name, const char *type, const char *help)
     printf("  %-22s - %s", left, help ? help : "");
 }
 
-int creation_help(const char *format, bool bare)
+static void print_options(const json_t *options)
 {
-    json_t *entry = format_entry(format), *option;
+    const json_t *option;
     size_t i;
-    if (!entry)
-        return EXIT_FAILED;
-    printf(bare ? "Supported %s options:\n" : "Supported options:\n", format);
-    json_array_foreach (json_object_get(entry, "options"), i, option) {
+    json_array_foreach (options, i, option) {
         print_option(json_string_value(json_object_get(option, "name")),
                      type_title(json_string_value(json_object_get(option, "type"))),
                      json_string_value(json_object_get(option, "help")));
         print_values(option);
         putchar('\n');
     }
+}
+
+int amendment_help(const char *format)
+{
+    json_t *entry = format_entry(format);
+    const json_t *options = json_object_get(entry, "amend-options");
+    if (!entry)
+        return EXIT_FAILED;
+    if (options) {
+        printf("Amend options for '%s':\n", format);
+        print_options(options);
+        print_option("size", "size", "Virtual disk size\n");
+    } else {
+        say("Format driver '%s' does not support option amendment", format);
+    }
+    int code = options ? EXIT_FINE : EXIT_FAILED;
+    json_decref(entry);
+    return output_end(code);
+}
+
+int creation_help(const char *format, bool bare)
+{
+    json_t *entry = format_entry(format);
+    if (!entry)
+        return EXIT_FAILED;
+    printf(bare ? "Supported %s options:\n" : "Supported options:\n", format);
+    print_options(json_object_get(entry, "options"));
     if (json_is_true(json_object_get(entry, "backing"))) {
         print_option("backing_file", "str", "File name of a base image\n");
         print_option("backing_fmt", "str", "Image format of the base image\n");

@@ -498,3 +498,20 @@ int platter_rebase(const char *name, const struct platter_rebase_options *option
         r = need(name, "a name", err);
     return r < 0 ? r : ops_rebase(name, &o, &open, err);
 }
+
+int platter_amend(const char *name, const struct platter_amend_options *options,
+                  struct platter_error *err)
+{
+    struct platter_amend_options o = {0};
+    struct platter_open_options open = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = complete_open(&open, o.open, "platter_amend()", err);
+    if (r == 0)
+        r = check_flags(o.flags, 0, "platter_amend()", err);
+    if (r == 0)
+        r = need(name, "a name", err);
+    if (r == 0)
+        r = need(o.options, "options", err);
+    return r < 0 ? r : ops_amend(name, &o, &open, err);
+}

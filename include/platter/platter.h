@@ -632,6 +632,27 @@ struct platter_rebase_options {
 int platter_rebase(const char *name, const struct platter_rebase_options *options,
                    struct platter_error *err);
 
+/* ---- amend ----------------------------------------------------------------------------------- */
+
+/** How to amend. */
+struct platter_amend_options {
+    size_t size;    /**< sizeof(struct platter_amend_options) */
+    unsigned flags; /**< 0 */
+    /** How the image is opened, or NULL: as platter_open() does. Of the flags only NO_LOCK,
+     *  PROBE_BACKING and IGNORE_CID are for this. */
+    const struct platter_open_options *open;
+    const char *options; /**< "key=value,key=value", what platter_formats() lists as amendable */
+    platter_progress_fn progress; /**< NULL or progress and cancel */
+    void *opaque;                 /**< for it */
+};
+
+/**
+ * Changes what `options` say of the image `name`. A guest sees the same disk before, after, and if
+ * it ends in the middle.
+ */
+int platter_amend(const char *name, const struct platter_amend_options *options,
+                  struct platter_error *err);
+
 /* ---- check ----------------------------------------------------------------------------------- */
 
 enum {

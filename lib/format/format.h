@@ -291,6 +291,13 @@ struct bitmap_ops {
                   struct platter_error *err);
 };
 
+/* Other properties for an image that is there. */
+struct amend_request {
+    const struct option_values *options; /* of format->amend_options */
+    platter_progress_fn progress;        /* or NULL */
+    void *opaque;
+};
+
 /* ---- the operations of a format -------------------------------------------------------------- */
 
 enum mark { MARK_ZERO, MARK_DISCARD };
@@ -371,6 +378,11 @@ struct format {
     int (*may_set_backing)(struct image *img, const char *name, const char *backing_format,
                            const struct image *backing, struct platter_error *err);
     int (*may_commit)(struct image *img, bool follow, bool empty, struct platter_error *err);
+
+    /* Changes what the options say that were given, durably; a guest sees the same disk at any
+     * time. The engine flushed, and nobody else is at work. */
+    const struct option_def *amend_options;
+    int (*amend)(struct image *img, const struct amend_request *request, struct platter_error *err);
 
     /* Judges, and mends where c says so, an image that was opened with img->checking (and writable
      * to be mended): open took what it found, and close is all else that is called then. Findings

@@ -136,6 +136,14 @@ static int append_option(json_t *options, const struct option_def *def)
     return r != 0 ? r : json_object_set_new(option, "help", json_string(def->help));
 }
 
+static int append_options(json_t *options, const struct option_def *defs)
+{
+    int r = 0;
+    for (; r == 0 && defs != NULL && defs->name != NULL; defs++)
+        r = append_option(options, defs);
+    return r;
+}
+
 static int append_format(json_t *list, const struct format *f)
 {
     json_t *options = json_array();
@@ -145,10 +153,13 @@ static int append_format(json_t *list, const struct format *f)
         f->map != NULL, "write", f->reserve != NULL || f->flat, "create",
         f->create != NULL || f->writer_open != NULL, "backing", !f->no_backing, "options", options);
     int r = json_array_append_new(list, entry);
-    for (const struct option_def *def = f->create_options;
-         r == 0 && def != NULL && def->name != NULL; def++)
-        r = append_option(options, def);
-    return r;
+    if (r == 0)
+        r = append_options(options, f->create_options);
+    if (r < 0 || f->amend == NULL)
+        return r;
+    options = json_array();
+    r = json_object_set_new(entry, "amend-options", options);
+    return r == 0 ? append_options(options, f->amend_options) : r;
 }
 
 int ops_formats(char **ret_json, struct platter_error *err)

@@ -67,6 +67,12 @@ int bitmaps_check_target(const struct platter_disk *source, struct platter_disk 
 int bitmaps_copy(struct platter_disk *source, struct platter_disk *target,
                  struct platter_error *err);
 
+int ops_amend(const char *name, const struct platter_amend_options *options,
+              const struct platter_open_options *open, struct platter_error *err);
+/* The work of it, on a disk that is open for writing. */
+int amend_disk(struct platter_disk *disk, const struct platter_amend_options *options,
+               struct platter_error *err);
+
 /* The work of the two on disks that are open: a chain whose image `base` is open for writing as
  * well; a disk and the new chain below it (NULL: none), where `format` is known to be right. */
 int commit_chain(struct platter_disk *disk, unsigned base,

@@ -497,6 +497,9 @@ void qcow2_bitmaps_free(struct image *img);
 /* What `info` says of them; NULL: nothing. */
 json_t *qcow2_bitmaps_info(struct image *img);
 
+extern const struct option_def qcow2_amend_options[];
+int qcow2_amend(struct image *img, const struct amend_request *request, struct platter_error *err);
+
 /* ---- new images and descriptions (create.c, layout.c, info.c) -----------------------------------
  */
 

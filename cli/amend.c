@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* platter amend: other properties of an image, with the options of qemu-img amend. */
+#include "cli.h"
+
+static int amend_image(const struct args *args)
+{
+    struct platter_error err = {0};
+    struct progress progress;
+    struct platter_open_options open = image_options(args, args->format, 0);
+    progress_start(&progress, args, false);
+    struct platter_amend_options options = {.size = sizeof options,
+                                            .open = &open,
+                                            .options = args->creation,
+                                            .progress = progress_tick,
+                                            .opaque = &progress};
+    int r = platter_amend(args->operands[0], &options, &err);
+    progress_end(&progress, !r);
+    if (r && signals_caught())
+        say("interrupted: the image shows the same disk, and can be amended again");
+    else if (r)
+        say_error(&err);
+    return r ? EXIT_FAILED : EXIT_FINE;
+}
+
+/* The format that -o help is about: the one that is named, or that of the image. */
+static int amend_help(const struct args *args)
+{
+    struct platter_disk *disk = NULL;
+    const char *format = args->format;
+    if (!format && args->n_operands == 1) {
+        if (image_open(args, args->operands[0], NULL, PLATTER_OPEN_QUERY | PLATTER_OPEN_NO_BACKING,
+                       &disk))
+            return EXIT_FAILED;
+        format = platter_format(disk);
+    }
+    int code = amendment_help(format ? format : "raw");
+    platter_close(disk, NULL);
+    return code;
+}
+
+static int amend_run(const struct args *args)
+{
+    if (!args->creation)
+        return usage_error(&verb_amend, "Must specify options (-o)");
+    if (creation_wants_help(args->creation))
+        return amend_help(args);
+    if (args->n_operands != 1)
+        return usage_error(&verb_amend, "Expecting one image file name");
+    if (!cache_check(&verb_amend, args->cache, "cache"))
+        return EXIT_FAILED;
+    return output_end(amend_image(args));
+}
+
+static const struct opt amend_opts[] = {
+    OPT_INPUT_FORMAT,
+    OPT_TEXT('o', NULL, "OPTIONS", OPT_CREATION, creation,
+             "what to change, key=value,...; -o help lists what the format can"),
+    OPT_PROGRESS,
+    OPT_QUIET,
+    OPT_CACHE_IGNORED,
+    OPT_ALLOWED,
+    OPT_NO_IMAGE_OPTS,
+    OPT_END};
+
+const struct verb verb_amend = {.name = "amend",
+                                .summary = "change the properties of an image",
+                                .operands = "IMAGE",
+                                .opts = amend_opts,
+                                .examples = "platter amend -o compat=1.1 old.qcow2\n"
+                                            "platter amend -o refcount_bits=64 vm.qcow2\n"
+                                            "platter amend -f qcow2 -o help\n",
+                                .long_work = true,
+                                .run = amend_run};
