@@ -26,7 +26,9 @@ enum {
     DIRECT_ALIGN = 4096, /* of address, offset and length: no device in use wants more */
     /* Smaller writes are better gathered by the cache: measured, each waits for the file system. */
     DIRECT_LEAST = 512 * 1024,
-    EAGER_EVERY = 8 << 20 /* bytes in the cache until the disk is told to begin */
+    LEAST_BLOCK = 512,
+    MOST_BLOCK = 64 << 10, /* network file systems speak of what they like to transfer */
+    EAGER_EVERY = 8 << 20  /* bytes in the cache until the disk is told to begin */
 };
 
 static struct file_stream *file_of(struct stream *s)
@@ -424,6 +426,9 @@ static int file_identify(struct file_stream *f, unsigned flags, struct platter_e
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return fail(err, EINVAL, "%s: is neither a regular file nor a block device", f->head.name);
     f->block = S_ISBLK(st.st_mode);
+    f->block_size = LEAST_BLOCK;
+    while (!f->block && f->block_size < MOST_BLOCK && f->block_size < st.st_blksize)
+        f->block_size *= 2;
     f->dev = f->block ? st.st_rdev : st.st_dev;
     f->ino = f->block ? 0 : st.st_ino;
     return 0;
@@ -522,6 +527,11 @@ bool stream_same_file(struct stream *a, struct stream *b)
         return false;
     const struct file_stream *x = file_of(a), *y = file_of(b);
     return x->block == y->block && x->dev == y->dev && x->ino == y->ino;
+}
+
+uint32_t stream_block_size(struct stream *s)
+{
+    return s->ops == &file_ops ? file_of(s)->block_size : LEAST_BLOCK;
 }
 
 int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err)

@@ -18,6 +18,7 @@ struct file_stream {
     atomic_bool direct_refused; /* the file system wants more than we know */
     _Atomic uint64_t cached;    /* bytes written through the cache while there is a direct_fd */
     bool block;                 /* a block device: its size is fixed */
+    uint32_t block_size;        /* of the file system: stream_block_size() */
     dev_t dev;                  /* who the file is, for stream_same_file() */
     ino_t ino;
     /* Held for reading while bytes are written, for writing while the size changes, so that growing

@@ -152,6 +152,8 @@ void stream_take_rights(struct stream *s, struct stream *of);
 
 /* Whether two streams are the same file (device and inode); false for other kinds. */
 bool stream_same_file(struct stream *a, struct stream *b);
+/* What space is given back in, bytes, a power of two from 512 to 64 KiB: the block of a file. */
+uint32_t stream_block_size(struct stream *s);
 /* The bytes of disk space a file really takes; its size where that is not known. */
 int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err);
 

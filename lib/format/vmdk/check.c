@@ -23,60 +23,70 @@ static int add_files(struct image *img, unsigned n, struct platter_error *err)
 static int read_text(struct image *img, hoff off, uint64_t len, bool embedded,
                      struct platter_error *err)
 {
-    struct vmdk *v = vmdk_of(img);
-    struct checkup *k = v->checkup;
-    uint8_t *text;
-    if (len == 0 || len > VMDK_MAX_DESCRIPTOR) {
-        k->code = fail(&k->why, PLATTER_ECORRUPT,
-                       "%s: a VMDK descriptor of %" PRIu64 " bytes; 1 to %d are possible",
-                       img->stream->name, len, VMDK_MAX_DESCRIPTOR);
-        return 0;
-    }
-    int r = budget_alloc(img->budget, len, "a VMDK descriptor", &text, err);
-    if (r < 0)
-        return r;
-    v->descriptor_off = off;
-    v->descriptor_len = len;
-    v->embedded = embedded;
-    k->code = stream_pread(img->stream, text, (size_t)len, off, &k->why);
-    if (k->code == 0 && embedded && is_zero(text, (size_t)len))
-        vmdk_of(img)->bare = true;
-    else if (k->code == 0)
-        k->code = descriptor_parse(img->budget, img->stream->name, text, (size_t)len, embedded,
-                                   &v->descriptor, &k->why);
-    budget_free(img->budget, text, len);
+    struct checkup *k = vmdk_of(img)->checkup;
+    k->code = vmdk_read_descriptor(img, off, len, embedded, &k->why);
     return k->code == -ENOMEM ? fail(err, ENOMEM, "%s", k->why.message) : 0;
 }
 
-static bool is_flat(const struct descriptor_extent *line)
+/* Past what does not tell a name from another: slashes that are doubled, "./". */
+static const char *skip_idle(const char *name)
 {
-    return line->type == TYPE_FLAT || line->type == TYPE_VMFS;
+    for (;; name += strspn(name, "/")) {
+        if (name[0] != '.' || name[1] != '/')
+            return name;
+        name += 2;
+    }
 }
 
-/* Flat extents may share a file, which is then opened once. */
-static bool share_stream(struct checkup *k, struct check_file *f)
+static bool is_same_name(const char *a, const char *b)
 {
-    for (struct check_file *before = k->files; before < f; before++)
-        if (before->stream && is_flat(before->line) && is_flat(f->line) &&
-            strcmp(before->line->file, f->line->file) == 0) {
-            f->stream = before->stream;
+    for (a = skip_idle(a), b = skip_idle(b); *a == *b; a++, b++) {
+        if (*a == '\0')
             return true;
+        if (*a == '/') { /* the next part of both */
+            a = skip_idle(a + strspn(a, "/")) - 1;
+            b = skip_idle(b + strspn(b, "/")) - 1;
         }
+    }
     return false;
 }
 
+/* The first extent that has its file in that stream, or in a file of that name; or `end`. */
+static struct check_file *find_file(struct checkup *k, struct check_file *end,
+                                    struct stream *stream)
+{
+    struct check_file *f = k->files;
+    for (; f < end; f++)
+        if (stream ? f->stream && stream_same_file(f->stream, stream)
+                   : f->stream && is_same_name(f->line->file, end->line->file))
+            break;
+    return f;
+}
+
+/* However many lines name a file, and however they spell it, it is opened once. */
 static void open_named(struct image *img, struct check_file *f)
 {
-    if (f->line->type == TYPE_ZERO || share_stream(vmdk_of(img)->checkup, f))
+    struct checkup *k = vmdk_of(img)->checkup;
+    if (f->line->type == TYPE_ZERO)
         return;
-    f->code = vmdk_open_named(img, f->line->file, img->writable, &f->stream, &f->why);
-    f->owned = f->stream != NULL;
-    if (f->stream && stream_same_file(f->stream, img->stream)) {
+    struct check_file *first = find_file(k, f, NULL);
+    if (first == f) {
+        f->code = vmdk_open_named(img, f->line->file, img->writable, &f->stream, &f->why);
+        if (f->code < 0)
+            return;
+        f->owned = true;
+        first = find_file(k, f, f->stream);
+    }
+    bool itself = f->owned && stream_same_file(f->stream, img->stream);
+    if (itself)
         f->code = fail(&f->why, PLATTER_ECORRUPT, "%s: the descriptor names itself as an extent",
                        img->stream->name);
+    if (f->owned && (itself || first < f)) {
         stream_close(TAKE(f->stream));
         f->owned = false;
     }
+    if (first < f)
+        f->stream = first->stream;
 }
 
 static int open_extents(struct image *img, struct platter_error *err)
@@ -179,8 +189,8 @@ static void check_overlap(struct check *c, const struct checkup *k, unsigned n)
     const struct check_file *f = &k->files[n];
     for (unsigned i = 0; i < n; i++) {
         const struct descriptor_extent *a = f->line, *b = k->files[i].line;
-        if (k->files[i].stream == f->stream && is_flat(b) && a->offset < b->offset + b->sectors &&
-            b->offset < a->offset + a->sectors)
+        if (k->files[i].stream == f->stream && line_is_flat(b) &&
+            a->offset < b->offset + b->sectors && b->offset < a->offset + a->sectors)
             check_found(c, PLATTER_FINDING_NOTE, false, 1,
                         "%s: extents %u and %u of the descriptor have sectors of it in common",
                         f->stream->name, i, n);
@@ -213,25 +223,26 @@ static int check_flat(struct image *img, struct check *c, unsigned n, struct pla
 
 /* ---- sparse extents -------------------------------------------------------------------------- */
 
-static bool is_same_file(const struct check_file *a, const struct check_file *b)
+/* Flat extents may share a file. */
+static bool is_shared_badly(const struct check_file *a, const struct check_file *b)
 {
-    if (!a->line->file || !b->line->file || (is_flat(a->line) && is_flat(b->line)))
+    if (!a->line->file || !b->line->file || (line_is_flat(a->line) && line_is_flat(b->line)))
         return false;
-    return strcmp(a->line->file, b->line->file) == 0 ||
-           (a->stream && b->stream && stream_same_file(a->stream, b->stream));
+    return a->stream ? a->stream == b->stream : is_same_name(a->line->file, b->line->file);
 }
 
 /* A sparse file that two lines name: a write to one range of the disk would change the other. Told
- * before anything is mended, so that nothing of it is given back. */
+ * before anything is mended, for then nothing is. */
 static void check_alone(struct image *img, struct check *c)
 {
     const struct checkup *k = vmdk_of(img)->checkup;
     for (unsigned n = 1; n < k->n_files; n++)
         for (unsigned i = 0; i < n; i++)
-            if (is_same_file(&k->files[i], &k->files[n])) {
+            if (is_shared_badly(&k->files[i], &k->files[n])) {
                 check_found(c, PLATTER_FINDING_ERROR, false, 1,
                             "%s: extents %u and %u of the descriptor are both the file \"%s\"",
                             img->stream->name, i, n, k->files[n].line->file);
+                c->mend_all = c->mend_leaks = false;
                 break;
             }
 }
@@ -319,7 +330,7 @@ static int check_hosted(struct image *img, struct check *c, unsigned n, struct s
     if (r == 0)
         r = check_nominal(img, c, n, s, err);
     if (r == 0)
-        r = check_space(s, err);
+        r = s->se ? check_se(s, err) : check_space(s, err);
     if (r == 0 && s->rebuild && s->mend)
         r = check_rebuild(s, err);
     if (r == 0)
@@ -347,6 +358,15 @@ static int check_sparse(struct image *img, struct check *c, unsigned n, struct p
 
 /* ---- the image ------------------------------------------------------------------------------- */
 
+/* Whether a line before this one had its sparse file judged. */
+static bool is_judged(const struct checkup *k, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (k->files[i].stream == k->files[n].stream && !line_is_flat(k->files[i].line))
+            return true;
+    return false;
+}
+
 static int check_file(struct image *img, struct check *c, unsigned n, struct platter_error *err)
 {
     const struct check_file *f = &vmdk_of(img)->checkup->files[n];
@@ -357,7 +377,9 @@ static int check_file(struct image *img, struct check *c, unsigned n, struct pla
                     "%s: extent %u of the descriptor has 0 sectors", img->stream->name, n);
     if (!f->stream)
         return 0;
-    return f->line && is_flat(f->line) ? check_flat(img, c, n, err) : check_sparse(img, c, n, err);
+    if (f->line && line_is_flat(f->line))
+        return check_flat(img, c, n, err);
+    return is_judged(vmdk_of(img)->checkup, n) ? 0 : check_sparse(img, c, n, err);
 }
 
 /* Files that could not be opened are told before anything is given back: one of them may be another

@@ -4,10 +4,12 @@
  *
  *   check.c            file -> descriptor -> extents, and what the descriptor says of them
  *   check_header.c     header and footer of a sparse file: which to believe
+ *   check_layout.c     whether directories are where the header says
  *   check_directory.c  grain directories, and where tables stand
  *   check_tables.c     grain tables: what each entry may be
  *   check_space.c      what stands where in the file: two grains in one place, space of nobody
  *   check_sesparse.c   seSparse files
+ *   check_numbers.c    a set of numbers
  *   check_stream.c     compressed grains, and tables made anew from them
  *
  * A repair keeps this order, so that it can be interrupted anywhere and begun anew: what is moved
@@ -50,6 +52,17 @@ struct sector_range {
     uint32_t start, len;
 };
 
+/* A set of numbers that takes little where they are close to each other, and no more memory than it
+ * has: where there is no room for all, it keeps the lowest. */
+struct number_set {
+    struct budget *budget;
+    struct number_leaf *leaves;
+    uint32_t *slots; /* of a hash table: 1 + index of a leaf */
+    uint32_t n, max, n_slots;
+    uint64_t factor;    /* of the hash */
+    uint64_t from, end; /* what is kept is in [from, end) */
+};
+
 /* A sparse file while it is checked. Sectors, where not said otherwise. */
 struct sparse_check {
     struct check *check;
@@ -64,10 +77,13 @@ struct sparse_check {
     uint32_t gd_count, gt_sectors;
     bool packed;
     bool cowd;
-    struct sparse *se; /* of a seSparse file: opened by the engine; else NULL */
-    bool at_end;       /* a stream whose directory stands at its end */
-    bool mend;         /* everything */
-    bool keep;         /* the header is doubtful: what seems to be nobody's may not be */
+    struct sparse *se;         /* of a seSparse file: opened by the engine; else NULL */
+    struct number_set indexes; /* the same: of its grains */
+    bool doubled;              /* the same: one of them came twice */
+    bool at_end;               /* a stream whose directory stands at its end */
+    bool mend;                 /* everything that the image's kind allows */
+    bool keep;    /* what seems to be nobody's may not be: header or directory is doubtful */
+    bool dropped; /* an entry, for it led nowhere: what it was to lead to may be there yet */
     unsigned copies;
     uint64_t gd_at[COPIES];
     uint32_t *gd[COPIES];      /* 0: no table that can be used */
@@ -76,6 +92,7 @@ struct sparse_check {
     uint32_t n_meta, max_meta;
     uint64_t *used; /* a bit for each sector of [used_from, used_from + used_len) */
     uint64_t used_from, used_len, used_room;
+    uint64_t next;   /* the first sector behind those that is used; UINT64_MAX: none */
     uint64_t last;   /* where the sector behind the last grain in guest order is; 0: none yet */
     uint64_t end;    /* behind the last sector in use */
     uint64_t early;  /* the first grain in front of overHead that is not in metadata; 0: none */
@@ -118,6 +135,18 @@ int check_free_sector(struct sparse_check *s, struct platter_error *err);
 /* The last step. */
 int check_unclean(struct sparse_check *s, struct platter_error *err);
 
+/* ---- check_layout.c -------------------------------------------------------------------------- */
+
+extern const char *const check_copy_words[COPIES];
+/* Whether sectors are where new files have tables: in front of the grains. */
+bool check_in_front(const struct sparse_check *s, uint64_t sector, uint64_t n);
+/* Where new files have the table of a range: they follow their directory. */
+uint64_t check_usual_place(const struct sparse_check *s, unsigned copy, uint64_t i);
+/* Both directories against each other; one may be given up. */
+int check_places(struct sparse_check *s, struct platter_error *err);
+/* The tables against what the header says of all of them. */
+void check_shape(struct sparse_check *s);
+
 /* ---- check_directory.c ----------------------------------------------------------------------- */
 
 int check_directories(struct sparse_check *s, struct platter_error *err);
@@ -127,6 +156,7 @@ bool check_in_meta(const struct sparse_check *s, uint64_t sector, uint64_t n);
 /* ---- check_tables.c -------------------------------------------------------------------------- */
 
 enum pass {
+    PASS_WEIGH, /* whether what tables say makes sense as a whole */
     PASS_JUDGE, /* every entry is judged, and its place noted */
     PASS_PLACE, /* only what stands where is judged */
     PASS_MARK   /* only noted */
@@ -142,10 +172,20 @@ int check_space(struct sparse_check *s, struct platter_error *err);
 /* Notes that sectors are used; true if one of them was already. */
 bool check_use(struct sparse_check *s, uint64_t sector, uint64_t n);
 
-/* ---- check_sesparse.c ------------------------------------------------------------------------ */
+/* ---- check_sesparse.c, check_numbers.c ------------------------------------------------------- */
 
 int check_se_header(struct sparse_check *s, struct platter_error *err);
-int check_se_tables(struct sparse_check *s, enum pass pass, struct platter_error *err);
+/* Judges its directory and tables. */
+int check_se(struct sparse_check *s, struct platter_error *err);
+
+int number_set_open(struct number_set *t, struct budget *budget, struct platter_error *err);
+void number_set_close(struct number_set *t);
+/* Empty, for numbers from `from` on. */
+void number_set_begin(struct number_set *t, uint64_t from);
+/* Empty, for the numbers again that it had room for: so it has. */
+void number_set_again(struct number_set *t);
+/* True if the number was there already. */
+bool number_set_add(struct number_set *t, uint64_t number);
 
 /* ---- check_stream.c -------------------------------------------------------------------------- */
 
@@ -160,6 +200,9 @@ int check_find_record(struct sparse_check *s, uint64_t grain, uint32_t *ret_sect
 enum stray { STRAY_NOTHING, STRAY_LEAK, STRAY_LOST };
 int check_stray(struct sparse_check *s, uint64_t sector, uint64_t most, enum stray *ret,
                 uint64_t *ret_sectors, struct platter_error *err);
+/* How many sectors from `sector` on, at most so many, are zeros. */
+int check_zero_run(struct sparse_check *s, uint64_t sector, uint64_t most, uint64_t *ret,
+                   struct platter_error *err);
 /* Makes tables, directory and footer of a stream anew. */
 int check_rebuild(struct sparse_check *s, struct platter_error *err);
 

@@ -32,6 +32,8 @@ void sparse_check_close(struct sparse_check *s)
     budget_free(s->budget, s->meta, s->max_meta * sizeof *s->meta);
     budget_free(s->budget, s->used, s->used_room / 8);
     budget_free(s->budget, s->found, s->grains * 4);
+    if (s->indexes.budget)
+        number_set_close(&s->indexes);
     sparse_free(s->se);
 }
 
@@ -52,8 +54,6 @@ int check_append(struct sparse_check *s, uint64_t n, uint32_t *ret_sector,
     *ret_sector = (uint32_t)first;
     return s->cowd ? check_free_sector(s, err) : 0;
 }
-
-static const char *const copy_words[COPIES] = {"grain directory", "redundant grain directory"};
 
 /* What a repair does about an entry that leads nowhere. */
 static const char *fate(const struct sparse_check *s, bool other)
@@ -149,160 +149,12 @@ static int load_directory(struct sparse_check *s, unsigned copy, struct platter_
     return r;
 }
 
-/* Whether sectors are where new files have tables: in front of the grains. */
-static bool is_in_front(const struct sparse_check *s, uint64_t sector, uint64_t n)
-{
-    return sector > 0 && sector + n <= s->h.overhead;
-}
-
-/* Where new files have the table of a range: they follow their directory. */
-static uint64_t usual_place(const struct sparse_check *s, unsigned copy, uint64_t i)
-{
-    return s->gd_at[copy] + div_up((uint64_t)s->gd_count * 4, VMDK_SECTOR) + i * s->gt_sectors;
-}
-
 static bool table_fits(const struct sparse_check *s, unsigned copy, uint32_t i, uint32_t gde)
 {
     return gde <= UINT32_MAX - s->gt_sectors &&
-           (!s->doubted[copy] || gde == usual_place(s, copy, i)) &&
+           (!s->doubted[copy] || gde == check_usual_place(s, copy, i)) &&
            range_inside((hoff)gde * VMDK_SECTOR, (hoff)s->gt_sectors * VMDK_SECTOR, s->size) &&
            !check_in_meta(s, gde, s->gt_sectors);
-}
-
-/* ---- a directory that is not where the header says ------------------------------------------- */
-
-static uint32_t count_in_front(const struct sparse_check *s, unsigned copy)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < s->gd_count; i++)
-        n += s->gd[copy][i] && is_in_front(s, s->gd[copy][i], s->gt_sectors);
-    return n;
-}
-
-static bool overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
-{
-    return a < b + b_len && b < a + a_len;
-}
-
-/* Whether a copy with its tables, as new files have them, would stand on something else. */
-static bool is_misplaced(const struct sparse_check *s, unsigned copy)
-{
-    const struct hosted_header *h = &s->h;
-    uint64_t at = s->gd_at[copy], n = usual_place(s, copy, s->gd_count) - at;
-    uint64_t other = s->gd_at[!copy], gd = usual_place(s, copy, 0) - at;
-    if (!is_in_front(s, at, n) || overlap(at, n, other, gd) ||
-        overlap(at, n, h->descriptor_offset, h->descriptor_size))
-        return true;
-    for (uint32_t i = 0; i < s->gd_count; i++)
-        if (s->gd[!copy][i] && overlap(at, n, s->gd[!copy][i], s->gt_sectors))
-            return true;
-    return false;
-}
-
-/* Goes on without a copy, in the header as well: nothing may be written to where it was thought to
- * stand. */
-static int drop_copy(struct sparse_check *s, unsigned copy, struct platter_error *err)
-{
-    uint64_t was = s->gd_at[copy];
-    uint32_t *gone = s->gd[copy];
-    s->gd[PRIMARY] = s->gd[!copy];
-    s->gd[REDUNDANT] = NULL;
-    s->gd_at[PRIMARY] = s->h.gd_offset = s->gd_at[!copy];
-    s->copies = 1;
-    s->h.rgd_offset = 0;
-    s->h.flags &= ~(uint32_t)HOSTED_REDUNDANT;
-    s->doubted[PRIMARY] = s->doubted[REDUNDANT] = false;
-    budget_free(s->budget, gone, (uint64_t)s->gd_count * 4);
-    int r = s->mend ? check_write_header(s, err) : 0;
-    if (r == 0)
-        check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
-                    "%s: the %s is not at sector %" PRIu64 ", where the header (offset %d) says: "
-                    "what stands there names no tables%s",
-                    s->name, copy_words[copy], was, copy == PRIMARY ? 56 : 48,
-                    s->mend ? "; the header was made to name the other one alone" : "");
-    return r;
-}
-
-/*
- * Where one copy has its tables in front of the grains, and most of them are nowhere in the other,
- * the other is damaged as a whole, or the header's field that leads to it is. What it names may be
- * anything then, grains as well: only tables where new files have them are taken for its own, and
- * the rest is made anew there. Of one or two tables, an entry that is damaged is as likely as that:
- * they tell it only where the directory itself stands among the grains.
- */
-static int check_places(struct sparse_check *s, struct platter_error *err)
-{
-    if (s->copies < 2 || s->at_end)
-        return 0;
-    uint32_t in_front[COPIES] = {count_in_front(s, PRIMARY), count_in_front(s, REDUNDANT)};
-    for (unsigned c = 0; c < COPIES; c++) {
-        bool few = in_front[!c] < 3, outside = !is_in_front(s, s->gd_at[c], 1);
-        s->doubted[c] =
-            few ? outside && in_front[c] < in_front[!c] : (uint64_t)in_front[c] * 2 < in_front[!c];
-        if (s->doubted[c] && is_misplaced(s, c))
-            return drop_copy(s, c, err);
-    }
-    return 0;
-}
-
-static bool table_in_front(const struct sparse_check *s, unsigned copy, uint32_t i)
-{
-    return s->gd[copy][i] && is_in_front(s, s->gd[copy][i], s->gt_sectors);
-}
-
-/* Whether tables in front of the grains are behind their directory, and as far apart as they are
- * long: none of them are neighbours, or some are. */
-static bool are_in_a_row(const struct sparse_check *s, unsigned copy)
-{
-    bool any = s->gd[copy][0] > s->gd_at[copy] && s->gd[copy][0] < usual_place(s, copy, 0);
-    if (any)
-        return false;
-    for (uint32_t i = 1; i < s->gd_count; i++) {
-        if (!table_in_front(s, copy, i - 1) || !table_in_front(s, copy, i))
-            continue;
-        if ((uint64_t)s->gd[copy][i - 1] + s->gt_sectors == s->gd[copy][i])
-            return true;
-        any = true;
-    }
-    return !any;
-}
-
-/* How many there is room for between a table in front and its copy: a directory stands there, too.
- */
-static uint64_t count_between(const struct sparse_check *s)
-{
-    uint64_t gd = div_up((uint64_t)s->gd_count * 4, VMDK_SECTOR), least = UINT64_MAX;
-    for (uint32_t i = 0; i < s->gd_count; i++) {
-        uint64_t a = s->gd[PRIMARY][i], b = s->gd[REDUNDANT][i];
-        if (table_in_front(s, PRIMARY, i) && table_in_front(s, REDUNDANT, i))
-            least = min_u64(least, a > b ? a - b : b - a);
-    }
-    return least == UINT64_MAX || least < gd ? 0 : (least - gd) / s->gt_sectors;
-}
-
-/*
- * Whoever puts tables in front of the grains makes all that the capacity asks for. Where they are
- * more or less, the header's capacity, size of grains or of tables is not what the tables were made
- * with: everything would be taken for something else, and be mended to pieces.
- */
-static void check_shape(struct sparse_check *s)
-{
-    bool two = s->copies == 2;
-    uint32_t last = s->gd_count - 1;
-    if (s->cowd || s->at_end || s->doubted[PRIMARY] || s->doubted[REDUNDANT] ||
-        count_in_front(s, PRIMARY) + (two ? count_in_front(s, REDUNDANT) : 0) == 0)
-        return;
-    if ((s->gd[PRIMARY][last] || (two && s->gd[REDUNDANT][last])) &&
-        (are_in_a_row(s, PRIMARY) || (two && are_in_a_row(s, REDUNDANT))) &&
-        (!two || count_between(s) <= s->gd_count))
-        return;
-    s->mend = false;
-    s->keep = true;
-    check_found(s->check, PLATTER_FINDING_NOTE, false, 1,
-                "%s: the header says that there are %" PRIu32 " grain tables of %" PRIu32
-                " entries, but they do not stand like that: if something is wrong, that may be the "
-                "header; it is not repaired",
-                s->name, s->gd_count, s->h.gtes_per_gt);
 }
 
 /* ---- tables apart ---------------------------------------------------------------------------- */
@@ -345,7 +197,7 @@ static void report_overlap(struct sparse_check *s, const struct named *n, uint32
     check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
                 "%s: entry %u of the %s (sector %" PRIu64 ") says sector %" PRIu32
                 ", but a table at sector %" PRIu32 " is another entry's%s",
-                s->name, n->index, copy_words[n->copy], s->gd_at[n->copy], n->sector, other,
+                s->name, n->index, check_copy_words[n->copy], s->gd_at[n->copy], n->sector, other,
                 fate(s, s->copies == 2 && s->gd[!n->copy][n->index]));
 }
 
@@ -419,10 +271,67 @@ static void check_entries(struct sparse_check *s)
                         "%s: entry %" PRIu32 " of the %s (sector %" PRIu64 ") says sector %" PRIu32
                         ", where no grain table can be: it is in other metadata%s or behind the "
                         "end at byte %" PRIu64 "%s",
-                        s->name, i, copy_words[c], s->gd_at[c], gde,
+                        s->name, i, check_copy_words[c], s->gd_at[c], gde,
                         s->doubted[c] ? " or grains" : "", s->size, fate(s, other));
             s->gd[c][i] = 0;
         }
+}
+
+static int compare_sectors(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* How many entries of the only directory there are, and how many of them lead nowhere or into
+ * another's table. What stands in the tables of the rest is weighed as well. */
+static int count_senseless(struct sparse_check *s, uint32_t *ret_all, uint32_t *ret_bad,
+                           struct platter_error *err)
+{
+    uint32_t *good, *gd = s->gd[PRIMARY];
+    uint64_t bytes = (uint64_t)s->gd_count * sizeof *good;
+    int r = budget_alloc(s->budget, bytes, "the places of a VMDK's grain tables", &good, err);
+    if (r < 0)
+        return r;
+    for (uint32_t i = 0; i < s->gd_count; i++) {
+        *ret_all += gd[i] != 0;
+        if (gd[i] && table_fits(s, PRIMARY, i, gd[i]))
+            good[i] = gd[i];
+        else
+            *ret_bad += gd[i] != 0;
+    }
+    s->gd[PRIMARY] = good;
+    if (s->mend)
+        r = check_tables(s, PASS_WEIGH, err);
+    s->gd[PRIMARY] = gd;
+    qsort(good, s->gd_count, sizeof *good, compare_sectors);
+    for (uint32_t i = 1; i < s->gd_count; i++)
+        *ret_bad += good[i - 1] && good[i] - good[i - 1] < s->gt_sectors;
+    budget_free(s->budget, good, bytes);
+    return r;
+}
+
+/*
+ * Of two directories one tells where the other is wrong. Where there is one, and most of it makes
+ * no sense, it may be that it is elsewhere: then each entry that is mended would be a hole in
+ * somebody's data, and all that is good be nobody's.
+ */
+static int check_single(struct sparse_check *s, struct platter_error *err)
+{
+    uint32_t all = 0, bad = 0;
+    if (s->copies != 1 || s->at_end)
+        return 0;
+    int r = count_senseless(s, &all, &bad, err);
+    if (r < 0 || (uint64_t)bad * 2 <= all)
+        return r;
+    s->mend = false;
+    s->keep = true;
+    check_found(s->check, PLATTER_FINDING_NOTE, false, 1,
+                "%s: %" PRIu32 " of %" PRIu32 " entries of its only grain directory make no sense: "
+                "one cannot tell whether they are damaged, or the directory is not at sector "
+                "%" PRIu64 " (header offset %d); it is not repaired",
+                s->name, bad, all, s->gd_at[PRIMARY], s->cowd ? 20 : 56);
+    return 0;
 }
 
 /* ---- repair ---------------------------------------------------------------------------------- */
@@ -459,7 +368,7 @@ static int make_table(struct sparse_check *s, unsigned copy, uint32_t i, struct 
     int r = from ? stream_pread(s->stream, table, bytes, (hoff)from * VMDK_SECTOR, err)
                  : fill_lost_table(s, i, table, err);
     if (s->doubted[copy])
-        at = (uint32_t)usual_place(s, copy, i);
+        at = (uint32_t)check_usual_place(s, copy, i);
     else if (r == 0)
         r = check_append(s, s->gt_sectors, &at, err);
     if (r == 0)
@@ -480,7 +389,7 @@ static int is_half_made(struct sparse_check *s, uint32_t i, bool *ret, struct pl
     size_t bytes = (size_t)s->gt_sectors * VMDK_SECTOR;
     uint32_t at = s->gd[PRIMARY][i] ? s->gd[PRIMARY][i] : s->gd[REDUNDANT][i];
     int r = stream_pread(s->stream, table, bytes, (hoff)at * VMDK_SECTOR, err);
-    *ret = r == 0 && !is_in_front(s, at, s->gt_sectors) && is_zero(table, bytes);
+    *ret = r == 0 && !check_in_front(s, at, s->gt_sectors) && is_zero(table, bytes);
     return r;
 }
 
@@ -491,7 +400,7 @@ static int settle_half_made(struct sparse_check *s, uint32_t i, struct platter_e
     check_found(s->check, PLATTER_FINDING_LEAK, mend, 1,
                 "%s: entry %" PRIu32 " of the %s (sector %" PRIu64
                 ") names an empty table, of which the other copy was never made",
-                s->name, i, copy_words[copy], s->gd_at[copy]);
+                s->name, i, check_copy_words[copy], s->gd_at[copy]);
     s->gd[copy][i] = 0;
     return mend ? write_entry(s, copy, i, err) : 0;
 }
@@ -509,7 +418,7 @@ static int check_pair(struct sparse_check *s, uint32_t i, const uint32_t was[COP
         check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
                     "%s: entry %" PRIu32 " of the %s (sector %" PRIu64
                     ") names no table, but the other copy does%s",
-                    s->name, i, copy_words[lacks], s->gd_at[lacks],
+                    s->name, i, check_copy_words[lacks], s->gd_at[lacks],
                     s->mend ? "; it was mended from there" : "");
     return r == 0 && s->mend ? make_table(s, lacks, i, err) : r;
 }
@@ -525,6 +434,7 @@ static int settle_entry(struct sparse_check *s, uint32_t i, const uint32_t was[C
     if (!s->mend || !(lost[PRIMARY] || lost[REDUNDANT]))
         return 0;
     /* Both are lost: empty tables, as not all programs can do without any (section 4.5). */
+    s->dropped = true;
     int r = 0;
     for (unsigned c = s->copies; c-- > 0 && r == 0;)
         r = make_table(s, c, i, err);
@@ -585,6 +495,9 @@ int check_directories(struct sparse_check *s, struct platter_error *err)
         return r;
     note_metadata(s, false);
     check_shape(s);
+    r = check_single(s, err);
+    if (r < 0)
+        return r;
     check_entries(s);
     r = check_apart(s, err);
     if (r == 0 && s->at_end)

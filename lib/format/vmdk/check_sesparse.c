@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * seSparse files that are checked: vmdk.md section 7. What their free bitmap, back map and journal
- * say is not documented, so they are only judged, by headers and tables, and space of nobody is not
- * looked for: the host keeps free grains inside of the file.
+ * say is not documented. So space of nobody is not looked for: the host keeps free grains inside of
+ * the file; and entries that lead nowhere are dropped only where the engine would change them as
+ * well (sesparse_write.c): where nobody keeps bitmap and map.
  */
 #include <inttypes.h>
 
@@ -10,23 +11,46 @@
 
 enum { TYPE_SHIFT = 60, TYPE_ALLOCATED_ENTRY = 3 };
 
+/* A grain table. */
+struct table {
+    uint8_t bytes[SE_GT_SECTORS * VMDK_SECTOR];
+    uint32_t gt;
+    bool mend;
+    bool changed;
+};
+
 /* Why an entry cannot be, or NULL; *ret_sector is where its grain stands, 0: it has none. */
-static const char *judge(const struct sparse_check *s, uint64_t gte, uint64_t *ret_sector)
+static const char *judge(const struct sparse_check *s, uint64_t grain, uint64_t gte,
+                         uint64_t *ret_sector)
 {
     if (sparse_entry(s->se, gte, ret_sector) != EXTENT_DATA)
         *ret_sector = 0;
-    if (*ret_sector != UINT64_MAX)
-        return NULL;
-    return gte >> TYPE_SHIFT == TYPE_ALLOCATED_ENTRY ? "behind the last grain of the file"
-                                                     : "which has no known type";
+    if (grain >= s->grains)
+        return "behind the capacity";
+    if (*ret_sector == UINT64_MAX)
+        return gte >> TYPE_SHIFT == TYPE_ALLOCATED_ENTRY ? "behind the last grain of the file"
+                                                         : "which has no known type";
+    uint64_t need = min_u64(SE_GRAIN, s->h.capacity - grain * SE_GRAIN);
+    if (*ret_sector && !range_inside(*ret_sector * VMDK_SECTOR, need * VMDK_SECTOR, s->size))
+        return "behind the end of the file: it is truncated";
+    return NULL;
 }
 
-static void report(struct sparse_check *s, uint64_t grain, uint64_t gte, const char *wrong)
+/* What is done about an entry, where a repair was asked for. */
+static const char *fate(const struct sparse_check *s, bool mended)
 {
-    check_found(s->check, PLATTER_FINDING_ERROR, false, 1,
+    if (mended)
+        return "; it was set to 0, the grain is lost";
+    return s->check->mend_all ? "; it is left as it is" : "";
+}
+
+static void report(struct sparse_check *s, uint64_t grain, uint64_t gte, const char *wrong,
+                   bool mended)
+{
+    check_found(s->check, PLATTER_FINDING_ERROR, mended, 1,
                 "%s: the entry of grain %" PRIu64 " (sector %" PRIu64
-                " of the extent) is 0x%016" PRIx64 ", %s",
-                s->name, grain, grain * SE_GRAIN, gte, wrong);
+                " of the extent) is 0x%016" PRIx64 ", %s%s",
+                s->name, grain, grain * SE_GRAIN, gte, wrong, fate(s, mended));
 }
 
 /* Notes where a grain stands, and that it is there. */
@@ -34,62 +58,126 @@ static void place(struct sparse_check *s, uint64_t grain, uint64_t gte, uint64_t
                   enum pass pass)
 {
     struct platter_check_result *r = &s->check->result;
-    if (check_use(s, sector, SE_GRAIN) && pass != PASS_MARK)
-        report(s, grain, gte, "where another grain is");
+    bool twice = number_set_add(&s->indexes, (sector - s->se->se->grains.at) / SE_GRAIN);
+    s->doubled |= twice;
+    if (twice && pass == PASS_PLACE)
+        report(s, grain, gte, "where another grain is", false);
     if (pass != PASS_JUDGE)
         return;
     r->allocated_clusters++;
     r->fragmented_clusters += s->last != 0 && sector != s->last;
     s->last = sector + SE_GRAIN;
+    s->end = max_u64(s->end, s->last);
 }
 
-static void check_entry(struct sparse_check *s, uint64_t grain, uint64_t gte, enum pass pass)
+static void check_entry(struct sparse_check *s, struct table *t, uint32_t j, enum pass pass)
 {
-    uint64_t sector;
-    const char *wrong = judge(s, gte, &sector);
-    uint64_t need = SE_GRAIN;
-    if (grain >= s->grains)
-        wrong = "behind the capacity";
-    else
-        need = min_u64(SE_GRAIN, s->h.capacity - grain * SE_GRAIN);
-    if (!wrong && sector && !range_inside(sector * VMDK_SECTOR, need * VMDK_SECTOR, s->size))
-        wrong = "behind the end of the file: it is truncated";
-    if (wrong && pass == PASS_JUDGE)
-        report(s, grain, gte, wrong);
+    uint64_t gte = get_le(t->bytes + j * 8, 8), grain = (uint64_t)t->gt * SE_GTES + j, sector;
+    const char *wrong = judge(s, grain, gte, &sector);
     if (!wrong && sector)
         place(s, grain, gte, sector, pass);
+    if (!wrong || pass != PASS_JUDGE)
+        return;
+    if (t->mend) {
+        put_le(t->bytes + j * 8, 8, 0);
+        t->changed = true;
+    }
+    report(s, grain, gte, wrong, t->mend);
+}
+
+/* Whether entries of a table may be dropped: not if most of it makes no sense, for then it may be
+ * the directory that leads to something else. */
+static bool makes_sense(const struct sparse_check *s, const struct table *t)
+{
+    uint32_t all = 0, bad = 0;
+    for (uint32_t j = 0; j < SE_GTES; j++) {
+        uint64_t gte = get_le(t->bytes + j * 8, 8), sector;
+        if (gte == 0)
+            continue;
+        all++;
+        judge(s, (uint64_t)t->gt * SE_GTES + j, gte, &sector);
+        bad += sector == UINT64_MAX;
+    }
+    return bad * 2 <= all;
 }
 
 static int check_table(struct sparse_check *s, uint32_t gt, enum pass pass,
                        struct platter_error *err)
 {
-    uint8_t table[SE_GT_SECTORS * VMDK_SECTOR];
-    int r = stream_pread(s->stream, table, sizeof table, (hoff)s->se->gd[gt] * VMDK_SECTOR, err);
-    if (r < 0 || is_zero(table, sizeof table))
+    struct table t = {.gt = gt};
+    hoff at = (hoff)s->se->gd[gt] * VMDK_SECTOR;
+    int r = stream_pread(s->stream, t.bytes, sizeof t.bytes, at, err);
+    if (r < 0 || is_zero(t.bytes, sizeof t.bytes))
         return r;
-    for (uint32_t j = 0; j < SE_GTES; j++) {
-        uint64_t gte = get_le(table + j * 8, 8);
-        if (gte)
-            check_entry(s, (uint64_t)gt * SE_GTES + j, gte, pass);
-    }
-    return 0;
+    t.mend = s->mend && pass == PASS_JUDGE && makes_sense(s, &t);
+    for (uint32_t j = 0; j < SE_GTES; j++)
+        if (get_le(t.bytes + j * 8, 8))
+            check_entry(s, &t, j, pass);
+    return t.changed ? stream_pwrite(s->stream, t.bytes, sizeof t.bytes, at, err) : 0;
 }
 
-int check_se_tables(struct sparse_check *s, enum pass pass, struct platter_error *err)
+/* The table may be there yet: it is not let go of by an entry that says there is none. */
+static void report_table(struct sparse_check *s, int code, const struct platter_error *why)
+{
+    if (code == -PLATTER_ECORRUPT)
+        check_found(s->check, PLATTER_FINDING_ERROR, false, 1, "%s%s", why->message,
+                    s->check->mend_all ? "; it is left as it is" : "");
+    else
+        check_failed(s->check, code, why);
+}
+
+static int check_tables_of(struct sparse_check *s, enum pass pass, struct platter_error *err)
 {
     int r = 0;
+    s->doubled = false;
     for (uint32_t i = 0; i < s->gd_count && r == 0; i++) {
         struct platter_error why = {0};
         if (s->se->gd[i] == 0)
             continue;
-        r = sparse_check_table(s->se, i, &why);
-        if (r < 0 && pass == PASS_JUDGE)
-            check_failed(s->check, r, &why);
-        r = r < 0 ? 0 : check_table(s, i, pass, err);
+        int bad = sparse_check_table(s->se, i, &why);
+        if (bad < 0 && pass == PASS_JUDGE)
+            report_table(s, bad, &why);
+        r = bad < 0 ? 0 : check_table(s, i, pass, err);
         if (r == 0)
             r = check_progress(s->check, i, s->gd_count, err);
     }
     return r;
+}
+
+/* Grains that two entries name, as many of them at a time as there is memory for. */
+static int check_doubled(struct sparse_check *s, struct platter_error *err)
+{
+    int r = number_set_open(&s->indexes, s->budget, err);
+    for (uint64_t from = 0; from != UINT64_MAX && r == 0; from = s->indexes.end) {
+        number_set_begin(&s->indexes, from);
+        r = check_tables_of(s, from == 0 ? PASS_JUDGE : PASS_MARK, err);
+        number_set_again(&s->indexes);
+        if (r == 0 && s->doubled)
+            r = check_tables_of(s, PASS_PLACE, err);
+    }
+    return r;
+}
+
+/* A repair changes entries only where nobody else keeps books on them. */
+static int check_unkept(struct sparse_check *s, struct platter_error *err)
+{
+    int r = s->mend ? se_judge(s->se, 1, err) : 0;
+    if (r < 0 || !s->mend || !s->se->se->kept)
+        return r;
+    s->mend = false;
+    check_found(s->check, PLATTER_FINDING_NOTE, false, 1,
+                "%s: a seSparse file whose tables are not repaired, for %s: convert it, with "
+                "--salvage if need be",
+                s->name, s->se->se->kept);
+    return 0;
+}
+
+int check_se(struct sparse_check *s, struct platter_error *err)
+{
+    int r = check_unkept(s, err);
+    if (r == 0)
+        r = check_doubled(s, err);
+    return r == 0 && s->mend ? stream_flush(s->stream, err) : r;
 }
 
 /* Two ranges of the disk in one table. */

@@ -109,9 +109,8 @@ int check_find_record(struct sparse_check *s, uint64_t grain, uint32_t *ret_sect
 
 /* ---- what no table knows --------------------------------------------------------------------- */
 
-/* How many sectors from `sector` on are zeros. */
-static int zero_run(struct sparse_check *s, uint64_t sector, uint64_t most, uint64_t *ret,
-                    struct platter_error *err)
+int check_zero_run(struct sparse_check *s, uint64_t sector, uint64_t most, uint64_t *ret,
+                   struct platter_error *err)
 {
     uint8_t bytes[LOOK];
     *ret = 0;
@@ -248,7 +247,7 @@ int check_stray(struct sparse_check *s, uint64_t sector, uint64_t most, enum str
     uint64_t lba = get_le(bytes, 8), size = get_le(bytes + 8, 4);
     switch (what) {
     case WHAT_ZEROS:
-        return zero_run(s, sector, most, ret_sectors, err);
+        return check_zero_run(s, sector, most, ret_sectors, err);
     case WHAT_MARKER:
         *ret_sectors = min_u64(marker_sectors(s, bytes), most);
         return 0;

@@ -148,7 +148,7 @@ static bool is_early(struct sparse_check *s, uint64_t grain, uint32_t gte)
 }
 
 /* What was found wrong with an entry. */
-enum verdict { FINE, LOST, COPIES_DIFFER };
+enum verdict { FINE, LOST, COPIES_DIFFER, TWO_GRAINS };
 
 /* What both copies of an entry should say. */
 static enum verdict settle(struct sparse_check *s, uint64_t grain, uint32_t p, uint32_t r,
@@ -163,7 +163,7 @@ static enum verdict settle(struct sparse_check *s, uint64_t grain, uint32_t p, u
         return LOST;
     if (!good || (p == 0 && other))
         *ret = r;
-    return COPIES_DIFFER;
+    return good && other && p > 1 && r > 1 ? TWO_GRAINS : COPIES_DIFFER;
 }
 
 static void report_differ(struct sparse_check *s, uint64_t grain, uint32_t p, uint32_t r,
@@ -185,6 +185,7 @@ static int report_lost(struct sparse_check *s, uint64_t grain, const struct plat
         s->rebuild = true;
     else if (s->packed && s->mend)
         r = check_find_record(s, grain, value, err);
+    s->dropped |= s->mend && *value == 0;
     if (r == 0)
         check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1, "%s%s", why->message,
                     !s->mend    ? ""
@@ -296,8 +297,9 @@ static int judge_entry(struct sparse_check *s, struct piece *p, uint64_t grain, 
         return r;
     if (p->pass == PASS_JUDGE && v == LOST)
         r = report_lost(s, grain, &why, value, err);
-    else if (p->pass == PASS_JUDGE && v == COPIES_DIFFER)
+    else if (p->pass == PASS_JUDGE && v != FINE)
         report_differ(s, grain, primary, redundant, *value);
+    s->dropped |= s->mend && v == TWO_GRAINS;
     if (p->pass == PASS_JUDGE && *value == 1)
         note_value_1(s, grain);
     if (r == 0 && *value > 1)
@@ -311,6 +313,7 @@ static void judge_beyond(struct sparse_check *s, const struct piece *p, uint64_t
 {
     if (p->pass != PASS_JUDGE)
         return;
+    s->dropped |= s->mend;
     check_found(s->check, PLATTER_FINDING_ERROR, s->mend, 1,
                 "%s: the entry of grain %" PRIu64 " says sector %" PRIu32
                 ", but the capacity ends after %" PRIu64 " grains%s",
@@ -320,6 +323,50 @@ static void judge_beyond(struct sparse_check *s, const struct piece *p, uint64_t
                             : "; it was set to 0");
     if (s->at_end)
         s->rebuild = true;
+}
+
+/* ---- sense ----------------------------------------------------------------------------------- */
+
+/* Whether an entry can never have been right, as far as one can tell: one that leads behind the end
+ * of a truncated file may have been. */
+static bool is_senseless(struct sparse_check *s, uint64_t grain, uint32_t gte)
+{
+    const struct hosted_header *h = &s->h;
+    uint64_t most = h->overhead + (uint64_t)s->gd_count * (s->gt_sectors + 1) * s->copies +
+                    s->grains * h->grain_size;
+    struct platter_error why;
+    uint64_t n;
+    if (gte == 0 || (gte == 1 && !s->cowd))
+        return false;
+    if (grain >= s->grains || gte < h->overhead || check_in_meta(s, gte, 1) ||
+        gte >= max_u64(most, file_sectors(s)))
+        return true;
+    return s->packed && gte < file_sectors(s) &&
+           check_tells(s, check_record(s, grain, gte, &n, &why), &why) && n == 0;
+}
+
+/* Where most of a table makes no sense and there is no second copy, it may be that there is no
+ * table at all: see check_single(). */
+static int weigh_table(struct sparse_check *s, const struct piece *p, uint32_t table,
+                       struct platter_error *err)
+{
+    const uint32_t *entries = p->entries[PRIMARY] + (uint64_t)table * s->h.gtes_per_gt;
+    uint64_t first = (uint64_t)(p->first + table) * s->h.gtes_per_gt;
+    uint32_t all = 0, bad = 0;
+    for (uint32_t j = 0; j < s->h.gtes_per_gt; j++) {
+        all += entries[j] != 0;
+        bad += is_senseless(s, first + j, entries[j]);
+    }
+    if (bad * 2 > all && s->mend) {
+        s->mend = false;
+        s->keep = true;
+        check_found(s->check, PLATTER_FINDING_NOTE, false, 1,
+                    "%s: %" PRIu32 " of %" PRIu32 " entries of the grain table at sector %" PRIu32
+                    ", of which there is no copy, make no sense: one cannot tell whether they are "
+                    "damaged, or the table is elsewhere; it is not repaired",
+                    s->name, bad, all, s->gd[PRIMARY][p->first + table]);
+    }
+    return check_failure(s, err);
 }
 
 /* ---- all of them ----------------------------------------------------------------------------- */
@@ -359,6 +406,10 @@ static int check_piece(struct sparse_check *s, struct piece *p, struct platter_e
         bool empty = true;
         for (unsigned c = 0; c < s->copies; c++)
             empty &= is_zero(p->entries[c] + (uint64_t)i * per_table, per_table * 4);
+        if (!empty && p->pass == PASS_WEIGH) {
+            r = weigh_table(s, p, i, err);
+            continue;
+        }
         for (uint32_t j = 0; !empty && j < per_table && r == 0; j++)
             r = check_entry(s, p, i, j, err);
     }

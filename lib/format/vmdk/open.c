@@ -14,11 +14,15 @@ const struct descriptor *vmdk_descriptor(struct image *img)
     return vmdk_of(img)->descriptor;
 }
 
-static int read_descriptor(struct image *img, hoff off, uint64_t len, bool embedded,
-                           struct platter_error *err)
+int vmdk_read_descriptor(struct image *img, hoff off, uint64_t len, bool embedded,
+                         struct platter_error *err)
 {
     struct vmdk *v = vmdk_of(img);
     uint8_t *text;
+    if (len == 0 || len > VMDK_MAX_DESCRIPTOR)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: a VMDK descriptor of %" PRIu64 " bytes; 1 is the least, %d the limit",
+                    img->stream->name, len, VMDK_MAX_DESCRIPTOR);
     int r = budget_alloc(img->budget, len, "a VMDK descriptor", &text, err);
     if (r < 0)
         return r;
@@ -27,7 +31,7 @@ static int read_descriptor(struct image *img, hoff off, uint64_t len, bool embed
     v->embedded = embedded;
     r = stream_pread(img->stream, text, (size_t)len, off, err);
     /* Pieces of a split disk have room for a text, but none: section 3.1. */
-    v->bare = r == 0 && embedded && text[0] == 0;
+    v->bare = r == 0 && embedded && is_zero(text, (size_t)len);
     if (r == 0 && !v->bare)
         r = descriptor_parse(img->budget, img->stream->name, text, (size_t)len, embedded,
                              &v->descriptor, err);
@@ -113,8 +117,8 @@ static int open_sparse(struct image *img, struct platter_error *err)
     const struct hosted_header *h = &s->header;
     v->bare = s->kind != SPARSE_HOSTED || h->descriptor_offset == 0 || h->descriptor_size == 0;
     if (!v->bare)
-        r = read_descriptor(img, h->descriptor_offset * VMDK_SECTOR,
-                            h->descriptor_size * VMDK_SECTOR, true, err);
+        r = vmdk_read_descriptor(img, h->descriptor_offset * VMDK_SECTOR,
+                                 h->descriptor_size * VMDK_SECTOR, true, err);
     if (img->salvage && s->kind == SPARSE_HOSTED && (r < 0 || v->bare) && r != -ENOMEM) {
         v->bare = true;
         r = image_doubt(img, err,
@@ -143,11 +147,7 @@ static int open_text(struct image *img, const uint8_t *prefix, size_t len, uint6
             "%s: not a VMDK: it begins neither with KDMV nor with a descriptor; the data of "
             "a flat disk opens by its descriptor, or as raw",
             name);
-    if (size > VMDK_MAX_DESCRIPTOR)
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: a VMDK descriptor of %" PRIu64 " bytes; %d is the limit", name, size,
-                    VMDK_MAX_DESCRIPTOR);
-    int r = read_descriptor(img, 0, size, false, err);
+    int r = vmdk_read_descriptor(img, 0, size, false, err);
     return r < 0 ? r : vmdk_open_extents(img, err);
 }
 

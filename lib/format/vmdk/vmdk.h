@@ -486,6 +486,10 @@ int vmdk_open_extents(struct image *img, struct platter_error *err);
 /* Whether a file of grains has room for the sectors that its line says. */
 int vmdk_check_capacity(const struct image *img, const struct sparse *s, uint64_t sectors,
                         struct platter_error *err);
+/* Reads the text at off: fills in descriptor*, embedded, and bare where there is room but no text.
+ */
+int vmdk_read_descriptor(struct image *img, hoff off, uint64_t len, bool embedded,
+                         struct platter_error *err);
 /* Opens a file by the name it has in UTF-8, which is what it is called here, or else by the bytes
  * of the descriptor. */
 int vmdk_open_named(struct image *img, const char *bytes, bool writable, struct stream **ret,
