@@ -130,6 +130,7 @@ static int check_image(struct checking *c, const char *name, struct platter_chec
     struct platter_error err = {0};
     struct platter_open_options open =
         image_options(args, args->format, args->format ? 0 : PLATTER_OPEN_ALLOW_RAW);
+    open.memory_limit = args->memory; /* buffers as well */
     struct platter_check_options options = {.size = sizeof options,
                                             .flags = check_flags(args),
                                             .open = &open,
@@ -175,6 +176,8 @@ static const struct opt check_opts[] = {
     OPT_PROGRESS,
     OPT_QUIET,
     OPT_WORKERS,
+    {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
+     "most memory for tables and buffers, 64M if not given"},
     OPT_SHARE,
     OPT_ALLOWED,
     OPT_NO_IMAGE_OPTS,
