@@ -95,6 +95,8 @@ static int run(struct repair *t, const struct buffer *base)
         r = damage_read(&b, t->right, &err);
     if (r == 0 && good_bytes(t) < LEAST_GOOD)
         r = fail(&err, EIO, "only %u bytes are left", good_bytes(t));
+    if (r == 0 && write_log_loose(log, 0) > 0)
+        r = fail(&err, EIO, "what was said to be mended is not durable");
     if (r < 0)
         complain(t, 0, 0, err.message);
     size_t n = write_log_length(log);

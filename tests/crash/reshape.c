@@ -106,6 +106,17 @@ static int judge(struct crash *c, size_t n, uint64_t seed)
     return good ? 0 : -1;
 }
 
+/* What was said to be done is durable. */
+static bool is_durable(struct crash *c, char *why, size_t why_size)
+{
+    for (unsigned i = 0; i < (unsigned)c->n_streams; i++)
+        if (write_log_loose(c->log, i) > 0) {
+            snprintf(why, why_size, "it is done, but not all of it is durable");
+            return false;
+        }
+    return true;
+}
+
 static int run_case(const struct reshape_case *of)
 {
     enum { STATES = 400 }; /* of each case, at least */
@@ -120,7 +131,8 @@ static int run_case(const struct reshape_case *of)
     int r = reshape_run(&c.reshape, &c.place, &err);
     if (r < 0)
         fprintf(stderr, "%s: %s\n", of->name, err.message);
-    else if (!reshape_judge(&c.reshape, &c.place, true, why, sizeof why))
+    else if (!reshape_judge(&c.reshape, &c.place, true, why, sizeof why) ||
+             !is_durable(&c, why, sizeof why))
         r = fprintf(stderr, "%s: %s\n", of->name, why) ? -1 : -1;
     size_t n = write_log_length(c.log);
     unsigned subsets = 4 + (unsigned)(STATES / (n + 1));

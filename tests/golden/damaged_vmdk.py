@@ -132,6 +132,13 @@ def pack_short(image):
     image[at:at + len(record)] = record
 
 
+def pack_last_short(image):
+    """The record of the last grain, of which the disk has a part: it inflates to less than that."""
+    at = record_at(image, 16)
+    record = craft.grain_record(16 * 128, bytes(100))
+    image[at:at + len(record)] = record
+
+
 def pack_long(image):
     """A record that inflates to a grain and a sector."""
     at = record_at(image, 2)
@@ -248,6 +255,7 @@ holes = {
     "packed-bad-sum": ("stream", break_sum, "grain"),
     "packed-bad-sum-in-front": ("front", break_sum, "grain"),
     "packed-inflates-short": ("stream", pack_short, "grain"),
+    "packed-last-inflates-short": ("stream", pack_last_short, "grain"),
     "packed-inflates-long": ("stream", pack_long, "grain"),
     "front-cut-by-half": ("front", cut(lambda i: len(i) // 2 // 512 * 512), "grain|end"),
 }
@@ -335,6 +343,15 @@ class Flips(Damaged):
     def test_directory_at_end(self):
         self.flips("stream", gd_at, 32)
 
+
+    def test_table_that_nothing_names(self):
+        """Its entry is 0, and its marker is none: the records are what is left."""
+        def harm(image):
+            put_le(image, SECTOR * le(image, gd_at(image)) - SECTOR + 12, 99)
+            put_le(image, gd_at(image), 0)
+        broken = bases.damaged("stream", harm)
+        self.assertTrue(self.judge(broken, "vmdk", bases.path("raw")))
+        self.salvage(broken, "vmdk", bases.path("raw"))
 
     def test_entries_zeroed(self):
         """A table at the end that has lost a grain, which stands between those it has."""

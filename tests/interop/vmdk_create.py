@@ -91,20 +91,24 @@ class Create(Case):
         platter("compare", "-F", "raw", image, "content.raw")
 
     def layout(self, size, zeroed):
-        """Sparse files as they are made are the peer's to the byte, but for the descriptor."""
+        """Sparse files as they are made are the peer's to the byte, but for the descriptor. (At 4512
+        MiB there is no room between the last table and the first grain.)"""
         options = f"zeroed_grain={zeroed},subformat="
+        names = ["ours.mono", "peer.mono"]
         for maker, name in ((platter, "ours"), (qemu_img, "peer")):
             for kind, tag in (("monolithicSparse", "mono"), ("twoGbMaxExtentSparse", "split")):
                 maker("create", "-q", "-f", "vmdk", "-o", options + kind, f"{name}.{tag}", size)
-        self.assertEqual(sha256("ours-s001.split"), sha256("peer-s001.split"))
+        if size <= PIECE:
+            self.assertEqual(sha256("ours-s001.split"), sha256("peer-s001.split"))
+            names.append("ours-s001.split")
         text = slice(512, 21 * 512)
         files = []
-        for name in ("ours.mono", "peer.mono", "ours-s001.split"):
+        for name in names:
             with open(name, "rb") as f:
                 files.append(bytearray(f.read()))
                 files[-1][text] = bytes(20 * 512)
         self.assertEqual(files[0], files[1])
-        self.assertEqual(files[0], files[2])
+        self.assertEqual(files[0], files[-1])
         self.assertEqual((files[0][4], files[0][8]), (2, 7) if zeroed == "on" else (1, 3))
 
     def test_no_bytes(self):
@@ -222,7 +226,7 @@ for size_name, bytes_of in SIZES.items():
             if bytes_of < GIB or zeroed_grain != "on":
                 add_case(Create, f"{size_name}-{kind}-{zeroed_grain}", Create.made, bytes_of, kind,
                          zeroed_grain)
-for bytes_of in (512, 33 * MIB, 100000 * KIB, GIB, PIECE):
+for bytes_of in (512, 33 * MIB, 100000 * KIB, GIB, PIECE, 4512 * MIB):
     for zeroed_grain in ("on", "off"):
         add_case(Create, f"layout-{bytes_of}-{zeroed_grain}", Create.layout, bytes_of, zeroed_grain)
 for kind in KINDS:

@@ -383,6 +383,15 @@ struct log_state write_log_crash(struct write_log *log, unsigned stream, size_t 
     return state;
 }
 
+size_t write_log_loose(struct write_log *log, unsigned stream)
+{
+    WITH_LOCK(&log->lock);
+    size_t loose = 0;
+    for (size_t i = durable_entries(log, stream, log->n); i < log->n; i++)
+        loose += log->entries[i].stream == stream && log->entries[i].kind < LOG_FLUSH;
+    return loose;
+}
+
 struct stream *log_state_open(const struct log_state *state, const char *name)
 {
     struct stream *s = NULL;

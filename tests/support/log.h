@@ -68,6 +68,9 @@ struct log_state write_log_prefix(struct write_log *log, unsigned stream, size_t
  */
 struct log_state write_log_crash(struct write_log *log, unsigned stream, size_t n, uint64_t seed);
 
+/* How many changes of a stream no flush covers: a crash now may take them back. */
+size_t write_log_loose(struct write_log *log, unsigned stream);
+
 /* A memory stream over a copy of the state, so that it can be opened as an image. */
 struct stream *log_state_open(const struct log_state *state, const char *name);
 /* Writes the state to a file, for other programs to look at. Returns 0 or a negative errno. */

@@ -20,3 +20,11 @@ platter convert -n --target-is-zero -f raw -O vmdk content.raw disk.vmdk
 qemu-img compare -F raw disk.vmdk content.raw
 platter create -q -f vmdk -o subformat=vmfs disk.vmdk 1G
 code_of platter convert -n -f raw -O vmdk content.raw disk.vmdk
+# Not into one whose changes are tracked in a file of its own, which would be wrong then.
+platter create -q -f vmdk -o subformat=monolithicFlat tracked.vmdk 1M
+echo 'changeTrackPath="tracked-ctk.vmdk"' >>tracked.vmdk
+sha256sum tracked* >before
+data 1M some.raw
+code_of platter convert -n -f raw -O vmdk some.raw tracked.vmdk
+sha256sum -c --quiet before
+platter digest tracked.vmdk >/dev/null
