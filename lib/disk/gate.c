@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "disk/inside.h"
 
@@ -72,6 +73,45 @@ static const char *kind_name(enum platter_name_kind kind)
     return "file";
 }
 
+/* Takes the last component off a path, or, where it is a link, goes where that leads. */
+static void step_back(char path[PATH_MAX])
+{
+    char target[PATH_MAX], *slash = strrchr(path, '/');
+    ssize_t n = readlink(path, target, sizeof target - 1);
+    size_t keep = slash ? (size_t)(slash - path) + 1 : 0;
+    if (n > 0 && target[0] == '/')
+        keep = 0;
+    if (n > 0 && keep + (size_t)n < PATH_MAX) {
+        memcpy(path + keep, target, (size_t)n);
+        path[keep + (size_t)n] = '\0';
+    } else if (!slash) {
+        strcpy(path, ".");
+    } else {
+        *(slash == path ? slash + 1 : slash) = '\0';
+    }
+}
+
+/*
+ * Where a path leads, without links, or the nearest folder to it that is there; what is missing is
+ * returned as an errno value. So that an image cannot learn what there is where it must not look:
+ * whether it may is asked of the folder if there is no file.
+ */
+static int lead(const char *path, char real[PATH_MAX])
+{
+    enum { MOST_STEPS = 4096 }; /* links may lead around in a circle */
+    char nearest[PATH_MAX];
+    int missing = 0;
+    strcpy(real, "/");
+    if (snprintf(nearest, sizeof nearest, "%s", path) >= (int)sizeof nearest)
+        return ENAMETOOLONG;
+    for (int i = 0; i < MOST_STEPS && !realpath(nearest, real); i++) {
+        missing = missing ? missing : errno;
+        strcpy(real, "/");
+        step_back(nearest);
+    }
+    return missing;
+}
+
 static int builtin_gate(const struct gate *gate, const struct platter_name *n, char **ret_path,
                         struct platter_error *err)
 {
@@ -82,14 +122,15 @@ static int builtin_gate(const struct gate *gate, const struct platter_name *n, c
                     "only lead to local files",
                     n->image, kind, n->name);
     char real[PATH_MAX];
-    if (!realpath(n->path, real))
-        return fail_errno(err, errno, "%s: its %s \"%s\" (%s) cannot be found", n->image, kind,
-                          n->name, n->path);
+    int missing = lead(n->path, real);
     if (!is_in_folder_of(n->image, real) && !is_allowed(gate->allow, real))
         return fail(err, PLATTER_EGATE,
                     "%s: names the %s \"%s\" outside its own folder: allow it (--allow) if you "
                     "trust the image",
                     n->image, kind, n->name);
+    if (missing)
+        return fail_errno(err, missing, "%s: its %s \"%s\" (%s) cannot be found", n->image, kind,
+                          n->name, n->path);
     *ret_path = string_copy(real);
     return *ret_path ? 0 : fail_memory(err, "a file name");
 }
@@ -107,27 +148,104 @@ static int gate_pass(const struct gate *gate, const struct platter_name *n, char
     return *ret_path ? 0 : fail_memory(err, "a file name");
 }
 
+/* ---- names in small and capital letters ------------------------------------------------------ */
+
+/* The names in a folder, sorted as hosts of Windows have them: an image of hundreds of files that
+ * all are called otherwise reads it once. */
+struct folder {
+    char *path; /* with the slash behind it */
+    char **names;
+    size_t n, room;
+};
+
+static void folder_free(struct folder *f)
+{
+    for (size_t i = 0; f && i < f->n; i++)
+        free(f->names[i]);
+    if (f) {
+        free(f->names);
+        free(f->path);
+    }
+    free(f);
+}
+
+void gate_done(struct gate *gate)
+{
+    folder_free(TAKE(gate->folder));
+}
+
+static int folder_add(struct folder *f, const char *name, struct platter_error *err)
+{
+    if (f->n == f->room) {
+        size_t room = f->room ? 2 * f->room : 64;
+        char **names = reallocarray(f->names, room, sizeof *names);
+        if (!names)
+            return fail_memory(err, "the names in a folder");
+        f->names = names;
+        f->room = room;
+    }
+    f->names[f->n] = string_copy(name);
+    return f->names[f->n] ? (f->n++, 0) : fail_memory(err, "the names in a folder");
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcasecmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* A folder that cannot be read has no names. */
+static int folder_read(struct folder *f, struct platter_error *err)
+{
+    DIR *dir = opendir(*f->path ? f->path : ".");
+    int r = 0;
+    if (!dir && errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+        return fail_errno(err, errno, "%s: cannot look for names in this folder", f->path);
+    for (const struct dirent *e; r == 0 && dir && (e = readdir(dir));)
+        r = folder_add(f, e->d_name, err);
+    if (dir)
+        closedir(dir);
+    if (f->n > 0)
+        qsort(f->names, f->n, sizeof *f->names, compare_names);
+    return r;
+}
+
+/* Reads the folder of the first `len` bytes of a path, unless it was the last one that was read. */
+static int need_folder(struct gate *gate, const char *path, size_t len, struct platter_error *err)
+{
+    const struct folder *last = gate->folder;
+    if (last && strlen(last->path) == len && memcmp(last->path, path, len) == 0)
+        return 0;
+    struct folder *f = calloc(1, sizeof *f);
+    int r = f && (f->path = string_format("%.*s", (int)len, path)) ? folder_read(f, err)
+                                                                   : fail_memory(err, "a folder");
+    gate_done(gate);
+    if (r == 0)
+        gate->folder = TAKE(f);
+    folder_free(f);
+    return r;
+}
+
 /* Hosts of Windows do not tell small from capital letters, and images from there neither: where a
  * file is not there, *ret is the only one of its folder that a host like that would take; or NULL.
  */
-static int find_any_case(const char *path, char **ret, struct platter_error *err)
+static int find_any_case(struct gate *gate, const char *path, char **ret, struct platter_error *err)
 {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    auto_free char *folder = string_format("%.*s", (int)(name - path), path), *found = NULL;
-    DIR *dir = folder ? opendir(*folder ? folder : ".") : NULL;
-    unsigned n = 0;
-    if (folder && !dir && errno != ENOENT && errno != ENOTDIR && errno != EACCES)
-        return fail_errno(err, errno, "%s: cannot look for it in its folder", path);
-    for (const struct dirent *e; dir && (e = readdir(dir));)
-        if (strcasecmp(e->d_name, name) == 0 && n++ == 0)
-            found = string_format("%s%s", folder, e->d_name);
-    if (dir)
-        closedir(dir);
-    if (!folder || (n > 0 && !found))
-        return fail_memory(err, "a file name");
-    *ret = n == 1 ? TAKE(found) : NULL;
-    return 0;
+    int r = need_folder(gate, path, (size_t)(name - path), err);
+    if (r < 0)
+        return r;
+    const struct folder *f = gate->folder;
+    *ret = NULL;
+    char **found =
+        f->n > 0 ? bsearch(&name, f->names, f->n, sizeof *f->names, compare_names) : NULL;
+    if (!found || (found > f->names && strcasecmp(found[-1], name) == 0) ||
+        (found + 1 < f->names + f->n && strcasecmp(found[1], name) == 0))
+        return 0;
+    *ret = string_format("%s%s", f->path, *found);
+    return *ret ? 0 : fail_memory(err, "a file name");
 }
+
+/* ---- opening --------------------------------------------------------------------------------- */
 
 /* Asks about a path that the name in the image means (NULL: it is none), and opens it. */
 static int open_path(const struct gate *gate, const struct platter_name *n, bool writable,
@@ -153,7 +271,7 @@ static int open_path(const struct gate *gate, const struct platter_name *n, bool
     return 0;
 }
 
-int gate_open(const struct gate *gate, const char *image_name, const char *name,
+int gate_open(struct gate *gate, const char *image_name, const char *name,
               enum platter_name_kind kind, bool any_case, bool writable, struct stream **ret,
               struct platter_error *err)
 {
@@ -166,7 +284,7 @@ int gate_open(const struct gate *gate, const char *image_name, const char *name,
     r = open_path(gate, &n, writable, ret, err);
     if (r != -ENOENT || !any_case || !path)
         return r;
-    int found = find_any_case(path, &other, err);
+    int found = find_any_case(gate, path, &other, err);
     if (found < 0 || !other)
         return found < 0 ? found : r;
     n.path = other;
@@ -178,7 +296,7 @@ static int open_named(const struct name_opener *opener, const struct image *imag
                       struct platter_error *err)
 {
     const unsigned change = STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE;
-    const struct gate *gate = (const struct gate *)opener;
+    struct gate *gate = (struct gate *)opener; /* whose opener it is */
     struct stream *s;
     int r = gate_open(gate, image->stream->name, name, kind, kind == PLATTER_NAME_EXTENT, writable,
                       &s, err);

@@ -43,7 +43,10 @@ struct gate {
     const char *const *allow;
     unsigned lock_use, lock_deny; /* for files that formats open */
     bool no_lock;
+    struct folder *folder; /* whose names were looked at last, or NULL */
 };
+/* When it is no longer asked. */
+void gate_done(struct gate *gate);
 
 extern int (*const gate_opener)(const struct name_opener *opener, const struct image *image,
                                 const char *name, enum platter_name_kind kind, bool writable,
@@ -51,7 +54,7 @@ extern int (*const gate_opener)(const struct name_opener *opener, const struct i
 
 /* Asks the policy, and opens what it lets through. The stream has the name that the image leads to.
  * `any_case`: the one file whose name differs in small and capital letters only will do as well. */
-int gate_open(const struct gate *gate, const char *image_name, const char *name,
+int gate_open(struct gate *gate, const char *image_name, const char *name,
               enum platter_name_kind kind, bool any_case, bool writable, struct stream **ret,
               struct platter_error *err);
 

@@ -75,8 +75,10 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
     struct stream *s;
     int r = gate_open(&gate, child->stream->name, name, PLATTER_NAME_BACKING, child->backing_hints,
                       writable, &s, err);
-    if (r < 0)
+    if (r < 0) {
+        gate_done(&gate);
         return r;
+    }
     struct image_setup setup = {.writable = writable,
                                 .ordered = true,
                                 .query = o->flags & PLATTER_OPEN_QUERY,
@@ -86,11 +88,13 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
     if ((r = check_link(disk, s, child->stream->name, err)) < 0 ||
         (r = backing_format(child, s, o->flags, &setup.format, err)) < 0 ||
         (r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0) {
+        gate_done(&gate);
         stream_close(s);
         return r;
     }
     struct image *img;
     r = image_load(s, &setup, &img, err);
+    gate_done(&gate);
     if (r < 0)
         return fail_in(err, r, "backing file of %s", child->stream->name);
     if (child->format->accept_backing)
@@ -196,6 +200,7 @@ static int open_top(struct platter_disk *disk, const char *name,
     }
     struct image *img;
     r = image_load(s, &setup, &img, err);
+    gate_done(&gate);
     return r < 0 ? r : disk_append(disk, img, err);
 }
 

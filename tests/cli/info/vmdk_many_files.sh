@@ -9,5 +9,5 @@ done
 platter info disk.vmdk | grep '^virtual size'
 (
     ulimit -n 24
-    code_of platter info disk.vmdk 2>&1 | sed 's/Piece-[0-9]*/Piece-N/'
+    code_of platter info disk.vmdk 2>&1 | sed 's/[Pp]iece-[0-9]*/piece-N/'
 )
