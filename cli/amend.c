@@ -59,7 +59,7 @@ static const struct opt amend_opts[] = {
     OPT_QUIET,
     OPT_CACHE_IGNORED,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_amend = {.name = "amend",

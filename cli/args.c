@@ -119,6 +119,17 @@ static int store_creation(const char *value, struct args *ret)
     return 0;
 }
 
+/* One more of a list. */
+static int store_more(const struct verb *verb, const struct opt *o, const char *value,
+                      const char **list, unsigned *n, unsigned max)
+{
+    char title[32];
+    if (*n == max)
+        return usage_error(verb, "%s may be given %u times at most", opt_title(o, title), max);
+    list[(*n)++] = value;
+    return 0;
+}
+
 static int store(const struct verb *verb, const struct opt *o, const char *value, struct args *ret)
 {
     char title[32];
@@ -145,10 +156,11 @@ static int store(const struct verb *verb, const struct opt *o, const char *value
     case OPT_CREATION:
         return store_creation(value, ret);
     case OPT_ALLOW:
-        if (ret->n_allow == MAX_ALLOW)
-            return usage_error(verb, "--allow may be given %d times at most", MAX_ALLOW);
-        ret->allow[ret->n_allow++] = value;
-        return 0;
+        return store_more(verb, o, value, ret->allow, &ret->n_allow, MAX_ALLOW);
+    case OPT_OBJECT:
+        return store_more(verb, o, value, ret->objects, &ret->n_objects, MAX_KEYS);
+    case OPT_KEY_FILE:
+        return store_more(verb, o, value, ret->key_files, &ret->n_key_files, MAX_KEYS);
     case OPT_REFUSED:
         break;
     }

@@ -180,7 +180,7 @@ static const struct opt check_opts[] = {
      "most memory for tables and buffers, 64M if not given"},
     OPT_SHARE,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_check = {.name = "check",

@@ -35,7 +35,16 @@ enum {
 /* ---- arguments ------------------------------------------------------------------------------- */
 
 enum {
-    MAX_ALLOW = 64 /* --allow options; far more than anybody types */
+    MAX_ALLOW = 64, /* --allow options; far more than anybody types */
+    MAX_KEYS = 16,  /* --key-file, and --object */
+    MAX_NAMED = 64  /* images that --image-opts describes */
+};
+
+/* An image as --image-opts has it. */
+struct named_image {
+    const char *file;
+    const char *key; /* id of its secret, or NULL */
+    json_t *pairs;   /* owns both */
 };
 
 /* What the options of all verbs are parsed into. Strings point into argv, but for `creation`. */
@@ -65,6 +74,15 @@ struct args {
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
+    /* Keys of encrypted images: see secrets.c. */
+    const char *objects[MAX_KEYS], *key_files[MAX_KEYS];
+    unsigned n_objects, n_key_files;
+    const char *key_env, *new_key_file, *new_key_env, *old_key_file;
+    uint64_t kdf_limit;
+    bool image_opts;
+    bool needs_new_key; /* what opens an image must not become its new key unasked */
+    struct named_image named[MAX_NAMED];
+    unsigned n_named;
 };
 
 enum opt_kind {
@@ -77,6 +95,8 @@ enum opt_kind {
     OPT_NUMBER,   /* 1 .. 64 */
     OPT_CREATION, /* joined by commas into args.creation */
     OPT_ALLOW,    /* one more of args.allow */
+    OPT_OBJECT,   /* one more of args.objects */
+    OPT_KEY_FILE, /* one more of args.key_files */
     OPT_REFUSED   /* known from qemu-img; `help` says why it is not taken */
 };
 
@@ -149,11 +169,24 @@ const struct verb *verb_find(const char *name);
     OPT_TEXT('t', NULL, "CACHE", OPT_STRING, cache, "accepted, and without effect")
 #define OPT_SOURCE_CACHE                                                                           \
     OPT_TEXT('T', NULL, "CACHE", OPT_STRING, source_cache, "accepted, and without effect")
-#define OPT_NO_IMAGE_OPTS                                                                          \
-    OPT_TEXT(0, "image-opts", NULL, OPT_REFUSED, format,                                           \
-             "--image-opts is not supported: give a path, and its format with -f"),                \
-        OPT_TEXT(0, "object", "OBJECT", OPT_REFUSED, format,                                       \
-                 "--object is not supported: encrypted images cannot be opened yet")
+#define OPT_KEYS                                                                                   \
+    OPT_TEXT(0, "key-file", "PATH", OPT_KEY_FILE, key_files,                                       \
+             "file whose bytes, all of them, open encrypted images; may be repeated"),             \
+        OPT_TEXT(0, "key-env", "NAME", OPT_STRING, key_env,                                        \
+                 "environment variable that opens encrypted images"),                              \
+        OPT_TEXT(0, "object", "OBJECT", OPT_OBJECT, objects,                                       \
+                 "secret,id=ID,file=PATH[,format=raw|base64]: a key, as qemu-img has it"),         \
+        OPT_TEXT(0, "kdf-limit", "N", OPT_SIZE, kdf_limit,                                         \
+                 "most iterations that trying a key may take, 100 million if not given")
+#define OPT_NEW_KEY                                                                                \
+    OPT_TEXT(0, "new-key-file", "PATH", OPT_FILE, new_key_file,                                    \
+             "file whose bytes, all of them, are the new key"),                                    \
+        OPT_TEXT(0, "new-key-env", "NAME", OPT_STRING, new_key_env,                                \
+                 "environment variable that is the new key")
+#define OPT_IMAGE_OPTS                                                                             \
+    OPT_KEYS, OPT_FLAG_AT(0, "image-opts", image_opts,                                             \
+                          "images are given as driver=FMT,file.filename=PATH,"                     \
+                          "encrypt.key-secret=ID")
 #define OPT_END                                                                                    \
     {                                                                                              \
         .help = NULL                                                                               \
@@ -187,6 +220,17 @@ struct platter_open_options image_options(const struct args *args, const char *f
  * a notice where the file is taken as raw only because nothing was recognised. 0 or negative. */
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
                struct platter_disk **ret);
+
+/* ---- keys (secrets.c) ------------------------------------------------------------------------ */
+
+/* Whether the objects make sense; prints if not. 0, or EXIT_FAILED. */
+int secrets_check(const struct verb *verb, const struct args *args);
+/* A platter_secret_fn over a struct args. */
+int secrets_tell(void *opaque, const struct platter_secret *question, uint8_t *buffer,
+                 size_t *ret_length);
+/* Turns operands that --image-opts describes into file names. 0, or EXIT_FAILED (printed). */
+int images_named(const struct verb *verb, struct args *args);
+void images_forget(struct args *args);
 
 /* "key=value,key=value" with commas in values doubled. Takes `key` out of *options: its value, to
  * be freed, or NULL if it is not there. */

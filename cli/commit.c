@@ -53,7 +53,7 @@ static const struct opt commit_opts[] = {
     OPT_RATE,
     OPT_CACHE_IGNORED,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_commit = {.name = "commit",

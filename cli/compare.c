@@ -74,7 +74,7 @@ static const struct opt compare_opts[] = {
     OPT_SALVAGE,
     OPT_SHARE,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_compare = {.name = "compare",

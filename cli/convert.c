@@ -171,7 +171,9 @@ static int convert_to(const struct args *args, const char *backing, const char *
                                                    .progress = job_tick,
                                                    .hole = job_hole,
                                                    .opaque = &job,
-                                                   .allow = args->n_allow ? args->allow : NULL};
+                                                   .allow = args->n_allow ? args->allow : NULL,
+                                                   .secret = secrets_tell,
+                                                   .secret_opaque = (void *)(uintptr_t)args};
     job.sources = calloc(job.n_sources, sizeof *job.sources);
     if (!job.sources)
         return usage_error(NULL, "out of memory");
@@ -231,7 +233,8 @@ static const struct opt convert_opts[] = {
     OPT_VIEW,
     OPT_SHARE,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
+    OPT_NEW_KEY,
     OPT_TEXT(0, "target-image-opts", NULL, OPT_REFUSED, format,
              "--target-image-opts is not supported: give a path, and its format with -O"),
     OPT_TEXT(0, "bitmaps", NULL, OPT_REFUSED, format,

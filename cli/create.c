@@ -9,7 +9,9 @@
 /* What the "Formatting" line tells of a format, in qemu-img's order: a key with ! is told also
  * where it has its default. */
 static const char *const told_orders[][2] = {
-    {"qcow2", "cluster_size! extended_l2! preallocation compression_type! size! backing_file "
+    {"qcow2", "encrypt.format encrypt.key-secret encrypt.cipher-alg encrypt.cipher-mode "
+              "encrypt.ivgen-alg encrypt.ivgen-hash-alg encrypt.hash-alg encrypt.iter-time "
+              "cluster_size! extended_l2! preallocation compression_type! size! backing_file "
               "backing_fmt compat data_file data_file_raw lazy_refcounts! refcount_bits!"},
     {"vmdk", "size! backing_file backing_fmt adapter_type compat6! hwversion=undefined "
              "toolsversion subformat zeroed_grain"}};
@@ -155,7 +157,9 @@ static int create_image(struct args *args, const char *size, const char *backing
         .options = args->creation,
         .backing = backing,
         .backing_format = backing_format,
-        .allow = args->n_allow ? args->allow : NULL};
+        .allow = args->n_allow ? args->allow : NULL,
+        .secret = secrets_tell,
+        .secret_opaque = args};
     if (platter_create(name, &options, &err))
         return say_error(&err);
     tell(args, name, &options);
@@ -191,8 +195,8 @@ static const struct opt create_opts[] = {
              "creation options, key=value,...; -o help lists those of the format"),
     OPT_ALLOW_PATH,
     OPT_QUIET,
-    OPT_TEXT(0, "object", "OBJECT", OPT_REFUSED, format,
-             "--object is not supported: encrypted images cannot be made yet"),
+    OPT_KEYS,
+    OPT_NEW_KEY,
     OPT_END};
 
 const struct verb verb_create = {

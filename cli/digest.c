@@ -123,7 +123,7 @@ static const struct opt digest_opts[] = {
     OPT_SHARE,
     OPT_VIEW,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_digest = {.name = "digest",

@@ -197,7 +197,7 @@ static void complete_argument(const struct verb *verb, const struct opt *o)
         for (const char *c = o->arg; *c; c++)
             putchar(*c == '|' ? ' ' : *c);
         fputs("' -- \"$cur\"))", stdout);
-    } else if (o->kind == OPT_FILE || o->kind == OPT_ALLOW) {
+    } else if (o->kind == OPT_FILE || o->kind == OPT_ALLOW || o->kind == OPT_KEY_FILE) {
         fputs("COMPREPLY=($(compgen -f -- \"$cur\"))", stdout);
     } else {
         fputs("COMPREPLY=()", stdout);

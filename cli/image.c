@@ -46,7 +46,10 @@ struct platter_open_options image_options(const struct args *args, const char *f
                  (args->salvage ? PLATTER_OPEN_SALVAGE : 0),
         .format = format,
         .memory_limit = args->memory / 2, /* the other half is for the buffers of the work */
-        .allow = args->n_allow ? args->allow : NULL};
+        .allow = args->n_allow ? args->allow : NULL,
+        .secret = secrets_tell,
+        .secret_opaque = (void *)(uintptr_t)args,
+        .kdf_limit = args->kdf_limit};
 }
 
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,

@@ -251,7 +251,7 @@ static const struct opt info_opts[] = {
     OPT_SHARE,
     OPT_VIEW,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_info = {.name = "info",

@@ -27,11 +27,14 @@ static int verb_run(const struct verb *verb, int argc, char **argv)
 {
     struct args args = {0};
     int code = args_parse(verb, argc, argv, &args) - 1;
+    if (code < 0)
+        code = images_named(verb, &args) || secrets_check(verb, &args) ? EXIT_FAILED : -1;
     if (code < 0) {
         signals_catch(verb->long_work);
         code = verb->run(&args);
     }
     free(args.creation);
+    images_forget(&args);
     signals_raise();
     return code;
 }

@@ -111,7 +111,7 @@ static const struct opt map_opts[] = {
     OPT_SHARE,
     OPT_VIEW,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_map = {.name = "map",

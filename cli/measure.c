@@ -99,7 +99,7 @@ static const struct opt measure_opts[] = {
     OPT_VIEW,
     OPT_SHARE,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_measure = {.name = "measure",

@@ -54,7 +54,7 @@ static const struct opt rebase_opts[] = {
     OPT_TEXT('U', "force-share", NULL, OPT_REFUSED, format,
              "-U cannot be used for rebase: the image is written, and nobody else may write to it"),
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_rebase = {.name = "rebase",

@@ -89,7 +89,7 @@ static const struct opt resize_opts[] = {
              "knows them"),
     OPT_QUIET,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_resize = {.name = "resize",

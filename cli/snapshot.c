@@ -388,7 +388,7 @@ static const struct opt snapshot_opts[] = {
     OPT_QUIET,
     OPT_SHARE,
     OPT_ALLOWED,
-    OPT_NO_IMAGE_OPTS,
+    OPT_IMAGE_OPTS,
     OPT_END};
 
 const struct verb verb_snapshot = {

@@ -149,7 +149,7 @@ static unsigned extent_flags(const struct disk_extent *x)
         flags |= PLATTER_EXTENT_ZERO;
         break;
     case EXTENT_DATA:
-        flags |= PLATTER_EXTENT_DATA | PLATTER_EXTENT_OFFSET;
+        flags |= PLATTER_EXTENT_DATA | (x->e.sealed ? 0u : (unsigned)PLATTER_EXTENT_OFFSET);
         break;
     case EXTENT_PACKED:
         flags |= PLATTER_EXTENT_DATA | PLATTER_EXTENT_PACKED;

@@ -74,6 +74,37 @@ struct platter_name {
  */
 typedef int (*platter_gate_fn)(void *opaque, const struct platter_name *name);
 
+/* ---- secrets: what encrypted images need ----------------------------------------------------- */
+
+enum {
+    PLATTER_MAX_SECRET = 64 << 10 /**< bytes that a passphrase or key file may have */
+};
+
+/** What a secret is for. */
+enum platter_secret_kind {
+    PLATTER_SECRET_OPEN = 1,  /**< opens an image that is there */
+    PLATTER_SECRET_NEW = 2,   /**< is to open a new image, or one that gets another key */
+    PLATTER_SECRET_REMOVE = 3 /**< is not to open an image any more */
+};
+
+/** One question for a secret. All strings belong to the library and live until the answer. */
+struct platter_secret {
+    size_t size;                   /**< sizeof of the library's structure */
+    enum platter_secret_kind kind; /**< what it is for */
+    const char *image;             /**< the image, as it was named */
+    const char *id;   /**< what a creation option called the secret (encrypt.key-secret), or NULL */
+    unsigned attempt; /**< 0; OPEN: how many secrets did not fit so far. The library asks again
+                           until one fits or the answer is not 0 */
+};
+
+/**
+ * Puts a passphrase or the content of a key file into `buffer`, which has PLATTER_MAX_SECRET bytes
+ * and is wiped after use, and its length into *ret_length. Answers 0, or anything else if there is
+ * none. Called from the thread that called the library.
+ */
+typedef int (*platter_secret_fn)(void *opaque, const struct platter_secret *question,
+                                 uint8_t *buffer, size_t *ret_length);
+
 /* ---- open and close -------------------------------------------------------------------------- */
 
 /** An open disk: an image with everything below it. Opaque. */
@@ -117,6 +148,12 @@ struct platter_open_options {
     void *gate_opaque;        /**< passed to `gate` */
     const char *const *allow; /**< NULL, or a NULL-ended list of files and folders that names inside
                                    images may lead to as well; used by the built-in gate only */
+    /** Gives the secrets of encrypted images of the chain. NULL: they do not open (but a query
+     *  does). */
+    platter_secret_fn secret;
+    void *secret_opaque; /**< passed to `secret` */
+    uint64_t kdf_limit;  /**< most iterations of PBKDF2 for one key slot, which whoever made the
+                              image chose; 0: 100 million */
 };
 
 /**
@@ -272,6 +309,9 @@ struct platter_create_options {
     const char *backing; /**< name to store as the backing file, or NULL */
     const char *backing_format; /**< its format; needed with `backing` */
     const char *const *allow;   /**< as in platter_open_options, for what lies below `backing` */
+    platter_secret_fn secret;   /**< gives what an encrypted image is to open with, and opens
+                                     `backing`; NULL: neither is encrypted */
+    void *secret_opaque;        /**< passed to `secret` */
 };
 
 /**
@@ -316,6 +356,8 @@ struct platter_convert_options {
     platter_hole_fn hole;         /**< NULL or the holes of a salvage */
     void *opaque;                 /**< for both */
     const char *const *allow; /**< as in platter_open_options, for opening the target's backing */
+    platter_secret_fn secret; /**< as in platter_create_options, of the target */
+    void *secret_opaque;      /**< passed to `secret` */
 };
 
 /**

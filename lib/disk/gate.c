@@ -312,6 +312,24 @@ static int open_named(const struct name_opener *opener, const struct image *imag
     return 0;
 }
 
+static int tell_secret(const struct name_opener *opener, const struct platter_secret *question,
+                       struct secret *ret, struct platter_error *err)
+{
+    const struct gate *gate = (const struct gate *)opener;
+    return call_secret(gate->secret, gate->secret_opaque, question, ret, err);
+}
+
+struct gate gate_of(const struct platter_open_options *o)
+{
+    return (struct gate){
+        .opener = {.open = gate_opener, .secret = tell_secret, .kdf_limit = o->kdf_limit},
+        .fn = o->gate,
+        .opaque = o->gate_opaque,
+        .allow = o->allow,
+        .secret = o->secret,
+        .secret_opaque = o->secret_opaque};
+}
+
 int (*const gate_opener)(const struct name_opener *, const struct image *, const char *,
                          enum platter_name_kind, bool, struct stream **,
                          struct platter_error *) = open_named;

@@ -41,12 +41,17 @@ struct gate {
     platter_gate_fn fn;        /* NULL: the built-in policy */
     void *opaque;
     const char *const *allow;
+    platter_secret_fn secret; /* NULL: there are none */
+    void *secret_opaque;
     unsigned lock_use, lock_deny; /* for files that formats open */
     bool no_lock;
     struct folder *folder; /* whose names were looked at last, or NULL */
 };
 /* When it is no longer asked. */
 void gate_done(struct gate *gate);
+
+/* A gate as the options have it, without locks. */
+struct gate gate_of(const struct platter_open_options *o);
 
 extern int (*const gate_opener)(const struct name_opener *opener, const struct image *image,
                                 const char *name, enum platter_name_kind kind, bool writable,
@@ -67,6 +72,24 @@ int unit_cache_read(struct unit_cache *c, struct image *img, const struct extent
                     size_t len, goff off, struct platter_error *err);
 /* Forgets what is known of [off, off + len) of img. */
 void unit_cache_drop(struct unit_cache *c, const struct image *img, goff off, uint64_t len);
+
+/* ---- sealed.c: data that stands encrypted ---------------------------------------------------- */
+
+/* Reads or writes `len` bytes of guest offset `guest`, which stand at `host` of s, in img. */
+int sealed_read(const struct image *img, struct stream *s, void *buf, size_t len, hoff host,
+                goff guest, struct platter_error *err);
+int sealed_write(const struct image *img, struct stream *s, const void *buf, size_t len, hoff host,
+                 goff guest, struct platter_error *err);
+
+/* Bytes that a guest has at `off` from now on. */
+struct new_data {
+    goff off;
+    uint64_t len;
+    const uint8_t *bytes;
+};
+/* Fills the room with them and what was there around them. */
+int sealed_fill(struct platter_disk *disk, const struct reservation *room,
+                const struct new_data *new, struct platter_error *err);
 
 /* ---- read.c ---------------------------------------------------------------------------------- */
 

@@ -23,7 +23,14 @@ static int map_layer(struct image *img, goff off, uint64_t len, struct extent *r
         *ret = (struct extent){.kind = EXTENT_BACKING, .len = len};
         return 0;
     }
-    return img->format->map(img, off, min_u64(len, img->size - off), ret, err);
+    int r = img->format->map(img, off, min_u64(len, img->size - off), ret, err);
+    if (r < 0)
+        return r;
+    ret->sealed = img->sealed && ret->kind == EXTENT_DATA;
+    /* Zeros that nobody wrote are no zeros to a guest, and no place holds what a guest sees. */
+    ret->looked |= img->sealed;
+    ret->has_place &= !img->sealed;
+    return 0;
 }
 
 static int map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t len,

@@ -68,8 +68,7 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
                        const char *name, bool writable, struct platter_error *err)
 {
     struct image *child = disk->chain[disk->depth - 1];
-    struct gate gate = {
-        .opener = {gate_opener}, .fn = o->gate, .opaque = o->gate_opaque, .allow = o->allow};
+    struct gate gate = gate_of(o);
     choose_locks(&gate, o->flags, writable);
 
     struct stream *s;
@@ -177,8 +176,7 @@ static int open_chain(struct platter_disk *disk, const struct platter_open_optio
 static int open_top(struct platter_disk *disk, const char *name,
                     const struct platter_open_options *o, bool checking, struct platter_error *err)
 {
-    struct gate gate = {
-        .opener = {gate_opener}, .fn = o->gate, .opaque = o->gate_opaque, .allow = o->allow};
+    struct gate gate = gate_of(o);
     choose_locks(&gate, o->flags, disk->writable);
     struct stream *s;
     int r = stream_file_open(name, disk->writable ? STREAM_FILE_WRITE : 0, &s, err);

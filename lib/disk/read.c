@@ -25,7 +25,8 @@ int disk_read_extent(struct platter_disk *disk, const struct disk_extent *x, voi
         memset(buf, 0, len);
         return 0;
     case EXTENT_DATA:
-        return stream_pread(e->stream, buf, len, e->off, err);
+        return e->sealed ? sealed_read(disk->chain[x->depth], e->stream, buf, len, e->off, off, err)
+                         : stream_pread(e->stream, buf, len, e->off, err);
     case EXTENT_PACKED:
         return read_packed(disk, x, buf, len, off, err);
     case EXTENT_BACKING:

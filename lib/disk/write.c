@@ -210,9 +210,13 @@ static int run_step(struct disk_write *w, const struct disk_write_step *step, co
                     struct platter_error *err)
 {
     struct image *top = disk_top(w->disk);
+    if (!step->reserved && top->sealed)
+        return sealed_write(top, step->stream, data, step->len, step->at, step->off, err);
     if (!step->reserved)
         return stream_pwrite(step->stream, data, step->len, step->at, err);
-    int r = fill(w->disk, step, data, err);
+    const struct new_data new = {.off = step->off, .len = step->len, .bytes = data};
+    int r = top->sealed ? sealed_fill(w->disk, &step->room, &new, err)
+                        : fill(w->disk, step, data, err);
     if (r < 0) {
         top->format->abandon(top, &step->room);
         return r;

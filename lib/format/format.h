@@ -25,6 +25,10 @@
 
 typedef uint64_t goff; /* offset on the disk a guest sees, bytes */
 
+struct secret;
+struct luks1;
+struct luks1_area;
+
 /* ---- extents --------------------------------------------------------------------------------- */
 
 enum extent_kind {
@@ -41,6 +45,7 @@ struct extent {
     bool in_place;  /* DATA: may be overwritten where it stands, without telling the format */
     bool has_place; /* ZERO, BACKING: host space is reserved at (stream, off) all the same */
     bool looked;    /* the file was asked for its holes already */
+    bool sealed;    /* DATA: stands encrypted; the engine's, from image->sealed */
     struct stream *stream; /* DATA, PACKED */
     hoff off;              /* DATA, has_place: of the first byte asked; PACKED: of the record */
     uint64_t packed_len;   /* PACKED: bytes there at most, 0 if only the record tells */
@@ -71,7 +76,17 @@ struct name_opener {
     int (*open)(const struct name_opener *opener, const struct image *image, const char *name,
                 enum platter_name_kind kind, bool writable, struct stream **ret,
                 struct platter_error *err);
+    /* Asks for the secret of an encrypted image; NULL: there is none. Call ask_secret(). */
+    int (*secret)(const struct name_opener *opener, const struct platter_secret *question,
+                  struct secret *ret, struct platter_error *err);
+    uint64_t kdf_limit; /* most iterations for a key slot; 0: the default */
 };
+
+/* Asks whoever opens an image; ENOKEY where nobody can tell. `ret` was made by secret_new(). */
+int call_secret(platter_secret_fn fn, void *opaque, const struct platter_secret *question,
+                struct secret *ret, struct platter_error *err);
+int ask_secret(const struct name_opener *opener, const struct platter_secret *question,
+               struct secret *ret, struct platter_error *err);
 
 /* Makes the further files of an image that is new or grows (extents): beside its main file, by a
  * plain name, and like that under a temporary name until all of them are complete. The stream stays
@@ -99,6 +114,7 @@ struct image {
     bool query;         /* only tables are wanted (PLATTER_OPEN_QUERY): data files need not open */
     bool salvage;       /* PLATTER_OPEN_SALVAGE: find what can be found where tables are lost */
     bool checking;      /* opened by check: what format->check() judges is no error of open */
+    bool sealed;        /* all DATA stands encrypted: format->crypt() */
     bool has_backing;   /* the image says that there is one, even if it could not be opened */
     char *view;         /* the view asked, or NULL */
     char *backing_name; /* as it stands in the image, or NULL */
@@ -139,6 +155,7 @@ struct create_request {
     const char *backing_format;          /* or NULL */
     struct image *backing;               /* open, or NULL: unknown */
     const struct file_maker *maker; /* of further files; NULL where only one file can be (a pipe) */
+    const struct name_opener *opener; /* for ask_secret(); NULL: there are none */
     struct budget *budget;
 };
 
@@ -314,6 +331,7 @@ struct format {
      * writes there without asking, for on a file that is being written that question is dear. */
     bool flat;
     bool needs_file; /* new images need a file that grows and ends with them: no block device */
+    bool not_zero;   /* a new image does not read as zeros before it is written */
 
     /* Pure: looks at the first bytes (up to 64 KiB) of a file of file_size bytes. NULL: never
      * guessed. */
@@ -334,6 +352,16 @@ struct format {
                struct platter_error *err);
     /* Reads and unpacks a PACKED extent: e->unit_len bytes to out. */
     int (*unpack)(struct image *img, const struct extent *e, void *out, struct platter_error *err);
+
+    /* Of images that are sealed: turns `len` bytes between what stands at `host` and what a guest
+     * sees at `guest`; all three are multiples of 512. in and out may be the same. */
+    void (*crypt)(const struct image *img, bool encrypt, void *out, const void *in, size_t len,
+                  goff guest, hoff host);
+
+    /* Where the keys of an image stand that is encrypted with LUKS 1, also one that was opened
+     * without a key (query, checking); false: it has none that could be read. */
+    bool (*key_area)(const struct image *img, struct luks1_area *ret,
+                     const struct luks1 **ret_header);
 
     /* Room for [off, off + len) (inside the disk), or for a first part of it. Called when map did
      * not say in_place. */
@@ -420,7 +448,7 @@ struct format {
     const struct snapshot_ops *snapshots;
 };
 
-extern const struct format format_raw, format_qcow2, format_vmdk;
+extern const struct format format_raw, format_qcow2, format_vmdk, format_luks;
 
 /* All formats, NULL-ended, in the order they are probed. */
 extern const struct format *const formats[];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The table of formats: one line each. */
+#include "base/secret.h"
 #include "format/format.h"
 
 #include <stdarg.h>
@@ -7,10 +8,7 @@
 #include <string.h>
 
 const struct format *const formats[] = {
-    &format_qcow2,
-    &format_vmdk,
-    &format_raw,
-    NULL,
+    &format_qcow2, &format_vmdk, &format_luks, &format_raw, NULL,
 };
 
 const struct format *format_find(const char *name)
@@ -32,7 +30,6 @@ const char *format_foreign(const uint8_t *prefix, size_t len)
                  {64, "\x7f\x10\xda\xbe", "a VDI image"},
                  {0, "WithoutFreeSpace", "a Parallels image"},
                  {0, "WithouFreSpacExt", "a Parallels image"},
-                 {0, "LUKS\xba\xbe", "an encrypted LUKS volume"},
                  {0, "QED\0", "a QED image"},
                  {0, "VMA\0", "a VMA backup"},
                  {0, "\x1f\x8b\x08\0", "a gzip file (unpack it first)"},
@@ -84,4 +81,26 @@ int image_poison(struct image *img, int code)
     int expected = 0;
     atomic_compare_exchange_strong(&img->poison, &expected, code);
     return code;
+}
+
+int call_secret(platter_secret_fn fn, void *opaque, const struct platter_secret *question,
+                struct secret *ret, struct platter_error *err)
+{
+    ret->len = 0;
+    if (!fn)
+        return fail(err, ENOKEY, "%s: is encrypted, and no key was given (--key-file)",
+                    question->image);
+    if (fn(opaque, question, ret->bytes, &ret->len) != 0)
+        return fail(err, ENOKEY, "%s: is encrypted, and its key was not given", question->image);
+    if (ret->len > PLATTER_MAX_SECRET)
+        return fail(err, EINVAL, "%s: a key has more than %d bytes", question->image,
+                    PLATTER_MAX_SECRET);
+    return 0;
+}
+
+int ask_secret(const struct name_opener *opener, const struct platter_secret *question,
+               struct secret *ret, struct platter_error *err)
+{
+    return opener && opener->secret ? opener->secret(opener, question, ret, err)
+                                    : call_secret(NULL, NULL, question, ret, err);
 }

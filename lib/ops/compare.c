@@ -64,7 +64,7 @@ static bool same_place(const struct compare *cmp, const struct disk_extent *a,
                        const struct disk_extent *b)
 {
     bool stored = a->e.kind == EXTENT_DATA || a->e.kind == EXTENT_PACKED;
-    if (!stored || a->e.kind != b->e.kind || a->e.off != b->e.off ||
+    if (!stored || a->e.kind != b->e.kind || a->e.off != b->e.off || a->e.sealed != b->e.sealed ||
         !stream_same_file(a->e.stream, b->e.stream))
         return false;
     return a->e.kind == EXTENT_DATA ||

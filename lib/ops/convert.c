@@ -85,10 +85,10 @@ static int convert_new(struct job *job, struct target *t, struct platter_error *
     int r = target_create(t, err);
     if (r < 0)
         return r;
-    job->copy.gaps = t->in_place && t->request->format == &format_raw &&
-                             !(job->o->flags & PLATTER_CONVERT_TARGET_IS_ZERO)
-                         ? COPY_GAPS_ZERO
-                         : COPY_GAPS_SKIP;
+    bool zeros = t->request->format == &format_raw
+                     ? !t->in_place || job->o->flags & PLATTER_CONVERT_TARGET_IS_ZERO
+                     : !t->request->format->not_zero;
+    job->copy.gaps = zeros ? COPY_GAPS_SKIP : COPY_GAPS_ZERO;
     if (t->backing) {
         job->copy.above = images_above(job, t->backing);
         job->copy.gaps = job->copy.above > 0 ? COPY_GAPS_ZERO : COPY_GAPS_DIFFER;
@@ -133,7 +133,9 @@ static int convert_existing(struct job *job, struct platter_error *err)
                                         .flags = PLATTER_OPEN_WRITE,
                                         .format = o->format ? o->format : "raw",
                                         .memory_limit = memory_of(o),
-                                        .allow = o->allow};
+                                        .allow = o->allow,
+                                        .secret = o->secret,
+                                        .secret_opaque = o->secret_opaque};
     struct platter_disk *disk;
     int r = check_not_source(job, job->target, err);
     if (r == 0)
@@ -205,6 +207,8 @@ static int convert(struct job *job, struct platter_error *err)
         .n_sources = job->sources.n,
         .durable = !(o->flags & PLATTER_CONVERT_UNSAFE),
         .allow = o->allow,
+        .secret = o->secret,
+        .secret_opaque = o->secret_opaque,
     };
     struct target t;
     r = target_open(&request, memory_of(o), &t, err);

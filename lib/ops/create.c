@@ -15,8 +15,10 @@ static int choose_size(const char *name, const struct platter_create_options *o,
     } else if (!o->backing || (o->flags & PLATTER_CREATE_UNSAFE_BACKING)) {
         return fail(err, EINVAL, "%s: the size of the new disk must be given", name);
     } else {
-        const struct platter_open_options below = {
-            .size = sizeof below, .format = o->backing_format, .allow = o->allow};
+        const struct platter_open_options below = {.size = sizeof below,
+                                                   .flags = PLATTER_OPEN_QUERY,
+                                                   .format = o->backing_format,
+                                                   .allow = o->allow};
         struct platter_disk *backing;
         int r = open_backing_of(name, o->backing, &below, &backing, err);
         if (r < 0)
@@ -40,6 +42,8 @@ int ops_create(const char *name, const struct platter_create_options *o, struct 
         .backing_format = o->backing_format,
         .look_at_backing = !(o->flags & PLATTER_CREATE_UNSAFE_BACKING),
         .allow = o->allow,
+        .secret = o->secret,
+        .secret_opaque = o->secret_opaque,
         .exclusive = o->flags & PLATTER_CREATE_EXCLUSIVE,
         .durable = true,
     };

@@ -150,7 +150,7 @@ static int append_format(json_t *list, const struct format *f)
     /* "write" means changing an image that is there; a new one may be all a format can write. */
     json_t *entry = json_pack(
         "{s:s, s:s, s:b, s:b, s:b, s:b, s:o}", "name", f->name, "title", f->title, "read",
-        f->map != NULL, "write", f->reserve != NULL || f->flat, "create",
+        f->map != NULL, "write", f->reserve != NULL || f->flat || f->not_zero, "create",
         f->create != NULL || f->writer_open != NULL, "backing", !f->no_backing, "options", options);
     int r = json_array_append_new(list, entry);
     if (r == 0)

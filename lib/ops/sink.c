@@ -171,6 +171,11 @@ int sink_disk_open(struct platter_disk *disk, bool compress, struct sink **ret,
                     "%s: of the %s format, only new images that are written front to back are "
                     "compressed: choose options that make one",
                     top->stream->name, top->format->name);
+    if (compress && top->sealed)
+        return fail(err, ENOTSUP,
+                    "%s: an encrypted image is not compressed: its data would stand "
+                    "there for all to read",
+                    top->stream->name);
     struct disk_sink *s = calloc(1, sizeof *s);
     if (!s)
         return fail_memory(err, "a copy");

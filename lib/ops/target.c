@@ -163,6 +163,28 @@ static int open_own_file(const struct name_opener *opener, const struct image *i
     return 0;
 }
 
+/* One question for a new image: what it is made with opens it. */
+static int tell_secret(const struct name_opener *opener, const struct platter_secret *question,
+                       struct secret *ret, struct platter_error *err)
+{
+    struct target *t = container_of(opener, struct target, opener);
+    struct platter_secret first = *question;
+    first.kind = PLATTER_SECRET_NEW;
+    int r = 0;
+    if (!t->secret.bytes) {
+        r = secret_new(&t->secret, err);
+        if (r == 0)
+            r = call_secret(t->request->secret, t->request->secret_opaque, &first, &t->secret, err);
+    } else if (question->attempt > 0) {
+        r = fail(err, EACCES, "%s: does not open with the key it was made with", question->image);
+    }
+    if (r == 0) {
+        memcpy(ret->bytes, t->secret.bytes, t->secret.len);
+        ret->len = t->secret.len;
+    }
+    return r;
+}
+
 /* ---- open and close -------------------------------------------------------------------------- */
 
 static int open_stream(struct target *t, struct platter_error *err)
@@ -206,9 +228,18 @@ static int check_request(const struct target_request *q, struct platter_error *e
 int target_open(const struct target_request *q, uint64_t memory_limit, struct target *t,
                 struct platter_error *err)
 {
-    const struct platter_open_options below = {
-        .size = sizeof below, .format = q->backing_format, .allow = q->allow};
-    *t = (struct target){.request = q, .maker = {make_file}, .opener = {open_own_file}};
+    /* An empty image only needs to know what is below it, not to read there. */
+    const struct platter_open_options below = {.size = sizeof below,
+                                               .flags = q->n_sources ? 0 : PLATTER_OPEN_QUERY,
+                                               .format = q->backing_format,
+                                               .allow = q->allow,
+                                               .secret = q->secret,
+                                               .secret_opaque = q->secret_opaque};
+    *t = (struct target){.request = q,
+                         .maker = {make_file},
+                         .opener = {.open = open_own_file,
+                                    .secret = tell_secret,
+                                    .kdf_limit = UINT64_MAX /* it is we who chose it */}};
     int r = check_request(q, err);
     if (r < 0)
         return r;
@@ -246,6 +277,7 @@ static void close_files(struct target *t)
 void target_close(struct target *t)
 {
     close_files(t);
+    secret_wipe(&t->secret);
     disk_close(TAKE(t->backing), NULL);
     options_free(TAKE(t->options));
     budget_unref(TAKE(t->budget));
@@ -268,6 +300,7 @@ static struct create_request target_create_request(const struct target *t)
         .backing_format = t->request->backing_format,
         .backing = t->backing ? disk_top(t->backing) : NULL,
         .maker = t->request->fd < 0 && !t->in_place ? &t->maker : NULL,
+        .opener = &t->opener,
         .budget = t->budget,
     };
 }

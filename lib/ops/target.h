@@ -6,6 +6,7 @@
 #ifndef OPS_TARGET_H
 #define OPS_TARGET_H
 
+#include "base/secret.h"
 #include "disk/disk.h"
 
 /* What is to be made. */
@@ -20,6 +21,8 @@ struct target_request {
     bool look_at_backing;                /* open it: it must exist and fit */
     struct platter_disk *const *sources; /* what is read for it, whose files must stay */
     unsigned n_sources;
+    platter_secret_fn secret; /* for a new image that is encrypted, and for its backing files */
+    void *secret_opaque;
     bool exclusive;           /* an existing file is an error */
     bool durable;             /* it will be waited for: start writing to the disk at once */
     const char *const *allow; /* for the backing file's own backing files */
@@ -37,6 +40,7 @@ struct target {
     struct stream *stream;
     struct file_maker maker;
     struct name_opener opener; /* gives an image its own files */
+    struct secret secret;      /* what the new image opens with, once it was asked for */
     struct target_file *files;
     unsigned n_files, max_files;
     struct platter_disk *backing; /* open, or NULL */

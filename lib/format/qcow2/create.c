@@ -81,10 +81,12 @@ static int write_l1(struct creation *c, hoff off, hoff l2, struct platter_error 
  * shows through. */
 static int write_l2(struct creation *c, hoff off, hoff data, struct platter_error *err)
 {
+    /* What nobody encrypted is no zeros: the entry says that they are. */
+    uint64_t unwritten = c->choice.sealed && !c->choice.extended ? QCOW2_ZERO : 0;
     return write_progression(c,
                              (struct progression){.off = off,
                                                   .n = c->layout.data,
-                                                  .base = data | QCOW2_COPIED,
+                                                  .base = data | QCOW2_COPIED | unwritten,
                                                   .step = c->layout.cluster_size,
                                                   .gap = c->choice.extended ? 8 : 0},
                              err);
@@ -108,6 +110,28 @@ static int write_data(struct creation *c, hoff off, struct platter_error *err)
     return r;
 }
 
+static int write_keys(struct creation *c, hoff off, struct platter_error *err)
+{
+    const struct create_request *q = c->request;
+    const struct luks1_area area = {
+        .stream = q->stream, .off = off, .len = luks1_area_len(&c->choice.luks)};
+    const struct platter_secret question = {.size = sizeof question,
+                                            .kind = PLATTER_SECRET_NEW,
+                                            .image = q->name,
+                                            .id = options_string(q->options, "encrypt.key-secret")};
+    struct secret secret;
+
+    if (!c->choice.sealed)
+        return 0;
+    int r = secret_new(&secret, err);
+    if (r == 0)
+        r = ask_secret(q->opener, &question, &secret, err);
+    if (r == 0)
+        r = luks1_create(&c->choice.luks, &area, &secret, err);
+    secret_wipe(&secret);
+    return r;
+}
+
 static int write_header(struct creation *c, hoff reftable, hoff l1, struct platter_error *err)
 {
     const struct create_request *request = c->request;
@@ -116,6 +140,7 @@ static int write_header(struct creation *c, hoff reftable, hoff l1, struct platt
         .version = choice->version,
         .cluster_bits = choice->cluster_bits,
         .size = request->size,
+        .crypt_method = choice->sealed ? QCOW2_CRYPT_LUKS : QCOW2_CRYPT_NONE,
         .l1_size = (uint32_t)c->layout.l1_entries,
         .l1_offset = c->layout.l1_entries ? l1 : 0,
         .reftable_offset = reftable,
@@ -133,7 +158,11 @@ static int write_header(struct creation *c, hoff reftable, hoff l1, struct platt
     int r = qcow2_rewrite_text(&backing_format, request->backing_format, err);
     if (r < 0)
         return r;
-    struct qcow2_extensions extensions = {.backing_format = backing_format};
+    struct qcow2_extensions extensions = {
+        .backing_format = backing_format,
+        .has_crypto = choice->sealed,
+        .crypto_offset = l1 + c->layout.l1 * c->layout.cluster_size,
+        .crypto_len = choice->sealed ? luks1_area_len(&choice->luks) : 0};
     if (!qcow2_cluster0_encode(&h, request->backing_name, &extensions, c->buffer,
                                min_u64(BUFFER, c->layout.cluster_size), &len))
         return fail(err, EINVAL,
@@ -148,8 +177,9 @@ static int write_image(struct creation *c, struct platter_error *err)
     const struct qcow2_layout *l = &c->layout;
     uint64_t cluster = l->cluster_size;
     hoff reftable = cluster, blocks = reftable + l->reftable * cluster;
-    hoff l1 = blocks + l->blocks * cluster, l2 = l1 + l->l1 * cluster, data = l2 + l->l2 * cluster;
-    hoff end = l->l2 ? l->total * cluster : l1 + l->l1_entries * 8;
+    hoff l1 = blocks + l->blocks * cluster, luks = l1 + l->l1 * cluster;
+    hoff l2 = luks + l->luks * cluster, data = l2 + l->l2 * cluster;
+    hoff end = l->l2 || l->luks ? l->total * cluster : l1 + l->l1_entries * 8;
     struct progression to_blocks = {
         .off = reftable, .n = l->blocks, .base = blocks, .step = cluster};
 
@@ -167,6 +197,8 @@ static int write_image(struct creation *c, struct platter_error *err)
         r = write_l2(c, l2, data, err);
     if (r == 0)
         r = write_data(c, data, err);
+    if (r == 0)
+        r = write_keys(c, luks, err);
     if (r == 0)
         r = write_header(c, reftable, l1, err);
     return r;

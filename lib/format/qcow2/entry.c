@@ -23,6 +23,9 @@ bool qcow2_hits_tables(const struct qcow2 *q, hoff off, uint64_t len)
     uint64_t l1 = h->l1_size * UINT64_C(8), reftable = h->reftable_clusters * q->cluster_size;
     hoff end = off + len;
 
+    if (q->luks && off < q->extensions.crypto_offset + q->extensions.crypto_len &&
+        end > q->extensions.crypto_offset)
+        return true;
     return off < q->cluster_size || (off < h->l1_offset + l1 && end > h->l1_offset) ||
            (off < h->reftable_offset + reftable && end > h->reftable_offset);
 }

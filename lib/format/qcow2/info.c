@@ -27,9 +27,7 @@ json_t *qcow2_info(struct image *img)
         json_object_set_new(info, "data-file-raw",
                             json_boolean(h->autoclear & QCOW2_AUTOCLEAR_RAW));
     if (h->crypt_method)
-        json_object_set_new(
-            info, "encrypt",
-            json_pack("{s:s}", "format", h->crypt_method == QCOW2_CRYPT_AES ? "aes" : "luks"));
+        json_object_set_new(info, "encrypt", qcow2_crypt_info(img));
     if (!new)
         return info;
     json_object_set_new(info, "corrupt",

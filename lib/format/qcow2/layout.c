@@ -2,12 +2,14 @@
 /* Creation options, the layout of a new image (sections 1, 11, 12), and what it measures (section
  * 15). */
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/ckd.h"
 #include "format/qcow2/layout.h"
 
 static const char *const compat_values[] = {"0.10", "1.1", "v2", "v3", NULL};
 static const char *const compression_values[] = {"zlib", "zstd", NULL};
+static const char *const encryption_values[] = {"aes", "luks", NULL};
 static const char *const preallocation_values[] = {"off", "metadata", "falloc", "full", NULL};
 
 const struct option_def qcow2_create_options[] = {
@@ -27,6 +29,11 @@ const struct option_def qcow2_create_options[] = {
      .value = "zlib",
      .values = compression_values,
      .help = "how compressed clusters are compressed"},
+    {.name = "encrypt.format",
+     .type = OPTION_ENUM,
+     .values = encryption_values,
+     .help = "encrypt the data; aes is only read, and refused here"},
+    LUKS1_OPTIONS("encrypt."),
     {.name = "extended_l2",
      .type = OPTION_BOOL,
      .value = "off",
@@ -66,6 +73,27 @@ static int check_version_2(const struct qcow2_choice *c, struct platter_error *e
     return what ? fail(err, EINVAL, "%s needs compat=1.1 (version 3)", what) : 0;
 }
 
+static int choose_encryption(const struct option_values *options, struct qcow2_choice *ret,
+                             struct platter_error *err)
+{
+    const struct option_def *def = qcow2_create_options;
+
+    if (options_given(options, "encrypt.format")) {
+        if (options_enum(options, "encrypt.format") == 0)
+            return fail(err, ENOTSUP,
+                        "encrypt.format=aes protects little, and new images are not made with it: "
+                        "use encrypt.format=luks");
+        ret->sealed = true;
+        if (ret->version < 3 && ret->preallocation)
+            return fail(err, EINVAL, "preallocation of an encrypted image needs compat=1.1");
+        return luks1_choose(options, "encrypt.", &ret->luks, err);
+    }
+    for (; def->name; def++)
+        if (strncmp(def->name, "encrypt.", 8) == 0 && options_given(options, def->name))
+            return fail(err, EINVAL, "%s needs encrypt.format=luks", def->name);
+    return 0;
+}
+
 int qcow2_choose(const struct option_values *options, struct qcow2_choice *ret,
                  struct platter_error *err)
 {
@@ -90,7 +118,8 @@ int qcow2_choose(const struct option_values *options, struct qcow2_choice *ret,
     };
     if (ret->extended && ret->cluster_bits < 14)
         return fail(err, EINVAL, "extended_l2 needs a cluster_size of at least 16384 bytes");
-    return check_version_2(ret, err);
+    int r = check_version_2(ret, err);
+    return r < 0 ? r : choose_encryption(options, ret, err);
 }
 
 uint32_t qcow2_create_unit(const struct option_values *options)
@@ -134,7 +163,9 @@ int qcow2_layout_compute(const struct qcow2_choice *c, uint64_t size, const char
         ret->l2 = tables;
         ret->data = clusters;
     }
-    uint64_t others = 1 + ret->l1 + ret->l2 + ret->data;
+    if (c->sealed)
+        ret->luks = div_up(luks1_area_len(&c->luks), cluster);
+    uint64_t others = 1 + ret->l1 + ret->luks + ret->l2 + ret->data;
     count_clusters(c, others, &ret->reftable, &ret->blocks);
     ret->total = others + ret->reftable + ret->blocks;
     if (ret->reftable * cluster > QCOW2_MAX_REFTABLE_BYTES ||
@@ -166,6 +197,7 @@ int qcow2_measure(uint64_t size, uint64_t data, const struct option_values *opti
     uint64_t l2 = div_up(clusters, per_l2), l1 = div_up(l2, cluster / 8), table, blocks;
     count_clusters(&c, 1 + l2 + l1 + clusters, &table, &blocks);
     uint64_t meta = (1 + l2 + l1 + table + blocks) * cluster;
+    meta += l.luks * cluster; /* whose counts are in what is there already: section 15 */
     ret->fully_allocated = meta + clusters * cluster;
     ret->required = reserved ? ret->fully_allocated : meta + min_u64(data, clusters * cluster);
     return 0;

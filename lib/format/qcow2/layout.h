@@ -3,6 +3,7 @@
 #ifndef QCOW2_LAYOUT_H
 #define QCOW2_LAYOUT_H
 
+#include "format/luks1.h"
 #include "format/qcow2/qcow2.h"
 
 enum preallocation {
@@ -16,6 +17,8 @@ enum preallocation {
 struct qcow2_choice {
     uint32_t version, cluster_bits, refcount_order;
     bool lazy, extended, zstd;
+    bool sealed; /* encrypted, as `luks` says */
+    struct luks1_choice luks;
     enum preallocation preallocation;
 };
 
@@ -26,7 +29,7 @@ int qcow2_choose(const struct option_values *options, struct qcow2_choice *ret,
  * clusters. */
 struct qcow2_layout {
     uint64_t cluster_size;
-    uint64_t reftable, blocks, l1, l2, data;
+    uint64_t reftable, blocks, l1, luks, l2, data;
     uint64_t l1_entries;
     uint64_t total; /* the header's one included */
 };

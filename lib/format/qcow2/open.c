@@ -83,9 +83,6 @@ static int check_use(const struct image *img, struct platter_error *err)
     const struct qcow2_header *h = &qcow2_of(img)->header;
     const char *name = img->stream->name;
 
-    if (h->crypt_method && !img->query)
-        return fail(err, ENOTSUP, "%s: the image is encrypted (%s), which this version cannot open",
-                    name, h->crypt_method == QCOW2_CRYPT_AES ? "AES" : "LUKS");
     if (!img->writable)
         return 0;
     if (h->incompatible & QCOW2_INCOMPATIBLE_CORRUPT)
@@ -267,6 +264,8 @@ int qcow2_open(struct image *img, struct platter_error *err)
         r = load_tables(img, err);
     if (r == 0)
         r = open_data_file(img, err);
+    if (r == 0)
+        r = qcow2_crypt_open(img, err);
     if (r == 0 && img->writable)
         r = qcow2_check_length(img, err);
     if (r == 0 && img->writable && !img->checking)
@@ -304,6 +303,7 @@ int qcow2_close(struct image *img, struct platter_error *err)
     qcow2_pointers_free(img, &q->l1);
     qcow2_pointers_free(img, &q->reftable);
     qcow2_snapshots_free(img);
+    qcow2_crypt_close(img);
     qcow2_extensions_free(&q->extensions);
     budget_give(img->budget, q->room_frees * sizeof *q->frees);
     free(q->frees);

@@ -303,6 +303,9 @@ struct qcow2 {
     uint64_t file_size;  /* of image->stream, at least: it grows */
     uint64_t data_size;  /* of the data file */
 
+    struct luks1 *luks;    /* the LUKS header, as far as it could be read; or NULL */
+    struct cipher *cipher; /* of an encrypted image's data; NULL: only tables are wanted */
+
     struct qcow2_pointers l1;       /* of the view that is open */
     struct qcow2_pointers reftable; /* loaded for writing only */
     struct qcow2_cache l2, blocks;
@@ -336,6 +339,19 @@ static inline struct qcow2 *qcow2_of(const struct image *img)
 
 int qcow2_open(struct image *img, struct platter_error *err);
 int qcow2_close(struct image *img, struct platter_error *err);
+
+/* ---- encryption (crypt.c, section 17) ----------------------------------------------------------
+ */
+
+/* Reads the LUKS header, and asks for the key where data is going to be read. */
+int qcow2_crypt_open(struct image *img, struct platter_error *err);
+void qcow2_crypt_close(struct image *img);
+/* format->crypt, format->key_area */
+void qcow2_crypt(const struct image *img, bool encrypt, void *out, const void *in, size_t len,
+                 goff guest, hoff host);
+bool qcow2_key_area(const struct image *img, struct luks1_area *ret,
+                    const struct luks1 **ret_header);
+json_t *qcow2_crypt_info(const struct image *img);
 
 /* ---- L2 entries (entry.c) ----------------------------------------------------------------------
  */
