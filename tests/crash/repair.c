@@ -15,7 +15,8 @@ enum { SUBSETS = 24, LEAST_GOOD = 4 * 65536 };
 struct repair {
     const struct damage *of;
     uint8_t *before, *right,
-        *content; /* what the image held; what a repair leaves; what is there */
+        *content;  /* what the image held; what a repair leaves; what is there */
+    uint64_t kept; /* snapshots and bitmaps that a repair leaves */
     unsigned states;
 };
 
@@ -49,8 +50,8 @@ static int judge_structure(const struct repair *t, const struct buffer *b,
                            struct platter_error *err)
 {
     struct image_report report = {0};
-    if (!t->of->stream)
-        image_check("vmdk", b->bytes, b->size, &report);
+    if (t->of->base != DAMAGE_STREAM)
+        image_check(t->of->base == DAMAGE_QCOW2 ? "qcow2" : "vmdk", b->bytes, b->size, &report);
     return report.errors ? fail(err, EIO, "the checker: %s", report.first) : 0;
 }
 
@@ -68,6 +69,8 @@ static int judge(struct repair *t, struct write_log *log, size_t position, unsig
         r = damage_read(&b, t->content, &err);
     if (r == 0 && memcmp(t->content, t->right, DAMAGE_SEEN) != 0)
         r = fail(&err, EIO, "other content than after an undisturbed repair");
+    if (r == 0 && damage_kept(&b) != t->kept)
+        r = fail(&err, EIO, "other snapshots or bitmaps than after an undisturbed repair");
     buffer_free(&b);
     free(state.bytes);
     t->states++;
@@ -93,6 +96,7 @@ static int run(struct repair *t, const struct buffer *base)
     int r = repair(&b, log, &err);
     if (r == 0)
         r = damage_read(&b, t->right, &err);
+    t->kept = damage_kept(&b);
     if (r == 0 && good_bytes(t) < LEAST_GOOD)
         r = fail(&err, EIO, "only %u bytes are left", good_bytes(t));
     if (r == 0 && write_log_loose(log, 0) > 0)
@@ -112,20 +116,22 @@ static int run(struct repair *t, const struct buffer *base)
 
 int main(int argc, char **argv)
 {
-    struct buffer bases[2] = {damage_base(false), damage_base(true)};
+    struct buffer bases[DAMAGE_BASES];
     struct repair t = {.before = malloc(DAMAGE_SEEN),
                        .right = malloc(DAMAGE_SEEN),
                        .content = malloc(DAMAGE_SEEN)};
     int failed = 0;
     MUST(t.before && t.right && t.content);
-    for (t.of = damages; t.of->name; t.of++) {
+    for (unsigned i = 0; i < DAMAGE_BASES; i++)
+        bases[i] = damage_base((enum damage_base)i);
+    while ((t.of = damage_next(t.of))) {
         if (argc > 1 && strcmp(argv[1], t.of->name) != 0)
             continue;
         t.states = 0;
-        failed |= run(&t, &bases[t.of->stream]);
+        failed |= run(&t, &bases[t.of->base]);
     }
-    buffer_free(&bases[0]);
-    buffer_free(&bases[1]);
+    for (unsigned i = 0; i < DAMAGE_BASES; i++)
+        buffer_free(&bases[i]);
     free(t.before);
     free(t.right);
     free(t.content);

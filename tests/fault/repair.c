@@ -116,15 +116,17 @@ static int run(struct repair *t, const struct buffer *base)
 
 int main(int argc, char **argv)
 {
-    struct buffer bases[2] = {damage_base(false), damage_base(true)};
+    struct buffer bases[DAMAGE_BASES];
     struct repair t = {.right = malloc(DAMAGE_SEEN), .content = malloc(DAMAGE_SEEN)};
     int failed = 0;
     MUST(t.right && t.content);
-    for (t.of = damages; t.of->name; t.of++)
+    for (unsigned i = 0; i < DAMAGE_BASES; i++)
+        bases[i] = damage_base((enum damage_base)i);
+    while ((t.of = damage_next(t.of)))
         if (argc < 2 || strcmp(argv[1], t.of->name) == 0)
-            failed |= run(&t, &bases[t.of->stream]);
-    buffer_free(&bases[0]);
-    buffer_free(&bases[1]);
+            failed |= run(&t, &bases[t.of->base]);
+    for (unsigned i = 0; i < DAMAGE_BASES; i++)
+        buffer_free(&bases[i]);
     free(t.right);
     free(t.content);
     return failed != 0;

@@ -16,8 +16,10 @@ enum {
     NOWHERE = 10000000
 };
 
-struct buffer damage_base(bool stream)
+struct buffer damage_base(enum damage_base base)
 {
+    static const char *const options[] = {"subformat=monolithicSparse", "subformat=streamOptimized",
+                                          "cluster_size=4096"};
     auto_free char *raw = scratch_path("damage.raw"), *path = scratch_path("damage.vmdk");
     struct buffer content = buffer_new(DISK);
     content.size = DISK;
@@ -27,13 +29,14 @@ struct buffer damage_base(bool stream)
     buffer_free(&content);
     struct platter_open_options open = {.size = sizeof open, .format = "raw"};
     struct platter_convert_options convert = {.size = sizeof convert,
-                                              .format = "vmdk",
-                                              .options = stream ? "subformat=streamOptimized"
-                                                                : "subformat=monolithicSparse"};
+                                              .format = base == DAMAGE_QCOW2 ? "qcow2" : "vmdk",
+                                              .options = options[base]};
     struct platter_disk *disk;
     MUST(platter_open(raw, &open, &disk, NULL) == 0);
     MUST(platter_convert(&disk, 1, path, &convert, NULL, NULL) == 0);
     platter_close(disk, NULL);
+    if (base == DAMAGE_QCOW2)
+        damage_prepare_qcow2(path);
     return buffer_load(path, 0);
 }
 
@@ -44,9 +47,20 @@ struct buffer damage_make(const struct buffer *base, const struct damage *d)
     return b;
 }
 
-static const struct format *vmdk(void)
+/* No damage is done to the magic of a qcow2. */
+static const struct format *format_of(struct stream *s)
 {
-    return format_find("vmdk");
+    uint8_t magic[4] = {0};
+    stream_pread(s, magic, sizeof magic, 0, NULL);
+    return format_find(memcmp(magic, "QFI\xfb", 4) == 0 ? "qcow2" : "vmdk");
+}
+
+const struct damage *damage_next(const struct damage *d)
+{
+    const struct damage *next = d ? d + 1 : vmdk_damages;
+    if (!next->name && next->base != DAMAGE_QCOW2)
+        next = qcow2_damages;
+    return next->name ? next : NULL;
 }
 
 int damage_check(struct stream *s, bool repair, struct platter_check_result *ret,
@@ -54,10 +68,11 @@ int damage_check(struct stream *s, bool repair, struct platter_check_result *ret
 {
     struct check c = {.mend_all = repair, .mend_leaks = repair};
     struct platter_disk *disk;
-    int r = disk_assemble_for_check(s, vmdk(), repair, 0, NULL, &disk, err);
+    const struct format *format = format_of(s);
+    int r = disk_assemble_for_check(s, format, repair, 0, NULL, &disk, err);
     if (r < 0)
         return r;
-    r = vmdk()->check(disk_top(disk), &c, err);
+    r = format->check(disk_top(disk), &c, err);
     *ret = c.result;
     int closed = disk_close(disk, r < 0 ? NULL : err);
     return r < 0 ? r : closed;
@@ -67,8 +82,8 @@ int damage_read(struct buffer *b, uint8_t ret_content[DAMAGE_SEEN], struct platt
 {
     struct stream *s;
     struct platter_disk *disk;
-    const struct format *format = vmdk();
     MUST(stream_buffer_open(b, "image", false, &s, NULL) == 0);
+    const struct format *format = format_of(s);
     int r = disk_assemble(&s, &format, 1, false, true, 0, NULL, &disk, err);
     if (r < 0)
         return r;
@@ -151,14 +166,19 @@ static void harm_header(struct buffer *b)
     b->bytes[72] = 1;
 }
 
-static void harm_space(struct buffer *b)
+static void harm_leaks(struct buffer *b)
 {
     memset(b->bytes + b->size, 0xe5, 5 * GRAIN * SECTOR + 77);
     b->size += 5 * GRAIN * SECTOR + 77;
     set_both(b, 2, 0);
+    b->bytes[72] = 1;
+}
+
+static void harm_space(struct buffer *b)
+{
+    harm_leaks(b);
     set_both(b, 543, GRAIN); /* behind the capacity */
     set_both(b, 600, GRAIN);
-    b->bytes[72] = 1;
 }
 
 static void harm_cut(struct buffer *b)
@@ -187,18 +207,18 @@ static void harm_stream_tables(struct buffer *b)
     put_le(directory(b, 0) + 4, 4, 0);
 }
 
-const struct damage damages[] = {
-    {"tables", false, harm_tables},
-    {"shared", false, harm_shared},
-    {"directories", false, harm_directories},
-    {"both-directories", false, harm_both_directories},
-    {"same-table", false, harm_same_table},
-    {"header", false, harm_header},
-    {"space", false, harm_space},
-    {"cut", true, harm_cut},
-    {"cut-record", true, harm_cut_record},
-    {"footer", true, harm_footer},
-    {"stream-header", true, harm_stream_header},
-    {"stream-tables", true, harm_stream_tables},
-    {NULL, false, NULL},
+const struct damage vmdk_damages[] = {
+    {"tables", DAMAGE_SPARSE, harm_tables},
+    {"shared", DAMAGE_SPARSE, harm_shared},
+    {"directories", DAMAGE_SPARSE, harm_directories},
+    {"both-directories", DAMAGE_SPARSE, harm_both_directories},
+    {"same-table", DAMAGE_SPARSE, harm_same_table},
+    {"header", DAMAGE_SPARSE, harm_header},
+    {"space", DAMAGE_SPARSE, harm_space},
+    {"cut", DAMAGE_STREAM, harm_cut},
+    {"cut-record", DAMAGE_STREAM, harm_cut_record},
+    {"footer", DAMAGE_STREAM, harm_footer},
+    {"stream-header", DAMAGE_STREAM, harm_stream_header},
+    {"stream-tables", DAMAGE_STREAM, harm_stream_tables},
+    {NULL, DAMAGE_SPARSE, NULL},
 };

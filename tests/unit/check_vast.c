@@ -92,7 +92,7 @@ static uint8_t *hosted_entry(struct buffer *b, unsigned copy, uint64_t grain)
 static void test_hosted(void **state)
 {
     (void)state;
-    struct buffer b = damage_base(false);
+    struct buffer b = damage_base(DAMAGE_SPARSE);
     for (uint64_t memory = 0; memory <= 2 << 20; memory += 2 << 20) {
         struct platter_check_result r = check(&b, memory);
         assert_int_equal(r.corruptions, 0);

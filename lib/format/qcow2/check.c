@@ -235,7 +235,9 @@ static int run(struct qcow2_check *k, struct platter_error *err)
     bool mends = k->raise || k->lower;
     if (r == 0 && k->stray_bit && k->mend && !k->begun)
         r = qcow2_repair_begin(k, err);
-    return r == 0 && mends && !k->failed ? qcow2_repair_end(k, err) : r;
+    if (r < 0 || !mends)
+        return r;
+    return k->failed ? qcow2_repair_barrier(k, err) : qcow2_repair_end(k, err);
 }
 
 int qcow2_check(struct image *img, struct check *c, struct platter_error *err)

@@ -200,9 +200,11 @@ struct compare {
     bool tell, raise, lower;
     bool dry; /* what is to change is only told: all counts are about to be made anew */
     uint64_t errors, leaks;
-    bool ours;     /* what the repair made is not counted yet */
-    bool overflow; /* there are more references than a count can hold */
-    bool changed;  /* the slice that is being compared */
+    bool ours;      /* what the repair made is not counted yet */
+    hoff bare;      /* the first cluster in use that has no block at all */
+    uint64_t bares; /* how many there are */
+    bool overflow;  /* there are more references than a count can hold */
+    bool changed;   /* the slice that is being compared */
     /* A run of clusters of which the same is to be told. */
     uint64_t first, n, stored, counted;
 };
@@ -266,6 +268,10 @@ static void compare_one(struct qcow2_check *k, struct compare *c, uint8_t *bytes
     if (stored == counted)
         return;
     k->mismatch = true;
+    if (!bytes) {
+        c->bare = c->bares++ ? c->bare : cluster << k->q->cluster_bits;
+        return;
+    }
     note(k, c, cluster, stored, counted);
     if (bytes && !c->dry &&
         (stored > counted ? c->lower : c->raise && counted <= qcow2_count_max(order))) {
@@ -321,7 +327,7 @@ static int compare_block(struct qcow2_check *k, struct compare *c, uint64_t i, u
         if (!counts_any(&k->counts, first, end - first))
             return 0;
         k->rebuild = true;
-        compare_range(k, c, NULL, 0, first, end);
+        compare_range(k, c, NULL, 0, first, min_u64(end, k->made_at));
         return 0;
     }
     for (uint64_t at; first < end; first = at) {
@@ -341,6 +347,17 @@ static int compare_block(struct qcow2_check *k, struct compare *c, uint64_t i, u
     return 0;
 }
 
+/* Clusters without a block are many at once, or none: they are told of together. */
+static void end_bare(struct qcow2_check *k, struct compare *c)
+{
+    c->errors += c->bares;
+    if (c->bares && c->tell)
+        check_found(k->check, PLATTER_FINDING_ERROR, c->raise, c->bares,
+                    "%s: %" PRIu64 " clusters in use, from that at %" PRIu64
+                    " on, have no refcount block: their reference count is 0",
+                    k->name, c->bares, c->bare);
+}
+
 /* All clusters of this pass that are in use, or that some block counts. */
 static int compare_all(struct qcow2_check *k, struct compare *c, struct platter_error *err)
 {
@@ -354,6 +371,7 @@ static int compare_all(struct qcow2_check *k, struct compare *c, struct platter_
         r = compare_block(k, c, first >> bits, first, next, err);
     }
     end_run(k, c);
+    end_bare(k, c);
     return r < 0 ? r : 0;
 }
 
