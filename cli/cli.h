@@ -220,6 +220,8 @@ struct platter_open_options image_options(const struct args *args, const char *f
  * a notice where the file is taken as raw only because nothing was recognised. 0 or negative. */
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
                struct platter_disk **ret);
+/* Warns of an image that was given a backing file which the gate (rule 6) will not let it open. */
+void image_warn_gated(const struct args *args, const char *name, const char *format);
 
 /* ---- keys (secrets.c) ------------------------------------------------------------------------ */
 

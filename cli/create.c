@@ -163,6 +163,8 @@ static int create_image(struct args *args, const char *size, const char *backing
     if (platter_create(name, &options, &err))
         return say_error(&err);
     tell(args, name, &options);
+    if (backing)
+        image_warn_gated(args, name, options.format);
     return EXIT_FINE;
 }
 

@@ -76,3 +76,13 @@ int image_open(const struct args *args, const char *name, const char *format, un
     free(file);
     return r;
 }
+
+void image_warn_gated(const struct args *args, const char *name, const char *format)
+{
+    struct platter_error err = {0};
+    struct platter_disk *disk = NULL;
+    struct platter_open_options options = image_options(args, format, PLATTER_OPEN_QUERY);
+    if (!args->quiet && platter_open(name, &options, &disk, &err) && err.code == PLATTER_EGATE)
+        say("warning: as it is now it does not open: %s", err.message);
+    platter_close(disk, NULL);
+}

@@ -23,6 +23,8 @@ static int rebase_image(const struct args *args)
         say("interrupted: the image has the backing file it had, and shows the same disk");
     else if (r)
         say_error(&err);
+    else if (args->backing && *args->backing)
+        image_warn_gated(args, args->operands[0], args->format);
     return r ? EXIT_FAILED : EXIT_FINE;
 }
 
