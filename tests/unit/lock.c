@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "platter/platter.h"
 #include "stream/stream.h"
 #include "support/process.h"
 
@@ -162,9 +163,55 @@ static void test_shared_reader_is_harmless(void **state)
     stream_close(s);
 }
 
+/* The files that a disk is made of are locked as the disk is. */
+static void test_extents(void **state)
+{
+    (void)state;
+    auto_free char *path = scratch_path("disk.vmdk");
+    auto_free char *flat = scratch_path("disk-flat.vmdk");
+    struct platter_open_options o = {.size = sizeof o, .format = "vmdk"};
+    for (unsigned write = 0; write < 2; write++) {
+        struct platter_disk *disk;
+        assert_int_equal(
+            run_command(0, "qemu-img create -q -f vmdk -o subformat=monolithicFlat '%s' 1M", path),
+            0);
+        o.flags = write ? PLATTER_OPEN_WRITE : 0;
+        assert_works(platter_open(path, &o, &disk, &err));
+        struct stream *s = open_image(flat);
+        if (write)
+            assert_fails(stream_lock(s, READ, CHANGE, &err), EBUSY, "write lock held");
+        else
+            assert_works(stream_lock(s, READ, CHANGE, &err));
+        assert_fails(stream_lock(s, READ | CHANGE, CHANGE, &err), EBUSY, "");
+        stream_close(s);
+        assert_works(platter_close(disk, &err));
+    }
+}
+
+/* Where no locks tell, the files do: each extent would put its grains where the other does. */
+static void test_extents_in_one_file(void **state)
+{
+    (void)state;
+    auto_free char *path = scratch_path("two.vmdk");
+    struct platter_open_options o = {.size = sizeof o, .format = "vmdk"};
+    struct platter_disk *disk;
+    assert_int_equal(
+        run_command(0,
+                    "qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentSparse '%s' 3G && "
+                    "cd \"$(dirname '%s')\" && ln -f two-s001.vmdk two-s002.vmdk",
+                    path, path),
+        0);
+    o.flags = PLATTER_OPEN_NO_LOCK;
+    assert_works(platter_open(path, &o, &disk, &err));
+    assert_works(platter_close(disk, &err));
+    o.flags |= PLATTER_OPEN_WRITE;
+    assert_fails(platter_open(path, &o, &disk, &err), PLATTER_ECORRUPT, "are the same file");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_extents),         cmocka_unit_test(test_extents_in_one_file),
         cmocka_unit_test(test_between_streams), cmocka_unit_test(test_change),
         cmocka_unit_test(test_seen_by_others),  cmocka_unit_test(test_sees_a_writer),
         cmocka_unit_test(test_sees_a_reader),   cmocka_unit_test(test_shared_reader_is_harmless),

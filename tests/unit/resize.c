@@ -153,6 +153,7 @@ static void test_no_shrink_by_chance(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, resize_to, &wishes[i]), 0);
         usleep(100000); /* until it waits: the lock is fair */
     }
+    assert_int_equal(disk_top(disk)->size, MIB); /* nobody looks on while it changes */
     disk_unpin(disk, &hold);
     for (unsigned i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);

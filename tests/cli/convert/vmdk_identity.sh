@@ -54,3 +54,21 @@ disk 12345678
 platter digest disk.vmdk >digest
 changes
 left_here
+echo "== no room for a long one, and no whole one to write over"
+rm sparse.vmdk
+qemu-img create -q -f vmdk sparse.vmdk 64K
+python3 - <<'END'
+with open("sparse.vmdk", "r+b") as f:
+    f.seek(512)
+    text = f.read(10240)
+    text = text[:text.index(b"\0")] + b'ddb.longContentID = "00112233"\n#'
+    text = text.ljust(512 * 2, b"x")
+    f.seek(512)
+    f.write(text + b"\xff\0" * 256)
+    f.seek(36)
+    f.write((len(text) // 512).to_bytes(8, "little"))
+END
+cp sparse.vmdk before.vmdk
+code_of platter convert -n -f raw -O vmdk data.raw sparse.vmdk 2>&1 | sed 's/take [0-9]* bytes/take N bytes/'
+cmp sparse.vmdk before.vmdk
+platter digest sparse.vmdk >digest

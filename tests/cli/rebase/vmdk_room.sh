@@ -33,7 +33,7 @@ EOF
 rebased() {
     local before
     before=$(sha256sum image.vmdk)
-    code_of platter rebase -u -b "$far" -F vmdk image.vmdk
+    code_of platter rebase -u -b "$far" -F vmdk image.vmdk 2>&1 | sed 's/take [0-9]* bytes/take N bytes/'
     if [ "$before" = "$(sha256sum image.vmdk)" ]; then echo "nothing changed"; fi
     od -An -t u8 -j 28 -N 16 image.vmdk
     od -An -t x1 -j $(($1 * 512)) -N 4 image.vmdk
