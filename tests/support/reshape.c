@@ -14,55 +14,11 @@ enum {
     PIECE_GRAIN = 128, /* sectors, as new pieces have */
     GTES = 128,
     GT_SECTORS = 1,
-    PIECE = 1024,
-    SPARE = 4 << 20, /* room for a file to grow */
-    LARGE = 72 << 11 /* sectors: more than one sector of a directory is for */
+    PIECE = RESHAPE_PIECE,
+    SPARE = 4 << 20 /* room for a file to grow */
 };
 
-const struct reshape_case reshape_cases[] = {
-    {.name = "grow", .size = 1500, .to = 1999},
-    {.name = "grow-tables", .size = 1500, .to = 9001},
-    {.name = "grow-directory", .size = 4003, .to = LARGE},
-    {.name = "grow-zeroed", .size = 1500, .base_size = 3000, .to = 5000, .zeroed = true},
-    {.name = "grow-hide", .size = 1501, .base_size = 5000, .to = 6000},
-    {.name = "grow-hide-end", .size = 1501, .base_size = 5000, .to = 1510, .open_end = true},
-    {.name = "grow-leftovers", .size = 1500, .to = 2500, .leftovers = true},
-    {.name = "grow-flat", .size = 900, .to = 1000, .flat = true},
-    {.name = "grow-pieces", .size = 1500, .to = 2 * PIECE + 100, .split = true},
-    {.name = "grow-pieces-hide", .size = 1501, .base_size = 2500, .to = 2600, .split = true},
-    {.name = "grow-flat-pieces", .size = 1500, .to = 2 * PIECE + 1, .split = true, .flat = true},
-    {.name = "commit", .kind = RESHAPE_COMMIT, .size = 3000, .base_size = 3000},
-    {.name = "commit-grow", .kind = RESHAPE_COMMIT, .size = 2101, .base_size = 1500},
-    {.name = "commit-zeroed",
-     .kind = RESHAPE_COMMIT,
-     .size = 1500,
-     .base_size = 2000,
-     .zeroed = true},
-    {.name = "commit-pieces",
-     .kind = RESHAPE_COMMIT,
-     .size = 1500,
-     .base_size = 2000,
-     .split = true},
-    {.name = "rebase", .kind = RESHAPE_REBASE, .size = 3000, .base_size = 3000, .other_size = 2500},
-    {.name = "rebase-zeroed",
-     .kind = RESHAPE_REBASE,
-     .size = 1500,
-     .base_size = 1000,
-     .other_size = 2000,
-     .zeroed = true},
-    {.name = "rebase-first",
-     .kind = RESHAPE_REBASE,
-     .size = 1500,
-     .other_size = 1500,
-     .zeroed = true},
-    {.name = "rebase-none", .kind = RESHAPE_REBASE, .size = 1500, .base_size = 1501},
-    {.name = "rebase-pieces",
-     .kind = RESHAPE_REBASE,
-     .size = 1500,
-     .base_size = 1500,
-     .other_size = 1500,
-     .split = true},
-    {0}};
+static const struct format *format = &format_vmdk; /* of the case at hand */
 
 static const char *const names[RESHAPE_FILES] = {
     "child.vmdk",      "base.vmdk",       "other.vmdk",     "child-s001.vmdk",
@@ -238,7 +194,6 @@ static int open_image(struct yard *yard, enum reshape_file file, bool writable,
                       struct platter_disk **ret, struct platter_error *err)
 {
     struct stream *s;
-    const struct format *format = &format_vmdk;
     int r = open_file(yard->place, file, writable, &s, err);
     return r < 0 ? r : disk_assemble(&s, &format, 1, writable, true, 0, &yard->opener, ret, err);
 }
@@ -257,7 +212,8 @@ static int stack(struct yard *yard, struct platter_disk *disk, bool writable,
     int r = open_image(yard, (enum reshape_file)file, writable, &base, err);
     if (r < 0)
         return r;
-    r = format_vmdk.accept_backing(disk_top(disk), disk_top(base), err);
+    if (format->accept_backing)
+        r = format->accept_backing(disk_top(disk), disk_top(base), err);
     if (r < 0) {
         disk_close(base, NULL);
         return r;
@@ -352,6 +308,51 @@ static uint32_t cid_of(const struct buffer *b)
     return (uint32_t)strtoul(text + 5, NULL, 16);
 }
 
+static void make_vmdks(struct reshape *r, const char *parent)
+{
+    const struct reshape_case *of = r->of;
+    uint32_t parent_cid = UINT32_MAX;
+    uint64_t size = of->leftovers ? of->to : of->size;
+    if (parent) {
+        r->files[FILE_BASE] =
+            whole_image(FILE_BASE, of->base_size, false, 0xba5e, NULL, UINT32_MAX);
+        fill(r, FILE_BASE, false, of->base_size, 31);
+        parent_cid = cid_of(&r->files[FILE_BASE]);
+    }
+    if (of->other_size) {
+        r->files[FILE_OTHER] =
+            whole_image(FILE_OTHER, of->other_size, false, 0x07e4, NULL, UINT32_MAX);
+        fill(r, FILE_OTHER, false, of->other_size, 23);
+    }
+    if (of->split || of->flat)
+        make_pieces(r, parent, parent_cid);
+    else
+        r->files[FILE_CHILD] =
+            whole_image(FILE_CHILD, size, of->zeroed, 0xc411d, parent, parent_cid);
+    fill(r, FILE_CHILD, true, size, 11);
+    if (of->leftovers)
+        shorten_line(r);
+}
+
+static void make_qcow2s(struct reshape *r, const char *parent)
+{
+    const struct reshape_case *of = r->of;
+    if (parent) {
+        r->files[FILE_BASE] = reshape_qcow2_new(of->qcow2, of->base_size, NULL);
+        fill(r, FILE_BASE, false, of->base_size, 31);
+    }
+    if (of->other_size) {
+        r->files[FILE_OTHER] = reshape_qcow2_new(of->qcow2, of->other_size, NULL);
+        fill(r, FILE_OTHER, false, of->other_size, 23);
+    }
+    r->files[FILE_CHILD] = reshape_qcow2_new(of->qcow2, of->size, parent);
+    fill(r, FILE_CHILD, true, of->size, 11);
+    if (!of->snapshot)
+        return;
+    reshape_qcow2_snapshot(&r->files[FILE_CHILD]);
+    fill(r, FILE_CHILD, true, of->size, 37);
+}
+
 static void read_before(struct reshape *r)
 {
     struct reshape_place place = {.files = r->files};
@@ -369,26 +370,11 @@ struct reshape reshape_make(const struct reshape_case *of)
 {
     struct reshape r = {.of = of};
     const char *parent = of->base_size ? names[FILE_BASE] : NULL;
-    uint32_t parent_cid = UINT32_MAX;
-    uint64_t size = of->leftovers ? of->to : of->size;
-    if (parent) {
-        r.files[FILE_BASE] = whole_image(FILE_BASE, of->base_size, false, 0xba5e, NULL, UINT32_MAX);
-        fill(&r, FILE_BASE, false, of->base_size, 31);
-        parent_cid = cid_of(&r.files[FILE_BASE]);
-    }
-    if (of->other_size) {
-        r.files[FILE_OTHER] =
-            whole_image(FILE_OTHER, of->other_size, false, 0x07e4, NULL, UINT32_MAX);
-        fill(&r, FILE_OTHER, false, of->other_size, 23);
-    }
-    if (of->split || of->flat)
-        make_pieces(&r, parent, parent_cid);
+    format = of->qcow2 ? &format_qcow2 : &format_vmdk;
+    if (of->qcow2)
+        make_qcow2s(&r, parent);
     else
-        r.files[FILE_CHILD] =
-            whole_image(FILE_CHILD, size, of->zeroed, 0xc411d, parent, parent_cid);
-    fill(&r, FILE_CHILD, true, size, 11);
-    if (of->leftovers)
-        shorten_line(&r);
+        make_vmdks(&r, parent);
     spoil_end(&r);
     read_before(&r);
     return r;
@@ -428,7 +414,7 @@ static int do_rebase(const struct reshape *r, struct yard *yard, struct platter_
         if (e < 0)
             return e;
     }
-    int e = rebase_chain(disk, below, "vmdk", &o, err);
+    int e = rebase_chain(disk, below, format->name, &o, err);
     disk_close(below, NULL);
     return e;
 }
@@ -437,14 +423,17 @@ static int do_it(const struct reshape *r, struct yard *yard, struct platter_disk
                  struct platter_error *err)
 {
     const struct platter_commit_options commit = {.size = sizeof commit, .workers = 1};
+    const struct platter_amend_options amend = {.size = sizeof amend, .options = r->of->amend};
     switch (r->of->kind) {
     case RESHAPE_RESIZE:
-        return disk_resize(disk, r->of->to * SECTOR, 0, PLATTER_PREALLOCATION_OFF, &yard->maker,
-                           err);
+        return disk_resize(disk, r->of->to * SECTOR, PLATTER_RESIZE_SHRINK, r->of->preallocation,
+                           &yard->maker, err);
     case RESHAPE_COMMIT:
         return commit_chain(disk, 1, &commit, err);
     case RESHAPE_REBASE:
         return do_rebase(r, yard, disk, err);
+    case RESHAPE_AMEND:
+        return amend_disk(disk, &amend, err);
     }
     return -EINVAL;
 }
@@ -545,6 +534,8 @@ bool reshape_judge(const struct reshape *r, struct reshape_place *place, bool do
     if (good && done)
         good = judge_done(r, disk, why, why_size);
     disk_close(disk, NULL);
+    for (int i = FILE_CHILD; good && r->of->qcow2 && i <= FILE_OTHER; i++)
+        good = !place->files[i].bytes || reshape_qcow2_judge(&place->files[i], why, why_size);
     return good;
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Work that changes the shape of VMDKs: resize, commit, rebase. A case is a few small images in
- * memory, laid out here by hand, and one operation on them. Whatever becomes of the operation, a
- * guest must see the disk it had before, at its old size or at its new one.
+ * Work that changes the shape of images: resize, commit, rebase, amend. A case is a few small
+ * images in memory, VMDKs laid out by hand or qcow2 made by qemu-img, and one operation on them.
+ * Whatever becomes of the operation, a guest must see the disk it had before, at its old size or at
+ * its new one.
  */
 #ifndef SUPPORT_RESHAPE_H
 #define SUPPORT_RESHAPE_H
@@ -19,7 +20,12 @@ enum reshape_file {
     RESHAPE_FILES
 };
 
-enum reshape_kind { RESHAPE_RESIZE, RESHAPE_COMMIT, RESHAPE_REBASE };
+enum {
+    RESHAPE_PIECE = 1024,    /* sectors of the pieces of a split VMDK */
+    RESHAPE_LARGE = 72 << 11 /* sectors: more than one sector of a grain directory is for */
+};
+
+enum reshape_kind { RESHAPE_RESIZE, RESHAPE_COMMIT, RESHAPE_REBASE, RESHAPE_AMEND };
 
 struct reshape_case {
     const char *name;
@@ -29,6 +35,10 @@ struct reshape_case {
     bool zeroed;                          /* tables may mark zeros */
     bool split, flat;                     /* the child is in pieces of PIECE sectors */
     bool open_end;                        /* it does not store its last sectors */
+    const char *qcow2;                    /* all are qcow2, made with these options; NULL: VMDK */
+    bool snapshot;                        /* qcow2: the child has one, most of which it shares */
+    const char *amend;                    /* AMEND: the options */
+    enum platter_preallocation preallocation; /* RESIZE */
     bool leftovers; /* the child's file has room and entries as far as it grows */
 };
 
@@ -54,6 +64,12 @@ struct reshape_place {
 
 struct reshape reshape_make(const struct reshape_case *of);
 void reshape_free(struct reshape *r);
+
+/* The images of cases that are qcow2. */
+struct buffer reshape_qcow2_new(const char *options, uint64_t sectors, const char *parent);
+void reshape_qcow2_snapshot(struct buffer *b);
+/* Whether its counts and tables fit each other; leaks are fine. */
+bool reshape_qcow2_judge(const struct buffer *b, char *why, size_t why_size);
 
 /* Copies of the files with room to grow, in a place without anything special. */
 struct reshape_place reshape_place_of(const struct buffer *files, struct buffer *copies);
