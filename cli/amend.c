@@ -48,7 +48,10 @@ static int amend_run(const struct args *args)
         return usage_error(&verb_amend, "Expecting one image file name");
     if (!cache_check(&verb_amend, args->cache, "cache"))
         return EXIT_FAILED;
-    return output_end(amend_image(args));
+    struct args own = *args;
+    bool keys = false;
+    int code = key_amend(&own, &keys);
+    return output_end(keys ? code : amend_image(&own));
 }
 
 static const struct opt amend_opts[] = {
@@ -60,6 +63,7 @@ static const struct opt amend_opts[] = {
     OPT_CACHE_IGNORED,
     OPT_ALLOWED,
     OPT_IMAGE_OPTS,
+    OPT_FLAG_AT(0, "force", force, "overwrite a key slot that is in use; remove the last one"),
     OPT_END};
 
 const struct verb verb_amend = {.name = "amend",

@@ -78,8 +78,9 @@ struct args {
     const char *objects[MAX_KEYS], *key_files[MAX_KEYS];
     unsigned n_objects, n_key_files;
     const char *key_env, *new_key_file, *new_key_env, *old_key_file;
+    const char *slot, *iter_time; /* key: numbers */
     uint64_t kdf_limit;
-    bool image_opts;
+    bool image_opts, force;
     bool needs_new_key; /* what opens an image must not become its new key unasked */
     struct named_image named[MAX_NAMED];
     unsigned n_named;
@@ -121,6 +122,7 @@ struct verb {
     int (*run)(const struct args *args);
 };
 
+extern const struct verb verb_key;
 extern const struct verb verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
     verb_measure, verb_resize, verb_commit, verb_rebase, verb_amend, verb_check, verb_snapshot,
     verb_bench, verb_formats;
@@ -231,6 +233,8 @@ int secrets_check(const struct verb *verb, const struct args *args);
 int secrets_tell(void *opaque, const struct platter_secret *question, uint8_t *buffer,
                  size_t *ret_length);
 /* Turns operands that --image-opts describes into file names. 0, or EXIT_FAILED (printed). */
+/* Where -o of amend is about key slots, does that (*ret_mine). An exit code. */
+int key_amend(struct args *args, bool *ret_mine);
 int images_named(const struct verb *verb, struct args *args);
 void images_forget(struct args *args);
 

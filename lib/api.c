@@ -484,6 +484,28 @@ int platter_commit(const char *name, const struct platter_commit_options *option
     return r < 0 ? r : ops_commit(name, &o, &open, err);
 }
 
+int platter_key(const char *name, const struct platter_key_options *options, unsigned *ret_slot,
+                struct platter_error *err)
+{
+    struct platter_key_options o = {0};
+    struct platter_open_options open = {0};
+    unsigned slot = 0;
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = complete_open(&open, o.open, "platter_key()", err);
+    if (r == 0)
+        r = check_flags(o.flags, PLATTER_KEY_FORCE, "platter_key()", err);
+    if (r == 0)
+        r = need(name, "a name", err);
+    if (r == 0 && o.has_slot && o.slot > 7)
+        r = fail(err, EINVAL, "%s: key slots have the numbers 0 to 7, not %u", name, o.slot);
+    if (r == 0)
+        r = ops_key(name, &o, &open, &slot, err);
+    if (ret_slot)
+        *ret_slot = slot;
+    return r;
+}
+
 int platter_rebase(const char *name, const struct platter_rebase_options *options,
                    struct platter_error *err)
 {

@@ -166,7 +166,8 @@ int platter_open(const char *name, const struct platter_open_options *options,
 
 /**
  * Flushes and closes. The disk is gone whatever is returned; an error says that writes may not have
- * become durable, or that dirty bitmaps could not be kept. NULL is fine. No other call may be running on the disk.
+ * become durable, or that dirty bitmaps could not be kept. NULL is fine. No other call may be
+ * running on the disk.
  */
 int platter_close(struct platter_disk *disk, struct platter_error *err);
 
@@ -694,6 +695,45 @@ struct platter_amend_options {
  */
 int platter_amend(const char *name, const struct platter_amend_options *options,
                   struct platter_error *err);
+
+/* ---- keys ------------------------------------------------------------------------------------ */
+
+/** What can be done to the key slots of an image that is encrypted with LUKS. */
+enum platter_key_action {
+    PLATTER_KEY_ADD = 1,    /**< one more secret opens the image */
+    PLATTER_KEY_REMOVE = 2, /**< a secret does not open it any more */
+    PLATTER_KEY_CHANGE =
+        3 /**< another secret opens it, instead of the one that it is opened with */
+};
+
+enum {
+    /** Overwrite a slot that is in use; remove the last one, without a secret that opens it. */
+    PLATTER_KEY_FORCE = 1u << 0
+};
+
+/** How to change a key slot. */
+struct platter_key_options {
+    size_t size;                    /**< sizeof(struct platter_key_options) */
+    unsigned flags;                 /**< PLATTER_KEY_FORCE or 0 */
+    enum platter_key_action action; /**< what is done */
+    bool has_slot;          /**< false: the first free one; REMOVE: all that a secret opens */
+    unsigned slot;          /**< 0 to 7 */
+    uint64_t iter_time;     /**< milliseconds that trying the new secret takes; 0: 2000 */
+    const char *new_secret; /**< id in the question for the new secret, or NULL */
+    const char *old_secret; /**< id in the question for what is removed, or NULL */
+    /** How the image is opened; of the flags only NO_LOCK is for this. `secret` is asked for what
+     *  opens the image now, for the new secret, and for the one to be removed. */
+    const struct platter_open_options *open;
+};
+
+/**
+ * Changes a key slot of the image `name`, durably; a crash leaves the old keys or the new ones. The
+ * data's own key stays: who had it, has it still. *ret_slot (may be NULL) is the slot that was
+ * filled, or the first that was emptied. EACCES: no secret fits. ENOTSUP: the image has no key
+ * slots.
+ */
+int platter_key(const char *name, const struct platter_key_options *options, unsigned *ret_slot,
+                struct platter_error *err);
 
 /* ---- check ----------------------------------------------------------------------------------- */
 

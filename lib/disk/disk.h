@@ -41,6 +41,11 @@ struct disk_extent {
 int disk_open(const char *name, const struct platter_open_options *options,
               struct platter_disk **ret, struct platter_error *err);
 
+/* Opens an image alone and as a query, but its file for writing: format->key_area() may be changed.
+ */
+int disk_open_for_keys(const char *name, const struct platter_open_options *options,
+                       struct platter_disk **ret, struct platter_error *err);
+
 /* Opens an image alone, with image->checking, to be given to format->check() and to be closed;
  * `repair` opens it for writing. Its format may have no check. */
 int disk_open_for_check(const char *name, const struct platter_open_options *options, bool repair,

@@ -183,7 +183,7 @@ static int open_top(struct platter_disk *disk, const char *name,
     if (r < 0)
         return r;
     struct image_setup setup = {.view = o->view,
-                                .writable = disk->writable,
+                                .writable = disk->writable && !(o->flags & PLATTER_OPEN_QUERY),
                                 .query = o->flags & PLATTER_OPEN_QUERY,
                                 .salvage = o->flags & PLATTER_OPEN_SALVAGE,
                                 .checking = checking,
@@ -232,6 +232,26 @@ int disk_open(const char *name, const struct platter_open_options *o, struct pla
               struct platter_error *err)
 {
     return disk_open_with_base(name, o, 0, ret, err);
+}
+
+int disk_open_for_keys(const char *name, const struct platter_open_options *o,
+                       struct platter_disk **ret, struct platter_error *err)
+{
+    struct platter_open_options query = *o;
+    struct platter_disk *disk = NULL;
+    query.flags |= PLATTER_OPEN_QUERY;
+    int r = disk_new(o->memory_limit, &disk, err);
+    if (r < 0)
+        return r;
+    disk->writable = true;
+    r = open_top(disk, name, &query, false, err);
+    disk->writable = false; /* the image itself is not: only its keys are */
+    if (r < 0) {
+        disk_close(disk, NULL);
+        return r;
+    }
+    *ret = disk;
+    return 0;
 }
 
 int disk_open_for_check(const char *name, const struct platter_open_options *o, bool repair,

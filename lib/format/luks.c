@@ -33,7 +33,8 @@ static int unlock(struct image *img, const struct luks1_area *area, struct platt
     uint8_t *key = secret_alloc(CIPHER_MAX_KEY);
     if (!key)
         return fail_memory(err, "a key");
-    int r = luks1_ask(area, &l->header, img->opener, key, err);
+    unsigned slot;
+    int r = luks1_ask(area, &l->header, img->opener, key, &slot, err);
     if (r == 0)
         r = luks1_cipher(&l->header, key, &l->cipher, err);
     secret_free(key, CIPHER_MAX_KEY);

@@ -67,7 +67,8 @@ int luks1_unlock(const struct luks1_area *area, const struct luks1 *l, const str
                  struct platter_error *err);
 /* Asks the caller for secrets until one fits. */
 int luks1_ask(const struct luks1_area *area, const struct luks1 *l,
-              const struct name_opener *opener, uint8_t *key, struct platter_error *err);
+              const struct name_opener *opener, uint8_t *key, unsigned *ret_slot,
+              struct platter_error *err);
 /* The cipher of the data, with its key. */
 int luks1_cipher(const struct luks1 *l, const uint8_t *key, struct cipher **ret,
                  struct platter_error *err);

@@ -148,12 +148,12 @@ int luks1_unlock(const struct luks1_area *area, const struct luks1 *l, const str
 }
 
 int luks1_ask(const struct luks1_area *area, const struct luks1 *l,
-              const struct name_opener *opener, uint8_t *key, struct platter_error *err)
+              const struct name_opener *opener, uint8_t *key, unsigned *ret_slot,
+              struct platter_error *err)
 {
     struct secret secret;
     struct platter_secret question = {
         .size = sizeof question, .kind = PLATTER_SECRET_OPEN, .image = area->stream->name};
-    unsigned slot;
 
     int r = secret_new(&secret, err);
     for (bool again = true; r == 0 && again; question.attempt++) {
@@ -164,7 +164,7 @@ int luks1_ask(const struct luks1_area *area, const struct luks1 *l,
             r = question.attempt ? -EACCES : fail(err, -asked, "%s", why.message);
             break;
         }
-        int opened = luks1_unlock(area, l, &secret, opener->kdf_limit, 0, key, &slot, err);
+        int opened = luks1_unlock(area, l, &secret, opener->kdf_limit, 0, key, ret_slot, err);
         again = opened == -EACCES;
         r = again ? 0 : opened;
     }

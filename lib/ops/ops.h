@@ -47,6 +47,9 @@ int ops_snapshot_diff(struct platter_disk *disk, const char *from, const char *t
 int ops_commit(const char *name, const struct platter_commit_options *options,
                const struct platter_open_options *open, struct platter_error *err);
 
+int ops_key(const char *name, const struct platter_key_options *options,
+            const struct platter_open_options *open, unsigned *ret_slot, struct platter_error *err);
+
 int ops_rebase(const char *name, const struct platter_rebase_options *options,
                const struct platter_open_options *open, struct platter_error *err);
 

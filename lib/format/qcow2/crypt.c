@@ -65,7 +65,8 @@ static int unlock_luks(struct image *img, struct platter_error *err)
     uint8_t *key = secret_alloc(CIPHER_MAX_KEY);
     if (!key)
         return fail_memory(err, "a key");
-    int r = luks1_ask(&area, q->luks, img->opener, key, err);
+    unsigned slot;
+    int r = luks1_ask(&area, q->luks, img->opener, key, &slot, err);
     if (r == 0)
         r = luks1_cipher(q->luks, key, &q->cipher, err);
     secret_free(key, CIPHER_MAX_KEY);
