@@ -358,6 +358,9 @@ int disk_zero_held(struct platter_disk *disk, goff off, uint64_t len, bool unmap
     goff end = off + len;
     goff from = round_up(off, top->unit);
     goff to = end == top->size ? end : round_down(end, top->unit);
+    int r = disk_touch(disk, off, len, err);
+    if (r < 0)
+        return r;
     if (from >= to || !top->format->mark)
         return zero_by_writing(disk, off, len, err);
     int r = zero_by_writing(disk, off, from - off, err);
