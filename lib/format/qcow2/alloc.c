@@ -13,7 +13,7 @@
 
 #include "base/ckd.h"
 #include "base/cursor.h"
-#include "format/qcow2/qcow2.h"
+#include "format/qcow2/bitmap.h"
 
 /* ---- the overlap check -------------------------------------------------------------------------
  */
@@ -50,6 +50,10 @@ static int check_overlap(struct image *img, uint64_t cluster, uint64_t n, struct
            meets(off, len, q->extensions.bitmap_directory, q->extensions.bitmap_directory_size));
     for (uint32_t i = 0; !hit && i < q->header.n_snapshots; i++)
         hit = meets(off, len, q->snapshots[i].l1_offset, q->snapshots[i].l1_size * UINT64_C(8));
+    for (uint32_t i = 0; !hit && i < q->bitmaps.n; i++)
+        hit = q->bitmaps.items[i]->table_off &&
+              meets(off, len, q->bitmaps.items[i]->table_off,
+                    q->bitmaps.items[i]->n_table * UINT64_C(8));
     return hit ? qcow2_mark_corrupt(img, off, err) : 0;
 }
 
