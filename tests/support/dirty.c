@@ -29,12 +29,14 @@ void dirty_init(struct dirty *d, uint64_t seed)
 {
     *d = (struct dirty){.prng = {seed}};
     d->store = calloc(1, sizeof *d->store);
-    MUST(d->store);
+    MUST(d->store && (d->store[0] = calloc(1, sizeof **d->store)));
     d->n_stored = 1; /* none */
 }
 
 void dirty_free(struct dirty *d)
 {
+    for (unsigned i = 0; i < d->n_stored; i++)
+        free(d->store[i]);
     free(d->store);
 }
 
@@ -49,17 +51,21 @@ static size_t position(const struct dirty *d)
 /* The model as it is to be stored by what begins now. */
 static void begin_store(struct dirty *d)
 {
+    struct dirty_state *s = malloc(sizeof *s);
     d->store = reallocarray(d->store, d->n_stored + 1, sizeof *d->store);
-    MUST(d->store);
+    MUST(s && d->store);
     d->now.begun = position(d);
     d->now.stored = SIZE_MAX;
-    d->store[d->n_stored++] = d->now;
+    *s = d->now;
+    if (!d->log) /* nobody will ask for the older ones */
+        free(TAKE(d->store[d->n_stored - 1]));
+    d->store[d->n_stored++] = s;
 }
 
 static void end_store(struct dirty *d, bool done)
 {
     if (done) {
-        d->store[d->n_stored - 1].stored = position(d);
+        d->store[d->n_stored - 1]->stored = position(d);
         d->recording = false;
     }
 }
@@ -167,15 +173,18 @@ static int change_step(struct dirty *d, struct platter_error *err)
 {
     struct platter_bitmap_change changes[3];
     size_t n = 1 + prng_below(&d->prng, 3);
-    struct dirty_state before = d->now;
+    struct dirty_state *before = malloc(sizeof *before);
 
+    MUST(before);
+    *before = d->now;
     for (size_t i = 0; i < n; i++)
         changes[i] = change_of(d, &d->now);
     begin_store(d);
     int r = ops_bitmap_change(d->disk, changes, n, err);
     end_store(d, r == 0);
     if (r < 0)
-        d->now = before;
+        d->now = *before;
+    free(before);
     return r;
 }
 
@@ -289,7 +298,7 @@ bool dirty_allows(const struct dirty *d, struct buffer *file, size_t at, char *w
         return false;
     }
     for (unsigned i = d->n_stored; !good && i-- > 0;) {
-        const struct dirty_state *s = &d->store[i];
+        const struct dirty_state *s = d->store[i];
         if (s->begun > at)
             continue;
         good = is_state(f, s, why, size) && knows_all(f, s, why, size);
@@ -304,7 +313,7 @@ bool dirty_matches(const struct dirty *d, struct buffer *file, char *why, size_t
 {
     struct platter_error err = {0};
     struct found *f = calloc(1, sizeof *f);
-    const struct dirty_state *last = &d->store[d->n_stored - 1];
+    const struct dirty_state *last = d->store[d->n_stored - 1];
     MUST(f);
     int r = look(file, f, &err);
     if (r < 0)

@@ -35,9 +35,10 @@ struct dirty_state {
 struct dirty {
     struct prng prng;
     struct platter_disk *disk;
-    struct write_log *log;     /* or NULL */
-    struct dirty_state now;    /* as it will be stored */
-    struct dirty_state *store; /* all that were stored, in order */
+    struct write_log *log;  /* or NULL */
+    struct dirty_state now; /* as it will be stored */
+    struct dirty_state *
+        *store; /* all that were stored, in order; without a log the last one alone */
     unsigned n_stored;
     bool recording; /* a guest wrote since the last store */
 };
