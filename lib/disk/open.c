@@ -180,6 +180,8 @@ static int open_top(struct platter_disk *disk, const char *name,
     choose_locks(&gate, o->flags, disk->writable);
     struct stream *s;
     int r = stream_file_open(name, disk->writable ? STREAM_FILE_WRITE : 0, &s, err);
+    if (r == -ENOENT)
+        stream_check_not_aside(name, err); /* it has more to say */
     if (r < 0)
         return r;
     struct image_setup setup = {.view = o->view,

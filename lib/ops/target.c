@@ -192,7 +192,9 @@ static int open_stream(struct target *t, struct platter_error *err)
     const struct target_request *q = t->request;
     if (q->fd >= 0)
         return stream_pipe_open(q->fd, q->name, &t->stream, err);
-    int r = stream_file_open(q->name, file_flags(q), &t->stream, err);
+    int r = stream_check_not_aside(q->name, err); /* its extents would be replaced */
+    if (r == 0)
+        r = stream_file_open(q->name, file_flags(q), &t->stream, err);
     if (r < 0)
         return r;
     uint64_t size;

@@ -103,6 +103,10 @@ int stream_publish(struct stream *s, bool durable, struct platter_error *err);
 /* Moves the file aside that stream_publish() would replace, for what cannot appear at once. It is
  * removed when the stream is closed. */
 int stream_make_way(struct stream *s, bool durable, struct platter_error *err);
+/* Where there is no file of that name, but one that was moved aside and never came back (a program
+ * was killed in between): -EEXIST, with a sentence that says how the old image gets its names back.
+ * Otherwise 0. */
+int stream_check_not_aside(const char *path, struct platter_error *err);
 /* Takes back what the two did: the new file goes, if it is still there, and what was moved aside
  * has its name again, if it is to come back. Where it has not, the answer is negative, and the
  * sentence in err, which is the reason for all this, also tells where the old file is. */

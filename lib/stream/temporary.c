@@ -7,6 +7,7 @@
  * Every temporary file stands in a fixed table as long as it lives, which a signal handler can
  * walk: a slot's fields do not change while it is LIVE.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
@@ -358,6 +359,39 @@ int temporary_make_way(struct temporary *t, bool durable, struct platter_error *
         return fail_errno(err, errno, "%s: cannot move aside the file that is replaced", t->shown);
     t->moved_aside = true;
     return durable ? temporary_flush_folder(t, err) : 0;
+}
+
+/* Whether a file of a folder is what temporary_make_way() has made of `name`. */
+static bool is_aside(const char *file, const char *name)
+{
+    auto_free char *start = string_format(".%.200s.platter-partial-", name);
+    size_t n = start ? strlen(start) : 0, len = strlen(file);
+    return n > 0 && strncmp(file, start, n) == 0 && len > n + 4 &&
+           strcmp(file + len - 4, ".old") == 0;
+}
+
+int stream_check_not_aside(const char *path, struct platter_error *err)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    auto_free char *folder =
+        slash ? string_format("%.*s", (int)(name - path), path) : string_copy(".");
+    struct stat now;
+    int r = 0;
+    if (*name == '\0' || lstat(path, &now) == 0 || errno != ENOENT)
+        return 0;
+    DIR *dir = folder ? opendir(folder) : NULL;
+    for (const struct dirent *e; r == 0 && dir && (e = readdir(dir));)
+        if (is_aside(e->d_name, name))
+            r = fail(
+                err, EEXIST,
+                "%s: is not there, but %s is in its folder: the image that was here, from when "
+                "a program was killed that replaced it. It comes back when each file called "
+                "like that gets its name again (that one is %s), whatever has it now; or "
+                "remove them",
+                path, e->d_name, name);
+    if (dir)
+        closedir(dir);
+    return r;
 }
 
 int temporary_withdraw(struct temporary *t, dev_t dev, ino_t ino, bool back,
