@@ -12,6 +12,9 @@
 
 struct image_report {
     uint64_t errors; /* what may lose or mix up data, now or at the next write */
+    /* Those of them that are COPIED flags on what is referred to once, but counted more often: no
+     * danger, and what a crash may leave while a snapshot is made (qcow2.md section 9.3). */
+    uint64_t overcounted;
     uint64_t leaks;  /* space that nothing refers to */
     char first[256]; /* the first error, or the first leak where there is no error */
 };

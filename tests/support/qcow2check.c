@@ -33,8 +33,9 @@ struct checker {
     uint64_t table, table_entries;
     uint32_t n_snapshots;
     bool extended, data_file;
-    uint64_t *refs; /* per cluster of the file */
-    uint8_t *use;   /* enum use of the first that referred to it */
+    uint64_t *refs;  /* per cluster of the file */
+    uint8_t *use;    /* enum use of the first that referred to it */
+    uint8_t *copied; /* an entry that refers to it has COPIED set */
 };
 
 static uint64_t be(const struct checker *c, uint64_t off, unsigned n)
@@ -98,13 +99,11 @@ static bool own(struct checker *c, uint64_t off, uint64_t len, enum use use, con
     return good;
 }
 
-/* COPIED promises that the count is 1 (section 3). References are judged at the end. */
-static void check_copied(struct checker *c, uint64_t entry, uint64_t off, const char *what)
+/* COPIED promises that there is one reference (section 3). They are judged at the end. */
+static void check_copied(struct checker *c, uint64_t entry, uint64_t off)
 {
-    if (entry >> 63 && stored_count(c, off >> c->cluster_bits) != 1)
-        report_error(c->report, "%s: COPIED on %#llx, whose count is %llu", what,
-                     (unsigned long long)off,
-                     (unsigned long long)stored_count(c, off >> c->cluster_bits));
+    if (entry >> 63)
+        c->copied[off >> c->cluster_bits] = 1;
 }
 
 static void check_packed(struct checker *c, uint64_t entry)
@@ -148,7 +147,7 @@ static void check_l2_entry(struct checker *c, uint64_t at, bool active)
     if (c->data_file || off == 0)
         return;
     if (own(c, off, c->cluster, USE_DATA, "data cluster") && active)
-        check_copied(c, entry, off, "L2 entry");
+        check_copied(c, entry, off);
 }
 
 static void check_l2(struct checker *c, uint64_t off, bool active)
@@ -169,7 +168,7 @@ static void check_l1(struct checker *c, uint64_t off, uint64_t entries, bool act
         if (l2 == 0 || !own(c, l2, c->cluster, USE_L2, "L2 table"))
             continue;
         if (active)
-            check_copied(c, entry, l2, "L1 entry");
+            check_copied(c, entry, l2);
         check_l2(c, l2, active);
     }
 }
@@ -207,6 +206,11 @@ static void compare_counts(struct checker *c)
     for (uint64_t i = 0; i < c->clusters; i++) {
         uint64_t count = stored_count(c, i);
         unsigned long long at = i << c->cluster_bits;
+        if (c->copied[i] && (count != 1 || c->refs[i] != 1)) {
+            report_error(c->report, "COPIED on %#llx: count %llu, references %llu", at,
+                         (unsigned long long)count, (unsigned long long)c->refs[i]);
+            c->report->overcounted += count > 1 && c->refs[i] == 1;
+        }
         if (count < c->refs[i])
             report_error(c->report, "cluster at %#llx (kind %u): count %llu, references %llu", at,
                          c->use[i], (unsigned long long)count, (unsigned long long)c->refs[i]);
@@ -252,7 +256,8 @@ void qcow2_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret)
         return;
     c.refs = calloc(c.clusters, sizeof *c.refs);
     c.use = calloc(c.clusters, 1);
-    MUST(c.refs && c.use);
+    c.copied = calloc(c.clusters, 1);
+    MUST(c.refs && c.use && c.copied);
     refer(&c, 0, c.cluster, USE_HEADER);
     check_table(&c);
     check_l1(&c, be(&c, 40, 8), be(&c, 36, 4), true);
@@ -260,4 +265,5 @@ void qcow2_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret)
     compare_counts(&c);
     free(c.refs);
     free(c.use);
+    free(c.copied);
 }

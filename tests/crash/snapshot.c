@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cuts the power at every point of making, applying and deleting a snapshot, and of the writes that
+ * follow: after every prefix of what was written, and random subsets of what was not flushed, the
+ * disk is the old one or the new one, every snapshot holds what it held, and space is leaked at
+ * worst; and the image can be worked on.
+ *
+ * snapshot [specimen ...]
+ */
+#include "base/memory.h"
+#include "support/log.h"
+#include "support/must.h"
+#include "support/snapshots.h"
+
+enum { SUBSETS = 50 }; /* at each barrier, where most is not flushed yet; 1 anywhere else */
+
+struct crash {
+    struct snapshot_case of;
+    struct write_log *log;
+    size_t done; /* entries when the change had returned */
+    unsigned states;
+};
+
+static void note_done(void *opaque)
+{
+    struct crash *c = opaque;
+    c->done = write_log_length(c->log);
+}
+
+static int judge(struct crash *c, size_t n, uint64_t seed)
+{
+    char why[512] = "";
+    struct log_state s =
+        seed ? write_log_crash(c->log, 0, n, seed) : write_log_prefix(c->log, 0, n);
+    struct buffer image = {.bytes = s.bytes, .size = s.size};
+    enum change_stage stage = n < c->done ? CHANGE_BEGUN : CHANGE_DONE;
+    bool good = snapshot_case_judge(&c->of, &image, stage, why, sizeof why);
+    if (good && c->states++ % 16 == 0)
+        good = snapshot_case_go_on(&c->of, &image, why, sizeof why);
+    if (!good)
+        fprintf(stderr, "%s, %s, after %zu log entries of %zu, subset %llu: %s\n",
+                c->of.specimen.spec->name, change_names[c->of.change], n, c->done,
+                (unsigned long long)seed, why);
+    free(s.bytes);
+    return good ? 0 : -1;
+}
+
+static int run(struct crash *c, struct buffer *file)
+{
+    struct platter_error err = {0};
+    struct stream *top;
+    char why[512] = "";
+    MUST(stream_buffer_open(file, "top", true, &top, NULL) == 0);
+    MUST(stream_log_open(c->log, top, &top, NULL) == 0);
+    int r = snapshot_case_run(&c->of, top, note_done, c, &err);
+    if (c->of.overflows)
+        r = r == -EOVERFLOW ? 0 : fail(&err, EIO, "it should not fit: %d", r);
+    enum change_stage stage = c->of.overflows ? CHANGE_REFUSED : CHANGE_CLOSED;
+    if (r == 0 && !snapshot_case_judge(&c->of, file, stage, why, sizeof why))
+        r = fail(&err, EIO, "%s", why);
+    if (r < 0)
+        fprintf(stderr, "%s, %s: %s\n", c->of.specimen.spec->name, change_names[c->of.change],
+                err.message);
+    return r;
+}
+
+static int run_case(const struct specimen_spec *spec, enum change change)
+{
+    struct crash c = {.log = write_log_new(), .done = SIZE_MAX};
+    if (!snapshot_case_make(spec, change, &c.of)) {
+        write_log_free(c.log);
+        return 0;
+    }
+    struct buffer file = buffer_copy(&c.of.before, c.of.before.capacity);
+    int r = run(&c, &file);
+    size_t n = write_log_length(c.log);
+    for (size_t at = 0; at <= n && r == 0; at++) {
+        bool barrier = at == n || write_log_entry(c.log, at).kind == LOG_FLUSH;
+        for (unsigned i = 0; i <= (barrier ? SUBSETS : 1) && r == 0; i++)
+            r = judge(&c, at, i * 100);
+    }
+    printf("%-28s %-8s %5zu log entries, %6u states%s\n", spec->name, change_names[change], n,
+           c.states, r ? ": FAILED" : "");
+    fflush(stdout);
+    write_log_free(c.log);
+    buffer_free(&file);
+    snapshot_case_free(&c.of);
+    return r;
+}
+
+static bool wanted(const char *name, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], name) == 0)
+            return true;
+    return argc < 2;
+}
+
+int main(int argc, char **argv)
+{
+    unsigned failed = 0, ran = 0;
+    for (const struct specimen_spec *spec = specimens; spec->name; spec++) {
+        if (strcmp(spec->format, "qcow2") != 0 || !wanted(spec->name, argc, argv))
+            continue;
+        for (enum change change = 0; change < CHANGES; change++, ran++)
+            failed += run_case(spec, change) != 0;
+    }
+    return failed > 0 || ran == 0;
+}
