@@ -144,6 +144,7 @@ static int read_behind(struct platter_disk *disk, uint8_t *buf, size_t len, goff
             break;
         if (x.e.kind == EXTENT_BACKING)
             x.e.kind = EXTENT_ZERO;
+        x.e.sealed = top->sealed && x.e.kind == EXTENT_DATA;
         n = (size_t)x.e.len;
         r = disk_read_extent(disk, &x, buf, off, err);
     }
