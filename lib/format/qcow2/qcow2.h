@@ -180,12 +180,12 @@ int qcow2_pointers_load(struct image *img, struct qcow2_pointers *p, hoff off, u
                         const char *what, struct platter_error *err);
 void qcow2_pointers_free(struct image *img, struct qcow2_pointers *p);
 void qcow2_pointers_set(struct qcow2_pointers *p, uint32_t i, uint64_t value);
-/* Writes what changed. Token and lock held; drops the lock. Poisons on failure. */
-int qcow2_pointers_write(struct image *img, struct qcow2_pointers *p, struct platter_error *err);
-
 /* Writes all of it as a table at `off`. Token and lock held; drops the lock. Poisons on failure. */
 int qcow2_pointers_copy(struct image *img, const struct qcow2_pointers *p, hoff off,
                         struct platter_error *err);
+/* Writes what changed. Token and lock held; drops the lock. Poisons on failure. */
+int qcow2_pointers_write(struct image *img, struct qcow2_pointers *p, struct platter_error *err);
+
 /* ---- the cache of table slices (cache.c) -------------------------------------------------------
  */
 
@@ -253,11 +253,11 @@ void qcow2_snapshots_free(struct image *img);
 /* By id, then by name (section 9.1); NULL: none. */
 const struct qcow2_snapshot *qcow2_snapshot_find(const struct image *img, const char *name);
 json_t *qcow2_views(struct image *img);
+/* As `qemu-img info` has it. */
+json_t *qcow2_snapshot_describe(const struct qcow2_snapshot *s);
 
 /* ---- an open image -----------------------------------------------------------------------------
  */
-/* As `qemu-img info` has it. */
-json_t *qcow2_snapshot_describe(const struct qcow2_snapshot *s);
 
 /* Clusters whose references went away, to be freed when that is durable (rule 3). */
 struct qcow2_free {
@@ -325,6 +325,7 @@ struct qcow2 {
     uint32_t n_frees, room_frees;
 
     struct qcow2_checkup *checkup; /* of an image that is opened to be checked, or NULL */
+
     /* Changes while the engine keeps all others away, or (bitmaps_loaded) with the token. */
     struct qcow2_bitmap_list bitmaps;
     bool bitmaps_loaded;
@@ -371,6 +372,9 @@ struct qcow2_entry {
 int qcow2_entry_decode(const struct image *img, const uint8_t *bytes, goff guest,
                        struct qcow2_entry *ret, struct platter_error *err);
 void qcow2_entry_encode(const struct image *img, uint8_t *bytes, const struct qcow2_entry *e);
+/* The L2 table that entry i of an L1 table, `raw`, points at: 0 if there is none. */
+int qcow2_l1_decode(const struct image *img, uint64_t i, uint64_t raw, hoff *ret,
+                    struct platter_error *err);
 /* Where the L2 table for a guest offset stands: 0 if there is none. Checks the L1 entry. */
 int qcow2_l2_find(const struct image *img, goff guest, hoff *ret, struct platter_error *err);
 /* The slice of the L2 table that maps `guest`, and the entry's place in it; *ret NULL: no table.
@@ -418,9 +422,6 @@ int qcow2_alloc_table(struct image *img, uint64_t n, hoff *ret_off, struct platt
 int qcow2_free_room(struct image *img, uint32_t n, struct platter_error *err);
 /* Remembers that a reference to what an entry holds goes away. */
 void qcow2_free_entry(struct image *img, const struct qcow2_entry *e, bool punch);
-/* The L2 table that entry i of an L1 table, `raw`, points at: 0 if there is none. */
-int qcow2_l1_decode(const struct image *img, uint64_t i, uint64_t raw, hoff *ret,
-                    struct platter_error *err);
 void qcow2_free_run(struct image *img, uint64_t first, uint64_t n, bool punch, bool data_file);
 /* Frees for good what waits, after a barrier. Token and lock held; drops the lock. */
 int qcow2_free_all(struct image *img, struct platter_error *err);
