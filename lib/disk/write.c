@@ -363,7 +363,7 @@ int disk_zero_held(struct platter_disk *disk, goff off, uint64_t len, bool unmap
         return r;
     if (from >= to || !top->format->mark)
         return zero_by_writing(disk, off, len, err);
-    int r = zero_by_writing(disk, off, from - off, err);
+    r = zero_by_writing(disk, off, from - off, err);
     if (r == 0)
         r = top->format->mark(top, from, to - from, MARK_ZERO, unmap, err);
     if (r == -ENOTSUP)
