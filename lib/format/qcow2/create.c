@@ -18,27 +18,32 @@ struct creation {
     const struct create_request *request;
     struct qcow2_choice choice;
     struct qcow2_layout layout;
-    uint8_t *buffer; /* BUFFER bytes */
+    uint8_t *buffer;     /* BUFFER bytes */
+    struct stream *data; /* where data goes: the image's file, or the data file */
 };
 
-/* A table whose entry i is base + i * step, for n entries; each followed by `gap` zero bytes. */
+/* A table whose entry i is base + i * step, for n entries; each followed, with `wide`, by `bitmap`.
+ */
 struct progression {
     hoff off;
     uint64_t n, base, step;
-    uint32_t gap;
+    bool wide;
+    uint64_t bitmap;
 };
 
 static int write_progression(struct creation *c, struct progression p, struct platter_error *err)
 {
-    uint64_t per_buffer = BUFFER / (8 + p.gap);
+    uint32_t size = p.wide ? 16 : 8;
+    uint64_t per_buffer = BUFFER / size;
 
     for (uint64_t i = 0; i < p.n; i += per_buffer) {
         struct writer w = writer_over(c->buffer, BUFFER);
         for (uint64_t k = i; k < p.n && k < i + per_buffer; k++) {
             write_be64(&w, p.base + k * p.step);
-            write_pad_to(&w, w.pos + p.gap);
+            if (p.wide)
+                write_be64(&w, p.bitmap);
         }
-        int r = stream_pwrite(c->request->stream, c->buffer, w.pos, p.off + i * (8 + p.gap), err);
+        int r = stream_pwrite(c->request->stream, c->buffer, w.pos, p.off + i * size, err);
         if (r < 0)
             return r;
     }
@@ -78,26 +83,35 @@ static int write_l1(struct creation *c, hoff off, hoff l2, struct platter_error 
 }
 
 /* With extended L2 entries the subclusters have a place, but hold nothing yet: so a backing file
- * shows through. */
+ * shows through. A raw data file has no backing file, and holds all. */
 static int write_l2(struct creation *c, hoff off, hoff data, struct platter_error *err)
 {
     /* What nobody encrypted is no zeros: the entry says that they are. */
     uint64_t unwritten = c->choice.sealed && !c->choice.extended ? QCOW2_ZERO : 0;
-    return write_progression(c,
-                             (struct progression){.off = off,
-                                                  .n = c->layout.data,
-                                                  .base = data | QCOW2_COPIED | unwritten,
-                                                  .step = c->layout.cluster_size,
-                                                  .gap = c->choice.extended ? 8 : 0},
-                             err);
+    return write_progression(
+        c,
+        (struct progression){.off = off,
+                             .n = c->layout.data,
+                             .base = (c->choice.data_file ? 0 : data) | QCOW2_COPIED | unwritten,
+                             .step = c->layout.cluster_size,
+                             .wide = c->choice.extended,
+                             .bitmap = c->choice.data_raw ? UINT32_MAX : 0},
+        err);
 }
 
 static int write_data(struct creation *c, hoff off, struct platter_error *err)
 {
-    struct stream *s = c->request->stream;
+    struct stream *s = c->data;
     uint64_t left = c->layout.data * c->layout.cluster_size;
     int r = 0;
 
+    if (c->choice.data_file) { /* it is as long as the disk */
+        off = 0;
+        left = min_u64(left, c->request->size);
+        r = stream_resize(s, c->request->size, err);
+    }
+    if (r < 0)
+        return r;
     if (c->choice.preallocation == PREALLOCATION_FALLOC && left)
         return stream_allocate(s, off, left, err);
     if (c->choice.preallocation != PREALLOCATION_FULL)
@@ -146,29 +160,36 @@ static int write_header(struct creation *c, hoff reftable, hoff l1, struct platt
         .reftable_offset = reftable,
         .reftable_clusters = (uint32_t)c->layout.reftable,
         .incompatible = (choice->zstd ? QCOW2_INCOMPATIBLE_COMPRESSION : 0) |
-                        (choice->extended ? QCOW2_INCOMPATIBLE_EXTENDED_L2 : 0),
+                        (choice->extended ? QCOW2_INCOMPATIBLE_EXTENDED_L2 : 0) |
+                        (choice->data_file ? QCOW2_INCOMPATIBLE_DATA_FILE : 0),
+        .autoclear = choice->data_raw ? QCOW2_AUTOCLEAR_RAW : 0,
         .compatible = choice->lazy ? QCOW2_COMPATIBLE_LAZY : 0,
         .refcount_order = choice->refcount_order,
         .length = choice->version >= 3 ? QCOW2_HEADER_NOW : QCOW2_HEADER_V2,
         .compression = choice->zstd ? QCOW2_ZSTD : QCOW2_DEFLATE,
     };
-    auto_free char *backing_format = NULL;
+    auto_free char *backing_format = NULL, *data_file = NULL;
     size_t len;
 
     int r = qcow2_rewrite_text(&backing_format, request->backing_format, err);
+    if (r == 0)
+        r = qcow2_rewrite_text(&data_file, choice->data_file, err);
     if (r < 0)
         return r;
     struct qcow2_extensions extensions = {
         .backing_format = backing_format,
+        .data_file = data_file,
         .has_crypto = choice->sealed,
         .crypto_offset = l1 + c->layout.l1 * c->layout.cluster_size,
         .crypto_len = choice->sealed ? luks1_area_len(&choice->luks) : 0};
     if (!qcow2_cluster0_encode(&h, request->backing_name, &extensions, c->buffer,
                                min_u64(BUFFER, c->layout.cluster_size), &len))
-        return fail(err, EINVAL,
-                    "%s: no room in the header: the name of the backing file is too long for "
-                    "clusters of %" PRIu64 " bytes",
-                    request->name, c->layout.cluster_size);
+        return fail(
+            err, EINVAL,
+            "%s: no room in the header: the names of backing file and data file are too long "
+            "for "
+            "clusters of %" PRIu64 " bytes",
+            request->name, c->layout.cluster_size);
     return stream_pwrite(request->stream, c->buffer, len, 0, err);
 }
 
@@ -204,6 +225,22 @@ static int write_image(struct creation *c, struct platter_error *err)
     return r;
 }
 
+static int open_data_file(struct creation *c, struct platter_error *err)
+{
+    const struct create_request *request = c->request;
+
+    c->data = request->stream;
+    if (!c->choice.data_file)
+        return 0;
+    if (!request->maker)
+        return fail(err, ENOTSUP, "%s: a data file stands beside an image that is a file, not here",
+                    request->name);
+    const char *slash = strrchr(request->name, '/');
+    if (strcmp(slash ? slash + 1 : request->name, c->choice.data_file) == 0)
+        return fail(err, EINVAL, "%s: cannot be its own data file", request->name);
+    return request->maker->make(request->maker, c->choice.data_file, &c->data, err);
+}
+
 int qcow2_create(const struct create_request *request, struct platter_error *err)
 {
     struct creation c = {.request = request};
@@ -217,6 +254,10 @@ int qcow2_create(const struct create_request *request, struct platter_error *err
     if (request->size % 512)
         return fail(err, EINVAL, "%s: the size %" PRIu64 " is not a multiple of 512", request->name,
                     request->size);
+    if (request->backing_name && c.choice.data_raw)
+        return fail(err, EINVAL,
+                    "%s: Backing file and data-file-raw cannot be used at the same time",
+                    request->name);
     if (request->backing_name && c.choice.preallocation && !c.choice.extended)
         return fail(err, EINVAL,
                     "%s: a backing file and preallocation go together only with extended_l2=on",
@@ -231,5 +272,6 @@ int qcow2_create(const struct create_request *request, struct platter_error *err
     if (!buffer)
         return fail_memory(err, "a new image");
     c.buffer = buffer;
-    return write_image(&c, err);
+    r = open_data_file(&c, err);
+    return r < 0 ? r : write_image(&c, err);
 }

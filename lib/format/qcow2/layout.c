@@ -29,6 +29,13 @@ const struct option_def qcow2_create_options[] = {
      .value = "zlib",
      .values = compression_values,
      .help = "how compressed clusters are compressed"},
+    {.name = "data_file",
+     .type = OPTION_STRING,
+     .help = "keep the data in a file of this name, beside the image"},
+    {.name = "data_file_raw",
+     .type = OPTION_BOOL,
+     .value = NULL,
+     .help = "keep that file the disk as it is, byte by byte"},
     {.name = "encrypt.format",
      .type = OPTION_ENUM,
      .values = encryption_values,
@@ -70,7 +77,25 @@ static int check_version_2(const struct qcow2_choice *c, struct platter_error *e
         what = "extended_l2";
     else if (c->zstd)
         what = "compression_type=zstd";
+    else if (c->data_file)
+        what = "data_file";
     return what ? fail(err, EINVAL, "%s needs compat=1.1 (version 3)", what) : 0;
+}
+
+static int choose_data_file(const struct option_values *options, struct qcow2_choice *ret,
+                            struct platter_error *err)
+{
+    ret->data_file = options_string(options, "data_file");
+    ret->data_raw = options_bool(options, "data_file_raw");
+    if (ret->data_raw && !ret->data_file)
+        return fail(err, EINVAL, "data-file-raw requires data-file");
+    if (ret->data_file && (!*ret->data_file || strlen(ret->data_file) > QCOW2_MAX_NAME))
+        return fail(err, EINVAL, "the name of a data file has 1 to %d bytes", QCOW2_MAX_NAME);
+    if (ret->data_file && options_given(options, "encrypt.format"))
+        return fail(err, ENOTSUP, "an image with a data file cannot be encrypted");
+    if (ret->data_raw && ret->preallocation == PREALLOCATION_OFF)
+        ret->preallocation = PREALLOCATION_METADATA; /* section 19: the file alone is the disk */
+    return 0;
 }
 
 static int choose_encryption(const struct option_values *options, struct qcow2_choice *ret,
@@ -118,7 +143,9 @@ int qcow2_choose(const struct option_values *options, struct qcow2_choice *ret,
     };
     if (ret->extended && ret->cluster_bits < 14)
         return fail(err, EINVAL, "extended_l2 needs a cluster_size of at least 16384 bytes");
-    int r = check_version_2(ret, err);
+    int r = choose_data_file(options, ret, err);
+    if (r == 0)
+        r = check_version_2(ret, err);
     return r < 0 ? r : choose_encryption(options, ret, err);
 }
 
@@ -165,7 +192,7 @@ int qcow2_layout_compute(const struct qcow2_choice *c, uint64_t size, const char
     }
     if (c->sealed)
         ret->luks = div_up(luks1_area_len(&c->luks), cluster);
-    uint64_t others = 1 + ret->l1 + ret->luks + ret->l2 + ret->data;
+    uint64_t others = 1 + ret->l1 + ret->luks + ret->l2 + (c->data_file ? 0 : ret->data);
     count_clusters(c, others, &ret->reftable, &ret->blocks);
     ret->total = others + ret->reftable + ret->blocks;
     if (ret->reftable * cluster > QCOW2_MAX_REFTABLE_BYTES ||

@@ -17,7 +17,9 @@ enum preallocation {
 struct qcow2_choice {
     uint32_t version, cluster_bits, refcount_order;
     bool lazy, extended, zstd;
-    bool sealed; /* encrypted, as `luks` says */
+    const char *data_file; /* name of an external data file, or NULL; the options' */
+    bool data_raw;         /* which is to be the disk as it is */
+    bool sealed;           /* encrypted, as `luks` says */
     struct luks1_choice luks;
     enum preallocation preallocation;
 };
@@ -29,7 +31,8 @@ int qcow2_choose(const struct option_values *options, struct qcow2_choice *ret,
  * clusters. */
 struct qcow2_layout {
     uint64_t cluster_size;
-    uint64_t reftable, blocks, l1, luks, l2, data;
+    uint64_t reftable, blocks, l1, luks, l2;
+    uint64_t data; /* clusters that have a place, in the data file if there is one */
     uint64_t l1_entries;
     uint64_t total; /* the header's one included */
 };
