@@ -161,6 +161,12 @@ static int store(const struct verb *verb, const struct opt *o, const char *value
         return store_more(verb, o, value, ret->objects, &ret->n_objects, MAX_KEYS);
     case OPT_KEY_FILE:
         return store_more(verb, o, value, ret->key_files, &ret->n_key_files, MAX_KEYS);
+    case OPT_ACTION:
+        if (ret->n_actions == MAX_ACTIONS)
+            return usage_error(verb, "%s: there are more than %d actions", opt_title(o, title),
+                               MAX_ACTIONS);
+        ret->actions[ret->n_actions++] = (struct action){(int)o->at, value};
+        return 0;
     case OPT_REFUSED:
         break;
     }

@@ -37,7 +37,14 @@ enum {
 enum {
     MAX_ALLOW = 64, /* --allow options; far more than anybody types */
     MAX_KEYS = 16,  /* --key-file, and --object */
-    MAX_NAMED = 64  /* images that --image-opts describes */
+    MAX_NAMED = 64, /* images that --image-opts describes */
+    MAX_ACTIONS = 256 /* of bitmap */
+};
+
+/* One of several options that are carried out in order. */
+struct action {
+    int action;
+    const char *value; /* its argument, or NULL */
 };
 
 /* An image as --image-opts has it. */
@@ -66,6 +73,11 @@ struct args {
     char *creation; /* all -o, joined by commas; allocated */
     const char *allow[MAX_ALLOW + 1];
     unsigned n_allow;
+    struct action actions[MAX_ACTIONS];
+    unsigned n_actions;
+    const char *source, *bitmap; /* bitmap -b; map --bitmap */
+    uint64_t granularity;
+    bool has_granularity, bitmaps, skip_broken_bitmaps;
     uint64_t start, length, disk_size, sparse_size, rate, memory, workers, buffer, step;
     bool has_length, has_disk_size, has_sparse_size, has_buffer, has_step;
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
@@ -98,6 +110,7 @@ enum opt_kind {
     OPT_ALLOW,    /* one more of args.allow */
     OPT_OBJECT,   /* one more of args.objects */
     OPT_KEY_FILE, /* one more of args.key_files */
+    OPT_ACTION,   /* one more of args.actions: number `at`, with or without an argument */
     OPT_REFUSED   /* known from qemu-img; `help` says why it is not taken */
 };
 
@@ -123,9 +136,9 @@ struct verb {
 };
 
 extern const struct verb verb_key;
-extern const struct verb verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
-    verb_measure, verb_resize, verb_commit, verb_rebase, verb_amend, verb_check, verb_snapshot,
-    verb_bench, verb_formats;
+extern const struct verb verb_bitmap, verb_amend, verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
+    verb_measure, verb_resize, verb_commit, verb_rebase, verb_check, verb_snapshot, verb_bench,
+    verb_formats;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 

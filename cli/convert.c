@@ -40,6 +40,8 @@ static int check_args(const struct args *args)
         return usage_error(verb, "-l and --view name the same thing: give one of them");
     if ((args->snapshot || args->view) && args->n_operands > 2)
         return usage_error(verb, "No support for concatenating multiple snapshot");
+    if (args->skip_broken_bitmaps && !args->bitmaps)
+        return usage_error(verb, "Use of --skip-broken-bitmaps requires --bitmaps");
     if (args->target_is_zero && !args->existing)
         return usage_error(verb, "--target-is-zero requires use of -n flag");
     if (args->existing && args->creation)
@@ -97,7 +99,9 @@ static unsigned flags_of(const struct args *args, bool to_stdout)
            (args->target_is_zero ? PLATTER_CONVERT_TARGET_IS_ZERO : 0u) |
            (args->salvage ? PLATTER_CONVERT_SALVAGE : 0u) |
            (args->unordered ? PLATTER_CONVERT_UNORDERED : 0u) |
-           (unsafe ? PLATTER_CONVERT_UNSAFE : 0u) | (to_stdout ? PLATTER_CONVERT_TO_FD : 0u);
+           (unsafe ? PLATTER_CONVERT_UNSAFE : 0u) | (args->bitmaps ? PLATTER_CONVERT_BITMAPS : 0u) |
+           (args->skip_broken_bitmaps ? PLATTER_CONVERT_SKIP_BROKEN_BITMAPS : 0u) |
+           (to_stdout ? PLATTER_CONVERT_TO_FD : 0u);
 }
 
 /* Whether something may be missing that no hole tells of; it was said when the sources were opened.
@@ -132,12 +136,34 @@ static int job_run(struct convert_job *job, const struct args *args)
     return EXIT_HOLES;
 }
 
+/* Tells which bitmaps are left out. */
+static void tell_broken(const struct convert_job *job)
+{
+    struct platter_error err = {0};
+    char *text = NULL;
+    const json_t *bitmap;
+    size_t i;
+    if (platter_bitmaps(job->sources[0], &text, &err))
+        return; /* the work itself will say why */
+    json_t *list = json_loads(text, 0, NULL);
+    json_array_foreach (list, i, bitmap) {
+        if (json_object_get(bitmap, "problem"))
+            say("warning: bitmap \"%s\" is left out: %s",
+                json_string_value(json_object_get(bitmap, "name")),
+                json_string_value(json_object_get(bitmap, "problem")));
+    }
+    json_decref(list);
+    platter_free(text);
+}
+
 static int open_and_run(struct convert_job *job, const struct args *args)
 {
     int code = EXIT_FINE;
     for (size_t i = 0; i < job->n_sources && code == EXIT_FINE; i++)
         if (image_open(args, args->operands[i], args->format, 0, &job->sources[i]))
             code = EXIT_FAILED;
+    if (code == EXIT_FINE && args->skip_broken_bitmaps)
+        tell_broken(job);
     if (code == EXIT_FINE)
         code = job_run(job, args);
     for (size_t i = 0; i < job->n_sources; i++)
@@ -237,8 +263,9 @@ static const struct opt convert_opts[] = {
     OPT_NEW_KEY,
     OPT_TEXT(0, "target-image-opts", NULL, OPT_REFUSED, format,
              "--target-image-opts is not supported: give a path, and its format with -O"),
-    OPT_TEXT(0, "bitmaps", NULL, OPT_REFUSED, format,
-             "--bitmaps is not supported: dirty bitmaps cannot be copied yet"),
+    OPT_FLAG_AT(0, "bitmaps", bitmaps, "copy the dirty bitmaps of the source as well"),
+    OPT_FLAG_AT(0, "skip-broken-bitmaps", skip_broken_bitmaps,
+                "leave out bitmaps that are not valid, instead of failing"),
     OPT_END};
 
 const struct verb verb_convert = {

@@ -80,6 +80,31 @@ static int map_range(struct platter_disk *disk, uint64_t start, uint64_t end, bo
     return print_extent(json, start, &run, true);
 }
 
+/* The ranges of [start, end) as a bitmap has them; people want those that are dirty. */
+static int map_bitmap(struct platter_disk *disk, uint64_t start, uint64_t end,
+                      const struct args *args)
+{
+    struct platter_error err = {0};
+    bool json = wants_json(args), dirty;
+    uint64_t length;
+    if (json)
+        putchar('[');
+    else
+        printf("%-16s%s\n", "Offset", "Length");
+    for (uint64_t at = start; at < end; at += length) {
+        if (platter_bitmap_map(disk, args->bitmap, at, end - at, &length, &dirty, &err))
+            return say_error(&err);
+        if (json)
+            printf("{ \"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"dirty\": %s}%s", at,
+                   length, dirty ? "true" : "false", at + length < end ? ",\n" : "");
+        else if (dirty)
+            printf("%#-16" PRIx64 "%#" PRIx64 "\n", at, length);
+    }
+    if (json)
+        puts("]");
+    return EXIT_FINE;
+}
+
 static int map_run(const struct args *args)
 {
     struct platter_disk *disk = NULL;
@@ -91,6 +116,11 @@ static int map_run(const struct args *args)
     uint64_t end = platter_size(disk);
     if (args->has_length && args->start < end && args->length < end - args->start)
         end = args->start + args->length;
+    if (args->bitmap) {
+        int code = map_bitmap(disk, args->start, end, args);
+        platter_close(disk, NULL);
+        return output_end(code);
+    }
     if (json)
         putchar('[');
     else
@@ -107,6 +137,8 @@ static const struct opt map_opts[] = {
      "start at this offset of the disk"},
     {'l', "max-length", "LENGTH", OPT_SIZE, offsetof(struct args, length),
      offsetof(struct args, has_length), "stop after this many bytes"},
+    OPT_TEXT(0, "bitmap", "NAME", OPT_STRING, bitmap,
+             "tell which ranges are dirty in this bitmap of the image"),
     OPT_SALVAGE,
     OPT_SHARE,
     OPT_VIEW,
@@ -119,5 +151,6 @@ const struct verb verb_map = {.name = "map",
                               .operands = "IMAGE",
                               .opts = map_opts,
                               .examples = "platter map vm.qcow2\n"
-                                          "platter map --output=json -s 1G -l 64M vm.qcow2\n",
+                                          "platter map --output=json -s 1G -l 64M vm.qcow2\n"
+                                          "platter map --bitmap monday vm.qcow2\n",
                               .run = map_run};

@@ -6,32 +6,12 @@
 
 #include "cli.h"
 
-/* Whether both ends could hold dirty bitmaps and the source has none: qemu-img tells their size, 0.
- */
-static bool tells_bitmaps(struct platter_disk *disk, const struct args *args)
-{
-    char *text = NULL;
-    if (!disk || strcmp(args->out_format ? args->out_format : "raw", "qcow2") != 0 ||
-        platter_info(disk, 0, &text, NULL))
-        return false;
-    json_t *info = json_loads(text, 0, NULL), *options = creation_pairs(args->creation);
-    const json_t *data = json_object_get(json_object_get(info, "format-specific"), "data");
-    const char *from = json_string_value(json_object_get(data, "compat"));
-    const char *to = json_string_value(json_object_get(options, "compat"));
-    bool tells = strcmp(platter_format(disk), "qcow2") == 0 && from && strcmp(from, "1.1") == 0 &&
-                 !json_object_get(data, "bitmaps") && (!to || strcmp(to, "0.10") != 0);
-    json_decref(info);
-    json_decref(options);
-    platter_free(text);
-    return tells;
-}
-
-static void print_result(const struct args *args, const struct platter_measurement *m, bool bitmaps)
+static void print_result(const struct args *args, const struct platter_measurement *m)
 {
     if (wants_json(args)) {
         json_t *result = json_object();
-        if (bitmaps)
-            json_object_set_new(result, "bitmaps", json_integer(0));
+        if (m->has_bitmaps)
+            json_object_set_new(result, "bitmaps", json_integer((json_int_t)m->bitmaps));
         json_object_set_new(result, "required", json_integer((json_int_t)m->required));
         json_object_set_new(result, "fully-allocated",
                             json_integer((json_int_t)m->fully_allocated));
@@ -40,8 +20,8 @@ static void print_result(const struct args *args, const struct platter_measureme
     }
     printf("required size: %" PRIu64 "\n", m->required);
     printf("fully allocated size: %" PRIu64 "\n", m->fully_allocated);
-    if (bitmaps)
-        puts("bitmaps size: 0");
+    if (m->has_bitmaps)
+        printf("bitmaps size: %" PRIu64 "\n", m->bitmaps);
 }
 
 static int measure_disk(struct args *args, struct platter_disk *disk)
@@ -51,7 +31,7 @@ static int measure_disk(struct args *args, struct platter_disk *disk)
     if (platter_measure(disk, args->disk_size, args->out_format ? args->out_format : "raw",
                         args->creation, &m, &err))
         return say_error(&err);
-    print_result(args, &m, tells_bitmaps(disk, args));
+    print_result(args, &m);
     return EXIT_FINE;
 }
 

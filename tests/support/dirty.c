@@ -57,8 +57,6 @@ static void begin_store(struct dirty *d)
     d->now.begun = position(d);
     d->now.stored = SIZE_MAX;
     *s = d->now;
-    if (!d->log) /* nobody will ask for the older ones */
-        free(TAKE(d->store[d->n_stored - 1]));
     d->store[d->n_stored++] = s;
 }
 
@@ -70,11 +68,20 @@ static void end_store(struct dirty *d, bool done)
     }
 }
 
+/* What is there now, after a failure or before anything is done. */
+static void look_again(struct dirty *d)
+{
+    d->now.blurred = disk_read(d->disk, d->now.content, DIRTY_SIZE, 0, NULL) < 0;
+}
+
 int dirty_open(struct dirty *d, struct stream *s, struct platter_error *err)
 {
     const struct format *format = &format_qcow2;
     d->recording = false;
-    return disk_assemble(&s, &format, 1, true, true, 0, NULL, &d->disk, err);
+    int r = disk_assemble(&s, &format, 1, true, true, 0, NULL, &d->disk, err);
+    if (r == 0)
+        look_again(d);
+    return r;
 }
 
 int dirty_close(struct dirty *d, struct platter_error *err)
@@ -120,7 +127,8 @@ static int guest_step(struct dirty *d, struct platter_error *err)
     }
     if (what == 1) {
         r = disk_discard(d->disk, off, len, err);
-        return r < 0 ? r : disk_read(d->disk, content, DIRTY_SIZE, 0, err);
+        look_again(d);
+        return r;
     }
     for (uint64_t i = 0; i < len; i++)
         content[off + i] = (uint8_t)prng_next(&d->prng);
@@ -151,7 +159,7 @@ static struct platter_bitmap_change change_of(struct dirty *d, struct dirty_stat
         b->enabled = c.action == PLATTER_BITMAP_ADD || b->enabled;
         memset(b->bits, 0, sizeof b->bits);
         memcpy(b->base, s->content, DIRTY_SIZE);
-        b->sure = b->enabled;
+        b->sure = b->enabled && !s->blurred;
         b->there = true;
     }
     if (c.action == PLATTER_BITMAP_ADD)
@@ -195,7 +203,10 @@ int dirty_step(struct dirty *d, struct platter_error *err)
         return change_step(d, err);
     if (what == 3)
         return disk_flush(d->disk, err);
-    return guest_step(d, err);
+    int r = guest_step(d, err);
+    if (r < 0)
+        look_again(d);
+    return r;
 }
 
 /* ---- what came of it ---------------------------------------------------------------------------

@@ -29,16 +29,16 @@ struct dirty_bitmap {
 struct dirty_state {
     struct dirty_bitmap of[DIRTY_NAMES];
     uint8_t content[DIRTY_SIZE];
+    bool blurred;         /* the content is not known: something failed */
     size_t begun, stored; /* positions in the log, or 0: it may be on the disk, and it must be */
 };
 
 struct dirty {
     struct prng prng;
     struct platter_disk *disk;
-    struct write_log *log;  /* or NULL */
-    struct dirty_state now; /* as it will be stored */
-    struct dirty_state *
-        *store; /* all that were stored, in order; without a log the last one alone */
+    struct write_log *log;      /* or NULL */
+    struct dirty_state now;     /* as it will be stored */
+    struct dirty_state **store; /* all that were stored, in order */
     unsigned n_stored;
     bool recording; /* a guest wrote since the last store */
 };
