@@ -596,9 +596,9 @@ case("descriptor", no_descriptor)
 ESX_SECTORS = 3 * 4096 + 1000
 
 
-def esx_disk(extent, kind, word):
+def esx_disk(extent, kind, word, sectors=ESX_SECTORS):
     with open("disk.vmdk", "wb") as f:
-        f.write(esx.text(kind, [f'RW {ESX_SECTORS} {word} "extent.vmdk"']))
+        f.write(esx.text(kind, [f'RW {sectors} {word} "extent.vmdk"']))
     with open("extent.vmdk", "wb") as f:
         f.write(extent)
     return "disk.vmdk"
@@ -678,6 +678,18 @@ def cowd_elsewhere(self):
             if code == 3:
                 self.assertIn("it may be the header or the grain directory that is wrong", said)
             self.assertEqual(sha256("extent.vmdk"), before, f"{place} {what}")
+    # A sector on, in a directory of some: all that it names makes sense.
+    far = esx.Cowd(300 * 4096)
+    for grain in (100, 101, 200 * 4096):
+        far.add(grain, b"some")
+    far = far.image()
+    esx.put_cowd(far, "gdOffset", 5)
+    esx_disk(far, "vmfsSparse", "VMFSSPARSE", 300 * 4096)
+    before = sha256("extent.vmdk")
+    for what in ("leaks", "all"):
+        _, said = check("disk.vmdk", "-r", what, code=3)
+        self.assertIn("it may be the header or the grain directory that is wrong", said)
+        self.assertEqual(sha256("extent.vmdk"), before)
     esx.put_cowd(image, "gdOffset", 4)
     esx_disk(image, "vmfsSparse", "VMFSSPARSE")
     platter("compare", "-f", "vmdk", "-F", "raw", "disk.vmdk", "before")

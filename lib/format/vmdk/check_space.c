@@ -96,11 +96,12 @@ static bool next_window(struct sparse_check *s, uint64_t *from)
 /* ---- space of nobody ------------------------------------------------------------------------- */
 
 /* Whether the tables may not be what they are taken for: grains seem to be twice as large, or the
- * only directory leads to none. */
+ * only directory leads to none, or is not where all writers have it (section 6). */
 static bool is_doubtful(const struct sparse_check *s)
 {
     bool twice_as_large = !s->packed && s->placed > 2 && !s->odd;
-    return s->keep || twice_as_large || (s->copies == 1 && s->placed == 0 && !s->packed);
+    bool empty = s->copies == 1 && s->placed == 0 && !s->packed;
+    return s->keep || twice_as_large || empty || (s->cowd && s->h.gd_offset != COWD_HEADER_SECTORS);
 }
 
 /* What may be given back now: where something else is or may be wrong, what seems to be nobody's
