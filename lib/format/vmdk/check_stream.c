@@ -148,19 +148,22 @@ static int entry_of(struct sparse_check *s, uint64_t grain, uint32_t *ret,
     return r;
 }
 
-/* Whether the record inflates. */
-static int is_sound(struct sparse_check *s, hoff off, uint64_t size, bool *ret,
+/* Whether the record inflates, to all that the disk shows of its grain: what a scan would find. */
+static int is_sound(struct sparse_check *s, hoff off, uint64_t number, uint64_t size, bool *ret,
                     struct platter_error *err)
 {
     uint64_t grain = s->h.grain_size * VMDK_SECTOR, room = size + grain;
+    uint64_t need = min_u64(grain, s->h.capacity * VMDK_SECTOR - number * grain);
     uint8_t *bytes;
-    size_t got;
+    size_t got = 0;
     int r = budget_alloc(s->budget, room, "a compressed grain of a VMDK", &bytes, err);
     if (r < 0)
         return r;
     r = stream_pread(s->stream, bytes, (size_t)size, off + head_size(s), err);
-    *ret = r == 0 && codec_unpack(CODEC_ZLIB, bytes, (size_t)size, bytes + size, (size_t)grain,
-                                  &got, NULL) == 0;
+    *ret = r == 0 &&
+           codec_unpack(CODEC_ZLIB, bytes, (size_t)size, bytes + size, (size_t)grain, &got, NULL) ==
+               0 &&
+           got >= need;
     budget_free(s->budget, bytes, room);
     return r;
 }
@@ -175,7 +178,7 @@ static int check_stray_record(struct sparse_check *s, uint64_t sector, uint64_t 
     int r = s->at_end ? entry_of(s, grain, &entry, err) : 0;
     *ret = STRAY_LEAK;
     if (r == 0 && s->at_end && entry == 0)
-        r = is_sound(s, sector * VMDK_SECTOR, size, &sound, err);
+        r = is_sound(s, sector * VMDK_SECTOR, grain, size, &sound, err);
     if (r < 0 || !sound)
         return r;
     *ret = STRAY_LOST;
