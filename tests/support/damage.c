@@ -214,6 +214,7 @@ const struct damage vmdk_damages[] = {
     {"both-directories", DAMAGE_SPARSE, harm_both_directories},
     {"same-table", DAMAGE_SPARSE, harm_same_table},
     {"header", DAMAGE_SPARSE, harm_header},
+    {"leaks", DAMAGE_SPARSE, harm_leaks},
     {"space", DAMAGE_SPARSE, harm_space},
     {"cut", DAMAGE_STREAM, harm_cut},
     {"cut-record", DAMAGE_STREAM, harm_cut_record},
