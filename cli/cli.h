@@ -35,9 +35,9 @@ enum {
 /* ---- arguments ------------------------------------------------------------------------------- */
 
 enum {
-    MAX_ALLOW = 64, /* --allow options; far more than anybody types */
-    MAX_KEYS = 16,  /* --key-file, and --object */
-    MAX_NAMED = 64, /* images that --image-opts describes */
+    MAX_ALLOW = 64,   /* --allow options; far more than anybody types */
+    MAX_KEYS = 16,    /* --key-file, and --object */
+    MAX_NAMED = 64,   /* images that --image-opts describes */
     MAX_ACTIONS = 256 /* of bitmap */
 };
 
@@ -136,9 +136,9 @@ struct verb {
 };
 
 extern const struct verb verb_key;
-extern const struct verb verb_bitmap, verb_amend, verb_info, verb_create, verb_convert, verb_map, verb_compare, verb_digest,
-    verb_measure, verb_resize, verb_commit, verb_rebase, verb_check, verb_snapshot, verb_bench,
-    verb_formats;
+extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
+    verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
+    verb_check, verb_snapshot, verb_bench, verb_formats;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 

@@ -359,6 +359,9 @@ struct platter_convert_options {
     const char *const *allow; /**< as in platter_open_options, for opening the target's backing */
     platter_secret_fn secret; /**< as in platter_create_options, of the target */
     void *secret_opaque;      /**< passed to `secret` */
+    bool has_range;           /**< false: all of the disks */
+    /** Only this part of the disks together, as far as they have it, becomes the target. */
+    uint64_t range_offset, range_length;
 };
 
 /**

@@ -238,6 +238,8 @@ int ops_convert(struct platter_disk *const *sources, size_t n_sources, const cha
         .hole = o->hole,
         .opaque = o->opaque,
     };
+    if (r == 0 && o->has_range)
+        sources_cut(&job.sources, o->range_offset, o->range_length);
     if (r == 0)
         r = convert(&job, err);
     budget_unref(job.budget);

@@ -20,7 +20,14 @@ int sources_open(struct sources *s, struct platter_disk *const *disks, size_t n,
         if (ckd_add(&s->size, s->size, disk_size(disks[i])) || s->size > INT64_MAX)
             return fail(err, EFBIG, "the disks together are too large");
     }
+    s->end = s->size;
     return 0;
+}
+
+void sources_cut(struct sources *s, goff off, uint64_t len)
+{
+    s->start = min_u64(off, s->end);
+    s->size = s->end = min_u64(len, s->end - s->start);
 }
 
 void sources_close(struct sources *s)
@@ -39,13 +46,19 @@ static unsigned find(const struct sources *s, goff off)
 /* Bytes from off to where the next disk begins, at most len. */
 static uint64_t up_to_next(const struct sources *s, unsigned i, goff off, uint64_t len)
 {
-    goff end = i + 1 < s->n ? s->starts[i + 1] : s->size;
+    goff end = i + 1 < s->n ? s->starts[i + 1] : UINT64_MAX;
     return min_u64(len, end - off);
 }
 
 int sources_map(const struct sources *s, unsigned above, goff off, uint64_t len,
                 struct disk_extent *ret, struct platter_error *err)
 {
+    if (off >= s->end) {
+        *ret = (struct disk_extent){.e = {.kind = EXTENT_ZERO, .len = len}};
+        return 0;
+    }
+    len = min_u64(len, s->end - off);
+    off += s->start;
     unsigned i = find(s, off);
     goff at = off - s->starts[i];
     len = up_to_next(s, i, off, len);
@@ -64,6 +77,10 @@ int sources_read(const struct sources *s, void *buf, size_t len, goff off,
                  struct platter_error *err)
 {
     uint8_t *p = buf;
+    size_t there = off < s->end ? (size_t)min_u64(len, s->end - off) : 0;
+    memset(p + there, 0, len - there);
+    len = there;
+    off += s->start;
     while (len > 0) {
         unsigned i = find(s, off);
         goff at = off - s->starts[i];

@@ -9,11 +9,15 @@ struct sources {
     struct platter_disk *const *disks; /* the caller's */
     goff *starts;                      /* of each disk in the whole */
     unsigned n;
-    uint64_t size; /* of the whole, bytes; may be raised: there are zeros behind the last disk */
+    goff start;    /* in the whole, of what is seen of it */
+    uint64_t end;  /* bytes from there on that the disks have */
+    uint64_t size; /* bytes that are seen; may be raised: there are zeros behind the end */
 };
 
 int sources_open(struct sources *s, struct platter_disk *const *disks, size_t n,
                  struct platter_error *err);
+/* Shows only [off, off + len), or what there is of that. */
+void sources_cut(struct sources *s, goff off, uint64_t len);
 void sources_close(struct sources *s);
 /* As disk_map_above() and disk_read() on the whole; `above` counts images of each chain. */
 int sources_map(const struct sources *s, unsigned above, goff off, uint64_t len,
