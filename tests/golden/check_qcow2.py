@@ -360,7 +360,7 @@ case("table_on_l1", mends, "plain", 1,
 case("block_reserved", mends, "plain", 2, set_at(reftable_at, lambda v: v | 1), "reserved bits")
 case("block_misaligned", mends, "plain", 1, set_at(reftable_at, lambda v: v + 512), "multiple")
 case("block_far", mends, "plain", 2, set_at(reftable_at, FAR), "behind the end")
-case("block_none", mends, "plain", 2, set_at(reftable_at, 0), "reference count 0")
+case("block_none", mends, "plain", 2, set_at(reftable_at, 0), "have no refcount block")
 case("block_is_table", mends, "plain", 2, lambda i: put(i, reftable_at(i), reftable_at(i)), "entry 0 of the refcount")
 case("block_twice", mends, "plain", 2, lambda i: put(i, reftable_at(i, 1), block_at(i)), "another block")
 case("block_is_data", mends, "plain", 2,
@@ -378,7 +378,7 @@ case("counts_of_nobody", leaks, "plain", 0,
 case("count_behind_end", leaks, "plain", 0, set_count(1, 32767), 1)
 case("one_bit_low", mends, "one_bit", 2, set_at(block_at, lambda v: v ^ 0x80, length=1), "count 0")
 case("long_high", mends, "long", 2, set_at(lambda i: block_at(i) + 8 * 9, 1 << 60), "count 11529", gone=False)
-case("small_block_none", mends, "small", 2, set_at(reftable_at, 0, 2), "reference count 0")
+case("small_block_none", mends, "small", 2, set_at(reftable_at, 0, 2), "have no refcount block")
 case("small_all_lost", mends, "small", 1, set_header(refcount_table_offset=7), "refcount table at 7")
 
 # ---- L1 entries
@@ -627,6 +627,46 @@ def all_at_once(self):
 
 
 case("all_at_once", all_at_once)
+
+
+def little_memory(self):
+    """Where counts do not fit into memory they are made in several passes, and nothing is missed, near
+    the start of the file or at its end."""
+    qemu_img("create", "-f", "qcow2", "-o", "preallocation=metadata,cluster_size=512", "many.qcow2",
+             "100M")
+    qemu_img("snapshot", "-c", "one", "many.qcow2")
+    with open("many.qcow2", "rb") as f:
+        image = bytearray(f.read())
+    tables = image_tables = [get(image, l1_at(image, n)) & ((1 << 56) - 512) for n in (0, 1500, 3000)]
+    for number, table in enumerate(tables):
+        put(image, table + 8, FAR)
+        put(image, table + 16, get(image, table + 24))
+        put(image, table + 32, l1_at(image))
+        put(image, table + 40, image_tables[number - 1])
+        cluster = (get(image, table + 64) & ((1 << 56) - 512)) // 512
+        block = get(image, reftable_at(image, cluster // 256))
+        put(image, block + 2 * (cluster % 256), number * 3, 2)
+    bases.write("many", image)
+    results = []
+    for memory in ("64M", "500k", "300k"):
+        with open("many.qcow2", "wb") as f:
+            f.write(image)
+        answer, _ = check("many.qcow2", "--memory", memory, code=2)
+        check("many.qcow2", "--memory", memory, "-r", "all", code={0, 3})
+        check("many.qcow2", "-r", "leaks")
+        after, _ = check("many.qcow2", "--memory", memory)
+        self.assertNotIn("findings", after)
+        results.append(answer)
+    # What claims the place of a table is told for each entry that leads to it, if there is no room.
+    for answer in results[1:]:
+        self.assertGreaterEqual(answer["corruptions"], results[0]["corruptions"])
+        self.assertEqual(answer["leaks"], results[0]["leaks"])
+        self.assertLessEqual({f["text"] for f in results[0]["findings"]},
+                             {f["text"] for f in answer["findings"]})
+    qemu_img("check", "many.qcow2")
+
+
+case("little_memory", little_memory)
 
 
 def backing_is_not_needed(self):

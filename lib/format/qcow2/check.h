@@ -37,6 +37,8 @@ enum count_mark {
     MARK_FIXED,  /* header, L1 table, snapshot table, LUKS header: what cannot be shared */
     MARK_L2,     /* an L2 table */
     MARK_WALKED, /* an L2 table whose entries were counted */
+    MARK_OTHER,  /* it was looked at, and is no L2 table */
+    MARK_FLAGS,  /* an L2 table whose flags were judged */
     MARK_KINDS
 };
 

@@ -84,7 +84,11 @@ static int judge_l2(struct qcow2_check *k, hoff off, bool mend, struct platter_e
 {
     const struct qcow2 *q = k->q;
     struct flags f = {.mend = mend};
-    int r = qcow2_check_read(k, k->table, q->cluster_size, off, err);
+    if (counts_marked(&k->counts, MARK_FLAGS, off >> q->cluster_bits))
+        return 0;
+    int r = counts_mark(&k->counts, MARK_FLAGS, off >> q->cluster_bits, 1, err);
+    if (r == 0)
+        r = qcow2_check_read(k, k->table, q->cluster_size, off, err);
     if (r || !qcow2_check_is_table(k))
         return r;
     for (uint64_t at = 0; r == 0 && at < q->cluster_size; at += q->entry_size) {

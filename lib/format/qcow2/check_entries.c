@@ -196,6 +196,7 @@ struct walk {
     uint64_t index; /* of its L1 entry */
     hoff off;
     uint64_t by;
+    bool tell; /* the table is part of this pass: in others it may be walked more than once */
     hoff next; /* where the next cluster would stand, were it all in a row; 0: unknown */
     bool changed;
 };
@@ -257,7 +258,7 @@ static int one_entry(struct qcow2_check *k, struct walk *w, uint64_t i, struct p
     uint8_t *bytes = k->table + i * q->entry_size;
     goff guest = guest_of(k, w, i);
     struct verdict v = judge(k, bytes, guest);
-    if (v.why && (k->first_pass || v.always || k->mend))
+    if (v.why && (w->tell || v.always || k->mend))
         tell(k, w, i, guest, get_be(bytes, 8), &v);
     if (v.why && k->mend) {
         put_be(bytes, 8, v.raw);
@@ -309,8 +310,9 @@ int qcow2_check_l2_table(struct qcow2_check *k, const struct check_tree *t, uint
                          hoff off, uint64_t by, struct platter_error *err)
 {
     struct walk w = {.tree = t, .index = index, .off = off, .by = by};
+    w.tell = counts_inside(&k->counts, off >> k->q->cluster_bits);
     if (!qcow2_check_is_table(k)) {
-        if (k->first_pass)
+        if (w.tell)
             CHECK_ERROR(k, false,
                         "%s: what stands at %" PRIu64
                         ", where the L2 table of guest offset %" PRIu64 " should be, is none",

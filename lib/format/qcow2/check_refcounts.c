@@ -166,7 +166,8 @@ static int mark_block(struct qcow2_check *k, uint32_t i, struct platter_error *e
     hoff block = qcow2_check_block(k, i);
     uint64_t cluster = block >> k->q->cluster_bits, stored;
     bool sure;
-    if (!block || counts_any(&k->counts, cluster, 1))
+    if (!block || counts_any(&k->counts, cluster, 1) ||
+        counts_marked(&k->counts, MARK_FIXED, cluster))
         return 0;
     int r = qcow2_check_stored(k, cluster, &stored, err);
     if (r || stored != 1)
@@ -321,7 +322,8 @@ static int compare_block(struct qcow2_check *k, struct compare *c, uint64_t i, u
     uint64_t per_slice =
         min_u64(CHECK_PIECE, k->q->cluster_size) * 8 >> k->q->header.refcount_order;
     uint64_t slice_bytes = per_slice << k->q->header.refcount_order >> 3;
-    hoff block = qcow2_check_block(k, i);
+    bool alone = i < k->n_reftable && (k->counted_blocks[i / 8] >> i % 8 & 1);
+    hoff block = alone ? qcow2_check_block(k, i) : 0;
     uint64_t start = i << block_bits(k);
     if (!block) {
         if (!counts_any(&k->counts, first, end - first))

@@ -78,14 +78,22 @@ static void tell_l1(struct qcow2_check *k, const struct check_tree *t, uint64_t 
 static int look_at_table(struct qcow2_check *k, uint64_t *raw, const char **why,
                          struct platter_error *err)
 {
-    int r = qcow2_check_read(k, k->table, k->q->cluster_size, *raw & QCOW2_OFFSET_MASK, err);
-    if (r)
-        return r < 0 ? r : 0;
-    if (qcow2_check_is_table(k))
+    hoff off = *raw & QCOW2_OFFSET_MASK;
+    uint64_t cluster = off >> k->q->cluster_bits;
+    int r = 0;
+    if (counts_marked(&k->counts, MARK_L2, cluster))
         return 0;
+    if (!counts_marked(&k->counts, MARK_OTHER, cluster)) {
+        r = qcow2_check_read(k, k->table, k->q->cluster_size, off, err);
+        if (r)
+            return r < 0 ? r : 0;
+        if (qcow2_check_is_table(k))
+            return 0;
+        r = counts_mark(&k->counts, MARK_OTHER, cluster, 1, err);
+    }
     *why = "what stands there is no L2 table";
     *raw = 0;
-    return 0;
+    return r;
 }
 
 static int count_table(struct qcow2_check *k, const struct check_tree *t, uint64_t raw,
