@@ -51,9 +51,8 @@ static int check_overlap(struct image *img, uint64_t cluster, uint64_t n, struct
     for (uint32_t i = 0; !hit && i < q->header.n_snapshots; i++)
         hit = meets(off, len, q->snapshots[i].l1_offset, q->snapshots[i].l1_size * UINT64_C(8));
     for (uint32_t i = 0; !hit && i < q->bitmaps.n; i++)
-        hit = q->bitmaps.items[i]->table_off &&
-              meets(off, len, q->bitmaps.items[i]->table_off,
-                    q->bitmaps.items[i]->n_table * UINT64_C(8));
+        hit = q->bitmaps.items[i]->table_off && meets(off, len, q->bitmaps.items[i]->table_off,
+                                                      q->bitmaps.items[i]->n_table * UINT64_C(8));
     return hit ? qcow2_mark_corrupt(img, off, err) : 0;
 }
 

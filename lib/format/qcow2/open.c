@@ -180,9 +180,9 @@ static int load_tables(struct image *img, struct platter_error *err)
 static int check_name(const struct image *img, struct platter_error *err)
 {
     const struct qcow2_header *h = &qcow2_of(img)->header;
-    if (h->backing_offset && (h->backing_size > QCOW2_MAX_NAME ||
-                              !range_inside(h->backing_offset, h->backing_size,
-                                            UINT64_C(1) << h->cluster_bits)))
+    if (h->backing_offset &&
+        (h->backing_size > QCOW2_MAX_NAME ||
+         !range_inside(h->backing_offset, h->backing_size, UINT64_C(1) << h->cluster_bits)))
         return fail(err, PLATTER_ECORRUPT,
                     "%s: header fields backing_file_offset %" PRIu64
                     " and backing_file_size %" PRIu32
