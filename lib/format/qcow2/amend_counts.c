@@ -212,6 +212,8 @@ int qcow2_amend_counts(struct image *img, uint32_t order, struct platter_error *
 
     int r = qcow2_flush_locked(img, err);
     if (r == 0)
+        r = qcow2_check_distinct(img, &q->reftable, "the refcount table", err);
+    if (r == 0)
         r = qcow2_pointers_new(img, &c.table, 0, QCOW2_MAX_REFTABLE_BYTES / 8, "the refcount table",
                                err);
     if (r == 0)

@@ -4,12 +4,29 @@
  * file that is free then. What pointed there is gone durably before the first count goes down, so
  * a crash leaks what was not given back yet.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/ckd.h"
 #include "format/qcow2/qcow2.h"
 
 enum { CHUNK = 1024 }; /* L1 entries that are cut off at once */
+
+int qcow2_check_distinct(const struct image *img, const struct qcow2_pointers *p, const char *what,
+                         struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    uint64_t most = div_up(q->file_size, q->cluster_size), n = 0;
+
+    for (uint32_t i = 0; i < p->n; i++)
+        n += p->entries[i] != 0;
+    if (n <= most)
+        return 0;
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: %s at %" PRIu64 " names %" PRIu64 " clusters, but the file has only %" PRIu64
+                ": several entries share one",
+                img->stream->name, what, p->off, n, most);
+}
 
 /* ---- what is below an L1 entry -----------------------------------------------------------------
  */
@@ -84,6 +101,8 @@ int qcow2_l1_cut(struct image *img, uint32_t first, struct platter_error *err)
     struct qcow2 *q = qcow2_of(img);
 
     int r = qcow2_flush_locked(img, err);
+    if (r == 0)
+        r = qcow2_check_distinct(img, &q->l1, "the L1 table", err);
     for (uint32_t n; r == 0 && first < q->l1.n; first += n) {
         n = (uint32_t)min_u64(q->l1.n - first, CHUNK);
         r = cut_entries(img, first, n, err);
@@ -133,6 +152,8 @@ static int drop_blocks(struct image *img, struct platter_error *err)
     bool none;
 
     int r = qcow2_flush_locked(img, err);
+    if (r == 0)
+        r = qcow2_check_distinct(img, &q->reftable, "the refcount table", err);
     for (uint32_t i = 1; i < q->reftable.n && r == 0; i++) {
         uint64_t self = q->reftable.entries[i] >> q->cluster_bits;
         if (self == 0 || self >> block_bits != i)

@@ -475,6 +475,10 @@ int qcow2_forget(struct image *img, goff off, goff end, struct platter_error *er
 /* ---- another shape (drop.c, resize.c) ----------------------------------------------------------
  */
 
+/* Whether a table can name a cluster of its own in each entry: a walk over what entries share would
+ * have no end. */
+int qcow2_check_distinct(const struct image *img, const struct qcow2_pointers *p, const char *what,
+                         struct platter_error *err);
 /* Forgets all below the L1 entries from `first` on, durably. Token and lock held; drops the lock.
  */
 int qcow2_l1_cut(struct image *img, uint32_t first, struct platter_error *err);
