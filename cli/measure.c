@@ -24,13 +24,17 @@ static void print_result(const struct args *args, const struct platter_measureme
         printf("bitmaps size: %" PRIu64 "\n", m->bitmaps);
 }
 
-static int measure_disk(struct args *args, struct platter_disk *disk)
+/* `backing`: the new image is to have a backing file, and nobody knows how much of the disk it has
+ * in common with that. */
+static int measure_disk(struct args *args, struct platter_disk *disk, bool backing)
 {
     struct platter_error err = {0};
     struct platter_measurement m = {.size = sizeof m};
     if (platter_measure(disk, args->disk_size, args->out_format ? args->out_format : "raw",
                         args->creation, &m, &err))
         return say_error(&err);
+    if (backing && disk)
+        m.required = m.fully_allocated;
     print_result(args, &m);
     return EXIT_FINE;
 }
@@ -58,9 +62,12 @@ static int measure_run(const struct args *given)
     if (check_args(&args))
         return EXIT_FAILED;
     creation_drop_size(&args.creation);
-    if (args.n_operands && image_open(&args, args.operands[0], args.format, 0, &disk))
-        return EXIT_FAILED;
-    int code = measure_disk(&args, disk);
+    char *backing = creation_take(&args.creation, "backing_file");
+    free(creation_take(&args.creation, "backing_fmt"));
+    int code = EXIT_FAILED;
+    if (!args.n_operands || image_open(&args, args.operands[0], args.format, 0, &disk) == 0)
+        code = measure_disk(&args, disk, backing);
+    free(backing);
     platter_close(disk, NULL);
     return output_end(code);
 }
