@@ -5,11 +5,12 @@ row has the peer's exit code before the repair: where that is 0, the peer said "
 import json
 import os
 import random
+import shutil
 
 import craft
 from craft import COPIED, PACKED, ZERO, get, l1_at, l2_at, packed_at, put, put_field
 from harm import Bases, Harm, cut
-from peers import KIB, MIB, add_case, main, platter, qemu_img, qemu_io, sha256, text_like
+from peers import KIB, MIB, add_case, main, platter, qemu_img, qemu_io, run, sha256, text_like
 
 CS = 64 * KIB
 SIZE = MIB + 512
@@ -68,7 +69,7 @@ def make_bitmaps():
 def make_luks():
     with open(bases.path("key"), "w") as f:
         f.write("secret")
-    qemu_img("create", "--object", f"secret,id=s,file={bases.path('key')}", "-f", "qcow2", "-o",
+    platter("create", "-q", "--object", f"secret,id=s,file={bases.path('key')}", "-f", "qcow2", "-o",
              "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", bases.path("luks"),
              "1M")
 
@@ -594,6 +595,26 @@ def payload(self):
 case("payload", payload)
 
 
+def marks_of_others(self):
+    """A look leaves bits of programs to come as they are; a repair is a change, which they must
+    know of. What was whole is not touched by -r at all."""
+    image = bases.damaged("plain", set_header(autoclear_features=1 << 40, compatible_features=1 << 41))
+    before = sha256(image)
+    check(image, "-r", "all")
+    self.assertEqual(sha256(image), before)
+    image = bases.damaged("plain", both(
+        set_header(autoclear_features=1 << 40, compatible_features=1 << 41), set_count(0, 6)))
+    check(image, "-r", "all")
+    with open(image, "rb") as f:
+        after = bytearray(f.read())
+    self.assertEqual([craft.field(after, name + "_features")
+                      for name in ("incompatible", "compatible", "autoclear")], [0, 1 << 41, 0])
+    expect_content(image)
+
+
+case("marks_of_others", marks_of_others)
+
+
 def overflow(self):
     """A count of one bit cannot hold two references: that stays, and nobody is made the owner."""
     image = bases.damaged("one_bit", lambda i: put(i, l2_at(i, 2), get(i, l2_at(i, 3))))
@@ -703,5 +724,24 @@ def opened_dirty(self):
 
 
 case("opened_dirty", opened_dirty)
+
+
+def lazy(self):
+    """The same of an image whose writer was killed, with the counts that it had not written yet."""
+    qemu_img("create", "-f", "qcow2", "-o", "lazy_refcounts=on", "lazy.qcow2", "64M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 5 0 1M", "-c", "write -P 6 5M 128k", "-c", "flush",
+        "-c", "abort", "lazy.qcow2", code=-6)
+    look(self, "lazy.qcow2", 2, 2, ["not closed cleanly", "count 0"])
+    shutil.copy("lazy.qcow2", "other.qcow2")
+    platter("resize", "lazy.qcow2", "65M")
+    check("other.qcow2", "-r", "all")
+    for image in ("lazy.qcow2", "other.qcow2"):
+        answer, _ = check(image)
+        self.assertNotIn("findings", answer)
+        qemu_img("check", image)
+        qemu_io(image, "qcow2", "read -P 5 0 1M", "read -P 6 5M 128k", "read -P 0 1M 4M")
+
+
+case("lazy", lazy)
 
 main()
