@@ -137,6 +137,7 @@ struct qcow2_check {
     bool shared;             /* some count is more than 1, or not known */
     bool mismatch;           /* some stored count is not what was counted */
     uint64_t used;           /* behind the last cluster in use */
+    uint64_t done, total;    /* entries of L1 tables: how far the walk over the data has come */
     /* The stored count that was read last: check_copied.c. */
     hoff slice_at;
     uint8_t *slice;

@@ -129,7 +129,7 @@ int qcow2_check_copied(struct qcow2_check *k, bool mend, struct platter_error *e
         n = min_u64(h->l1_size - first, CHECK_PIECE / 8);
         r = judge_piece(k, h->l1_offset + first * 8, n, mend, err);
         if (r == 0)
-            r = check_progress(k->check, first, h->l1_size, err);
+            r = check_progress(k->check, k->done, k->total, err);
     }
     return r < 0 ? r : 0;
 }

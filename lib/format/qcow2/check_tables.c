@@ -137,11 +137,15 @@ static int count_tree(struct qcow2_check *k, const struct check_tree *t, struct 
         if (r)
             return r < 0 ? r : 0;
     }
-    return check_progress(k->check, 0, k->q->header.l1_size, err);
+    return check_progress(k->check, k->done, k->total, err);
 }
 
 int qcow2_check_tables(struct qcow2_check *k, struct platter_error *err)
 {
+    k->done = 0;
+    k->total = k->q->header.l1_size + UINT64_C(1);
+    for (uint32_t i = 0; i < k->n_snapshots; i++)
+        k->total += k->snapshots[i].drop ? 0 : k->snapshots[i].l1_size;
     return qcow2_check_trees(k, count_tree, err);
 }
 
@@ -172,7 +176,7 @@ static int walk_entry(struct qcow2_check *k, const struct check_tree *t, uint64_
         return r < 0 ? r : 0;
     /* Where the piece just read made the window smaller the count is not there: once, then. */
     r = qcow2_check_l2_table(k, t, i, off, by ? by : 1, err);
-    return r < 0 ? r : check_progress(k->check, i, t->n, err);
+    return r < 0 ? r : check_progress(k->check, k->done + i, k->total, err);
 }
 
 static int walk_tree(struct qcow2_check *k, const struct check_tree *t, struct platter_error *err)
@@ -188,6 +192,7 @@ static int walk_tree(struct qcow2_check *k, const struct check_tree *t, struct p
         if (r)
             return r < 0 ? r : 0;
     }
+    k->done += t->n;
     return 0;
 }
 
