@@ -297,8 +297,8 @@ struct bitmap_ops {
     /* Whether the byte at `off` is dirty, and for how many bytes (1 .. len) that holds. */
     int (*map)(struct image *img, const char *name, goff off, uint64_t len, uint64_t *ret_len,
                bool *ret_dirty, struct platter_error *err);
-    /* Bytes that those that can be used would take with clusters of another size. -ENOTSUP without a
-     * sentence: this image can have none. */
+    /* Bytes that those that can be used would take with clusters of another size. -ENOTSUP without
+     * a sentence: this image can have none. */
     int (*measure)(struct image *img, uint32_t cluster, uint64_t *ret, struct platter_error *err);
     /* Whether a new image with these creation options may have some. */
     bool (*possible)(const struct option_values *options);
