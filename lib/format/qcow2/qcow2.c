@@ -41,6 +41,7 @@ const struct format format_qcow2 = {
     .amend_options = qcow2_amend_options,
     .amend = qcow2_amend,
     .resize = qcow2_resize,
+    .may_set_backing = qcow2_may_set_backing,
     .set_backing = qcow2_set_backing,
     .make_empty = qcow2_make_empty,
     .create_options = qcow2_create_options,

@@ -159,6 +159,8 @@ int qcow2_rewrite_commit(struct image *img, struct qcow2_rewrite *w, struct plat
 /* Frees what is left; after commit or instead of it. */
 void qcow2_rewrite_end(struct qcow2_rewrite *w);
 
+int qcow2_may_set_backing(struct image *img, const char *name, const char *format,
+                          const struct image *backing, struct platter_error *err);
 int qcow2_set_backing(struct image *img, const char *name, const char *format,
                       const struct image *backing, struct platter_error *err);
 

@@ -180,6 +180,14 @@ static int take_over(struct image *img, struct qcow2_rewrite *w, struct platter_
     return 0;
 }
 
+static int fail_room(const struct image *img, struct platter_error *err)
+{
+    return fail(err, ENOSPC,
+                "%s: no room in the header's cluster of %" PRIu64
+                " bytes: take a shorter name for the backing file",
+                img->stream->name, qcow2_of(img)->cluster_size);
+}
+
 int qcow2_rewrite_commit(struct image *img, struct qcow2_rewrite *w, struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
@@ -194,10 +202,7 @@ int qcow2_rewrite_commit(struct image *img, struct qcow2_rewrite *w, struct plat
     if (r < 0)
         return r;
     if (!lay_out(q, w, bytes, &l))
-        return fail(err, ENOSPC,
-                    "%s: no room in the header's cluster of %" PRIu64
-                    " bytes: take a shorter name for the backing file",
-                    img->stream->name, q->cluster_size);
+        return fail_room(img, err);
     r = write_out(img, w, &l, bytes, err);
     return r < 0 ? r : take_over(img, w, err);
 }
@@ -225,6 +230,38 @@ static int check_backing(const struct image *img, const char *name, const char *
     return 0;
 }
 
+/* The cluster 0 that names another backing file, or none. */
+static int plan_backing(const struct image *img, struct qcow2_rewrite *w, const char *name,
+                        const char *format, struct platter_error *err)
+{
+    int r = qcow2_rewrite_begin(img, w, err);
+    if (r == 0)
+        r = qcow2_rewrite_text(&w->backing_name, name, err);
+    if (r == 0)
+        r = qcow2_rewrite_text(&w->extensions.backing_format, name ? format : NULL, err);
+    return r;
+}
+
+int qcow2_may_set_backing(struct image *img, const char *name, const char *format,
+                          const struct image *backing, struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    auto_free uint8_t *bytes = calloc(1, q->cluster_size);
+    struct qcow2_rewrite w = {0};
+    struct layout l;
+
+    (void)backing;
+    int r = check_backing(img, name, format, err);
+    if (r == 0 && !bytes)
+        r = fail_memory(err, "the header");
+    if (r == 0)
+        r = plan_backing(img, &w, name, format, err);
+    if (r == 0 && !lay_out(q, &w, bytes, &l))
+        r = fail_room(img, err);
+    qcow2_rewrite_end(&w);
+    return r;
+}
+
 int qcow2_set_backing(struct image *img, const char *name, const char *format,
                       const struct image *backing, struct platter_error *err)
 {
@@ -235,11 +272,7 @@ int qcow2_set_backing(struct image *img, const char *name, const char *format,
         r = qcow2_enter(img, err);
     if (r < 0)
         return r;
-    r = qcow2_rewrite_begin(img, &w, err);
-    if (r == 0)
-        r = qcow2_rewrite_text(&w.backing_name, name, err);
-    if (r == 0)
-        r = qcow2_rewrite_text(&w.extensions.backing_format, name ? format : NULL, err);
+    r = plan_backing(img, &w, name, format, err);
     if (r == 0) /* what was copied for it is durable before */
         r = qcow2_flush_locked(img, err);
     if (r == 0)
