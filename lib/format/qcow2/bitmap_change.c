@@ -280,12 +280,3 @@ int qcow2_bitmaps_resize(struct image *img, uint64_t size, struct platter_error 
     draft_end(&d, r == 0);
     return r;
 }
-
-int qcow2_bitmaps_drop(struct image *img, struct platter_error *err)
-{
-    struct draft d = {.img = img};
-    int r = qcow2_bitmaps_store(img, &d.list, err);
-    mark_kept(&qcow2_of(img)->bitmaps, true);
-    draft_end(&d, r == 0);
-    return r;
-}

@@ -512,8 +512,6 @@ int qcow2_bitmaps_check_resize(const struct image *img, uint64_t size, struct pl
 /* For a disk of another size, before the header says it; img->size is the old one still. After
  * qcow2_enter(); drops the lock. */
 int qcow2_bitmaps_resize(struct image *img, uint64_t size, struct platter_error *err);
-/* Removes all of them, durably. Nobody else is at work; neither token nor lock are held. */
-int qcow2_bitmaps_drop(struct image *img, struct platter_error *err);
 /* Stores what they recorded, when all else is flushed. */
 int qcow2_bitmaps_close(struct image *img, struct platter_error *err);
 void qcow2_bitmaps_free(struct image *img);
