@@ -185,8 +185,8 @@ static hoff slot_at(const struct luks1_area *area, unsigned slot)
     return area->off + SLOTS_AT + slot * SLOT_SIZE;
 }
 
-/* Writes what a slot says: first all but whether it is active, then that, in one sector, which no
- * crash tears (slot 6 lies in two). */
+/* Writes what a slot says: first all but whether it is active, then, when that and its material are
+ * durable, whether it is: in one sector, which no crash tears (slot 6 lies in two). */
 static int write_slot(const struct luks1_area *area, const struct luks1 *l, unsigned slot,
                       struct platter_error *err)
 {
@@ -249,8 +249,6 @@ int luks1_slot_fill(const struct luks1_area *area, struct luks1 *l, unsigned slo
                               &s.iterations, err);
     if (r == 0)
         r = write_material(area, l, &s, key, secret, err);
-    if (r == 0)
-        r = stream_flush(area->stream, err);
     if (r < 0)
         return r;
     s.active = true;
