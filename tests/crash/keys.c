@@ -13,7 +13,7 @@
 #include "support/must.h"
 
 enum {
-    SUBSETS = 3, /* of what was not flushed, at each point */
+    SUBSETS = 2, /* of what was not flushed, at each point */
     ONE = 1,     /* secrets that open a volume, as bits */
     TWO = 2
 };
@@ -113,21 +113,27 @@ static unsigned opens(const struct change *c, struct stream *s, size_t at)
     const struct luks1_area area = area_over(s, &sound);
     struct platter_error err = {0};
     uint8_t key[CIPHER_MAX_KEY];
-    unsigned ret = 0, slot;
+    unsigned ret = 0, open = 0;
 
     if (luks1_load(&area, &l, &err) < 0) {
         complain(c, at, err.message);
         return 0;
     }
-    for (unsigned i = 0; i < 2; i++) {
-        int r = luks1_unlock(&area, &l, &secrets[i], 0, 0, key, &slot, &err);
-        if (r < 0 && r != -EACCES)
-            complain(c, at, err.message);
-        if (r == 0 && memcmp(key, data_key, l.key_len) != 0)
-            complain(c, at, "another key comes out");
-        if (r == 0)
+    for (unsigned i = 0; i < 2; i++)
+        for (unsigned slot = 0; slot < LUKS1_SLOTS; slot++) {
+            int r = luks1_unlock(&area, &l, &secrets[i], 0, slot, key, &slot, &err);
+            if (r < 0 && r != -EACCES)
+                complain(c, at, err.message);
+            if (r < 0)
+                break;
+            if (memcmp(key, data_key, l.key_len) != 0)
+                complain(c, at, "another key comes out");
             ret |= 1u << i;
-    }
+            open |= 1u << slot;
+        }
+    for (unsigned slot = 0; slot < LUKS1_SLOTS; slot++)
+        if (l.slots[slot].active && !(open >> slot & 1))
+            complain(c, at, "a slot that is in use opens with nothing");
     return ret;
 }
 

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""Encrypted images both ways: every cipher, mode and hash that both have, key slots that one adds and
+the other opens, and volumes that cryptsetup makes.
+"""
+import json
+
+from peers import MIB, Case, Failed, add_case, main, make_content, platter, qemu_img, run, told
+
+SIZE = 2 * MIB + 1536
+# Options of LUKS that together say all that both know, and for which formats.
+SETS = {
+    "defaults": ({}, ["qcow2", "luks"]),
+    "aes-128-xts-sha1": ({"cipher-alg": "aes-128", "hash-alg": "sha1"}, ["qcow2"]),
+    "aes-192-cbc-sha512": ({"cipher-alg": "aes-192", "cipher-mode": "cbc", "hash-alg": "sha512"},
+                           ["luks"]),
+    "essiv": ({"cipher-mode": "cbc", "ivgen-alg": "essiv", "ivgen-hash-alg": "sha256",
+               "cipher-alg": "aes-128"}, ["qcow2", "luks"]),
+    "serpent-256-xts-plain": ({"cipher-alg": "serpent-256", "ivgen-alg": "plain"}, ["luks"]),
+    "twofish-128-cbc-ripemd160": ({"cipher-alg": "twofish-128", "cipher-mode": "cbc",
+                                   "hash-alg": "ripemd160"}, ["luks"]),
+    "twofish-256-xts-sha384": ({"cipher-alg": "twofish-256", "hash-alg": "sha384"}, ["luks"]),
+    "cast5-cbc-sha224": ({"cipher-alg": "cast5-128", "cipher-mode": "cbc", "hash-alg": "sha224"},
+                         ["luks"]),
+}
+
+
+def patient(*argv):
+    """The peer gives up making keys when the machine is so busy that it cannot measure them."""
+    for _ in range(30):
+        done = qemu_img(*argv, code={0, 1})
+        if done.returncode == 0:
+            return done
+        if "accurate CPU usage" not in done.stderr:
+            break
+    raise Failed(told(done))
+
+
+def prefix(fmt):
+    return "encrypt." if fmt == "qcow2" else ""
+
+
+def options_text(fmt, options):
+    own = {"iter-time": 10, **options}
+    text = ",".join(f"{prefix(fmt)}{key}={value}" for key, value in own.items())
+    return ("encrypt.format=luks," if fmt == "qcow2" else "") + text
+
+
+def secret(name, path):
+    return ["--object", f"secret,id={name},file={path}"]
+
+
+def opts(fmt, image, name):
+    return f"driver={fmt},file.filename={image},{prefix(fmt)}key-secret={name}"
+
+
+class Base(Case):
+    def setUp(self):
+        super().setUp()
+        for name in "ab":
+            with open(f"{name}.key", "wb") as f:
+                f.write(f"the k\u00e9y {name}\n".encode())  # the peer wants UTF-8
+        make_content("a.raw", SIZE, 7)
+
+    def same_for_peer(self, fmt, image, key="a.key"):
+        qemu_img("compare", *secret("s", key), "--image-opts", opts(fmt, image, "s"),
+                 "driver=raw,file.filename=a.raw")
+        if fmt == "qcow2":
+            qemu_img("check", *secret("s", key), "--image-opts", opts(fmt, image, "s"))
+
+    def same_for_us(self, image, *key):
+        platter("compare", *key, "-F", "raw", image, "a.raw")
+
+
+def both_ways(self, fmt, options):
+    """Made by each, read and written into by the other."""
+    text = options_text(fmt, options)
+    patient("convert", *secret("s", "a.key"), "-f", "raw", "-O", fmt, "-o",
+            f"{text},{prefix(fmt)}key-secret=s", "a.raw", "theirs")
+    self.same_for_us("theirs", "--key-file", "a.key")
+    platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", fmt, "-o", text, "a.raw",
+            "ours")
+    self.same_for_peer(fmt, "ours")
+    for image in ("ours", "theirs"):
+        ours = json.loads(platter("info", "--output=json", image).stdout)
+        theirs = json.loads(qemu_img("info", "--output=json", image).stdout)
+        self.assertEqual(ours, theirs)
+    make_content("a.raw", SIZE, 8)
+    for image in ("ours", "theirs"):
+        platter("convert", "-n", "--key-file", "a.key", "-f", "raw", "-O", fmt, "a.raw", image)
+        self.same_for_peer(fmt, image)
+    run("qemu-io", *secret("s", "a.key"), "--image-opts", opts(fmt, "ours", "s"),
+        "-c", "write -P 7 3000 70000", "-c", "write -z 1M 100k")
+    run("qemu-io", "-f", "raw", "-c", "write -P 7 3000 70000", "-c", "write -z 1M 100k", "a.raw")
+    self.same_for_us("ours", "--key-file", "a.key")
+
+
+def key_slots(self, fmt):
+    """A slot that one fills is opened by the other, and gone for both when one clears it."""
+    platter("create", "-q", "-f", fmt, "-o", options_text(fmt, {}), "--new-key-file", "a.key",
+            "image", SIZE)
+    platter("convert", "-n", "--key-file", "a.key", "-f", "raw", "-O", fmt, "a.raw", "image")
+    change = prefix(fmt)
+    patient("amend", *secret("s", "a.key"), *secret("n", "b.key"), "--image-opts",
+            opts(fmt, "image", "s"), "-o",
+            f"{change}state=active,{change}new-secret=n,{change}iter-time=10,{change}keyslot=6")
+    self.same_for_us("image", "--key-file", "b.key")
+    platter("key", "remove", "--key-file", "b.key", "--slot", "0", "image")
+    run("qemu-io", *secret("s", "a.key"), "--image-opts", opts(fmt, "image", "s"), "-c", "read 0 512",
+        code=1)
+    self.same_for_peer(fmt, "image", "b.key")
+    platter("key", "change", "--iter-time", "10", "--key-file", "b.key", "--new-key-file", "a.key",
+            "image")
+    self.same_for_peer(fmt, "image", "a.key")
+    platter("key", "add", "--iter-time", "10", "--key-file", "a.key", "--new-key-file", "b.key",
+            "--slot", "6", "image")
+    qemu_img("amend", *secret("s", "a.key"), *secret("o", "a.key"), "--image-opts",
+             opts(fmt, "image", "s"), "-o", f"{change}state=inactive,{change}old-secret=o")
+    platter("digest", "--key-file", "a.key", "image", code=1)
+    self.same_for_us("image", "--key-file", "b.key")
+
+
+class Ciphers(Base):
+    """One test for each set, added below."""
+
+
+class Shapes(Base):
+    def test_clusters(self):
+        for options in ("cluster_size=512", "cluster_size=2M", "extended_l2=on", "compat=0.10",
+                        "preallocation=metadata", "refcount_bits=1"):
+            platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "qcow2", "-o",
+                    f"{options_text('qcow2', {})},{options}", "a.raw", "ours")
+            self.same_for_peer("qcow2", "ours")
+
+    def test_old_aes(self):
+        """Made by the peer, read by us with a warning, and not written to."""
+        qemu_img("create", "-q", *secret("s", "a.key"), "-f", "qcow2", "-o",
+                 "encrypt.format=aes,encrypt.key-secret=s", "old", SIZE)
+        run("qemu-io", *secret("s", "a.key"), "--image-opts", opts("qcow2", "old", "s"),
+            "-c", "write -P 7 3000 70000", "-c", "write -P 9 1M 600")
+        qemu_img("convert", *secret("s", "a.key"), "--image-opts", opts("qcow2", "old", "s"),
+                 "-O", "raw", "a.raw")
+        done = platter("compare", "--key-file", "a.key", "-F", "raw", "old", "a.raw")
+        self.assertIn("AES of old", done.stderr)
+        platter("convert", "-n", "--key-file", "a.key", "-f", "raw", "-O", "qcow2", "a.raw", "old",
+                code=1)
+        platter("convert", "--key-file", "a.key", "-O", "qcow2", "-o",
+                options_text("qcow2", {}), "old", "new")
+        self.same_for_peer("qcow2", "new")
+
+    def test_chain(self):
+        """A plain image over an encrypted one, and the data of an encrypted one in a plain one."""
+        platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "qcow2", "-o",
+                options_text("qcow2", {}), "a.raw", "base")
+        platter("create", "-q", "-f", "qcow2", "-o", options_text("qcow2", {}), "--new-key-file",
+                "b.key", "-b", "base", "-F", "qcow2", "over")
+        make_content("b.raw", SIZE, 9)
+        both = ["--key-file", "a.key", "--key-file", "b.key"]
+        self.same_for_us("over", *both)
+        platter("convert", "-n", *both, "-f", "raw", "-O", "qcow2", "b.raw", "over")
+        platter("commit", *both, "over")
+        platter("compare", *both, "-F", "raw", "over", "b.raw")
+        platter("compare", *both, "-F", "raw", "base", "b.raw")
+        qemu_img("check", *secret("s", "b.key"), "--image-opts",
+                 opts("qcow2", "over", "s") + ",backing.encrypt.key-secret=t", *secret("t", "a.key"))
+        platter("rebase", *both, "-b", "", "over")
+        platter("compare", "--key-file", "b.key", "-F", "raw", "over", "b.raw")
+
+    def test_resize(self):
+        platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "qcow2", "-o",
+                options_text("qcow2", {}), "a.raw", "ours")
+        platter("resize", "-q", "--key-file", "a.key", "ours", 5 * MIB)
+        with open("a.raw", "r+b") as f:
+            f.truncate(5 * MIB)
+        self.same_for_peer("qcow2", "ours")
+        platter("resize", "-q", "--shrink", "--key-file", "a.key", "ours", MIB + 512)
+        with open("a.raw", "r+b") as f:
+            f.truncate(MIB + 512)
+        self.same_for_peer("qcow2", "ours")
+
+    def test_snapshot(self):
+        platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "qcow2", "-o",
+                options_text("qcow2", {}), "a.raw", "ours")
+        platter("snapshot", "-c", "before", "--key-file", "a.key", "ours")
+        make_content("b.raw", SIZE, 9)
+        platter("convert", "-n", "--key-file", "a.key", "-f", "raw", "-O", "qcow2", "b.raw", "ours")
+        platter("compare", "--key-file", "a.key", "-F", "raw", "ours@before", "a.raw")
+        platter("snapshot", "-a", "before", "--key-file", "a.key", "ours")
+        self.same_for_peer("qcow2", "ours")
+
+    def test_cryptsetup(self):
+        """A volume as other programs make it, and ours as they see it."""
+        for cipher, bits in (("aes-xts-plain64", 512), ("aes-cbc-essiv:sha256", 256)):
+            with open("volume", "wb") as f:
+                f.truncate(4 * MIB)
+            run("cryptsetup", "luksFormat", "-q", "--type", "luks1", "--cipher", cipher,
+                "--key-size", bits, "--pbkdf-force-iterations", "1000", "--key-file", "a.key",
+                "./volume")
+            self.assertEqual(json.loads(platter("info", "--output=json", "volume").stdout)
+                             ["format"], "luks")
+            platter("key", "add", "--iter-time", "10", "--key-file", "a.key", "--new-key-file",
+                    "b.key", "volume")
+            run("cryptsetup", "open", "--test-passphrase", "--key-file", "b.key", "./volume")
+            size = json.loads(platter("info", "--output=json", "volume").stdout)["virtual-size"]
+            make_content("a.raw", size, 3)
+            platter("convert", "-n", "--key-file", "a.key", "-f", "raw", "-O", "luks", "a.raw",
+                    "volume")
+            self.same_for_peer("luks", "volume", "b.key")
+        platter("create", "-q", "-f", "luks", "-o", "iter-time=10", "--new-key-file", "a.key",
+                "new", MIB)
+        run("cryptsetup", "open", "--test-passphrase", "--key-file", "a.key", "./new")
+        run("cryptsetup", "open", "--test-passphrase", "--key-file", "b.key", "./new", code=2)
+
+
+for set_name, (set_options, set_formats) in SETS.items():
+    for set_format in set_formats:
+        add_case(Ciphers, f"{set_format}-{set_name}", both_ways, set_format, set_options)
+for set_format in ("qcow2", "luks"):
+    add_case(Ciphers, f"{set_format}-key-slots", key_slots, set_format)
+
+if __name__ == "__main__":
+    main()
