@@ -81,6 +81,8 @@ static int copy_part(const struct args *args, const struct order *o, struct plat
         .format = args->out_format ? args->out_format : "raw",
         .progress = progress_tick,
         .opaque = &progress,
+        .secret = secrets_tell, /* -O luks */
+        .secret_opaque = (void *)(uintptr_t)args,
         .has_range = true,
         .range_offset = skip,
         .range_length = o->has_count ? bytes_of(o->count, o->block) : UINT64_MAX};
