@@ -82,7 +82,7 @@ struct args {
     bool has_length, has_disk_size, has_sparse_size, has_buffer, has_step;
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
     bool probe_backing, ignore_cid, offload, target_is_zero, salvage, strict, nodes, data;
-    bool list, summary;
+    bool list, summary, snapshots;
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;

@@ -100,6 +100,7 @@ static unsigned flags_of(const struct args *args, bool to_stdout)
            (args->salvage ? PLATTER_CONVERT_SALVAGE : 0u) |
            (args->unordered ? PLATTER_CONVERT_UNORDERED : 0u) |
            (unsafe ? PLATTER_CONVERT_UNSAFE : 0u) | (args->bitmaps ? PLATTER_CONVERT_BITMAPS : 0u) |
+           (args->snapshots ? PLATTER_CONVERT_SNAPSHOTS : 0u) |
            (args->skip_broken_bitmaps ? PLATTER_CONVERT_SKIP_BROKEN_BITMAPS : 0u) |
            (to_stdout ? PLATTER_CONVERT_TO_FD : 0u);
 }
@@ -263,6 +264,8 @@ static const struct opt convert_opts[] = {
     OPT_NEW_KEY,
     OPT_TEXT(0, "target-image-opts", NULL, OPT_REFUSED, format,
              "--target-image-opts is not supported: give a path, and its format with -O"),
+    OPT_FLAG_AT(0, "snapshots", snapshots,
+                "copy all snapshots inside the source as well, sharing what they share there"),
     OPT_FLAG_AT(0, "bitmaps", bitmaps, "copy the dirty bitmaps of the source as well"),
     OPT_FLAG_AT(0, "skip-broken-bitmaps", skip_broken_bitmaps,
                 "leave out bitmaps that are not valid, instead of failing"),
@@ -278,6 +281,7 @@ const struct verb verb_convert = {
                 "platter convert -O vmdk -o subformat=streamOptimized vm.qcow2 - | ssh host 'cat > "
                 "vm.vmdk'\n"
                 "platter convert -O raw vm.qcow2@before-upgrade old.raw\n"
+                "platter convert --snapshots -O qcow2 -o cluster_size=128k vm.qcow2 new.qcow2\n"
                 "platter convert --salvage -O raw damaged.qcow2 rescued.raw\n"
                 "platter convert -n -O raw vm.qcow2 /dev/vg0/vm\n",
     .long_work = true,

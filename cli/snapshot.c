@@ -92,9 +92,19 @@ struct diff_job {
     uint64_t ranges, bytes, data, zeros;
 };
 
+static void diff_begin(const struct diff_job *job)
+{
+    if (job->json)
+        fputs(job->summary ? "{" : "{\n    \"extents\": [", stdout);
+    else if (!job->summary)
+        printf("%-16s%-16s%s\n", "Offset", "Length", "Is now");
+}
+
 static int diff_print(void *opaque, const struct platter_snapshot_difference *d)
 {
     struct diff_job *job = opaque;
+    if (job->ranges == 0)
+        diff_begin(job);
     bool zero = d->flags & PLATTER_EXTENT_ZERO, data = d->flags & PLATTER_EXTENT_DATA;
     if (job->json && !job->summary)
         printf("%s\n        { \"start\": %" PRIu64 ", \"length\": %" PRIu64
@@ -111,14 +121,6 @@ static int diff_print(void *opaque, const struct platter_snapshot_difference *d)
     job->data += data ? d->length : 0;
     job->zeros += zero ? d->length : 0;
     return signals_caught();
-}
-
-static void diff_begin(const struct diff_job *job)
-{
-    if (job->json)
-        fputs(job->summary ? "{" : "{\n    \"extents\": [", stdout);
-    else if (!job->summary)
-        printf("%-16s%-16s%s\n", "Offset", "Length", "Is now");
 }
 
 static void diff_end(const struct diff_job *job, const uint64_t sizes[2])
@@ -146,8 +148,9 @@ static int diff_run(const struct args *args, const char *image, const char *from
     uint64_t sizes[2];
     if (image_open(args, image, args->format, PLATTER_OPEN_QUERY | PLATTER_OPEN_NO_BACKING, &disk))
         return EXIT_FAILED;
-    diff_begin(&job);
     int r = platter_snapshot_diff(disk, from, to, diff_print, &job, sizes, &err);
+    if (r == 0 && job.ranges == 0)
+        diff_begin(&job);
     if (r == 0)
         diff_end(&job, sizes);
     platter_close(disk, NULL);

@@ -13,7 +13,7 @@
 enum {
     OPEN_FLAGS = PLATTER_OPEN_IGNORE_CID * 2 - 1, /* all there are; so for the others */
     CREATE_FLAGS = PLATTER_CREATE_EXCLUSIVE * 2 - 1,
-    CONVERT_FLAGS = PLATTER_CONVERT_SKIP_BROKEN_BITMAPS * 2 - 1,
+    CONVERT_FLAGS = PLATTER_CONVERT_SNAPSHOTS * 2 - 1,
     COMPARE_FLAGS = PLATTER_COMPARE_STRICT * 2 - 1,
     CHECK_FLAGS = PLATTER_CHECK_DATA * 2 - 1,
     /* Of commit and rebase. */
@@ -418,7 +418,7 @@ int platter_vm_state_read(struct platter_disk *disk, void *buffer, size_t length
 int platter_vm_state_write(struct platter_disk *disk, const void *buffer, size_t length,
                            uint64_t offset, struct platter_error *err)
 {
-    return disk_state_write(disk, buffer, length, offset, err);
+    return disk_state_write(disk, 0, buffer, length, offset, err);
 }
 
 /* ---- dirty bitmaps --------------------------------------------------------------------------- */

@@ -335,7 +335,11 @@ enum {
     /** Copy the dirty bitmaps of the top image of the only source as well. */
     PLATTER_CONVERT_BITMAPS = 1u << 7,
     /** With that: leave out bitmaps that are not valid, instead of failing. */
-    PLATTER_CONVERT_SKIP_BROKEN_BITMAPS = 1u << 8
+    PLATTER_CONVERT_SKIP_BROKEN_BITMAPS = 1u << 8,
+    /** Copy all snapshots inside the source as well, each with its names, dates, size and the
+     *  machine's state; what they share there they share in the new image. From one qcow2 to a
+     *  new one without a backing file. */
+    PLATTER_CONVERT_SNAPSHOTS = 1u << 9
 };
 
 /** How to convert. */

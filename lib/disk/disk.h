@@ -135,12 +135,23 @@ int disk_snapshot_diff_next(struct disk_diff *d, goff off, struct snapshot_diffe
                             struct platter_error *err);
 void disk_snapshot_diff_close(struct disk_diff *d);
 
-/* The state of a machine: that of the view that is open is read, the next snapshot's written. */
+/* The state of a machine: that of the view that is open is read, the next snapshot's written,
+ * behind a disk of `behind` bytes (0: the size it has). */
 int disk_state_size(struct platter_disk *disk, uint64_t *ret, struct platter_error *err);
 int disk_state_read(struct platter_disk *disk, void *buf, size_t len, uint64_t off,
                     struct platter_error *err);
-int disk_state_write(struct platter_disk *disk, const void *buf, size_t len, uint64_t off,
-                     struct platter_error *err);
+int disk_state_write(struct platter_disk *disk, uint64_t behind, const void *buf, size_t len,
+                     uint64_t off, struct platter_error *err);
+
+/* A view of the file of an open disk, read-only, over the same images below; the disk must outlive
+ * it. */
+struct disk_view {
+    struct platter_disk *disk;
+    struct platter_disk *own; /* keeps the view itself */
+};
+int disk_view_open(const struct platter_disk *of, const char *view, struct disk_view *ret,
+                   struct platter_error *err);
+void disk_view_close(struct disk_view *view);
 
 /* Changes its bitmaps, which its format has; `sources` are the other disks that they come from. */
 int disk_change_bitmaps(struct platter_disk *disk, const struct bitmap_change *changes, size_t n,

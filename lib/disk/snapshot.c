@@ -53,7 +53,9 @@ int disk_snapshot_create(struct platter_disk *disk, struct snapshot_request *req
     r = ops->create(disk_top(disk), request, err);
     /* The state belongs to the snapshot now: the next one would have it, too (section 9.3). */
     if (r == 0 && request->vm_state_size) {
-        r = ops->state_drop(disk_top(disk), err);
+        r = ops->state_drop(disk_top(disk),
+                            request->disk_size ? request->disk_size : disk_size(disk),
+                            request->vm_state_size, err);
         if (r < 0)
             fail_in(err, r,
                     "%s: the snapshot was made, but the machine's state is still in the disk",
@@ -199,12 +201,12 @@ static int write_behind(struct platter_disk *disk, const uint8_t *buf, size_t le
     return r;
 }
 
-int disk_state_write(struct platter_disk *disk, const void *buf, size_t len, uint64_t off,
-                     struct platter_error *err)
+int disk_state_write(struct platter_disk *disk, uint64_t behind, const void *buf, size_t len,
+                     uint64_t off, struct platter_error *err)
 {
     const struct snapshot_ops *ops;
     struct range_hold hold;
-    uint64_t size, end;
+    uint64_t end;
     goff start;
     int r = disk_check_writable(disk, "write a machine's state", 0, 0, err);
     if (r == 0)
@@ -212,15 +214,53 @@ int disk_state_write(struct platter_disk *disk, const void *buf, size_t len, uin
     if (r < 0)
         return r;
     range_lock_take(&disk->ranges, &hold, 0, UINT64_MAX, true);
-    if (r == 0)
-        r = ops->state(disk_top(disk), &start, &size, err);
-    if (r == 0 && ckd_add(&end, off, len))
+    if (ckd_add(&end, off, len))
         r = fail(err, EINVAL, "%s: a machine's state cannot be that long",
                  disk_top(disk)->stream->name);
     if (r == 0)
-        r = ops->state_room(disk_top(disk), end, err);
+        r = ops->state_room(disk_top(disk), behind ? behind : disk_size(disk), end, &start, err);
     if (r == 0)
         r = write_behind(disk, buf, len, start + off, err);
     let_go(disk, &hold);
     return r;
+}
+
+/* ---- views of an open disk --------------------------------------------------------------------
+ */
+
+int disk_view_open(const struct platter_disk *of, const char *view, struct disk_view *ret,
+                   struct platter_error *err)
+{
+    struct image *top = disk_top(of);
+    struct platter_disk *below = NULL;
+    struct image *img;
+    *ret = (struct disk_view){0};
+    if (top->sealed)
+        return fail(err, ENOTSUP,
+                    "%s: the image is encrypted, and its snapshots can only be opened one by one",
+                    top->stream->name);
+    int r = disk_new(budget_limit(of->budget), &ret->own, err);
+    if (r < 0)
+        return r;
+    struct image_setup setup = {
+        .format = top->format, .view = view, .ordered = true, .budget = ret->own->budget};
+    r = image_load(stream_share(top->stream), &setup, &img, err);
+    if (r == 0)
+        r = disk_append(ret->own, img, err);
+    if (r == 0)
+        r = disk_borrow(ret->own, 0, 1, &ret->disk, err);
+    if (r == 0 && of->depth > 1)
+        r = disk_borrow(of, 1, of->depth - 1, &below, err);
+    if (r == 0 && below)
+        r = disk_borrow_below(ret->disk, below, err);
+    disk_close(below, NULL);
+    if (r < 0)
+        disk_view_close(ret);
+    return r;
+}
+
+void disk_view_close(struct disk_view *view)
+{
+    disk_close(TAKE(view->disk), NULL);
+    disk_close(TAKE(view->own), NULL);
 }

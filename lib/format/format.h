@@ -254,10 +254,14 @@ struct snapshot_ops {
      * length is what the view has. */
     int (*state)(const struct image *img, goff *ret_start, uint64_t *ret_len,
                  struct platter_error *err);
-    /* Tables for a state of `len` bytes. */
-    int (*state_room)(struct image *img, uint64_t len, struct platter_error *err);
-    /* Forgets the state area of the disk. */
-    int (*state_drop)(struct image *img, struct platter_error *err);
+    /* Where it stands behind a disk of that size, with tables for `len` bytes of it. */
+    int (*state_room)(struct image *img, uint64_t disk_size, uint64_t len, goff *ret_start,
+                      struct platter_error *err);
+    /* Forgets it. */
+    int (*state_drop)(struct image *img, uint64_t disk_size, uint64_t len,
+                      struct platter_error *err);
+    /* Describes snapshot number i, in strings of the image; false: there are no more. */
+    bool (*describe)(const struct image *img, uint32_t i, struct snapshot_request *ret);
     /* What differs between two snapshots, from the tables alone; NULL is the disk itself. Sizes are
      * those of the disks. */
     int (*diff_open)(struct image *img, const char *from, const char *to,

@@ -6,6 +6,7 @@
 #include "base/ckd.h"
 #include "ops/copy.h"
 #include "ops/ops.h"
+#include "ops/snapshot_copy.h"
 #include "ops/target.h"
 
 /* A convert under way. */
@@ -73,10 +74,13 @@ static int copy_to_disk(struct job *job, struct platter_disk *disk, bool compres
     bool bitmaps = job->o->flags & PLATTER_CONVERT_BITMAPS;
     struct sink *sink;
     int r = bitmaps ? bitmaps_check_target(job->sources.disks[0], disk, err) : 0;
-    if (r == 0)
+    if (r == 0 && job->o->flags & PLATTER_CONVERT_SNAPSHOTS) {
+        r = snapshots_copy(&job->copy, job->sources.disks[0], disk, job->ret_holes, err);
+    } else if (r == 0) {
         r = sink_disk_open(disk, compress, &sink, err);
-    if (r == 0)
-        r = run_copy(job, sink, err);
+        if (r == 0)
+            r = run_copy(job, sink, err);
+    }
     return r == 0 && bitmaps ? bitmaps_copy(job->sources.disks[0], disk, err) : r;
 }
 
@@ -168,6 +172,8 @@ static int check_options(const struct job *job, const struct format *format,
         return fail(err, ENOTSUP, "%s: the %s format does not compress", job->target, format->name);
     if (o->backing && (o->flags & PLATTER_CONVERT_EXISTING))
         return fail(err, EINVAL, "%s: an existing target has the backing file it has", job->target);
+    if (o->flags & PLATTER_CONVERT_SNAPSHOTS && job->sources.n != 1)
+        return fail(err, EINVAL, "snapshots can be copied from a single source only");
     if (!(o->flags & PLATTER_CONVERT_BITMAPS))
         return 0;
     if (job->sources.n != 1)
@@ -191,7 +197,11 @@ static int convert(struct job *job, struct platter_error *err)
         return r;
     /* What fills the last sector up is part of the copy: there may be something else in the target,
      * or below it. */
-    job->sources.size = target_size(job, format);
+    uint64_t size = job->sources.size = target_size(job, format);
+    if (o->flags & PLATTER_CONVERT_SNAPSHOTS)
+        r = snapshots_check_copy(job->sources.disks[0], format, o, &size, err);
+    if (r < 0)
+        return r;
     if (o->flags & PLATTER_CONVERT_EXISTING)
         return convert_existing(job, err);
     struct target_request request = {
@@ -199,7 +209,7 @@ static int convert(struct job *job, struct platter_error *err)
         .fd = o->flags & PLATTER_CONVERT_TO_FD ? o->fd : -1,
         .format = format,
         .options = o->options,
-        .size = job->sources.size,
+        .size = size,
         .backing = o->backing,
         .backing_format = o->backing_format,
         .look_at_backing = true,

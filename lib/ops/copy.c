@@ -39,6 +39,7 @@ struct run {
     uint64_t size;
     size_t chunk;
     goff pos; /* next(): everything before is given out */
+    goff end; /* ... and what is behind is not to be, yet */
     struct copy_worker workers[WALK_MAX_WORKERS];
     struct hole last; /* the hole that may still grow; under the turn */
     uint64_t holes;
@@ -95,7 +96,7 @@ static int classify(const struct run *run, goff off, uint64_t len, enum range_ki
 static int data_end(const struct run *run, goff off, uint64_t len, goff *ret_end,
                     struct platter_error *err)
 {
-    goff limit = min_u64(off - off % run->chunk + run->chunk, run->size);
+    goff limit = min_u64(off - off % run->chunk + run->chunk, run->end);
     uint64_t unit = run->c->sink->unit;
     goff end = min_u64(round_up(off + min_u64(len, run->chunk), unit), limit);
     while (end < limit) {
@@ -111,6 +112,24 @@ static int data_end(const struct run *run, goff off, uint64_t len, goff *ret_end
     return 0;
 }
 
+/* Goes on to the next range that is to be copied, in whole units. */
+static int find_range(struct run *run, struct platter_error *err)
+{
+    const struct copy *c = run->c;
+    goff start = run->pos;
+    uint64_t len = run->size - start, unit = c->sink->unit;
+    if (run->pos < run->end)
+        return 0;
+    int r = c->only ? c->only(c->only_opaque, run->pos, &start, &len, err) : 1;
+    if (r < 0)
+        return r;
+    if (r == 0)
+        start = run->size;
+    run->pos = max_u64(run->pos, round_down(min_u64(start, run->size), r ? unit : 1));
+    run->end = r ? min_u64(round_up(start + len, unit), run->size) : run->size;
+    return 0;
+}
+
 static int copy_next(void *opaque, struct walk_chunk *ret, struct platter_error *err)
 {
     struct run *run = opaque;
@@ -118,8 +137,13 @@ static int copy_next(void *opaque, struct walk_chunk *ret, struct platter_error 
     while (run->pos < run->size) {
         enum range_kind kind;
         uint64_t len;
+        int r = find_range(run, err);
+        if (r < 0)
+            return r;
         goff pos = run->pos, end;
-        int r = classify(run, pos, run->size - pos, &kind, &len, err);
+        if (pos == run->size)
+            break;
+        r = classify(run, pos, run->end - pos, &kind, &len, err);
         if (r < 0)
             return r;
         goff whole = pos + len == run->size ? run->size : round_down(pos + len, unit);

@@ -26,8 +26,13 @@ struct copy {
     struct budget *budget; /* buffers draw on it */
     enum copy_gaps gaps;
     struct platter_disk *target; /* COPY_GAPS_DIFFER: what the target shows so far */
-    unsigned above;              /* 0: the whole chain; else only so many images of the source */
-    uint64_t sparse;             /* shortest run of zeros that is not stored; 0: all is stored */
+    /* NULL, or the only ranges that are copied, for the target has the rest: the first one at `off`
+     * or behind it; 1, or 0 where there is none any more. Asked in ascending order. */
+    int (*only)(void *opaque, goff off, goff *ret_start, uint64_t *ret_len,
+                struct platter_error *err);
+    void *only_opaque;
+    unsigned above;  /* 0: the whole chain; else only so many images of the source */
+    uint64_t sparse; /* shortest run of zeros that is not stored; 0: all is stored */
     bool salvage;
     unsigned workers;
     uint64_t rate;

@@ -451,11 +451,9 @@ static int snapshot_remove(struct image *img, const char *name, unsigned by,
  */
 
 /* It begins at the first L1 entry that the disk does not need. */
-static goff state_start(const struct image *img)
+static goff state_start(const struct qcow2 *q, uint64_t disk_size)
 {
-    const struct qcow2 *q = qcow2_of(img);
-    const struct qcow2_snapshot *s = img->view ? qcow2_snapshot_find(img, img->view) : NULL;
-    return round_up(s ? s->disk_size : q->header.size, UINT64_C(1) << q->l1_bits);
+    return round_up(disk_size, UINT64_C(1) << q->l1_bits);
 }
 
 static int snapshot_state(const struct image *img, goff *ret_start, uint64_t *ret_len,
@@ -465,7 +463,7 @@ static int snapshot_state(const struct image *img, goff *ret_start, uint64_t *re
     const struct qcow2_snapshot *s = img->view ? qcow2_snapshot_find(img, img->view) : NULL;
     goff end = (goff)q->l1.n << q->l1_bits;
 
-    *ret_start = state_start(img);
+    *ret_start = state_start(q, s ? s->disk_size : q->header.size);
     *ret_len = s ? s->vm_state_size : 0;
     if (*ret_len && (*ret_start > end || *ret_len > end - *ret_start))
         return fail(err, PLATTER_ECORRUPT,
@@ -476,13 +474,15 @@ static int snapshot_state(const struct image *img, goff *ret_start, uint64_t *re
     return 0;
 }
 
-static int snapshot_state_room(struct image *img, uint64_t len, struct platter_error *err)
+static int snapshot_state_room(struct image *img, uint64_t disk_size, uint64_t len, goff *ret_start,
+                               struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     goff end = 0;
 
+    *ret_start = state_start(q, disk_size);
     int r = check_use(img, err);
-    if (r == 0 && (ckd_add(&end, state_start(img), len) || end > QCOW2_MAX_SIZE ||
+    if (r == 0 && (ckd_add(&end, *ret_start, len) || end > QCOW2_MAX_SIZE ||
                    div_up(end, UINT64_C(1) << q->l1_bits) * 8 > QCOW2_MAX_L1_BYTES))
         r = fail(err, EFBIG,
                  "%s: a machine state of %" PRIu64 " bytes does not fit behind the disk",
@@ -496,16 +496,40 @@ static int snapshot_state_room(struct image *img, uint64_t len, struct platter_e
     return r;
 }
 
-static int snapshot_state_drop(struct image *img, struct platter_error *err)
+/* Behind the disk goes all there is, be it of a longer state from before. */
+static int snapshot_state_drop(struct image *img, uint64_t disk_size, uint64_t len,
+                               struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
+    goff start = state_start(q, disk_size);
 
     int r = qcow2_enter(img, err);
     if (r < 0)
         return r;
-    r = qcow2_l1_cut(img, (uint32_t)min_u64(state_start(img) >> q->l1_bits, q->l1.n), err);
+    if (start >= q->header.size)
+        r = qcow2_l1_cut(img, (uint32_t)min_u64(start >> q->l1_bits, q->l1.n), err);
+    else
+        r = qcow2_forget(img, start, round_up(start + len, q->cluster_size), err);
     qcow2_leave(img);
     return r;
+}
+
+static bool snapshot_describe(const struct image *img, uint32_t i, struct snapshot_request *ret)
+{
+    const struct qcow2 *q = qcow2_of(img);
+
+    if (i >= q->header.n_snapshots)
+        return false;
+    const struct qcow2_snapshot *s = &q->snapshots[i];
+    *ret = (struct snapshot_request){.name = s->name,
+                                     .id = s->id,
+                                     .date_sec = s->date_sec,
+                                     .date_nsec = s->date_nsec,
+                                     .clock_nsec = s->clock_nsec,
+                                     .icount = s->icount,
+                                     .vm_state_size = s->vm_state_size,
+                                     .disk_size = s->disk_size};
+    return true;
 }
 
 const struct snapshot_ops qcow2_snapshot_ops = {
@@ -515,6 +539,7 @@ const struct snapshot_ops qcow2_snapshot_ops = {
     .state = snapshot_state,
     .state_room = snapshot_state_room,
     .state_drop = snapshot_state_drop,
+    .describe = snapshot_describe,
     .diff_open = qcow2_diff_open,
     .diff_next = qcow2_diff_next,
     .diff_close = qcow2_diff_close,
