@@ -452,6 +452,7 @@ case("snapshot_one_too_many", mends, "snap", 2, set_header(nb_snapshots=3), "num
      **one_and_two)
 case("snapshots_too_many", mends, "snap", 1, set_header(nb_snapshots=1 << 31), "number 3",
      snapshots=None)
+case("snapshots_none_far", mends, "plain", 1, set_header(snapshots_offset=1 << 63), "snapshots_offset")
 case("snapshots_far", mends, "snap", 2, set_header(snapshots_offset=FAR), "snapshots_offset",
      snapshots=[])
 case("snapshots_misaligned", mends, "snap", 1, set_header(snapshots_offset=77), "snapshots_offset",

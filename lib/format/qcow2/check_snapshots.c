@@ -292,11 +292,25 @@ static int count_l1s(struct qcow2_check *k, struct platter_error *err)
     return r;
 }
 
+/* Without snapshots nothing is read from there; but QEMU refuses an offset that cannot be one. */
+static int judge_unused(struct qcow2_check *k, struct platter_error *err)
+{
+    hoff off = k->q->header.snapshots_offset;
+    if (off % k->q->cluster_size == 0 && off < QCOW2_MAX_OFFSET)
+        return 0;
+    if (k->first_pass)
+        CHECK_ERROR(k, k->mend,
+                    "%s: header field snapshots_offset is %" PRIu64
+                    ", but must be 0, as there are no snapshots",
+                    k->name, off);
+    return k->mend && !k->failed && k->first_pass ? switch_table(k, 0, 0, err) : 0;
+}
+
 int qcow2_check_snapshot_tables(struct qcow2_check *k, struct platter_error *err)
 {
     const struct qcow2_header *h = &k->q->header;
     if (h->n_snapshots == 0)
-        return 0;
+        return judge_unused(k, err);
     uint64_t size = k->n_snapshots ? k->snapshots_size : 0;
     bool alone = !size || !counts_any(&k->counts, h->snapshots_offset >> k->q->cluster_bits,
                                       qcow2_check_clusters(k, h->snapshots_offset, size));
