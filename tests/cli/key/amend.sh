@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # amend changes key slots as qemu-img's does.
 for k in one two; do printf %s $k >$k.key; done
-secrets=(--object secret,id=one,file=one.key --object secret,id=two,file=two.key)
+secrets=(--object "secret,id=one,file=one.key" --object "secret,id=two,file=two.key")
 opened() { echo "driver=qcow2,file.filename=a.qcow2,encrypt.key-secret=$1"; }
 amend() { platter amend "${secrets[@]}" --image-opts "$(opened "$1")" -o "$2"; }
 states() { platter key list a.qcow2 | awk 'NR > 1 { printf "%s ", $2 } END { print "" }'; }
