@@ -97,6 +97,10 @@ int sealed_fill(struct platter_disk *disk, const struct reservation *room,
 int disk_read_held(struct platter_disk *disk, void *buf, size_t len, goff off,
                    struct platter_error *err);
 
+/* Reads all of an extent, which begins at guest offset `off`. */
+int disk_read_extent(struct platter_disk *disk, const struct disk_extent *x, void *buf, goff off,
+                     struct platter_error *err);
+
 /* disk_map() by somebody who holds the range already. */
 int disk_map_held(struct platter_disk *disk, goff off, uint64_t len, struct disk_extent *ret,
                   struct platter_error *err);
@@ -119,7 +123,3 @@ int disk_check_range(const struct platter_disk *disk, const char *what, goff off
                      struct platter_error *err);
 
 #endif
-/* Reads all of an extent, which begins at guest offset `off`. */
-int disk_read_extent(struct platter_disk *disk, const struct disk_extent *x, void *buf, goff off,
-                     struct platter_error *err);
-

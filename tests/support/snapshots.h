@@ -33,8 +33,8 @@ struct snapshot_case {
     struct buffer before;
     struct disk_content now, first, second; /* the disk, and snapshots "first" and "second" */
     struct disk_content after;              /* the disk when all is done */
-    uint64_t leaks;   /* that were there before */
-    uint8_t *scratch; /* room for a disk */
+    uint64_t leaks;                         /* that were there before */
+    uint8_t *scratch;                       /* room for a disk */
 };
 
 /* False: images like that cannot have two snapshots. */
