@@ -215,8 +215,8 @@ static int run_step(struct disk_write *w, const struct disk_write_step *step, co
     if (!step->reserved)
         return stream_pwrite(step->stream, data, step->len, step->at, err);
     const struct new_data new = {.off = step->off, .len = step->len, .bytes = data};
-    int r = top->sealed ? sealed_fill(w->disk, &step->room, &new, err)
-                        : fill(w->disk, step, data, err);
+    int r =
+        top->sealed ? sealed_fill(w->disk, &step->room, &new, err) : fill(w->disk, step, data, err);
     if (r < 0) {
         top->format->abandon(top, &step->room);
         return r;

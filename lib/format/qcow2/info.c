@@ -2,7 +2,6 @@
 /* What `info` says, with the field names of qemu-img. */
 #include <string.h>
 
-#include "base/cursor.h"
 #include "format/qcow2/qcow2.h"
 
 /* The order of the fields is qemu-img's, for those who compare texts. */
