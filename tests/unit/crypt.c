@@ -310,8 +310,8 @@ static void test_damaged_headers(void **state)
         assert_fails(luks1_decode("volume", 0, bad, area.len, &l, &err), PLATTER_ECORRUPT,
                      "zero byte");
     }
-    assert_fails(luks1_decode("volume", 0, good, area.len - 4 * 512 - 1, &l, &err), PLATTER_ECORRUPT,
-                 "key slot 7");
+    assert_fails(luks1_decode("volume", 0, good, area.len - 4 * 512 - 1, &l, &err),
+                 PLATTER_ECORRUPT, "key slot 7");
     assert_works(luks1_decode("volume", 0, good, area.len, &l, &err));
     luks1_encode(&l, bad);
     assert_memory_equal(good, bad, sizeof good);

@@ -55,7 +55,7 @@ static int draft_own(struct draft *d, uint32_t i, struct platter_error *err)
 static int draft_open(struct draft *d, const char *name, struct qcow2_bitmap **ret,
                       struct platter_error *err)
 {
-    uint32_t i;
+    uint32_t i = 0;
     int r = draft_usable(d, name, &i, err);
     if (r == 0)
         r = draft_own(d, i, err);
@@ -92,7 +92,7 @@ static int add(struct draft *d, const struct bitmap_change *c, struct platter_er
 
 static int remove_one(struct draft *d, const struct bitmap_change *c, struct platter_error *err)
 {
-    uint32_t i;
+    uint32_t i = 0;
     int r = draft_find(d, c->name, &i, err);
     if (r < 0)
         return r;
@@ -128,7 +128,7 @@ static int source_run(const struct draft *d, const struct bitmap_change *c, goff
                       uint64_t *ret_len, bool *ret_dirty, struct platter_error *err)
 {
     uint64_t size = d->img->size;
-    uint32_t i;
+    uint32_t i = 0;
     if (c->source)
         return c->source->format->bitmaps->map(c->source, c->source_name, off, size - off, ret_len,
                                                ret_dirty, err);

@@ -243,7 +243,7 @@ static int own_slice(struct image *img, hoff off, goff guest, uint8_t *bytes,
 {
     struct qcow2 *q = qcow2_of(img);
     struct qcow2_slot *slot;
-    bool changed;
+    bool changed = false;
 
     int r = copy_slice(img, off, bytes, err);
     if (r == 0)
