@@ -362,6 +362,8 @@ int images_named(const struct verb *verb, struct args *args)
         if (name_image(verb, args, operand, second ? &args->format2 : &args->format))
             return EXIT_FAILED;
     }
+    if (args->image_opts && args->n_operands > 0 && args->n_named == 0)
+        return usage_error(verb, "--image-opts: no operand says file.filename=PATH");
     return EXIT_FINE;
 }
 

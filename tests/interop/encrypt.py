@@ -11,8 +11,7 @@ SIZE = 2 * MIB + 1536
 SETS = {
     "defaults": ({}, ["qcow2", "luks"]),
     "aes-128-xts-sha1": ({"cipher-alg": "aes-128", "hash-alg": "sha1"}, ["qcow2"]),
-    "aes-192-cbc-sha512": ({"cipher-alg": "aes-192", "cipher-mode": "cbc", "hash-alg": "sha512"},
-                           ["luks"]),
+    "aes-256-cbc-sha512": ({"cipher-mode": "cbc", "hash-alg": "sha512"}, ["luks"]),
     "essiv": ({"cipher-mode": "cbc", "ivgen-alg": "essiv", "ivgen-hash-alg": "sha256",
                "cipher-alg": "aes-128"}, ["qcow2", "luks"]),
     "serpent-256-xts-plain": ({"cipher-alg": "serpent-256", "ivgen-alg": "plain"}, ["luks"]),
