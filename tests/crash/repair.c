@@ -120,7 +120,7 @@ int main(int argc, char **argv)
     struct repair t = {.before = malloc(DAMAGE_SEEN),
                        .right = malloc(DAMAGE_SEEN),
                        .content = malloc(DAMAGE_SEEN)};
-    int failed = 0;
+    int failed = 0, ran = 0;
     MUST(t.before && t.right && t.content);
     for (unsigned i = 0; i < DAMAGE_BASES; i++)
         bases[i] = damage_base((enum damage_base)i);
@@ -129,11 +129,12 @@ int main(int argc, char **argv)
             continue;
         t.states = 0;
         failed |= run(&t, &bases[t.of->base]);
+        ran++;
     }
     for (unsigned i = 0; i < DAMAGE_BASES; i++)
         buffer_free(&bases[i]);
     free(t.before);
     free(t.right);
     free(t.content);
-    return failed != 0;
+    return failed != 0 || ran == 0;
 }

@@ -88,22 +88,7 @@ static int run_case(const struct specimen_spec *spec, enum change change)
     return r;
 }
 
-static bool wanted(const char *name, int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], name) == 0)
-            return true;
-    return argc < 2;
-}
-
 int main(int argc, char **argv)
 {
-    unsigned failed = 0, ran = 0;
-    for (const struct specimen_spec *spec = specimens; spec->name; spec++) {
-        if (strcmp(spec->format, "qcow2") != 0 || !wanted(spec->name, argc, argv))
-            continue;
-        for (enum change change = 0; change < CHANGES; change++, ran++)
-            failed += run_case(spec, change) != 0;
-    }
-    return failed > 0 || ran == 0;
+    return snapshot_case_main(argc, argv, run_case);
 }

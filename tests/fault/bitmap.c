@@ -13,20 +13,7 @@
 
 enum { STEPS = 24 };
 
-struct way {
-    const char *name;
-    unsigned kinds;
-    bool lasting, torn;
-    int code;
-};
-
-static const struct way ways[] = {
-    {"each call once", FAULT_ALL, false, false, EIO},
-    {"torn writes from there on", FAULT_WRITES, true, true, EIO},
-    {"full from there on", FAULT_PWRITE | FAULT_ZERO | FAULT_RESIZE, true, false, ENOSPC},
-};
-
-static int complain(const struct way *way, uint64_t at, const char *why)
+static int complain(const struct fault_way *way, uint64_t at, const char *why)
 {
     fprintf(stderr, "%s, number %llu: %s\n", way->name, (unsigned long long)at, why);
     return -1;
@@ -54,13 +41,9 @@ static void work(struct dirty *d, struct buffer *file, struct fault_plan *plan)
 }
 
 /* 1: there are no more calls to fail. */
-static int strike(const struct buffer *image, const struct way *way, uint64_t at)
+static int strike(const struct buffer *image, const struct fault_way *way, uint64_t at)
 {
-    struct fault_plan plan = {.kinds = way->kinds,
-                              .at = at,
-                              .lasting = way->lasting,
-                              .torn = way->torn,
-                              .code = way->code};
+    struct fault_plan plan = fault_way_plan(way, at);
     struct buffer file = buffer_copy(image, 16 << 20);
     struct dirty d;
     char why[256] = "";
@@ -127,7 +110,7 @@ static bool knows(struct buffer *file, bool all)
 /* Opened with a bitmap, another one added, a write, one merged into the other. 1: no more. */
 static int strike_allocation(const struct buffer *image, uint64_t at)
 {
-    static const struct way way = {.name = "allocations"};
+    static const struct fault_way way = {.name = "allocations"};
     const uint8_t bytes[512] = {1};
     struct buffer file = buffer_copy(image, 16 << 20);
     struct platter_disk *disk = open_plain(&file, true);
@@ -161,11 +144,13 @@ int main(void)
 {
     struct buffer image = dirty_image(4096);
     int e = 0;
-    for (size_t i = 0; i < sizeof ways / sizeof *ways && e >= 0; i++) {
+    for (size_t i = 0; i < FAULT_WAYS && e >= 0; i++) {
+        if (fault_ways[i].kinds == 0) /* allocations fail below */
+            continue;
         uint64_t at = 1;
-        while ((e = strike(&image, &ways[i], at)) == 0)
+        while ((e = strike(&image, &fault_ways[i], at)) == 0)
             at += 1 + at / 64;
-        printf("%-28s %6llu calls%s\n", ways[i].name, (unsigned long long)at - 1,
+        printf("%-28s %6llu calls%s\n", fault_ways[i].name, (unsigned long long)at - 1,
                e < 0 ? ": FAILED" : "");
         fflush(stdout);
     }

@@ -20,7 +20,7 @@
 enum { RANDOM_STEPS = 10, MAX_OPS = 4096, MAX_RUNS = 1 << 20 };
 
 /* What is made to fail, and how. */
-struct fault_way {
+struct model_way {
     const char *name;
     unsigned kinds; /* 0: allocations */
     bool lasting, torn;
@@ -28,7 +28,7 @@ struct fault_way {
     int code;
 };
 
-static const struct fault_way ways[] = {
+static const struct model_way ways[] = {
     {.name = "one call fails", .kinds = FAULT_ALL, .code = EIO},
     {.name = "one flush fails", .kinds = FAULT_FLUSH, .must_tell = true, .code = EIO},
     {.name = "one write is torn",
@@ -43,7 +43,7 @@ static const struct fault_way ways[] = {
 
 struct fault {
     struct specimen specimen;
-    const struct fault_way *way;
+    const struct model_way *way;
     uint64_t at;
     bool struck; /* it came to that */
     bool told;   /* and some call of ours failed */
@@ -209,7 +209,7 @@ static int run_once(struct fault *f)
     return r ? r : !f->struck;
 }
 
-static int run_way(struct fault *f, const struct fault_way *way, unsigned every)
+static int run_way(struct fault *f, const struct model_way *way, unsigned every)
 {
     f->way = way;
     int r = 0;

@@ -118,16 +118,18 @@ int main(int argc, char **argv)
 {
     struct buffer bases[DAMAGE_BASES];
     struct repair t = {.right = malloc(DAMAGE_SEEN), .content = malloc(DAMAGE_SEEN)};
-    int failed = 0;
+    int failed = 0, ran = 0;
     MUST(t.right && t.content);
     for (unsigned i = 0; i < DAMAGE_BASES; i++)
         bases[i] = damage_base((enum damage_base)i);
     while ((t.of = damage_next(t.of)))
-        if (argc < 2 || strcmp(argv[1], t.of->name) == 0)
+        if (argc < 2 || strcmp(argv[1], t.of->name) == 0) {
             failed |= run(&t, &bases[t.of->base]);
+            ran++;
+        }
     for (unsigned i = 0; i < DAMAGE_BASES; i++)
         buffer_free(&bases[i]);
     free(t.right);
     free(t.content);
-    return failed != 0;
+    return failed != 0 || ran == 0;
 }

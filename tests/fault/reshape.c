@@ -12,20 +12,6 @@
 #include "support/fault.h"
 #include "support/must.h"
 
-struct fault_way {
-    const char *name;
-    unsigned kinds; /* 0: allocations */
-    bool lasting, torn;
-    int code;
-};
-
-static const struct fault_way ways[] = {
-    {"each call once", FAULT_ALL, false, false, EIO},
-    {"torn writes from there on", FAULT_WRITES, true, true, EIO},
-    {"full from there on", FAULT_PWRITE | FAULT_ZERO | FAULT_RESIZE, true, false, ENOSPC},
-    {"allocations", 0, false, false, ENOMEM},
-};
-
 static int wrap(struct reshape_place *place, enum reshape_file file, struct stream *base,
                 struct stream **ret, struct platter_error *err)
 {
@@ -39,11 +25,7 @@ static int run_once(const struct reshape *r, const struct fault_way *way, uint64
                     struct buffer *files, struct reshape_place *place, bool *ret_struck)
 {
     struct platter_error err = {0};
-    struct fault_plan plan = {.kinds = way->kinds,
-                              .at = at,
-                              .lasting = way->lasting,
-                              .torn = way->torn,
-                              .code = way->code};
+    struct fault_plan plan = fault_way_plan(way, at);
     *place = reshape_place_of(r->files, files);
     place->wrap = wrap;
     place->opaque = &plan;
@@ -100,9 +82,9 @@ static int run_case(const struct reshape_case *of)
     struct reshape r = reshape_make(of);
     int e = 0;
     uint64_t faults = 0;
-    for (size_t i = 0; i < sizeof ways / sizeof *ways && e >= 0; i++) {
+    for (size_t i = 0; i < FAULT_WAYS && e >= 0; i++) {
         uint64_t at = 1;
-        while ((e = strike(&r, &ways[i], at)) == 0)
+        while ((e = strike(&r, &fault_ways[i], at)) == 0)
             at++;
         faults += at - 1;
     }

@@ -12,20 +12,6 @@
 #include "support/must.h"
 #include "support/snapshots.h"
 
-struct fault_way {
-    const char *name;
-    unsigned kinds; /* 0: allocations */
-    bool lasting, torn;
-    int code;
-};
-
-static const struct fault_way ways[] = {
-    {"each call once", FAULT_ALL, false, false, EIO},
-    {"torn writes from there on", FAULT_WRITES, true, true, EIO},
-    {"full from there on", FAULT_PWRITE | FAULT_ZERO | FAULT_RESIZE, true, false, ENOSPC},
-    {"allocations", 0, false, false, ENOMEM},
-};
-
 static void note_done(void *opaque)
 {
     *(bool *)opaque = true;
@@ -36,11 +22,7 @@ static int run_once(const struct snapshot_case *c, const struct fault_way *way, 
                     struct buffer *file, bool *ret_done, bool *ret_struck)
 {
     struct platter_error err = {0};
-    struct fault_plan plan = {.kinds = way->kinds,
-                              .at = at,
-                              .lasting = way->lasting,
-                              .torn = way->torn,
-                              .code = way->code};
+    struct fault_plan plan = fault_way_plan(way, at);
     struct stream *top;
     MUST(stream_buffer_open(file, "top", true, &top, NULL) == 0);
     if (way->kinds)
@@ -90,9 +72,9 @@ static int run_case(const struct specimen_spec *spec, enum change change)
     int r = 0;
     if (!snapshot_case_make(spec, change, &c))
         return 0;
-    for (size_t i = 0; i < sizeof ways / sizeof *ways && r >= 0; i++) {
+    for (size_t i = 0; i < FAULT_WAYS && r >= 0; i++) {
         uint64_t at = 1;
-        while ((r = strike(&c, &ways[i], at)) == 0)
+        while ((r = strike(&c, &fault_ways[i], at)) == 0)
             at++;
         faults += at - 1;
     }
@@ -103,22 +85,7 @@ static int run_case(const struct specimen_spec *spec, enum change change)
     return r < 0;
 }
 
-static bool wanted(const char *name, int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], name) == 0)
-            return true;
-    return argc < 2;
-}
-
 int main(int argc, char **argv)
 {
-    unsigned failed = 0, ran = 0;
-    for (const struct specimen_spec *spec = specimens; spec->name; spec++) {
-        if (strcmp(spec->format, "qcow2") != 0 || !wanted(spec->name, argc, argv))
-            continue;
-        for (enum change change = 0; change < CHANGES; change++, ran++)
-            failed += run_case(spec, change) != 0;
-    }
-    return failed > 0 || ran == 0;
+    return snapshot_case_main(argc, argv, run_case);
 }

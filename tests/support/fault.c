@@ -156,3 +156,10 @@ int stream_fault_open(struct stream *base, struct fault_plan *plan, struct strea
     *ret = &f->head;
     return 0;
 }
+
+const struct fault_way fault_ways[FAULT_WAYS] = {
+    {"each call once", FAULT_ALL, false, false, EIO},
+    {"torn writes from there on", FAULT_WRITES, true, true, EIO},
+    {"full from there on", FAULT_PWRITE | FAULT_ZERO | FAULT_RESIZE, true, false, ENOSPC},
+    {"allocations", 0, false, false, ENOMEM},
+};

@@ -40,6 +40,27 @@ struct fault_plan {
     _Atomic uint64_t failed; /* how many of them failed */
 };
 
+/* The ways in which one call after the other is made to fail. */
+struct fault_way {
+    const char *name;
+    unsigned kinds; /* 0: allocations */
+    bool lasting, torn;
+    int code;
+};
+
+enum { FAULT_WAYS = 4 };
+
+extern const struct fault_way fault_ways[FAULT_WAYS];
+
+static inline struct fault_plan fault_way_plan(const struct fault_way *way, uint64_t at)
+{
+    return (struct fault_plan){.kinds = way->kinds,
+                               .at = at,
+                               .lasting = way->lasting,
+                               .torn = way->torn,
+                               .code = way->code};
+}
+
 /* Wraps base, which is closed with the stream (and at once on failure). */
 int stream_fault_open(struct stream *base, struct fault_plan *plan, struct stream **ret,
                       struct platter_error *err);

@@ -345,3 +345,24 @@ bool snapshot_case_go_on(const struct snapshot_case *c, const struct buffer *ima
     buffer_free(&b);
     return good;
 }
+
+static bool wanted(const char *name, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], name) == 0)
+            return true;
+    return argc < 2;
+}
+
+int snapshot_case_main(int argc, char **argv,
+                       int (*run_case)(const struct specimen_spec *spec, enum change change))
+{
+    unsigned failed = 0, ran = 0;
+    for (const struct specimen_spec *spec = specimens; spec->name; spec++) {
+        if (strcmp(spec->format, "qcow2") != 0 || !wanted(spec->name, argc, argv))
+            continue;
+        for (enum change change = 0; change < CHANGES; change++, ran++)
+            failed += run_case(spec, change) != 0;
+    }
+    return failed > 0 || ran == 0;
+}

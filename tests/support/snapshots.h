@@ -54,4 +54,9 @@ bool snapshot_case_judge(const struct snapshot_case *c, struct buffer *image,
 bool snapshot_case_go_on(const struct snapshot_case *c, const struct buffer *image, char *why,
                          size_t why_size);
 
+/* All changes of the specimens that the arguments name, or of all that qcow2 has: what main()
+ * returns. run_case() gives 0 where all is well, and where there is no such case. */
+int snapshot_case_main(int argc, char **argv,
+                       int (*run_case)(const struct specimen_spec *spec, enum change change));
+
 #endif

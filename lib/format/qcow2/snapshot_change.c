@@ -363,15 +363,23 @@ static int apply(struct image *img, const char *name, unsigned by, struct platte
     return r < 0 ? leaked(img, r, "the snapshot was applied", err) : 0;
 }
 
-static int snapshot_apply(struct image *img, const char *name, unsigned by,
-                          struct platter_error *err)
+/* Takes and drops the token around a change of one snapshot. */
+static int change_one(struct image *img, const char *name, unsigned by,
+                      int (*change)(struct image *, const char *, unsigned, struct platter_error *),
+                      struct platter_error *err)
 {
     int r = qcow2_enter(img, err);
     if (r < 0)
         return r;
-    r = apply(img, name, by, err);
+    r = change(img, name, by, err);
     qcow2_leave(img);
     return r;
+}
+
+static int snapshot_apply(struct image *img, const char *name, unsigned by,
+                          struct platter_error *err)
+{
+    return change_one(img, name, by, apply, err);
 }
 
 /* ---- delete ------------------------------------------------------------------------------------
@@ -439,12 +447,7 @@ static int remove_snapshot(struct image *img, const char *name, unsigned by,
 static int snapshot_remove(struct image *img, const char *name, unsigned by,
                            struct platter_error *err)
 {
-    int r = qcow2_enter(img, err);
-    if (r < 0)
-        return r;
-    r = remove_snapshot(img, name, by, err);
-    qcow2_leave(img);
-    return r;
+    return change_one(img, name, by, remove_snapshot, err);
 }
 
 /* ---- the machine's state (section 10) ----------------------------------------------------------
