@@ -37,6 +37,10 @@ struct file_stream {
 int file_lock_change(int fd, const char *name, unsigned *held_use, unsigned *held_deny,
                      unsigned use, unsigned deny, struct platter_error *err);
 
+/* Who else has a lock on a byte of the file that fd is: words for a sentence, to be freed. NULL
+ * where that cannot be known. */
+char *file_lock_holder(int fd, off_t byte);
+
 /* stream_replace() of a file: replace.c. */
 int file_replace(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
 

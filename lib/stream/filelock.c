@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/memory.h"
 #include "stream/file.h"
 
 enum {
@@ -35,42 +36,64 @@ static int lock_bytes(int fd, off_t first, unsigned mask, short type)
     return 0;
 }
 
-/* The bits of a mask on whose bytes somebody else has a lock. */
-static unsigned foreign_locks(int fd, off_t first, unsigned mask)
+/* The bits of a mask on whose bytes somebody else has a lock that a lock of that type would collide
+ * with. */
+static unsigned foreign_locks(int fd, off_t first, unsigned mask, short type)
 {
     unsigned found = 0;
     for (int i = 0; i < PERMISSIONS; i++) {
         struct flock lock = {
-            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = first + i, .l_len = 1};
+            .l_type = type, .l_whence = SEEK_SET, .l_start = first + i, .l_len = 1};
         if ((mask & 1u << i) && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK)
             found |= 1u << i;
     }
     return found;
 }
 
-static int fail_busy(const char *name, const char *what, struct platter_error *err)
+/* What stands in our way, and on which byte. */
+struct conflict {
+    const char *what; /* NULL: nothing */
+    off_t byte;
+};
+
+static struct conflict conflict_at(off_t first, unsigned bits, const char *what)
 {
-    return fail(
-        err, EBUSY,
-        "%s: is in use by another program (%s): end it first, or, if it only has to be read "
-        "and may be inconsistent, use -U",
-        name, what);
+    return (struct conflict){what, bits ? first + __builtin_ctz(bits) : first};
 }
 
-static int check_foreign(int fd, const char *name, unsigned use, unsigned deny,
-                         struct platter_error *err)
+static struct conflict find_conflict(int fd, unsigned use, unsigned deny)
 {
-    unsigned users = foreign_locks(fd, USE_BYTE, deny);
-    unsigned deniers = foreign_locks(fd, DENY_BYTE, use);
-    if (users & (STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE))
-        return fail_busy(name, "write lock held", err);
+    const unsigned change = STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE;
+    unsigned users = foreign_locks(fd, USE_BYTE, deny, F_WRLCK);
+    unsigned deniers = foreign_locks(fd, DENY_BYTE, use, F_WRLCK);
+    if (users & change)
+        return conflict_at(USE_BYTE, users & change, "write lock held");
     if (users)
-        return fail_busy(name, "read lock held", err);
+        return conflict_at(USE_BYTE, users, "read lock held");
     if (deniers & STREAM_LOCK_READ)
-        return fail_busy(name, "exclusive lock held", err);
+        return conflict_at(DENY_BYTE, STREAM_LOCK_READ, "exclusive lock held");
     if (deniers)
-        return fail_busy(name, "it allows no writers beside it", err);
-    return 0;
+        return conflict_at(DENY_BYTE, deniers, "it allows no writers beside it");
+    return conflict_at(0, 0, NULL);
+}
+
+/* One of our own bytes could not be had: it is locked against readers. */
+static struct conflict find_exclusive(int fd, unsigned use, unsigned deny)
+{
+    unsigned users = foreign_locks(fd, USE_BYTE, use, F_RDLCK);
+    unsigned deniers = foreign_locks(fd, DENY_BYTE, deny, F_RDLCK);
+    return users ? conflict_at(USE_BYTE, users, "exclusive lock held")
+                 : conflict_at(DENY_BYTE, deniers, "exclusive lock held");
+}
+
+/* Looking for who it is takes time: call it with the locks released that failed. */
+static int fail_busy(int fd, const char *name, const struct conflict *c, struct platter_error *err)
+{
+    auto_free char *who = err ? file_lock_holder(fd, c->byte) : NULL;
+    return fail(err, EBUSY,
+                "%s: is in use by %s (%s): end it first, or, if it only has to be read and may be "
+                "inconsistent, use -U",
+                name, who ? who : "another program", c->what);
 }
 
 int file_lock_change(int fd, const char *name, unsigned *held_use, unsigned *held_deny,
@@ -79,16 +102,13 @@ int file_lock_change(int fd, const char *name, unsigned *held_use, unsigned *hel
     int r = lock_bytes(fd, USE_BYTE, use & ~*held_use, F_RDLCK);
     if (r == 0)
         r = lock_bytes(fd, DENY_BYTE, deny & ~*held_deny, F_RDLCK);
-    if (r == -EBUSY)
-        fail_busy(name, "exclusive lock held", err);
-    else if (r == 0)
-        r = check_foreign(fd, name, use, deny, err);
     if (r == -ENOTSUP)
         return 0; /* advice at best: go on without, as everybody does there */
-    if (r < 0) {
+    struct conflict c = r < 0 ? find_exclusive(fd, use, deny) : find_conflict(fd, use, deny);
+    if (c.what) {
         lock_bytes(fd, USE_BYTE, use & ~*held_use, F_UNLCK);
         lock_bytes(fd, DENY_BYTE, deny & ~*held_deny, F_UNLCK);
-        return r;
+        return fail_busy(fd, name, &c, err);
     }
     lock_bytes(fd, USE_BYTE, *held_use & ~use, F_UNLCK);
     lock_bytes(fd, DENY_BYTE, *held_deny & ~deny, F_UNLCK);

@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -42,6 +44,7 @@ static void test_between_streams(void **state)
     assert_works(stream_lock(writer, READ | CHANGE, CHANGE, &err));
     assert_fails(stream_lock(reader, READ, CHANGE, &err), EBUSY, "write lock held");
     assert_fails(stream_lock(reader, READ, CHANGE, &err), EBUSY, path);
+    assert_fails(stream_lock(reader, READ, CHANGE, &err), EBUSY, "by this program itself (");
     assert_fails(stream_lock(reader, WRITE, 0, &err), EBUSY, "allows no writers");
     assert_works(stream_lock(reader, READ, 0, &err));
     /* What failed left no locks behind: the writer may start anew. */
@@ -132,7 +135,7 @@ static void test_sees_a_writer(void **state)
     assert_fails(stream_lock(s, 0, CHANGE, &err), EBUSY, "write lock held");
     assert_works(stream_lock(s, READ, 0, &err));
     assert_fails(stream_file_open(path, STREAM_FILE_TEMPORARY, &replacement, &err), EBUSY,
-                 "in use by another program");
+                 "in use by qemu-io (process ");
     pclose(qemu_io);
     assert_works(stream_lock(s, READ | CHANGE, CHANGE, &err));
     stream_close(s);
@@ -147,7 +150,7 @@ static void test_sees_a_reader(void **state)
     assert_fails(stream_lock(s, READ | CHANGE, CHANGE, &err), EBUSY, "allows no writers");
     assert_works(stream_lock(s, READ, CHANGE, &err));
     assert_fails(stream_file_open(path, STREAM_FILE_TEMPORARY, &replacement, &err), EBUSY,
-                 "in use by another program");
+                 "in use by qemu-io (process ");
     pclose(qemu_io);
     stream_close(s);
 }
@@ -160,6 +163,116 @@ static void test_shared_reader_is_harmless(void **state)
     struct stream *s = open_image(path);
     assert_works(stream_lock(s, READ | CHANGE, CHANGE, &err));
     pclose(qemu_io);
+    stream_close(s);
+}
+
+/* ---- who it is ------------------------------------------------------------------------------- */
+
+/* Another process: it has taken a lock, and ends when its pipe is closed. */
+struct holder {
+    pid_t pid;
+    int pipe;
+};
+
+static void hold(const char *path, int command, const struct flock *lock, int told, int pipe)
+{
+    char byte = 'x';
+    int fd = open(path, O_RDWR);
+    prctl(PR_SET_NAME, "ho)lder: 1");
+    if (fd < 0 || fcntl(fd, command, lock) < 0 || write(told, &byte, 1) != 1)
+        _exit(1);
+    _exit(read(pipe, &byte, 1) == 0 ? 0 : 1);
+}
+
+static struct holder start_holder(const char *path, int command, const struct flock *lock)
+{
+    int told[2], end[2];
+    char byte;
+    assert_int_equal(pipe2(told, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(end, O_CLOEXEC), 0);
+    struct holder h = {.pid = fork(), .pipe = end[1]};
+    assert_true(h.pid >= 0);
+    if (h.pid == 0) {
+        close(end[1]);
+        hold(path, command, lock, told[1], end[0]);
+    }
+    close(end[0]);
+    close(told[1]);
+    assert_int_equal(read(told[0], &byte, 1), 1);
+    close(told[0]);
+    return h;
+}
+
+static void end_holder(const struct holder *h)
+{
+    int status;
+    close(h->pipe);
+    assert_int_equal(waitpid(h->pid, &status, 0), h->pid);
+    assert_int_equal(status, 0);
+}
+
+/* Whoever has the very byte, by a lock of either kind, alone or in a range. */
+static void test_names_the_process(void **state)
+{
+    (void)state;
+    static const struct {
+        int command;
+        struct flock lock;
+        bool in_the_way;
+    } cases[] = {
+        {F_OFD_SETLK, {.l_type = F_RDLCK, .l_start = 101, .l_len = 1}, true},
+        {F_OFD_SETLK, {.l_type = F_RDLCK, .l_start = 50, .l_len = 52}, true},
+        {F_OFD_SETLK, {.l_type = F_RDLCK, .l_start = 50, .l_len = 51}, false},
+        {F_OFD_SETLK, {.l_type = F_RDLCK, .l_start = 102, .l_len = 1}, false},
+        {F_OFD_SETLK, {.l_type = F_RDLCK, .l_start = 0, .l_len = 0}, true},
+        {F_OFD_SETLK, {.l_type = F_WRLCK, .l_start = 100, .l_len = 1}, true},
+        {F_OFD_SETLK, {.l_type = F_WRLCK, .l_start = 203, .l_len = 7}, true},
+        {F_SETLK, {.l_type = F_RDLCK, .l_start = 101, .l_len = 1}, true},
+        {F_SETLK, {.l_type = F_RDLCK, .l_start = 7, .l_len = 0}, true},
+    };
+    auto_free char *path = make_image("named");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct holder h = start_holder(path, cases[i].command, &cases[i].lock);
+        auto_free char *words = string_format("in use by ho)lder: 1 (process %d) (", (int)h.pid);
+        struct stream *s = open_image(path);
+        if (cases[i].in_the_way)
+            assert_fails(stream_lock(s, READ, CHANGE, &err), EBUSY, words);
+        else
+            assert_works(stream_lock(s, READ, CHANGE, &err));
+        stream_close(s);
+        end_holder(&h);
+        s = open_image(path);
+        assert_works(stream_lock(s, READ, CHANGE, &err));
+        stream_close(s);
+    }
+}
+
+/* Whose open files are not ours to see is not named: seen by somebody who may see little. */
+static void test_does_not_name_strangers(void **state)
+{
+    (void)state;
+    auto_free char *path = make_image("strangers");
+    struct stream *writer = open_image(path), *s = open_image(path);
+    assert_works(stream_lock(writer, READ | CHANGE, CHANGE, &err));
+    assert_int_equal(prctl(PR_SET_DUMPABLE, 0), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct platter_error err = {0};
+        stream_close(writer); /* ours alone: the parent's stays open, and locked */
+        if (getuid() == 0 && setuid(65534) < 0)
+            _exit(2);
+        bool right = stream_lock(s, READ, CHANGE, &err) == -EBUSY &&
+                     strstr(err.message, "in use by another program (write lock held)");
+        if (!right)
+            print_error("%s\n", err.message);
+        _exit(right ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    prctl(PR_SET_DUMPABLE, 1);
+    assert_int_equal(status, 0);
+    stream_close(writer);
     stream_close(s);
 }
 
@@ -211,10 +324,11 @@ static void test_extents_in_one_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_extents),         cmocka_unit_test(test_extents_in_one_file),
-        cmocka_unit_test(test_between_streams), cmocka_unit_test(test_change),
-        cmocka_unit_test(test_seen_by_others),  cmocka_unit_test(test_sees_a_writer),
-        cmocka_unit_test(test_sees_a_reader),   cmocka_unit_test(test_shared_reader_is_harmless),
+        cmocka_unit_test(test_extents),           cmocka_unit_test(test_extents_in_one_file),
+        cmocka_unit_test(test_between_streams),   cmocka_unit_test(test_change),
+        cmocka_unit_test(test_seen_by_others),    cmocka_unit_test(test_sees_a_writer),
+        cmocka_unit_test(test_sees_a_reader),     cmocka_unit_test(test_shared_reader_is_harmless),
+        cmocka_unit_test(test_names_the_process), cmocka_unit_test(test_does_not_name_strangers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
