@@ -41,8 +41,12 @@ class Snapshots(Case):
         maker("create", "-q", "-f", "qcow2", "-o", options, "a.qcow2", SIZE)
 
     def take(self):
-        """Three snapshots by a machine that runs, with changes between and after."""
-        with Machine("a.qcow2") as machine:
+        """Three snapshots by a machine that runs, with changes between and after. Its memory holds 3 MiB
+        that nothing but the snapshots can bring back."""
+        with open("memory.bin", "wb") as file:
+            file.write(self.rng.randbytes(3 * MIB))
+        loader = "loader,file=memory.bin,addr=0x400000,force-raw=on"
+        with Machine("a.qcow2", options=["-device", loader]) as machine:
             for name in NAMES:
                 change(machine, self.flat, self.rng)
                 machine.do("stop")
@@ -97,6 +101,7 @@ def taken_by_machine(self, options, seed):
     self.take()
     self.assertEqual(len({fresh, *self.memories.values()}), 1 + len(set(self.memories.values())))
     listed = self.check_list("a.qcow2", NAMES)
+    self.assertGreater(listed["two"]["vm-state-size"], 3 * MIB)
     self.check_sound("a.qcow2")
     self.check_disk(bytes(self.flat), "a.qcow2")
     for name in NAMES:
@@ -113,13 +118,11 @@ def taken_by_machine(self, options, seed):
     self.check_list("a.qcow2", ["two", "three"])
     for name in ("three", "two"):
         self.goes_on("a.qcow2", name, name)
-    for name in NAMES:
-        self.goes_on("copy.qcow2", name, name)
+    self.goes_on("copy.qcow2", "one", "one")
 
     platter("snapshot", "delete", "a.qcow2", "two")
     platter("snapshot", "state", "--import=two.state", "a.qcow2", "again")
     self.check_sound("a.qcow2")
-    self.goes_on("a.qcow2", "three", "three")
     self.goes_on("a.qcow2", "again", "two")
 
 
