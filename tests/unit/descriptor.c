@@ -14,6 +14,7 @@
     "CID=12345678\n"                                                                               \
     "parentCID=ffffffff\n"                                                                         \
     "createType=\"custom\"\n"
+#define MARK     "\xef\xbb\xbf"
 #define EXTENT   "RW 63 FLAT \"a.vmdk\" 0\n"
 #define DATABASE "\n# The Disk Data Base\n#DDB\n\nddb.adapterType = \"ide\"\n"
 
@@ -273,6 +274,25 @@ static void test_new_keys(void **state)
     expect(e, "version=1\r\nCID=00000001\r\nparentCID=2\r\nRW 1 ZERO\r\nddb.uuid = \"u\"\r\n");
 }
 
+/* Nothing goes in front of the mark that a text of Windows begins with, and nothing takes it away.
+ */
+static void test_mark_stays_first(void **state)
+{
+    (void)state;
+    struct descriptor_edit *e = edit_of(MARK EXTENT);
+    descriptor_edit_set(e, "CID", "00000001");
+    expect(e, MARK "CID=00000001\n" EXTENT);
+    e = edit_of(MARK "a=1\n" EXTENT "RW 1 ZERO\n");
+    descriptor_edit_remove(e, "a");
+    descriptor_edit_remove_extent(e, 0);
+    expect(e, MARK "RW 1 ZERO\n");
+    e = edit_of(MARK EXTENT "a=1\n");
+    descriptor_edit_remove(e, "a");
+    descriptor_edit_remove_extent(e, 0);
+    descriptor_edit_set(e, "CID", "00000001");
+    expect(e, MARK "CID=00000001\n");
+}
+
 static void test_removed_keys(void **state)
 {
     (void)state;
@@ -460,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_spelling_stays),
         cmocka_unit_test(test_new_keys),
+        cmocka_unit_test(test_mark_stays_first),
         cmocka_unit_test(test_removed_keys),
         cmocka_unit_test(test_many_removed_keys),
         cmocka_unit_test(test_extents),

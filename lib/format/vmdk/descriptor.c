@@ -106,12 +106,15 @@ static void scan_key(const char *text, size_t equals, struct text_line *l)
         l->value = (struct text_span){value + 1, l->value.len - 2};
 }
 
+size_t text_begin(const void *text, size_t len)
+{
+    return len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+}
+
 bool text_line_at(const char *text, size_t len, size_t at, struct text_line *ret)
 {
     if (at >= len)
         return false;
-    if (at == 0 && len > 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
-        at = 3; /* a mark that editors of Windows put in front of UTF-8 */
     const char *newline = memchr(text + at, '\n', len - at);
     size_t stop = newline ? (size_t)(newline - text) : len;
     *ret = (struct text_line){.start = skip_blanks(text, at, stop), .next = stop + 1};
@@ -226,7 +229,8 @@ static int parse_lines(struct descriptor *d, const char *name, struct platter_er
 {
     int r = 0;
     struct text_line l;
-    for (size_t at = 0; r == 0 && text_line_at(d->words, d->words_size - 1, at, &l); at = l.next)
+    for (size_t at = text_begin(d->words, d->words_size - 1);
+         r == 0 && text_line_at(d->words, d->words_size - 1, at, &l); at = l.next)
         r = parse_line(d, name, &l, err);
     return r;
 }

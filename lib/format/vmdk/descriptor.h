@@ -62,6 +62,10 @@ struct text_line {
     struct text_span access, sectors, type, file, offset; /* EXTENT; the file without quotes */
 };
 
+/* Where the first line of a text begins: behind the mark that editors of Windows put in front of
+ * UTF-8, if it has one. Pure. */
+size_t text_begin(const void *text, size_t len);
+
 /* The line that begins at `at`; false: the text has ended. Pure. */
 bool text_line_at(const char *text, size_t len, size_t at, struct text_line *ret);
 

@@ -57,9 +57,14 @@ static bool is_key(const struct descriptor_edit *e, const struct text_line *l, c
            strncasecmp(e->text + l->key.at, key, l->key.len) == 0;
 }
 
+static size_t first_line(const struct descriptor_edit *e)
+{
+    return text_begin(e->text, e->len);
+}
+
 static bool find_key(const struct descriptor_edit *e, const char *key, struct text_line *ret)
 {
-    for (size_t at = 0; text_line_at(e->text, e->len, at, ret); at = ret->next)
+    for (size_t at = first_line(e); text_line_at(e->text, e->len, at, ret); at = ret->next)
         if (is_key(e, ret, key))
             return true;
     return false;
@@ -156,7 +161,7 @@ static void splice(struct descriptor_edit *e, struct text_span s, const char *wi
 /* A line of its own at `at`, where one begins or the text ends. */
 static void insert_line(struct descriptor_edit *e, size_t at, const char *line)
 {
-    bool open = at > 0 && at >= e->len && e->text[e->len - 1] != '\n';
+    bool open = at > first_line(e) && at >= e->len && e->text[e->len - 1] != '\n';
     at = min_u64(at, e->len);
     auto_free char *whole =
         line ? string_format("%s%s%s", open ? e->newline : "", line, e->newline) : NULL;
@@ -210,8 +215,8 @@ static bool is_bare_key(const char *key)
 static size_t place_of_new(const struct descriptor_edit *e, const char *key)
 {
     struct text_line l;
-    size_t last = 0, behind_last = 0;
-    for (size_t at = 0; text_line_at(e->text, e->len, at, &l); at = l.next) {
+    size_t last = first_line(e), behind_last = 0;
+    for (size_t at = last; text_line_at(e->text, e->len, at, &l); at = l.next) {
         if (!is_ddb(key) && strcasecmp(key, "CID") == 0 && is_key(e, &l, "parentCID"))
             return at;
         if (!is_ddb(key) && l.kind == TEXT_EXTENT)
@@ -256,10 +261,10 @@ void descriptor_edit_set_cid(struct descriptor_edit *e, const char *key, uint32_
 void descriptor_edit_remove(struct descriptor_edit *e, const char *key)
 {
     struct text_line l;
-    size_t kept = 0;
+    size_t kept = first_line(e);
     if (e->failed < 0)
         return;
-    for (size_t at = 0; text_line_at(e->text, e->len, at, &l); at = l.next) {
+    for (size_t at = kept; text_line_at(e->text, e->len, at, &l); at = l.next) {
         size_t n = is_key(e, &l, key) ? 0 : min_u64(l.next, e->len) - at;
         memmove(e->text + kept, e->text + at, n);
         kept += n;
@@ -275,7 +280,7 @@ static bool find_extent(struct descriptor_edit *e, unsigned i, struct text_line 
                         size_t *ret_at)
 {
     unsigned n = 0;
-    for (*ret_at = 0; e->failed == 0 && text_line_at(e->text, e->len, *ret_at, ret);
+    for (*ret_at = first_line(e); e->failed == 0 && text_line_at(e->text, e->len, *ret_at, ret);
          *ret_at = ret->next)
         if (ret->kind == TEXT_EXTENT && n++ == i)
             return true;
@@ -324,8 +329,8 @@ static char *extent_line(const struct descriptor_extent *x, const char *file)
 static size_t place_of_extent(const struct descriptor_edit *e)
 {
     struct text_line l;
-    size_t behind_key = 0, behind_extent = 0;
-    for (size_t at = 0; text_line_at(e->text, e->len, at, &l); at = l.next) {
+    size_t behind_key = first_line(e), behind_extent = 0;
+    for (size_t at = behind_key; text_line_at(e->text, e->len, at, &l); at = l.next) {
         if (l.kind == TEXT_EXTENT)
             behind_extent = l.next;
         if (l.kind == TEXT_KEY && !is_ddb(e->text + l.key.at))

@@ -40,7 +40,7 @@ static bool is_first_line(const uint8_t *text, size_t len, size_t i)
 bool descriptor_probe(const uint8_t *prefix, size_t len)
 {
     len = strnlen((const char *)prefix, len);
-    size_t i = len > 3 && memcmp(prefix, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; /* see text_line_at() */
+    size_t i = text_begin(prefix, len);
     skip(prefix, len, &i, " \t\r\n");
     while (i < len && prefix[i] == '#' && !is_first_line(prefix, len, i)) {
         while (i < len && prefix[i] != '\n')
