@@ -39,7 +39,8 @@ static int list_bitmaps(const struct args *args)
 
     if (args->n_operands != 2)
         return usage_error(&verb_bitmap, "Expecting one image file name");
-    if (image_open(args, args->operands[1], args->format, PLATTER_OPEN_NO_BACKING, &disk))
+    if (image_open(args, args->operands[1], args->format,
+                   PLATTER_OPEN_QUERY | PLATTER_OPEN_NO_BACKING, &disk))
         return EXIT_FAILED;
     int r = platter_bitmaps(disk, &text, &err);
     platter_close(disk, NULL);

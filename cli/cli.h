@@ -235,8 +235,19 @@ struct platter_open_options image_options(const struct args *args, const char *f
  * a notice where the file is taken as raw only because nothing was recognised. 0 or negative. */
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
                struct platter_disk **ret);
+/* The same for a view by its name alone, whatever the name of the file looks like. */
+int view_open(const struct args *args, const char *image, const char *view, unsigned flags,
+              struct platter_disk **ret);
 /* Warns of an image that was given a backing file which the gate (rule 6) will not let it open. */
 void image_warn_gated(const struct args *args, const char *name, const char *format);
+
+/* ---- snapshots (snapshot.c, snapshot_state.c) ------------------------------------------------ */
+
+struct progress;
+/* Ends what showed progress; `r` and err are what it gave. An exit code. */
+int snapshot_end(struct progress *progress, int r, const struct platter_error *err);
+/* Writes the machine's state of a snapshot to --export, or makes one with that of --import. */
+int snapshot_state(const struct args *args, const char *image, const char *name);
 
 /* ---- keys (secrets.c) ------------------------------------------------------------------------ */
 

@@ -80,6 +80,14 @@ static int map_range(struct platter_disk *disk, uint64_t start, uint64_t end, bo
     return print_extent(json, start, &run, true);
 }
 
+static void begin_bitmap(bool json)
+{
+    if (json)
+        putchar('[');
+    else
+        printf("%-16s%s\n", "Offset", "Length");
+}
+
 /* The ranges of [start, end) as a bitmap has them; people want those that are dirty. */
 static int map_bitmap(struct platter_disk *disk, uint64_t start, uint64_t end,
                       const struct args *args)
@@ -87,19 +95,19 @@ static int map_bitmap(struct platter_disk *disk, uint64_t start, uint64_t end,
     struct platter_error err = {0};
     bool json = wants_json(args), dirty;
     uint64_t length;
-    if (json)
-        putchar('[');
-    else
-        printf("%-16s%s\n", "Offset", "Length");
     for (uint64_t at = start; at < end; at += length) {
         if (platter_bitmap_map(disk, args->bitmap, at, end - at, &length, &dirty, &err))
             return say_error(&err);
+        if (at == start)
+            begin_bitmap(json);
         if (json)
             printf("{ \"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"dirty\": %s}%s", at,
                    length, dirty ? "true" : "false", at + length < end ? ",\n" : "");
         else if (dirty)
             printf("%#-16" PRIx64 "%#" PRIx64 "\n", at, length);
     }
+    if (start >= end)
+        begin_bitmap(json);
     if (json)
         puts("]");
     return EXIT_FINE;

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* platter snapshot: the options of qemu-img snapshot, and commands for people. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli.h"
-
-enum { STATE_PIECE = 1 << 20 }; /* bytes of a machine's state that are moved at once */
 
 /* ---- list ------------------------------------------------------------------------------------ */
 
@@ -47,42 +43,67 @@ static int open_to_change(const struct args *args, const char *image, struct pla
     return image_open(args, image, args->format, PLATTER_OPEN_WRITE | PLATTER_OPEN_NO_BACKING, ret);
 }
 
-/* Closes what was changed; `code` and err are what the change gave. */
-static int close_changed(struct platter_disk *disk, int r, struct platter_error *err)
+int snapshot_end(struct progress *progress, int r, const struct platter_error *err)
+{
+    progress_end(progress, !r);
+    if (!r)
+        return EXIT_FINE;
+    if (err->code != ECANCELED || !signals_caught())
+        return say_error(err);
+    say("interrupted: nothing was changed");
+    return EXIT_FAILED;
+}
+
+/* Closes what was changed; `r` and err are what the change gave. */
+static int close_changed(struct platter_disk *disk, struct progress *progress, int r,
+                         struct platter_error *err)
 {
     int e = platter_close(disk, r ? NULL : err);
-    return r || e ? say_error(err) : output_end(EXIT_FINE);
+    return output_end(snapshot_end(progress, r ? r : e, err));
 }
 
 static int create_run(const struct args *args, const char *image, const char *name, bool unique)
 {
     struct platter_error err = {0};
     struct platter_disk *disk = NULL;
+    struct progress progress;
     struct platter_snapshot_options options = {.size = sizeof options,
                                                .flags = unique ? PLATTER_SNAPSHOT_UNIQUE : 0,
                                                .name = name,
-                                               .id = args->id};
+                                               .id = args->id,
+                                               .progress = progress_tick,
+                                               .opaque = &progress};
     if (open_to_change(args, image, &disk))
         return EXIT_FAILED;
-    return close_changed(disk, platter_snapshot_create(disk, &options, NULL, &err), &err);
+    progress_start(&progress, args, false);
+    return close_changed(disk, &progress, platter_snapshot_create(disk, &options, NULL, &err),
+                         &err);
 }
 
 static int apply_run(const struct args *args, const char *image, const char *name)
 {
     struct platter_error err = {0};
     struct platter_disk *disk = NULL;
+    struct progress progress;
     if (open_to_change(args, image, &disk))
         return EXIT_FAILED;
-    return close_changed(disk, platter_snapshot_apply(disk, name, 0, &err), &err);
+    progress_start(&progress, args, false);
+    return close_changed(disk, &progress,
+                         platter_snapshot_apply(disk, name, 0, progress_tick, &progress, &err),
+                         &err);
 }
 
 static int delete_run(const struct args *args, const char *image, const char *name, unsigned by)
 {
     struct platter_error err = {0};
     struct platter_disk *disk = NULL;
+    struct progress progress;
     if (open_to_change(args, image, &disk))
         return EXIT_FAILED;
-    return close_changed(disk, platter_snapshot_delete(disk, name, by, &err), &err);
+    progress_start(&progress, args, false);
+    return close_changed(disk, &progress,
+                         platter_snapshot_delete(disk, name, by, progress_tick, &progress, &err),
+                         &err);
 }
 
 /* ---- diff ------------------------------------------------------------------------------------ */
@@ -157,20 +178,14 @@ static int diff_run(const struct args *args, const char *image, const char *from
     return r ? say_error(&err) : output_end(EXIT_FINE);
 }
 
-/* ---- read, state ----------------------------------------------------------------------------- */
+/* ---- read ------------------------------------------------------------------------------------ */
 
-/* Opens a view by its name alone, whatever the name of the file looks like. */
-static int open_view(const struct args *args, const char *image, const char *view, unsigned flags,
-                     struct platter_disk **ret)
+int view_open(const struct args *args, const char *image, const char *view, unsigned flags,
+              struct platter_disk **ret)
 {
     struct args named = *args;
     named.view = view;
     return image_open(&named, image, args->format, flags, ret);
-}
-
-static bool is_stdio(const char *file)
-{
-    return strcmp(file, "-") == 0;
 }
 
 static int read_run(const struct args *args, const char *image, const char *view,
@@ -178,7 +193,7 @@ static int read_run(const struct args *args, const char *image, const char *view
 {
     struct platter_error err = {0};
     struct platter_disk *disk = NULL;
-    bool to_stdout = is_stdio(target);
+    bool to_stdout = strcmp(target, "-") == 0;
     struct platter_convert_options options = {.size = sizeof options,
                                               .flags = to_stdout ? PLATTER_CONVERT_TO_FD : 0,
                                               .format = args->out_format,
@@ -187,7 +202,7 @@ static int read_run(const struct args *args, const char *image, const char *view
     if (to_stdout && isatty(STDOUT_FILENO))
         return usage_error(&verb_snapshot, "read: standard output is a terminal: lead it to a file "
                                            "or a pipe, or name a file");
-    if (open_view(args, image, view, 0, &disk))
+    if (view_open(args, image, view, 0, &disk))
         return EXIT_FAILED;
     progress_start(&progress, args, to_stdout);
     options.progress = progress_tick;
@@ -196,92 +211,6 @@ static int read_run(const struct args *args, const char *image, const char *view
     progress_end(&progress, !r);
     platter_close(disk, NULL);
     return r ? say_error(&err) : output_end(EXIT_FINE);
-}
-
-static int state_failed(const char *file)
-{
-    say("%s: %s", is_stdio(file) ? "standard stream" : file, strerror(errno));
-    return -1;
-}
-
-static int copy_out(struct platter_disk *disk, uint8_t *buffer, FILE *out, const char *file)
-{
-    struct platter_error err = {0};
-    uint64_t size = 0;
-    int r = platter_vm_state_size(disk, &size, &err);
-    for (uint64_t at = 0, n; r == 0 && at < size; at += n) {
-        n = size - at < STATE_PIECE ? size - at : STATE_PIECE;
-        r = platter_vm_state_read(disk, buffer, n, at, &err);
-        if (r == 0 && fwrite(buffer, 1, n, out) != n)
-            return state_failed(file);
-    }
-    if (r)
-        say_error(&err);
-    return r;
-}
-
-static int export_run(const struct args *args, const char *image, const char *view)
-{
-    const char *file = args->export_file;
-    struct platter_disk *disk = NULL;
-    if (open_view(args, image, view, PLATTER_OPEN_NO_BACKING, &disk))
-        return EXIT_FAILED;
-    uint8_t *buffer = malloc(STATE_PIECE);
-    FILE *out = is_stdio(file) ? stdout : fopen(file, "wb");
-    int r = out && buffer ? copy_out(disk, buffer, out, file) : state_failed(file);
-    if (out && (out == stdout ? fflush(out) : fclose(out)) && r == 0)
-        r = state_failed(file);
-    free(buffer);
-    platter_close(disk, NULL);
-    return r ? EXIT_FAILED : EXIT_FINE;
-}
-
-/* Reads all of a file into the state area; *ret_size is how much that was. */
-static int copy_in(struct platter_disk *disk, uint8_t *buffer, FILE *in, const char *file,
-                   uint64_t *ret_size)
-{
-    struct platter_error err = {0};
-    size_t n;
-    *ret_size = 0;
-    while ((n = fread(buffer, 1, STATE_PIECE, in)) > 0) {
-        if (platter_vm_state_write(disk, buffer, n, *ret_size, &err)) {
-            say_error(&err);
-            return -1;
-        }
-        *ret_size += n;
-    }
-    return ferror(in) ? state_failed(file) : 0;
-}
-
-static int import_run(const struct args *args, const char *image, const char *name)
-{
-    const char *file = args->import_file;
-    struct platter_error err = {0};
-    struct platter_disk *disk = NULL;
-    struct platter_snapshot_options options = {
-        .size = sizeof options, .flags = PLATTER_SNAPSHOT_UNIQUE, .name = name, .id = args->id};
-    FILE *in = is_stdio(file) ? stdin : fopen(file, "rb");
-    uint8_t *buffer = malloc(STATE_PIECE);
-    int r = in && buffer ? open_to_change(args, image, &disk) : state_failed(file);
-    if (r == 0)
-        r = copy_in(disk, buffer, in, file, &options.vm_state_size);
-    if (r == 0 && (r = platter_snapshot_create(disk, &options, NULL, &err)))
-        say_error(&err);
-    if (platter_close(disk, r ? NULL : &err) && r == 0) {
-        say_error(&err);
-        r = -1;
-    }
-    if (in && in != stdin)
-        fclose(in);
-    free(buffer);
-    return r ? EXIT_FAILED : EXIT_FINE;
-}
-
-static int state_run(const struct args *args, const char *image, const char *name)
-{
-    if (!args->export_file == !args->import_file)
-        return usage_error(&verb_snapshot, "state: give either --export or --import");
-    return args->export_file ? export_run(args, image, name) : import_run(args, image, name);
 }
 
 /* ---- the commands ---------------------------------------------------------------------------- */
@@ -320,7 +249,9 @@ static int read_named(const struct args *args)
 
 static int state_named(const struct args *args)
 {
-    return state_run(args, args->operands[1], args->operands[2]);
+    if (!args->export_file == !args->import_file)
+        return usage_error(&verb_snapshot, "state: give either --export or --import");
+    return snapshot_state(args, args->operands[1], args->operands[2]);
 }
 
 static const struct {

@@ -373,21 +373,21 @@ int platter_snapshot_create(struct platter_disk *disk,
 }
 
 int platter_snapshot_apply(struct platter_disk *disk, const char *snapshot, unsigned flags,
-                           struct platter_error *err)
+                           platter_progress_fn progress, void *opaque, struct platter_error *err)
 {
     int r = check_flags(flags, SNAPSHOT_BY, "platter_snapshot_apply()", err);
     if (r == 0)
         r = need(snapshot, "a snapshot", err);
-    return r < 0 ? r : disk_snapshot_apply(disk, snapshot, flags, err);
+    return r < 0 ? r : ops_snapshot_apply(disk, snapshot, flags, progress, opaque, err);
 }
 
 int platter_snapshot_delete(struct platter_disk *disk, const char *snapshot, unsigned flags,
-                            struct platter_error *err)
+                            platter_progress_fn progress, void *opaque, struct platter_error *err)
 {
     int r = check_flags(flags, SNAPSHOT_BY, "platter_snapshot_delete()", err);
     if (r == 0)
         r = need(snapshot, "a snapshot", err);
-    return r < 0 ? r : disk_snapshot_delete(disk, snapshot, flags, err);
+    return r < 0 ? r : ops_snapshot_delete(disk, snapshot, flags, progress, opaque, err);
 }
 
 int platter_snapshot_diff(struct platter_disk *disk, const char *from, const char *to,
@@ -418,7 +418,12 @@ int platter_vm_state_read(struct platter_disk *disk, void *buffer, size_t length
 int platter_vm_state_write(struct platter_disk *disk, const void *buffer, size_t length,
                            uint64_t offset, struct platter_error *err)
 {
-    return disk_state_write(disk, 0, buffer, length, offset, err);
+    return disk_state_write(disk, buffer, length, offset, err);
+}
+
+int platter_vm_state_drop(struct platter_disk *disk, struct platter_error *err)
+{
+    return disk_state_drop(disk, err);
 }
 
 /* ---- dirty bitmaps --------------------------------------------------------------------------- */

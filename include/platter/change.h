@@ -59,13 +59,17 @@ struct platter_snapshot_options {
     bool has_icount;        /**< false: not recorded */
     uint64_t icount;        /**< instructions the machine had executed */
     uint64_t vm_state_size; /**< bytes that platter_vm_state_write() has written for it; 0: none */
+    platter_progress_fn progress; /**< NULL or progress and cancel; bytes are what tables map, for
+                                       each time that one is gone through */
+    void *opaque;                 /**< for it */
 };
 
 /**
  * Makes a snapshot of a disk that is open for writing, inside its image, durably. Time goes with
- * the tables, not the data. *ret_id (may be NULL) is its id and belongs to the caller. Fails with
- * ENOTSUP where the image cannot have snapshots, EEXIST where the id is taken, EOVERFLOW where a
- * count in the image is too narrow for one more; nothing has changed then. Other calls wait.
+ * the tables, not the data. *ret_id (may be NULL) is its id and belongs to the caller, or NULL
+ * where none was made. Fails with ENOTSUP where the image cannot have snapshots, EEXIST where the
+ * id is taken, EOVERFLOW where a count in the image is too narrow for one more, ECANCELED;
+ * nothing has changed then. Other calls wait, also those from `progress`.
  */
 int platter_snapshot_create(struct platter_disk *disk,
                             const struct platter_snapshot_options *options, char **ret_id,
@@ -74,14 +78,19 @@ int platter_snapshot_create(struct platter_disk *disk,
 /**
  * Makes the disk what it was when `snapshot` was made, its size as well, durably; what it is now is
  * lost. `flags` tell what `snapshot` is: PLATTER_SNAPSHOT_BY_*. A crash leaves the old disk or the
- * new one. ENOENT: there is no such snapshot.
+ * new one. ENOENT: there is no such snapshot. `progress` (NULL: none) is as that of
+ * platter_snapshot_create(); when the disk is the new one a cancel comes too late, and the work
+ * goes on to its end.
  */
 int platter_snapshot_apply(struct platter_disk *disk, const char *snapshot, unsigned flags,
-                           struct platter_error *err);
+                           platter_progress_fn progress, void *opaque, struct platter_error *err);
 
-/** Deletes a snapshot, durably, and gives its space back; the disk stays as it is. */
+/**
+ * Deletes a snapshot, durably, and gives its space back; the disk stays as it is. A cancel can come
+ * with the first call of `progress` only.
+ */
 int platter_snapshot_delete(struct platter_disk *disk, const char *snapshot, unsigned flags,
-                            struct platter_error *err);
+                            platter_progress_fn progress, void *opaque, struct platter_error *err);
 
 /** What platter_snapshot_diff() tells of a range. */
 struct platter_snapshot_difference {
@@ -120,6 +129,9 @@ int platter_vm_state_read(struct platter_disk *disk, void *buffer, size_t length
  */
 int platter_vm_state_write(struct platter_disk *disk, const void *buffer, size_t length,
                            uint64_t offset, struct platter_error *err);
+
+/** Gives back what platter_vm_state_write() has written for a snapshot that is not going to be. */
+int platter_vm_state_drop(struct platter_disk *disk, struct platter_error *err);
 
 /* ---- dirty bitmaps --------------------------------------------------------------------------- */
 

@@ -53,7 +53,7 @@ static int refuse_named(const struct name_opener *opener, const struct image *im
                 image->stream->name, name);
 }
 
-static const struct name_opener refuse = {refuse_named};
+const struct name_opener refuse_names = {refuse_named};
 
 int disk_assemble_for_check(struct stream *stream, const struct format *format, bool repair,
                             uint64_t memory_limit, const struct name_opener *opener,
@@ -70,7 +70,7 @@ int disk_assemble_for_check(struct stream *stream, const struct format *format, 
                                 .checking = true,
                                 .ordered = true,
                                 .budget = disk->budget,
-                                .opener = opener ? opener : &refuse};
+                                .opener = opener ? opener : &refuse_names};
     struct image *img;
     r = image_load(stream, &setup, &img, err);
     if (r == 0)
@@ -96,7 +96,7 @@ int disk_assemble(struct stream **streams, const struct format **formats_of, uns
                                     .writable = writable && i == 0,
                                     .ordered = ordered,
                                     .budget = disk->budget,
-                                    .opener = opener ? opener : &refuse};
+                                    .opener = opener ? opener : &refuse_names};
         struct image *img;
         r = image_load(streams[i], &setup, &img, err);
         if (r == 0)

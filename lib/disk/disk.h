@@ -115,11 +115,11 @@ int disk_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
 
 /* Snapshots inside the top image: struct snapshot_ops. A disk that is open for writing. */
 int disk_snapshot_create(struct platter_disk *disk, struct snapshot_request *request,
-                         struct platter_error *err);
+                         struct teller *teller, struct platter_error *err);
 int disk_snapshot_apply(struct platter_disk *disk, const char *name, unsigned by,
-                        struct platter_error *err);
+                        struct teller *teller, struct platter_error *err);
 int disk_snapshot_delete(struct platter_disk *disk, const char *name, unsigned by,
-                         struct platter_error *err);
+                         struct teller *teller, struct platter_error *err);
 
 /* A comparison of two of them, during which the disk does not change. Close what was opened. */
 struct disk_diff {
@@ -135,13 +135,14 @@ int disk_snapshot_diff_next(struct disk_diff *d, goff off, struct snapshot_diffe
                             struct platter_error *err);
 void disk_snapshot_diff_close(struct disk_diff *d);
 
-/* The state of a machine: that of the view that is open is read, the next snapshot's written,
- * behind a disk of `behind` bytes (0: the size it has). */
+/* The state of a machine: that of the view that is open is read, the next snapshot's written, or
+ * forgotten. */
 int disk_state_size(struct platter_disk *disk, uint64_t *ret, struct platter_error *err);
 int disk_state_read(struct platter_disk *disk, void *buf, size_t len, uint64_t off,
                     struct platter_error *err);
-int disk_state_write(struct platter_disk *disk, uint64_t behind, const void *buf, size_t len,
-                     uint64_t off, struct platter_error *err);
+int disk_state_write(struct platter_disk *disk, const void *buf, size_t len, uint64_t off,
+                     struct platter_error *err);
+int disk_state_drop(struct platter_disk *disk, struct platter_error *err);
 
 /* A view of the file of an open disk, read-only, over the same images below; the disk must outlive
  * it. */

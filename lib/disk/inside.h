@@ -30,6 +30,8 @@ int image_choose_format(struct stream *s, const char *name, bool allow_raw,
 int disk_new(uint64_t memory_limit, struct platter_disk **ret, struct platter_error *err);
 /* Appends an image at the base. Takes it, on failure as well. */
 int disk_append(struct platter_disk *disk, struct image *img, struct platter_error *err);
+/* Opens no file that an image names. */
+extern const struct name_opener refuse_names;
 /* Notes whether all is open that its bytes may come from: when the chain is complete. */
 void disk_note_base(struct platter_disk *disk);
 

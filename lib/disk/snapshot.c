@@ -43,19 +43,17 @@ static void let_go(struct platter_disk *disk, struct range_hold *hold)
 }
 
 int disk_snapshot_create(struct platter_disk *disk, struct snapshot_request *request,
-                         struct platter_error *err)
+                         struct teller *teller, struct platter_error *err)
 {
     const struct snapshot_ops *ops;
     struct range_hold hold;
     int r = hold_all(disk, "make a snapshot", &hold, &ops, err);
     if (r < 0)
         return r;
-    r = ops->create(disk_top(disk), request, err);
+    r = ops->create(disk_top(disk), request, teller, err);
     /* The state belongs to the snapshot now: the next one would have it, too (section 9.3). */
     if (r == 0 && request->vm_state_size) {
-        r = ops->state_drop(disk_top(disk),
-                            request->disk_size ? request->disk_size : disk_size(disk),
-                            request->vm_state_size, err);
+        r = ops->state_drop(disk_top(disk), err);
         if (r < 0)
             fail_in(err, r,
                     "%s: the snapshot was made, but the machine's state is still in the disk",
@@ -66,27 +64,27 @@ int disk_snapshot_create(struct platter_disk *disk, struct snapshot_request *req
 }
 
 int disk_snapshot_apply(struct platter_disk *disk, const char *name, unsigned by,
-                        struct platter_error *err)
+                        struct teller *teller, struct platter_error *err)
 {
     const struct snapshot_ops *ops;
     struct range_hold hold;
     int r = hold_all(disk, "apply a snapshot", &hold, &ops, err);
     if (r < 0)
         return r;
-    r = ops->apply(disk_top(disk), name, by, err);
+    r = ops->apply(disk_top(disk), name, by, teller, err);
     let_go(disk, &hold);
     return r;
 }
 
 int disk_snapshot_delete(struct platter_disk *disk, const char *name, unsigned by,
-                         struct platter_error *err)
+                         struct teller *teller, struct platter_error *err)
 {
     const struct snapshot_ops *ops;
     struct range_hold hold;
     int r = hold_all(disk, "delete a snapshot", &hold, &ops, err);
     if (r < 0)
         return r;
-    r = ops->remove(disk_top(disk), name, by, err);
+    r = ops->remove(disk_top(disk), name, by, teller, err);
     let_go(disk, &hold);
     return r;
 }
@@ -96,14 +94,19 @@ int disk_snapshot_delete(struct platter_disk *disk, const char *name, unsigned b
 int disk_snapshot_diff_open(struct platter_disk *disk, const char *from, const char *to,
                             struct disk_diff *d, struct platter_error *err)
 {
+    struct image *top = disk_top(disk);
     int r = snapshot_ops_of(disk, &d->ops, err);
-    if (r == 0)
-        r = disk_flush(disk, err);
     if (r < 0)
         return r;
     d->disk = disk;
+    /* Held first: what is written now, or later, is in no table that is looked at. */
     range_lock_take(&disk->ranges, &d->hold, 0, UINT64_MAX, false);
-    r = d->ops->diff_open(disk_top(disk), from, to, &d->diff, d->sizes, err);
+    if (disk->writable)
+        r = disk_check_writable(disk, "flush", 0, 0, err);
+    if (r == 0 && disk->writable)
+        r = top->format->flush(top, err);
+    if (r == 0)
+        r = d->ops->diff_open(top, from, to, &d->diff, d->sizes, err);
     if (r < 0)
         range_lock_give(&disk->ranges, &d->hold);
     return r;
@@ -126,9 +129,15 @@ void disk_snapshot_diff_close(struct disk_diff *d)
 int disk_state_size(struct platter_disk *disk, uint64_t *ret, struct platter_error *err)
 {
     const struct snapshot_ops *ops;
+    struct range_hold hold;
     goff start;
     int r = snapshot_ops_of(disk, &ops, err);
-    return r < 0 ? r : ops->state(disk_top(disk), &start, ret, err);
+    if (r < 0)
+        return r;
+    disk_pin(disk, &hold);
+    r = ops->state(disk_top(disk), &start, ret, err);
+    disk_unpin(disk, &hold);
+    return r;
 }
 
 /* Reads what the top image has at `off`, which lies behind the disk; the images below have nothing
@@ -201,8 +210,8 @@ static int write_behind(struct platter_disk *disk, const uint8_t *buf, size_t le
     return r;
 }
 
-int disk_state_write(struct platter_disk *disk, uint64_t behind, const void *buf, size_t len,
-                     uint64_t off, struct platter_error *err)
+int disk_state_write(struct platter_disk *disk, const void *buf, size_t len, uint64_t off,
+                     struct platter_error *err)
 {
     const struct snapshot_ops *ops;
     struct range_hold hold;
@@ -218,9 +227,21 @@ int disk_state_write(struct platter_disk *disk, uint64_t behind, const void *buf
         r = fail(err, EINVAL, "%s: a machine's state cannot be that long",
                  disk_top(disk)->stream->name);
     if (r == 0)
-        r = ops->state_room(disk_top(disk), behind ? behind : disk_size(disk), end, &start, err);
+        r = ops->state_room(disk_top(disk), end, &start, err);
     if (r == 0)
         r = write_behind(disk, buf, len, start + off, err);
+    let_go(disk, &hold);
+    return r;
+}
+
+int disk_state_drop(struct platter_disk *disk, struct platter_error *err)
+{
+    const struct snapshot_ops *ops;
+    struct range_hold hold;
+    int r = hold_all(disk, "drop a machine's state", &hold, &ops, err);
+    if (r < 0)
+        return r;
+    r = ops->state_drop(disk_top(disk), err);
     let_go(disk, &hold);
     return r;
 }
@@ -242,8 +263,11 @@ int disk_view_open(const struct platter_disk *of, const char *view, struct disk_
     int r = disk_new(budget_limit(of->budget), &ret->own, err);
     if (r < 0)
         return r;
-    struct image_setup setup = {
-        .format = top->format, .view = view, .ordered = true, .budget = ret->own->budget};
+    struct image_setup setup = {.format = top->format,
+                                .view = view,
+                                .ordered = true,
+                                .budget = ret->own->budget,
+                                .opener = &refuse_names};
     r = image_load(stream_share(top->stream), &setup, &img, err);
     if (r == 0)
         r = disk_append(ret->own, img, err);

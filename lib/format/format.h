@@ -26,6 +26,7 @@
 typedef uint64_t goff; /* offset on the disk a guest sees, bytes */
 
 struct secret;
+struct teller;
 struct luks1;
 struct luks1_area;
 
@@ -230,8 +231,8 @@ struct snapshot_request {
     uint64_t clock_nsec;
     uint64_t icount;        /* UINT64_MAX: not recorded */
     uint64_t vm_state_size; /* bytes that were written to the state area */
-    uint64_t disk_size;     /* it is to have; 0: what the disk has */
-    char *ret_id;           /* malloc'ed */
+    uint64_t disk_size;     /* of describe(): what its disk has */
+    char *ret_id;           /* malloc'ed; NULL: no snapshot was made */
 };
 
 /* A range in which two snapshots differ, and what the second has there. */
@@ -245,21 +246,24 @@ struct snapshot_diff;
 
 /* All of them work on an image that is open for writing and that the engine holds as a whole, with
  * nothing left to flush; diff_* on any image, held so that nothing changes. `by` and the names are
- * those of the public functions. */
+ * those of the public functions; `teller` may be NULL. */
 struct snapshot_ops {
-    int (*create)(struct image *img, struct snapshot_request *request, struct platter_error *err);
-    int (*apply)(struct image *img, const char *name, unsigned by, struct platter_error *err);
-    int (*remove)(struct image *img, const char *name, unsigned by, struct platter_error *err);
+    int (*create)(struct image *img, struct snapshot_request *request, struct teller *teller,
+                  struct platter_error *err);
+    int (*apply)(struct image *img, const char *name, unsigned by, struct teller *teller,
+                 struct platter_error *err);
+    int (*remove)(struct image *img, const char *name, unsigned by, struct teller *teller,
+                  struct platter_error *err);
+    /* Whether an image can have any; `of_sizes`: of disks of several sizes. */
+    int (*possible)(const struct image *img, bool of_sizes, struct platter_error *err);
     /* Where the machine's state stands behind the disk, or the view: as if it were guest data. The
      * length is what the view has. */
     int (*state)(const struct image *img, goff *ret_start, uint64_t *ret_len,
                  struct platter_error *err);
-    /* Where it stands behind a disk of that size, with tables for `len` bytes of it. */
-    int (*state_room)(struct image *img, uint64_t disk_size, uint64_t len, goff *ret_start,
-                      struct platter_error *err);
-    /* Forgets it. */
-    int (*state_drop)(struct image *img, uint64_t disk_size, uint64_t len,
-                      struct platter_error *err);
+    /* Where it stands behind the disk, with tables for `len` bytes of it. */
+    int (*state_room)(struct image *img, uint64_t len, goff *ret_start, struct platter_error *err);
+    /* Forgets what stands there. */
+    int (*state_drop)(struct image *img, struct platter_error *err);
     /* Describes snapshot number i, in strings of the image; false: there are no more. */
     bool (*describe)(const struct image *img, uint32_t i, struct snapshot_request *ret);
     /* What differs between two snapshots, from the tables alone; NULL is the disk itself. Sizes are
@@ -374,8 +378,7 @@ struct format {
     int (*commit)(struct image *img, const struct reservation *r, struct platter_error *err);
     void (*abandon)(struct image *img, const struct reservation *r);
     /* The pair for packed data: pack() one unit (thread-safe; -E2BIG without a sentence: not worth
-     * it), reserve room for its bytes, write them, commit. Only units that are not yet allocated.
-     */
+     * it), reserve room for its bytes, write them, commit: in place of what the unit held. */
     int (*pack)(struct image *img, const void *unit, void *out, size_t cap, size_t *ret_len,
                 struct platter_error *err);
     int (*reserve_packed)(struct image *img, goff unit, size_t packed_len, struct reservation *ret,

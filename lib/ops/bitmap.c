@@ -155,7 +155,7 @@ int bitmaps_check_copy(const struct platter_disk *source, const struct format *t
     return r;
 }
 
-int bitmaps_check_target(const struct platter_disk *source, struct platter_disk *target,
+int bitmaps_check_target(const struct platter_disk *source, struct platter_disk *target, bool sized,
                          struct platter_error *err)
 {
     struct image *from = disk_top(source), *to = disk_top(target);
@@ -172,7 +172,7 @@ int bitmaps_check_target(const struct platter_disk *source, struct platter_disk 
             if (!all[i].problem && strcmp(all[i].name, there[k].name) == 0)
                 r = fail(err, EEXIST, "%s: there is a bitmap \"%s\" already", to->stream->name,
                          all[i].name);
-    if (r == 0 && n && from->size != to->size)
+    if (r == 0 && n && sized && from->size != to->size)
         r = fail(err, EINVAL,
                  "%s: has %" PRIu64 " bytes, and the source %" PRIu64
                  ": bitmaps can be copied only where the sizes are the same",

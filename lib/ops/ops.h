@@ -40,6 +40,10 @@ int ops_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
 /* *ret_id is the caller's. */
 int ops_snapshot_create(struct platter_disk *disk, const struct platter_snapshot_options *options,
                         char **ret_id, struct platter_error *err);
+int ops_snapshot_apply(struct platter_disk *disk, const char *snapshot, unsigned by,
+                       platter_progress_fn progress, void *opaque, struct platter_error *err);
+int ops_snapshot_delete(struct platter_disk *disk, const char *snapshot, unsigned by,
+                        platter_progress_fn progress, void *opaque, struct platter_error *err);
 int ops_snapshot_diff(struct platter_disk *disk, const char *from, const char *to,
                       platter_snapshot_diff_fn fn, void *opaque, uint64_t ret_sizes[2],
                       struct platter_error *err);
@@ -63,8 +67,8 @@ int ops_bitmaps(struct platter_disk *disk, char **ret_json, struct platter_error
  * `skip_broken` one that cannot be used is an error. */
 int bitmaps_check_copy(const struct platter_disk *source, const struct format *target,
                        bool skip_broken, struct platter_error *err);
-/* Whether that disk can take them. */
-int bitmaps_check_target(const struct platter_disk *source, struct platter_disk *target,
+/* Whether that disk can take them; `sized`: it has the size that it will have then. */
+int bitmaps_check_target(const struct platter_disk *source, struct platter_disk *target, bool sized,
                          struct platter_error *err);
 /* Copies those that can be used to a disk of the same size, when its data is written. */
 int bitmaps_copy(struct platter_disk *source, struct platter_disk *target,

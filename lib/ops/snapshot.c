@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "base/ckd.h"
+#include "base/teller.h"
 #include "ops/ops.h"
 
 int ops_snapshot_create(struct platter_disk *disk, const struct platter_snapshot_options *o,
@@ -21,11 +22,26 @@ int ops_snapshot_create(struct platter_disk *disk, const struct platter_snapshot
         request.date_sec = (uint32_t)now.tv_sec;
         request.date_nsec = (uint32_t)now.tv_nsec;
     }
-    int r = disk_snapshot_create(disk, &request, err);
+    struct teller teller = {.fn = o->progress, .opaque = o->opaque};
+    int r = disk_snapshot_create(disk, &request, &teller, err);
     if (ret_id)
         *ret_id = TAKE(request.ret_id);
     free(request.ret_id);
     return r;
+}
+
+int ops_snapshot_apply(struct platter_disk *disk, const char *snapshot, unsigned by,
+                       platter_progress_fn progress, void *opaque, struct platter_error *err)
+{
+    struct teller teller = {.fn = progress, .opaque = opaque};
+    return disk_snapshot_apply(disk, snapshot, by, &teller, err);
+}
+
+int ops_snapshot_delete(struct platter_disk *disk, const char *snapshot, unsigned by,
+                        platter_progress_fn progress, void *opaque, struct platter_error *err)
+{
+    struct teller teller = {.fn = progress, .opaque = opaque};
+    return disk_snapshot_delete(disk, snapshot, by, &teller, err);
 }
 
 static unsigned flags_of(enum extent_kind kind)

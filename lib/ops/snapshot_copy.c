@@ -1,37 +1,39 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * All snapshots of an image become snapshots of a new one: the oldest disk is copied, and a
- * snapshot made of it; then only what differs from it, by the tables, is written over it for the
- * next, and so on to the disk as it is now. So what snapshots share there they share here, and each
- * range is read once for each time it was written.
- *
- * Meanwhile the new disk is as large as the largest of them; each snapshot knows its own size, and
- * what lies behind that is zeros.
+ * snapshot made of it; then the new disk gets the size of the next one, and only what differs from
+ * it, by the tables, is written over it, and so on to the disk as it is now. So what snapshots
+ * share there they share here, and each range is read once for each time it was written.
  */
 #include "ops/snapshot_copy.h"
 
 #include <string.h>
 
 #include "base/ckd.h"
+#include "base/teller.h"
 
 enum { STATE_PIECE = 1 << 20 }; /* bytes of a machine's state that are copied at once */
 
-/* One step: a view of the source over the one before it. */
-struct step {
+struct work {
     struct platter_disk *source, *target;
-    const char *from, *to; /* ids of snapshots; NULL: none before, the disk itself */
-    bool first;
+    const char *from, *to; /* ids of snapshots: NULL, none was copied yet; NULL, the disk itself */
     struct disk_diff diff;
-    uint64_t size; /* of the disk that is copied */
-    uint64_t held; /* bytes that the target may hold of the one before */
-    /* Progress goes over all steps. */
-    const struct copy *copy;
-    uint64_t number, steps;
+    const struct copy *copy; /* how the oldest disk is copied */
+    bool compress;
+    /* Progress goes over all that is copied; of the part that is, in `now`. */
+    uint64_t done, total, moved;
+    struct platter_progress now;
+    struct teller teller;
 };
 
 static const struct snapshot_ops *ops_of(const struct platter_disk *disk)
 {
     return disk_top(disk)->format->snapshots;
+}
+
+static uint64_t size_of(const struct platter_disk *disk)
+{
+    return round_up(disk_size(disk), 512);
 }
 
 int snapshots_check_copy(struct platter_disk *source, const struct format *format,
@@ -40,157 +42,202 @@ int snapshots_check_copy(struct platter_disk *source, const struct format *forma
 {
     const char *name = disk_top(source)->stream->name;
     const struct snapshot_ops *ops = ops_of(source);
-    struct snapshot_request s;
-    *ret_size = round_up(disk_size(source), 512);
+    struct snapshot_request first;
+    *ret_size = size_of(source);
     if (!ops || !format->snapshots)
         return fail(err, ENOTSUP, "%s: snapshots can be copied from one qcow2 to another only",
                     name);
-    if (disk_top(source)->view)
-        return fail(err, EINVAL, "%s: a view has no snapshots to be copied", name);
-    if (o->flags & (PLATTER_CONVERT_EXISTING | PLATTER_CONVERT_COMPRESS | PLATTER_CONVERT_TO_FD) ||
-        o->backing)
-        return fail(err, ENOTSUP,
-                    "%s: snapshots can be copied to a new file without a backing file only, and "
-                    "not compressed",
+    if (disk_top(source)->view || o->has_range)
+        return fail(err, EINVAL, "%s: a view, or a part of a disk, has no snapshots to be copied",
                     name);
-    for (uint32_t i = 0; ops->describe(disk_top(source), i, &s); i++)
-        *ret_size = max_u64(*ret_size, round_up(s.disk_size, 512));
-    return 0;
+    if (o->flags & (PLATTER_CONVERT_EXISTING | PLATTER_CONVERT_TO_FD))
+        return fail(err, ENOTSUP,
+                    "%s: snapshots can be copied to a new file only: what is there has a disk, and "
+                    "snapshots, of its own",
+                    name);
+    if (!ops->describe(disk_top(source), 0, &first))
+        return 0;
+    *ret_size = round_down(first.disk_size, 512);
+    return ops->possible(disk_top(source), false, err);
 }
 
-/* The next range in which the view differs from the one before; what that had behind the end of
- * this one becomes zeros. */
+/* ---- progress ---------------------------------------------------------------------------------
+ */
+
+static int tell_all(void *opaque, const struct platter_progress *now)
+{
+    struct work *w = opaque;
+    struct platter_progress all = {.size = sizeof all, .total = w->total};
+    w->now = *now;
+    all.done = w->done + now->done;
+    all.moved = w->moved + now->moved;
+    return w->copy->progress(w->copy->opaque, &all);
+}
+
+/* A part of `size` bytes is copied. */
+static void part_done(struct work *w, uint64_t size)
+{
+    w->done += size;
+    w->moved += w->now.moved;
+    w->now = (struct platter_progress){0};
+}
+
+static void tell_hole(void *opaque, uint64_t offset, uint64_t length, const char *reason)
+{
+    const struct work *w = opaque;
+    w->copy->hole(w->copy->opaque, offset, length, reason);
+}
+
+/* ---- a disk -----------------------------------------------------------------------------------
+ */
+
+/* The next range in which a disk differs from the one before. A salvage takes what cannot be
+ * compared as different, to its end. */
 static int next_difference(void *opaque, goff off, goff *ret_start, uint64_t *ret_len,
                            struct platter_error *err)
 {
-    struct step *step = opaque;
+    struct work *w = opaque;
     struct snapshot_difference d;
-    int r = disk_snapshot_diff_next(&step->diff, off, &d, err);
-    if (r < 0)
+    int r = disk_snapshot_diff_next(&w->diff, off, &d, err);
+    if (r < 0 && w->copy->salvage)
+        d = (struct snapshot_difference){.off = off, .len = disk_size(w->target) - off};
+    else if (r <= 0)
         return r;
-    if (r == 0 && max_u64(off, step->size) >= step->held)
-        return 0;
-    *ret_start = r ? d.off : max_u64(off, step->size);
-    *ret_len = r ? d.len : step->held - *ret_start;
+    *ret_start = d.off;
+    *ret_len = d.len;
     return 1;
 }
 
-static int step_progress(void *opaque, const struct platter_progress *now)
-{
-    const struct step *step = opaque;
-    struct platter_progress all = *now;
-    all.done = step->number * now->total + now->done;
-    all.total = step->steps * now->total;
-    return step->copy->progress(step->copy->opaque, &all);
-}
-
-static void step_hole(void *opaque, uint64_t offset, uint64_t length, const char *reason)
-{
-    const struct step *step = opaque;
-    step->copy->hole(step->copy->opaque, offset, length, reason);
-}
-
-/* Copies what `disk` has to the target, as far as that has it not. */
-static int copy_content(struct step *step, struct platter_disk *disk, uint64_t *ret_holes,
+/* Copies what `disk` has to the target; `all`: the target has nothing yet. */
+static int copy_content(struct work *w, struct platter_disk *disk, bool all, uint64_t *ret_holes,
                         struct platter_error *err)
 {
-    struct copy copy = *step->copy;
+    struct copy copy = *w->copy;
     struct sources sources;
     uint64_t holes = 0;
     int r = sources_open(&sources, &disk, 1, err);
     if (r < 0)
         return r;
-    sources.size = disk_size(step->target); /* zeros behind the end */
+    sources.size = disk_size(w->target);
     copy.sources = &sources;
-    copy.progress = step->copy->progress ? step_progress : NULL;
-    copy.hole = step->copy->hole ? step_hole : NULL;
-    copy.opaque = step;
-    if (!step->first) {
+    copy.progress = w->copy->progress ? tell_all : NULL;
+    copy.hole = w->copy->hole ? tell_hole : NULL;
+    copy.opaque = w;
+    if (!all) {
+        copy.above = 0;
         copy.gaps = COPY_GAPS_ZERO;
         copy.only = next_difference;
-        copy.only_opaque = step;
+        copy.only_opaque = w;
     }
-    r = sink_disk_open(step->target, false, &copy.sink, err);
+    r = sink_disk_open(w->target, w->compress, &copy.sink, err);
     if (r == 0) {
         r = copy_run(&copy, &holes, err);
         copy.sink->ops->close(copy.sink);
         *ret_holes += holes;
     }
     sources_close(&sources);
+    part_done(w, sources.size);
     return r;
 }
 
-static int copy_state(struct step *step, struct platter_disk *view,
-                      const struct snapshot_request *s, struct platter_error *err)
+static int copy_first(struct work *w, struct platter_disk *disk, uint64_t *ret_holes,
+                      struct platter_error *err)
+{
+    return copy_content(w, disk, true, ret_holes, err);
+}
+
+/* The disk that was copied before becomes this one. */
+static int copy_next(struct work *w, struct platter_disk *disk, uint64_t *ret_holes,
+                     struct platter_error *err)
+{
+    int r = 0;
+    if (size_of(disk) != disk_size(w->target))
+        r = disk_resize(w->target, size_of(disk), PLATTER_RESIZE_SHRINK, PLATTER_PREALLOCATION_OFF,
+                        NULL, err);
+    if (r == 0)
+        r = disk_snapshot_diff_open(w->source, w->from, w->to, &w->diff, err);
+    if (r < 0)
+        return r;
+    r = copy_content(w, disk, false, ret_holes, err);
+    disk_snapshot_diff_close(&w->diff);
+    return r;
+}
+
+static int copy_disk_of(struct work *w, struct platter_disk *disk, uint64_t *ret_holes,
+                        struct platter_error *err)
+{
+    return w->from ? copy_next(w, disk, ret_holes, err) : copy_first(w, disk, ret_holes, err);
+}
+
+/* ---- snapshots --------------------------------------------------------------------------------
+ */
+
+static int copy_state(struct work *w, struct platter_disk *view, uint64_t size,
+                      struct platter_error *err)
 {
     uint64_t n;
     void *buf = NULL;
-    int r = budget_alloc(step->copy->budget, STATE_PIECE, "a machine's state", &buf, err);
-    for (uint64_t at = 0; r == 0 && at < s->vm_state_size; at += n) {
-        n = min_u64(s->vm_state_size - at, STATE_PIECE);
+    int r = budget_alloc(w->copy->budget, STATE_PIECE, "a machine's state", &buf, err);
+    for (uint64_t at = 0; r == 0 && at < size; at += n) {
+        n = min_u64(size - at, STATE_PIECE);
         r = disk_state_read(view, buf, n, at, err);
         if (r == 0)
-            r = disk_state_write(step->target, s->disk_size, buf, n, at, err);
+            r = disk_state_write(w->target, buf, n, at, err);
+        w->moved += n;
+        if (r == 0)
+            r = teller_tell(&w->teller, at + n, size, err);
     }
-    budget_free(step->copy->budget, buf, STATE_PIECE);
+    budget_free(w->copy->budget, buf, STATE_PIECE);
+    part_done(w, size);
     return r;
 }
 
-/* The disk of one step, with what it needs of the one before. */
-static int copy_step(struct step *step, struct platter_disk *disk, uint64_t *ret_holes,
-                     struct platter_error *err)
-{
-    step->size = disk_size(disk);
-    if (step->first)
-        return copy_content(step, disk, ret_holes, err);
-    int r = disk_snapshot_diff_open(step->source, step->from, step->to, &step->diff, err);
-    if (r < 0)
-        return r;
-    r = copy_content(step, disk, ret_holes, err);
-    disk_snapshot_diff_close(&step->diff);
-    return r;
-}
-
-static int copy_snapshot(struct step *step, struct snapshot_request *s, uint64_t *ret_holes,
+static int copy_snapshot(struct work *w, struct snapshot_request *s, uint64_t *ret_holes,
                          struct platter_error *err)
 {
     struct disk_view view;
-    step->to = s->id;
-    int r = disk_view_open(step->source, s->id, &view, err);
-    if (r < 0)
-        return fail_in(err, r, "snapshot \"%s\"", s->name);
-    r = copy_step(step, view.disk, ret_holes, err);
+    w->to = s->id;
+    int r = disk_view_open(w->source, s->id, &view, err);
     if (r == 0)
-        r = copy_state(step, view.disk, s, err);
+        r = copy_disk_of(w, view.disk, ret_holes, err);
+    if (r == 0)
+        r = copy_state(w, view.disk, s->vm_state_size, err);
     disk_view_close(&view);
     if (r == 0)
-        r = disk_snapshot_create(step->target, s, err);
+        r = disk_snapshot_create(w->target, s, NULL, err);
     free(TAKE(s->ret_id));
-    step->from = s->id;
-    step->first = false;
-    step->held = step->size;
+    w->from = s->id;
     return r < 0 ? fail_in(err, r, "snapshot \"%s\"", s->name) : 0;
 }
 
-int snapshots_copy(const struct copy *copy, struct platter_disk *source,
+/* Before anything is copied: how much there is, and whether the target can have it. */
+static int look_ahead(struct work *w, uint32_t *ret_n, struct platter_error *err)
+{
+    const struct image *img = disk_top(w->source);
+    uint64_t size = size_of(w->source);
+    struct snapshot_request s;
+    bool of_sizes = false;
+    w->total = size;
+    for (*ret_n = 0; ops_of(w->source)->describe(img, *ret_n, &s); ++*ret_n) {
+        of_sizes |= round_down(s.disk_size, 512) != size;
+        w->total += s.disk_size + s.vm_state_size;
+    }
+    return *ret_n ? ops_of(w->target)->possible(disk_top(w->target), of_sizes, err) : 0;
+}
+
+int snapshots_copy(const struct copy *copy, bool compress, struct platter_disk *source,
                    struct platter_disk *target, uint64_t *ret_holes, struct platter_error *err)
 {
-    struct step step = {
-        .source = source, .target = target, .first = true, .copy = copy, .steps = 1};
-    const struct image *img = disk_top(source);
+    struct work w = {.source = source, .target = target, .copy = copy, .compress = compress};
     struct snapshot_request s;
-    int r = 0;
+    uint32_t n;
     *ret_holes = 0;
-    while (ops_of(source)->describe(img, (uint32_t)step.steps - 1, &s))
-        step.steps++;
-    for (; r == 0 && ops_of(source)->describe(img, (uint32_t)step.number, &s); step.number++)
-        r = copy_snapshot(&step, &s, ret_holes, err);
-    if (r < 0)
-        return r;
-    step.to = NULL;
-    r = copy_step(&step, source, ret_holes, err);
-    uint64_t size = round_up(disk_size(source), 512);
-    if (r == 0 && size < disk_size(target))
-        r = disk_resize(target, size, PLATTER_RESIZE_SHRINK, PLATTER_PREALLOCATION_OFF, NULL, err);
-    return r;
+    w.teller = (struct teller){.fn = copy->progress ? tell_all : NULL, .opaque = &w};
+    int r = look_ahead(&w, &n, err);
+    for (uint32_t i = 0; r == 0 && i < n; i++) {
+        ops_of(source)->describe(disk_top(source), i, &s);
+        r = copy_snapshot(&w, &s, ret_holes, err);
+    }
+    w.to = NULL;
+    return r < 0 ? r : copy_disk_of(&w, source, ret_holes, err);
 }

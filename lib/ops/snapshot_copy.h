@@ -6,14 +6,14 @@
 #include "ops/copy.h"
 
 /* Whether all snapshots of `source` can go into a new image of `format` with these options; the
- * size that image must have while it is made. */
+ * size that image must begin with: that of the oldest. */
 int snapshots_check_copy(struct platter_disk *source, const struct format *format,
                          const struct platter_convert_options *o, uint64_t *ret_size,
                          struct platter_error *err);
 
 /* Copies all snapshots of `source` and the disk itself to `target`, which is empty. `copy` is how a
  * whole disk is copied: its sources and sink are filled in here. */
-int snapshots_copy(const struct copy *copy, struct platter_disk *source,
+int snapshots_copy(const struct copy *copy, bool compress, struct platter_disk *source,
                    struct platter_disk *target, uint64_t *ret_holes, struct platter_error *err);
 
 #endif

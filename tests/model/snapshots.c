@@ -79,7 +79,7 @@ static int step_snapshot(struct model *m, struct platter_error *err)
     name_of(i, name);
     if (!s->bytes) {
         struct snapshot_request request = {.name = name, .icount = UINT64_MAX};
-        int r = disk_snapshot_create(m->disk, &request, err);
+        int r = disk_snapshot_create(m->disk, &request, NULL, err);
         free(request.ret_id);
         *s = flat_copy(m, &m->now);
         return r;
@@ -87,10 +87,10 @@ static int step_snapshot(struct model *m, struct platter_error *err)
     if (prng_chance(&m->prng, 50)) {
         m->now.size = s->size;
         memcpy(m->now.bytes, s->bytes, s->size);
-        return disk_snapshot_apply(m->disk, name, PLATTER_SNAPSHOT_BY_NAME, err);
+        return disk_snapshot_apply(m->disk, name, PLATTER_SNAPSHOT_BY_NAME, NULL, err);
     }
     free(TAKE(s->bytes));
-    return disk_snapshot_delete(m->disk, name, PLATTER_SNAPSHOT_BY_NAME, err);
+    return disk_snapshot_delete(m->disk, name, PLATTER_SNAPSHOT_BY_NAME, NULL, err);
 }
 
 static bool reads(struct model *m, struct platter_disk *disk, const struct flat *want)

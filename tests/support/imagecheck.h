@@ -19,7 +19,7 @@ struct image_report {
     char first[256]; /* the first error, or the first leak where there is no error */
 };
 
-/* qcow2.md sections 2-5 and 18. Not for images with bitmaps or encryption. */
+/* qcow2.md sections 2-5, 9, 16 and 18. Not for images with encryption. */
 void qcow2_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret);
 
 /* vmdk.md section 4, for monolithicSparse. */

@@ -19,6 +19,7 @@ enum use {
     USE_TABLE,
     USE_BLOCK,
     USE_SNAPSHOTS,
+    USE_BITMAPS,
     USE_L2,
     USE_DATA,
     USE_PACKED
@@ -122,11 +123,11 @@ static void check_packed(struct checker *c, uint64_t entry)
         refer(c, off, len, USE_PACKED);
 }
 
-static void check_bitmap(struct checker *c, uint64_t bitmap, uint64_t off, bool packed)
+static void check_bitmap(struct checker *c, uint64_t bitmap, bool somewhere, bool packed)
 {
     if (packed ? bitmap != 0 : (bitmap & bitmap >> 32 & UINT32_MAX) != 0)
         report_error(c->report, "invalid subcluster bitmap %#llx", (unsigned long long)bitmap);
-    else if (!packed && off == 0 && (bitmap & UINT32_MAX) != 0)
+    else if (!packed && !somewhere && (bitmap & UINT32_MAX) != 0)
         report_error(c->report, "bitmap %#llx without a cluster", (unsigned long long)bitmap);
 }
 
@@ -134,8 +135,10 @@ static void check_l2_entry(struct checker *c, uint64_t at, bool active)
 {
     uint64_t entry = be(c, at, 8), off = entry & 0x00fffffffffffe00u;
     bool packed = entry >> 62 & 1;
+    /* The first cluster of a data file has offset 0: it is COPIED that tells (section 4). */
+    bool somewhere = off != 0 || (c->data_file && entry >> 63);
     if (c->extended)
-        check_bitmap(c, be(c, at + 8, 8), off, packed);
+        check_bitmap(c, be(c, at + 8, 8), somewhere, packed);
     if (packed) {
         check_packed(c, entry);
         return;
@@ -184,6 +187,44 @@ static void check_snapshots(struct checker *c, uint64_t off)
     }
     if (c->n_snapshots)
         own(c, off, at - off, USE_SNAPSHOTS, "snapshot table");
+}
+
+/* Section 16: a table of offsets, and clusters of bits. */
+static void check_bitmap_table(struct checker *c, uint64_t table, uint64_t entries)
+{
+    if (!own(c, table, entries * 8, USE_BITMAPS, "bitmap table"))
+        return;
+    for (uint64_t i = 0; i < entries; i++) {
+        uint64_t entry = be(c, table + i * 8, 8), off = entry & 0x00fffffffffffe00u;
+        if (entry & 0xff000000000001feu || (off && entry & 1))
+            report_error(c->report, "bitmap table entry %#llx has reserved bits",
+                         (unsigned long long)entry);
+        else if (off)
+            own(c, off, c->cluster, USE_BITMAPS, "cluster of a bitmap");
+    }
+}
+
+/* Those that the extension in cluster 0 names, if they are valid. */
+static void check_bitmaps(struct checker *c)
+{
+    enum { BITMAPS_EXTENSION = 0x23852875 };
+    uint64_t at = c->version > 2 ? be(c, 100, 4) : 0, length;
+    if (at == 0 || !(be(c, 88, 8) & 1))
+        return;
+    for (; be(c, at, 4) != BITMAPS_EXTENSION; at += 8 + round_up(length, 8)) {
+        length = be(c, at + 4, 4);
+        if (be(c, at, 4) == 0 || at + length > c->cluster)
+            return;
+    }
+    uint64_t n = be(c, at + 8, 4), size = be(c, at + 16, 8), directory = be(c, at + 24, 8);
+    if (!own(c, directory, size, USE_BITMAPS, "bitmap directory"))
+        return;
+    for (at = directory; n > 0 && at + 24 <= directory + size && !c->report->errors; n--) {
+        check_bitmap_table(c, be(c, at, 8), be(c, at + 8, 4));
+        at += round_up(24 + be(c, at + 18, 2) + be(c, at + 20, 4), 8);
+    }
+    if (n > 0 || at != directory + size)
+        report_error(c->report, "the bitmap directory has another length");
 }
 
 static void check_table(struct checker *c)
@@ -262,6 +303,7 @@ void qcow2_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret)
     check_table(&c);
     check_l1(&c, be(&c, 40, 8), be(&c, 36, 4), true);
     check_snapshots(&c, be(&c, 64, 8));
+    check_bitmaps(&c);
     compare_counts(&c);
     free(c.refs);
     free(c.use);

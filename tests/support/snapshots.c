@@ -109,7 +109,7 @@ static int make_snapshot(struct platter_disk *disk, const char *name, struct pla
 {
     struct snapshot_request request = {
         .name = name, .unique = true, .date_sec = 1, .icount = UINT64_MAX};
-    int r = disk_snapshot_create(disk, &request, err);
+    int r = disk_snapshot_create(disk, &request, NULL, err);
     free(request.ret_id);
     return r;
 }
@@ -121,9 +121,9 @@ static int change(const struct snapshot_case *c, struct platter_disk *disk,
     case CHANGE_CREATE:
         return make_snapshot(disk, "third", err);
     case CHANGE_APPLY:
-        return disk_snapshot_apply(disk, "first", 0, err);
+        return disk_snapshot_apply(disk, "first", 0, NULL, err);
     case CHANGE_DELETE:
-        return disk_snapshot_delete(disk, "first", 0, err);
+        return disk_snapshot_delete(disk, "first", 0, NULL, err);
     case CHANGES:
         break;
     }
@@ -324,11 +324,11 @@ bool snapshot_case_go_on(const struct snapshot_case *c, const struct buffer *ima
     MUST(stream_buffer_open(&b, "top", true, &top, NULL) == 0);
     int r = specimen_open(&c->specimen, top, true, &disk, &err);
     if (r == 0) {
-        r = disk_snapshot_delete(disk, "first", 0, &err);
+        r = disk_snapshot_delete(disk, "first", 0, NULL, &err);
         if (r == 0 || r == -ENOENT)
             r = write_after(c, disk, &err);
         if (r == 0)
-            r = disk_snapshot_apply(disk, "second", 0, &err);
+            r = disk_snapshot_apply(disk, "second", 0, NULL, &err);
         if (r == -EOVERFLOW && strstr(c->specimen.spec->options, "refcount_bits=2"))
             r = 0; /* where "first" is still there */
         if (r == 0)

@@ -10,6 +10,7 @@
 #include "format/qcow2/bitmap.h"
 #include "ops/ops.h"
 #include "support/buffer.h"
+#include "support/imagecheck.h"
 #include "support/must.h"
 #include "support/process.h"
 
@@ -200,6 +201,42 @@ static void test_no_memory_to_record(void **state)
     buffer_free(&b);
 }
 
+static int make_snapshot(struct platter_disk *disk, struct platter_error *err)
+{
+    struct snapshot_request request = {.name = "s", .icount = UINT64_MAX};
+    int r = disk_snapshot_create(disk, &request, NULL, err);
+    free(request.ret_id);
+    return r;
+}
+
+/* A snapshot is no change of the disk, but another one that is applied is. */
+static void test_snapshots(void **state)
+{
+    (void)state;
+    struct buffer b = new_image(NULL, 1 << 20);
+    struct platter_disk *disk = open_image(&b, true, 0);
+    change(disk, PLATTER_BITMAP_ADD, "a", 65536);
+    assert_works(disk_close(disk, &err));
+    disk = open_image(&b, true, 0);
+    assert_works(make_snapshot(disk, &err));
+    assert_int_equal(flags_in(disk, &b), QCOW2_BITMAP_AUTO);
+    assert_works(disk_close(disk, &err));
+    disk = open_image(&b, true, 0);
+    assert_run(disk, "a", 0, false, 1 << 20);
+    assert_works(disk_snapshot_apply(disk, "s", 0, NULL, &err));
+    assert_int_equal(flags_in(disk, &b), QCOW2_BITMAP_AUTO | QCOW2_BITMAP_IN_USE);
+    assert_run(disk, "a", 0, true, 1 << 20);
+    assert_works(disk_close(disk, &err));
+    disk = open_image(&b, true, 0);
+    assert_works(disk_snapshot_delete(disk, "s", 0, NULL, &err));
+    assert_int_equal(flags_in(disk, &b), QCOW2_BITMAP_AUTO);
+    assert_works(disk_close(disk, &err));
+    struct image_report report;
+    image_check("qcow2", b.bytes, b.size, &report);
+    assert_int_equal(report.errors + report.leaks, 0);
+    buffer_free(&b);
+}
+
 /* Moving bytes about is no change of the disk. */
 static void test_same_content_is_not_recorded(void **state)
 {
@@ -224,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_all_or_none),
         cmocka_unit_test(test_many_chunks),
         cmocka_unit_test(test_no_memory_to_record),
+        cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_same_content_is_not_recorded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,9 +22,8 @@ int qcow2_amend_upgrade(struct image *img, struct platter_error *err)
     int r = qcow2_snapshots_copy(img, n, &list, err);
     if (r < 0)
         return r;
-    r = qcow2_snapshots_write(img, list, n, err);
-    if (r < 0)
-        budget_free(img->budget, list, n * sizeof *list);
+    r = qcow2_snapshots_write(img, &list, n, err);
+    budget_free(img->budget, list, n * sizeof *list);
     return r;
 }
 

@@ -185,18 +185,21 @@ int qcow2_flush_locked(struct image *img, struct platter_error *err)
     return r;
 }
 
-/* Before the first change there is nothing to flush, and no reason for one. */
+/* Before the first change there is nothing to flush, and no reason for one; but that of a snapshot,
+ * say, is none that a guest sees. */
 static bool is_untouched(struct image *img)
 {
+    const struct qcow2 *q = qcow2_of(img);
     WITH_LOCK(&img->lock);
-    return !qcow2_of(img)->prepared;
+    return !q->prepared && q->blocks.n_dirty == 0 && q->l2.n_dirty == 0 && q->n_frees == 0 &&
+           !q->reftable.any_dirty && !q->l1.any_dirty;
 }
 
 int qcow2_flush(struct image *img, struct platter_error *err)
 {
     if (is_untouched(img))
         return 0;
-    int r = qcow2_enter(img, err);
+    int r = qcow2_enter_quietly(img, err);
     if (r < 0)
         return r;
     r = qcow2_flush_locked(img, err);

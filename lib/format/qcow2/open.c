@@ -122,16 +122,12 @@ static void set_geometry(struct image *img)
 static int load_l1(struct image *img, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    const char *name = img->stream->name;
 
     if (!img->view)
         return qcow2_pointers_load(img, &q->l1, q->header.l1_offset, q->header.l1_size,
                                    "the L1 table", err);
-    const struct qcow2_snapshot *s = qcow2_snapshot_find(img, img->view);
-    if (!s)
-        return fail(err, ENOENT, "%s: there is no snapshot with the id or name \"%s\"", name,
-                    img->view);
-    int r = qcow2_snapshot_check(img, s, err);
+    const struct qcow2_snapshot *s = qcow2_snapshot_get(img, img->view, 0, err);
+    int r = s ? qcow2_snapshot_check(img, s, err) : -ENOENT;
     if (r < 0)
         return r;
     img->size = round_down(s->disk_size, 512);

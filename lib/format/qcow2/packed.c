@@ -124,9 +124,6 @@ int qcow2_reserve_packed(struct image *img, goff unit, size_t packed_len, struct
                          struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_slot *slot;
-    struct qcow2_entry e;
-    uint8_t *entry;
 
     if (q->data_file)
         return fail(err, ENOTSUP, "%s: an image with an external data file cannot be compressed",
@@ -140,15 +137,6 @@ int qcow2_reserve_packed(struct image *img, goff unit, size_t packed_len, struct
                                 .cookie = {QCOW2_ROOM_PACKED, packed_len}};
     r = qcow2_l2_own(img, unit, err);
     if (r == 0)
-        r = qcow2_l2_get(img, unit, &slot, &entry, err);
-    if (r == 0)
-        r = qcow2_entry_decode(img, entry, unit, &e, err);
-    if (r == 0 && (e.packed || e.has_place))
-        r = fail(err, EEXIST,
-                 "%s: the cluster at guest offset %" PRIu64
-                 " is allocated; compressed data can only be written where nothing is",
-                 img->stream->name, unit);
-    if (r == 0)
         r = take_bytes(img, packed_len, &ret->off, err);
     qcow2_leave(img);
     return r;
@@ -157,13 +145,18 @@ int qcow2_reserve_packed(struct image *img, goff unit, size_t packed_len, struct
 int qcow2_commit_packed(struct image *img, const struct reservation *r, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_entry e = {.packed = true, .off = r->off, .packed_len = r->cookie[1]};
+    struct qcow2_entry e = {.packed = true, .off = r->off, .packed_len = r->cookie[1]}, old;
     struct qcow2_slot *slot;
     uint8_t *entry;
 
-    int result = qcow2_l2_get(img, r->start, &slot, &entry, err);
+    int result = qcow2_free_room(img, 1, err);
+    if (result == 0)
+        result = qcow2_l2_get(img, r->start, &slot, &entry, err);
+    if (result == 0)
+        result = qcow2_entry_decode(img, entry, r->start, &old, err);
     if (result < 0)
         return result;
+    qcow2_free_entry(img, &old, false);
     qcow2_entry_encode(img, entry, &e);
     qcow2_cache_dirty(&q->l2, slot);
     q->file_size = max_u64(q->file_size, r->off + r->cookie[1]);

@@ -252,8 +252,6 @@ struct qcow2_snapshot {
 
 int qcow2_snapshots_load(struct image *img, struct platter_error *err);
 void qcow2_snapshots_free(struct image *img);
-/* By id, then by name (section 9.1); NULL: none. */
-const struct qcow2_snapshot *qcow2_snapshot_find(const struct image *img, const char *name);
 json_t *qcow2_views(struct image *img);
 /* As `qemu-img info` has it. */
 json_t *qcow2_snapshot_describe(const struct qcow2_snapshot *s);
@@ -408,6 +406,8 @@ int qcow2_count_read(struct image *img, uint64_t cluster, uint64_t *ret, struct 
 /* Adds 1 to the counts of n clusters that have blocks, all or (EOVERFLOW: a count is full) none, or
  * takes 1 away. */
 int qcow2_count_up(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err);
+/* The same for clusters that are referred to already: a count of 0 is damage. */
+int qcow2_count_more(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err);
 int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch,
                      struct platter_error *err);
 

@@ -80,14 +80,17 @@ int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **re
                            q->reftable.entries[i] + k / per_slice * q->blocks.slice, ret, err);
 }
 
+enum direction { DOWN, UP, UP_FROM_1 };
+
 /* One step along a run of clusters, all up or all down by 1: as many from the first on as one slice
  * counts and, on the way down, as become free all alike. *ret_n is 0 only on failure. */
-static int count_step(struct image *img, uint64_t cluster, uint64_t n, bool up, uint64_t *ret_n,
-                      bool *ret_free, struct platter_error *err)
+static int count_step(struct image *img, uint64_t cluster, uint64_t n, enum direction direction,
+                      uint64_t *ret_n, bool *ret_free, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     uint32_t order = q->header.refcount_order;
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order, k, i, count = 0;
+    bool up = direction != DOWN;
     uint64_t last = up ? qcow2_count_max(order) : 0;
     struct qcow2_slot *slot;
 
@@ -97,7 +100,8 @@ static int count_step(struct image *img, uint64_t cluster, uint64_t n, bool up, 
         return r;
     for (i = 0; slot && i < n && k + i < per_slice; i++) {
         count = qcow2_count_get(slot->bytes, order, k + i);
-        if (count == last || (i && !up && *ret_free != (count == 1)))
+        if (count == last || (direction == UP_FROM_1 && count == 0) ||
+            (i && !up && *ret_free != (count == 1)))
             break;
         *ret_free = !up && count == 1;
         qcow2_count_put(slot->bytes, order, k + i, up ? count + 1 : count - 1);
@@ -107,7 +111,7 @@ static int count_step(struct image *img, uint64_t cluster, uint64_t n, bool up, 
         qcow2_cache_dirty(&q->blocks, slot);
         return 0;
     }
-    if (slot && up)
+    if (slot && up && count)
         return fail(err, EOVERFLOW,
                     "%s: the cluster at %" PRIu64 " would have more references than a count of %u "
                     "bits can hold (refcount_bits of the image)",
@@ -118,17 +122,28 @@ static int count_step(struct image *img, uint64_t cluster, uint64_t n, bool up, 
                 img->stream->name, cluster << q->cluster_bits, up ? "up" : "down");
 }
 
-int qcow2_count_up(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err)
+static int count_all_up(struct image *img, uint64_t cluster, uint64_t n, enum direction direction,
+                        struct platter_error *err)
 {
     bool freed;
     for (uint64_t done = 0, step; done < n; done += step) {
-        int r = count_step(img, cluster + done, n - done, true, &step, &freed, err);
+        int r = count_step(img, cluster + done, n - done, direction, &step, &freed, err);
         if (r < 0) {
             qcow2_count_down(img, cluster, done, false, NULL);
             return r;
         }
     }
     return 0;
+}
+
+int qcow2_count_up(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err)
+{
+    return count_all_up(img, cluster, n, UP, err);
+}
+
+int qcow2_count_more(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err)
+{
+    return count_all_up(img, cluster, n, UP_FROM_1, err);
 }
 
 int qcow2_count_read(struct image *img, uint64_t cluster, uint64_t *ret, struct platter_error *err)
@@ -169,7 +184,7 @@ int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch
     int r = 0;
 
     for (uint64_t done = 0, step; r == 0 && done < n; done += step) {
-        r = count_step(img, cluster + done, n - done, false, &step, &freed, err);
+        r = count_step(img, cluster + done, n - done, DOWN, &step, &freed, err);
         for (uint64_t i = 0; freed && i < step; i++)
             cluster_is_free(q, cluster + done + i);
         if (r == 0 && freed && punch)

@@ -127,18 +127,6 @@ void qcow2_snapshots_free(struct image *img)
     q->snapshots_memory = 0;
 }
 
-const struct qcow2_snapshot *qcow2_snapshot_find(const struct image *img, const char *name)
-{
-    const struct qcow2 *q = qcow2_of(img);
-    for (uint32_t i = 0; i < q->header.n_snapshots; i++)
-        if (strcmp(q->snapshots[i].id, name) == 0)
-            return &q->snapshots[i];
-    for (uint32_t i = 0; i < q->header.n_snapshots; i++)
-        if (strcmp(q->snapshots[i].name, name) == 0)
-            return &q->snapshots[i];
-    return NULL;
-}
-
 json_t *qcow2_views(struct image *img)
 {
     const struct qcow2 *q = qcow2_of(img);

@@ -3,10 +3,23 @@
 #ifndef QCOW2_SNAPSHOT_H
 #define QCOW2_SNAPSHOT_H
 
+#include "base/teller.h"
 #include "format/qcow2/qcow2.h"
 
 /* ---- all that is below an L1 table (tree.c) ----------------------------------------------------
  */
+
+/* How far a change that is several walks has come, in entries of L1 tables. */
+struct qcow2_walks {
+    struct teller *teller; /* or NULL */
+    uint64_t done, total;
+    bool sure; /* it is made, and cannot be cancelled any more */
+};
+
+/* `more` entries are done: tells, and asks whether to go on, unless it is too late for that. Lock
+ * held; drops it. */
+int qcow2_walks_tell(struct image *img, struct qcow2_walks *w, uint32_t more,
+                     struct platter_error *err);
 
 /* An L1 table: the active one in memory, or one in the file, of which a piece is held. Bit 63 is
  * believed nowhere. */
@@ -14,7 +27,8 @@ struct qcow2_tree {
     const uint64_t *entries; /* or NULL: at `off` in the file */
     hoff off;
     uint32_t n;
-    uint32_t first, held; /* the entries that `piece` has */
+    struct qcow2_walks *walks; /* or NULL: nobody is told */
+    uint32_t first, held;      /* the entries that `piece` has */
     uint8_t piece[4096];
 };
 
@@ -39,7 +53,7 @@ int qcow2_tree_count_down(struct image *img, struct qcow2_tree *t, uint64_t step
 int qcow2_tree_share(struct image *img, struct qcow2_tree *t, struct platter_error *err);
 /* Sets bit 63 in the active tables, in memory, wherever a count is 1 and durable. Token and lock
  * held; drops the lock. */
-int qcow2_tree_own(struct image *img, struct platter_error *err);
+int qcow2_tree_own(struct image *img, struct qcow2_walks *walks, struct platter_error *err);
 
 /* ---- the table (snapshot_table.c) --------------------------------------------------------------
  */
@@ -48,17 +62,35 @@ int qcow2_tree_own(struct image *img, struct platter_error *err);
  * image's. */
 int qcow2_snapshots_copy(struct image *img, uint32_t n, struct qcow2_snapshot **ret,
                          struct platter_error *err);
-/* Writes a list and has the header point at it, durably; it belongs to the image then. What it
- * points at must be durable. Token and lock held; drops the lock. */
-int qcow2_snapshots_write(struct image *img, struct qcow2_snapshot *list, uint32_t n,
+/* Writes a list and has the header point at it, durably; it belongs to the image then, and *list is
+ * NULL, also where the old one could not be given back (an error). What it points at must be
+ * durable. Token and lock held; drops the lock. */
+int qcow2_snapshots_write(struct image *img, struct qcow2_snapshot **list, uint32_t n,
                           struct platter_error *err);
+/* Has the header name another table, durably, by one write of twelve bytes; what is there must be
+ * durable. The list in memory is the caller's. Lock held; drops it. Poisons where that failed. */
+int qcow2_snapshots_switch(struct image *img, uint32_t n, hoff off, struct platter_error *err);
 void qcow2_snapshot_free(struct image *img, struct qcow2_snapshot *s);
 /* Whether the L1 table of a snapshot, and its disk's size, can be. */
 int qcow2_snapshot_check(const struct image *img, const struct qcow2_snapshot *s,
                          struct platter_error *err);
-/* The snapshot that is meant; NULL and a sentence if there is none. */
+/* The snapshot that is meant: `by` is as in platter_snapshot_apply(); 0: an id, or a name (section
+ * 9.1). NULL and a sentence if there is none. */
 const struct qcow2_snapshot *qcow2_snapshot_get(const struct image *img, const char *name,
                                                 unsigned by, struct platter_error *err);
+
+/* Whether an image can have any. */
+int qcow2_snapshots_possible(const struct image *img, struct platter_error *err);
+
+/* ---- the machine's state (snapshot_state.c) ----------------------------------------------------
+ */
+
+/* Whether the tables that are open reach over a state behind a disk of that size. */
+bool qcow2_state_fits(const struct image *img, uint64_t disk_size, uint64_t len);
+int qcow2_state(const struct image *img, goff *ret_start, uint64_t *ret_len,
+                struct platter_error *err);
+int qcow2_state_room(struct image *img, uint64_t len, goff *ret_start, struct platter_error *err);
+int qcow2_state_drop(struct image *img, struct platter_error *err);
 
 /* ---- differences (snapshot_diff.c) -------------------------------------------------------------
  */

@@ -51,14 +51,20 @@ const struct qcow2_snapshot *qcow2_snapshot_get(const struct image *img, const c
     return s;
 }
 
-/* Section 9.1: one more than the largest number that an id begins with. */
+/* The number that an id begins with. */
+static unsigned long long number_of(const char *id)
+{
+    return *id >= '0' && *id <= '9' ? strtoull(id, NULL, 10) : 0;
+}
+
+/* Section 9.1: one more than the largest of them. */
 static int next_id(const struct image *img, char **ret, struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
     unsigned long long largest = 0;
 
     for (uint32_t i = 0; i < q->header.n_snapshots; i++)
-        largest = max_u64(largest, strtoull(q->snapshots[i].id, NULL, 10));
+        largest = max_u64(largest, number_of(q->snapshots[i].id));
     if (largest == ULLONG_MAX)
         return fail(err, EOVERFLOW, "%s: no number is left for the id of a snapshot: give one",
                     img->stream->name);
@@ -96,13 +102,23 @@ static int leaked(struct image *img, int code, const char *done, struct platter_
                    img->stream->name, done);
 }
 
-static int check_use(const struct image *img, struct platter_error *err)
+int qcow2_snapshots_possible(const struct image *img, struct platter_error *err)
 {
     if (qcow2_of(img)->data_file)
         return fail(err, ENOTSUP,
                     "%s: the image has an external data file, which cannot have snapshots",
                     img->stream->name);
     return 0;
+}
+
+static int snapshot_possible(const struct image *img, bool of_sizes, struct platter_error *err)
+{
+    if (of_sizes && qcow2_of(img)->header.version < 3)
+        return fail(err, ENOTSUP,
+                    "%s: a qcow2 of version 2 cannot have snapshots of disks of several sizes: "
+                    "version 3 can (compat=1.1)",
+                    img->stream->name);
+    return qcow2_snapshots_possible(img, err);
 }
 
 /* ---- create ------------------------------------------------------------------------------------
@@ -127,7 +143,12 @@ static int check_request(const struct image *img, const struct snapshot_request 
     if (request->unique && find_by(img, request->name, false))
         return fail(err, EEXIST, "%s: there is a snapshot with the name \"%s\" already", file,
                     request->name);
-    return check_use(img, err);
+    if (!qcow2_state_fits(img, q->header.size, request->vm_state_size))
+        return fail(err, EINVAL,
+                    "%s: the machine's state is to have %" PRIu64
+                    " bytes, more than were written for it",
+                    file, request->vm_state_size);
+    return qcow2_snapshots_possible(img, err);
 }
 
 /* The list with one more entry, whose L1 table is yet to come. */
@@ -141,8 +162,7 @@ static int longer_list(struct image *img, const struct snapshot_request *request
                                .date_nsec = request->date_nsec,
                                .clock_nsec = request->clock_nsec,
                                .vm_state_size = request->vm_state_size,
-                               .disk_size =
-                                   request->disk_size ? request->disk_size : q->header.size,
+                               .disk_size = q->header.size,
                                .icount = request->icount};
 
     int r = 0;
@@ -171,11 +191,13 @@ static int longer_list(struct image *img, const struct snapshot_request *request
 }
 
 /* Everything below the active table has a second owner: counts first, then bit 63. */
-static int share_all(struct image *img, uint64_t *ret_counted, struct platter_error *err)
+static int share_all(struct image *img, struct qcow2_walks *walks, uint64_t *ret_counted,
+                     struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     struct qcow2_tree t = qcow2_tree_of(&q->l1);
 
+    t.walks = walks;
     int r = qcow2_tree_count_up(img, &t, ret_counted, err);
     if (r == 0)
         r = settle(img, err);
@@ -188,31 +210,40 @@ static int share_all(struct image *img, uint64_t *ret_counted, struct platter_er
 }
 
 /* Steps 2 to 6 of section 9.3; the last entry of the list is the new one. */
-static int create_in(struct image *img, struct qcow2_snapshot *list, struct platter_error *err)
+static int create_in(struct image *img, struct qcow2_snapshot **list, struct teller *teller,
+                     struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     uint32_t n = q->header.n_snapshots;
-    struct qcow2_snapshot *s = &list[n];
+    struct qcow2_snapshot *s = &(*list)[n];
     struct qcow2_tree t = qcow2_tree_of(&q->l1);
+    struct qcow2_walks walks = {.teller = teller, .total = UINT64_C(2) * q->l1.n};
     uint64_t clusters = l1_clusters(q, s->l1_size), counted = 0;
+    hoff off = 0;
 
-    int r = clusters ? qcow2_alloc_table(img, clusters, &s->l1_offset, err) : 0;
-    if (r == 0)
-        r = share_all(img, &counted, err);
-    if (r == 0 && clusters) /* after bit 63 went: a copy has none */
-        r = qcow2_pointers_copy(img, &q->l1, s->l1_offset, err);
+    /* Before anything is allocated: where a count is wrong that would take somebody's cluster. */
+    int r = share_all(img, &walks, &counted, err);
+    if (r == 0 && clusters)
+        r = qcow2_alloc_table(img, clusters, &off, err);
+    if (r == 0 && clusters) { /* after bit 63 went: a copy has none */
+        s->l1_offset = off;
+        r = qcow2_pointers_copy(img, &q->l1, off, err);
+    }
     if (r == 0)
         r = qcow2_snapshots_write(img, list, n + 1, err);
-    if (r == 0 || q->header.n_snapshots > n)
+    if (r == 0)
+        r = settle(img, err);
+    if (q->header.n_snapshots > n)
         return r;
     give_back(img, s->l1_offset, clusters);
     if (atomic_load(&img->poison) == 0 && counted && qcow2_flush_locked(img, NULL) == 0 &&
         qcow2_tree_count_down(img, &t, counted, NULL) == 0 && settle(img, NULL) == 0)
-        qcow2_tree_own(img, NULL);
+        qcow2_tree_own(img, NULL, NULL);
     return r;
 }
 
-static int create(struct image *img, struct snapshot_request *request, struct platter_error *err)
+static int create(struct image *img, struct snapshot_request *request, struct teller *teller,
+                  struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     struct qcow2_snapshot *list = NULL;
@@ -226,7 +257,8 @@ static int create(struct image *img, struct snapshot_request *request, struct pl
     if (r < 0)
         return r;
     request->ret_id = string_copy(list[n].id);
-    r = request->ret_id ? create_in(img, list, err) : fail_memory(err, "the id of a snapshot");
+    r = request->ret_id ? create_in(img, &list, teller, err)
+                        : fail_memory(err, "the id of a snapshot");
     if (q->header.n_snapshots > n)
         return r < 0 ? leaked(img, r, "the snapshot was made", err) : 0;
     qcow2_snapshot_free(img, &list[n]);
@@ -235,13 +267,14 @@ static int create(struct image *img, struct snapshot_request *request, struct pl
     return r;
 }
 
+/* A guest sees the same disk as before. */
 static int snapshot_create(struct image *img, struct snapshot_request *request,
-                           struct platter_error *err)
+                           struct teller *teller, struct platter_error *err)
 {
-    int r = qcow2_enter(img, err);
+    int r = qcow2_enter_quietly(img, err);
     if (r < 0)
         return r;
-    r = create(img, request, err);
+    r = create(img, request, teller, err);
     qcow2_leave(img);
     return r;
 }
@@ -249,15 +282,19 @@ static int snapshot_create(struct image *img, struct snapshot_request *request,
 /* ---- apply -------------------------------------------------------------------------------------
  */
 
-/* A copy of a snapshot's L1 table without bit 63, with n entries at `off`: the active one that is
- * to be, in memory and in the file. */
-static int new_l1(struct image *img, const struct qcow2_snapshot *s, hoff off, uint32_t n,
+/* A copy of a snapshot's L1 table without bit 63, with n entries: the active one that is to be, in
+ * memory and in the file. */
+static int new_l1(struct image *img, const struct qcow2_snapshot *s, uint32_t n,
                   struct qcow2_pointers *p, struct platter_error *err)
 {
     struct qcow2_tree t = qcow2_tree_of_snapshot(s);
-    hoff table;
+    hoff table, off;
 
-    int r = qcow2_pointers_new(img, p, off, n, "the L1 table", err);
+    int r = qcow2_pointers_new(img, p, 0, n, "the L1 table", err);
+    if (r == 0)
+        r = qcow2_alloc_table(img, l1_clusters(qcow2_of(img), n), &off, err);
+    if (r == 0)
+        p->off = off;
     for (uint32_t i = 0; r == 0 && i < n; i++) {
         table = 0;
         if (i < s->l1_size)
@@ -302,41 +339,42 @@ static int switch_disk(struct image *img, uint64_t size, struct qcow2_pointers *
 
 /* Steps 1 to 3 of section 9.4; *p is what was the active table then. */
 static int switch_to(struct image *img, const struct qcow2_snapshot *s, struct qcow2_pointers *p,
-                     struct platter_error *err)
+                     struct qcow2_walks *walks, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     uint64_t needed = div_up(s->disk_size, UINT64_C(1) << q->l1_bits), counted = 0;
     uint32_t n = (uint32_t)max_u64(max_u64(s->l1_size, needed), 1);
     struct qcow2_tree t = qcow2_tree_of_snapshot(s);
-    hoff off = 0;
 
-    int r = qcow2_alloc_table(img, l1_clusters(q, n), &off, err);
-    if (r < 0)
-        return r;
-    r = qcow2_tree_count_up(img, &t, &counted, err);
+    t.walks = walks;
+    int r = qcow2_tree_count_up(img, &t, &counted, err);
     if (r == 0)
         r = settle(img, err);
     if (r == 0)
         r = qcow2_tree_share(img, &t, err);
     if (r == 0)
-        r = new_l1(img, s, off, n, p, err);
+        r = new_l1(img, s, n, p, err);
     if (r == 0)
         r = switch_disk(img, s->disk_size, p, err);
+    walks->sure = true;
     if (r == 0)
         return 0;
+    t.walks = NULL;
+    give_back(img, p->off, l1_clusters(q, n));
     qcow2_pointers_free(img, p);
-    give_back(img, off, l1_clusters(q, n));
     if (atomic_load(&img->poison) == 0 && counted && qcow2_flush_locked(img, NULL) == 0)
         qcow2_tree_count_down(img, &t, counted, NULL);
     return r;
 }
 
 /* Steps 4 and 5. All of the new disk belongs to its snapshot as well, so bit 63 is set nowhere. */
-static int drop_old(struct image *img, struct qcow2_pointers *old, struct platter_error *err)
+static int drop_old(struct image *img, struct qcow2_pointers *old, struct qcow2_walks *walks,
+                    struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     struct qcow2_tree t = qcow2_tree_of(old);
 
+    t.walks = walks;
     int r = qcow2_tree_count_down(img, &t, UINT64_MAX, err);
     if (old->n)
         give_back(img, old->off, l1_clusters(q, old->n));
@@ -345,41 +383,46 @@ static int drop_old(struct image *img, struct qcow2_pointers *old, struct platte
     return r < 0 ? r : e;
 }
 
-static int apply(struct image *img, const char *name, unsigned by, struct platter_error *err)
+static int apply(struct image *img, const struct qcow2_snapshot *s, struct teller *teller,
+                 struct platter_error *err)
 {
     struct qcow2_pointers old = {0};
+    struct qcow2_walks walks = {.teller = teller,
+                                .total = UINT64_C(2) * s->l1_size + qcow2_of(img)->l1.n};
 
+    int r = switch_to(img, s, &old, &walks, err);
+    if (r < 0)
+        return r;
+    r = drop_old(img, &old, &walks, err);
+    return r < 0 ? leaked(img, r, "the snapshot was applied", err) : 0;
+}
+
+/* What is done to one snapshot, by whoever has the token. */
+typedef int change_fn(struct image *img, const struct qcow2_snapshot *s, struct teller *teller,
+                      struct platter_error *err);
+
+static int change_one(struct image *img, const char *name, unsigned by, change_fn *change,
+                      struct teller *teller, struct platter_error *err)
+{
     const struct qcow2_snapshot *s = qcow2_snapshot_get(img, name, by, err);
-    int r = s ? check_use(img, err) : -ENOENT;
+    int r = s ? qcow2_snapshots_possible(img, err) : -ENOENT;
+
     if (r == 0)
         r = qcow2_snapshot_check(img, s, err);
     if (r == 0)
         r = settle(img, err);
-    if (r == 0)
-        r = switch_to(img, s, &old, err);
-    if (r < 0)
-        return r;
-    r = drop_old(img, &old, err);
-    return r < 0 ? leaked(img, r, "the snapshot was applied", err) : 0;
+    return r < 0 ? r : change(img, s, teller, err);
 }
 
-/* Takes and drops the token around a change of one snapshot. */
-static int change_one(struct image *img, const char *name, unsigned by,
-                      int (*change)(struct image *, const char *, unsigned, struct platter_error *),
-                      struct platter_error *err)
+static int snapshot_apply(struct image *img, const char *name, unsigned by, struct teller *teller,
+                          struct platter_error *err)
 {
     int r = qcow2_enter(img, err);
     if (r < 0)
         return r;
-    r = change(img, name, by, err);
+    r = change_one(img, name, by, apply, teller, err);
     qcow2_leave(img);
     return r;
-}
-
-static int snapshot_apply(struct image *img, const char *name, unsigned by,
-                          struct platter_error *err)
-{
-    return change_one(img, name, by, apply, err);
 }
 
 /* ---- delete ------------------------------------------------------------------------------------
@@ -397,18 +440,19 @@ static int shorter_list(struct image *img, uint32_t i, struct platter_error *err
         return r;
     for (; i + 1 < n; i++)
         list[i] = q->snapshots[i + 1];
-    r = qcow2_snapshots_write(img, list, n - 1, err);
-    if (q->header.n_snapshots == n)
-        budget_free(img->budget, list, (n - 1) * sizeof *list);
+    r = qcow2_snapshots_write(img, &list, n - 1, err);
+    budget_free(img->budget, list, (n - 1) * sizeof *list);
     return r;
 }
 
 /* Steps 2 and 3 of section 9.5. */
-static int drop_tree(struct image *img, const struct qcow2_snapshot *s, struct platter_error *err)
+static int drop_tree(struct image *img, const struct qcow2_snapshot *s, struct qcow2_walks *walks,
+                     struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     struct qcow2_tree t = qcow2_tree_of_snapshot(s);
 
+    t.walks = walks;
     int r = qcow2_tree_count_down(img, &t, UINT64_MAX, err);
     if (r == 0 && s->l1_size)
         r = qcow2_count_down(img, s->l1_offset >> q->cluster_bits, l1_clusters(q, s->l1_size), true,
@@ -416,106 +460,43 @@ static int drop_tree(struct image *img, const struct qcow2_snapshot *s, struct p
     if (r == 0)
         r = settle(img, err);
     if (r == 0)
-        r = qcow2_tree_own(img, err);
+        r = qcow2_tree_own(img, walks, err);
     return r < 0 ? r : settle(img, err);
 }
 
-static int remove_snapshot(struct image *img, const char *name, unsigned by,
-                           struct platter_error *err)
+static int remove_one(struct image *img, const struct qcow2_snapshot *s, struct teller *teller,
+                      struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     uint32_t n = q->header.n_snapshots;
-
-    const struct qcow2_snapshot *s = qcow2_snapshot_get(img, name, by, err);
-    int r = s ? check_use(img, err) : -ENOENT;
-    if (r == 0)
-        r = qcow2_snapshot_check(img, s, err);
-    if (r == 0)
-        r = settle(img, err);
-    if (r < 0)
-        return r;
+    struct qcow2_walks walks = {.teller = teller, .total = (uint64_t)s->l1_size + q->l1.n};
     struct qcow2_snapshot old = *s;
-    r = shorter_list(img, (uint32_t)(s - q->snapshots), err);
+
+    int r = qcow2_walks_tell(img, &walks, 0, err);
+    if (r == 0)
+        r = shorter_list(img, (uint32_t)(s - q->snapshots), err);
+    walks.sure = true;
     if (q->header.n_snapshots == n)
         return r;
-    if (r == 0)
-        r = drop_tree(img, &old, err);
+    int e = atomic_load(&img->poison) == 0 ? drop_tree(img, &old, &walks, r < 0 ? NULL : err) : 0;
+    r = r < 0 ? r : e;
     qcow2_snapshot_free(img, &old);
     return r < 0 ? leaked(img, r, "the snapshot was deleted", err) : 0;
 }
 
-static int snapshot_remove(struct image *img, const char *name, unsigned by,
+static int snapshot_remove(struct image *img, const char *name, unsigned by, struct teller *teller,
                            struct platter_error *err)
 {
-    return change_one(img, name, by, remove_snapshot, err);
+    int r = qcow2_enter_quietly(img, err);
+    if (r < 0)
+        return r;
+    r = change_one(img, name, by, remove_one, teller, err);
+    qcow2_leave(img);
+    return r;
 }
 
-/* ---- the machine's state (section 10) ----------------------------------------------------------
+/* ---- all of them together ----------------------------------------------------------------------
  */
-
-/* It begins at the first L1 entry that the disk does not need. */
-static goff state_start(const struct qcow2 *q, uint64_t disk_size)
-{
-    return round_up(disk_size, UINT64_C(1) << q->l1_bits);
-}
-
-static int snapshot_state(const struct image *img, goff *ret_start, uint64_t *ret_len,
-                          struct platter_error *err)
-{
-    const struct qcow2 *q = qcow2_of(img);
-    const struct qcow2_snapshot *s = img->view ? qcow2_snapshot_find(img, img->view) : NULL;
-    goff end = (goff)q->l1.n << q->l1_bits;
-
-    *ret_start = state_start(q, s ? s->disk_size : q->header.size);
-    *ret_len = s ? s->vm_state_size : 0;
-    if (*ret_len && (*ret_start > end || *ret_len > end - *ret_start))
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: snapshot \"%s\": a machine state of %" PRIu64
-                    " bytes does not fit into what its L1 table of %" PRIu32
-                    " entries has behind the disk",
-                    img->stream->name, s->name, *ret_len, q->l1.n);
-    return 0;
-}
-
-static int snapshot_state_room(struct image *img, uint64_t disk_size, uint64_t len, goff *ret_start,
-                               struct platter_error *err)
-{
-    struct qcow2 *q = qcow2_of(img);
-    goff end = 0;
-
-    *ret_start = state_start(q, disk_size);
-    int r = check_use(img, err);
-    if (r == 0 && (ckd_add(&end, *ret_start, len) || end > QCOW2_MAX_SIZE ||
-                   div_up(end, UINT64_C(1) << q->l1_bits) * 8 > QCOW2_MAX_L1_BYTES))
-        r = fail(err, EFBIG,
-                 "%s: a machine state of %" PRIu64 " bytes does not fit behind the disk",
-                 img->stream->name, len);
-    if (r == 0)
-        r = qcow2_enter(img, err);
-    if (r < 0)
-        return r;
-    r = qcow2_l1_grow(img, (uint32_t)div_up(end, UINT64_C(1) << q->l1_bits), err);
-    qcow2_leave(img);
-    return r;
-}
-
-/* Behind the disk goes all there is, be it of a longer state from before. */
-static int snapshot_state_drop(struct image *img, uint64_t disk_size, uint64_t len,
-                               struct platter_error *err)
-{
-    struct qcow2 *q = qcow2_of(img);
-    goff start = state_start(q, disk_size);
-
-    int r = qcow2_enter(img, err);
-    if (r < 0)
-        return r;
-    if (start >= q->header.size)
-        r = qcow2_l1_cut(img, (uint32_t)min_u64(start >> q->l1_bits, q->l1.n), err);
-    else
-        r = qcow2_forget(img, start, round_up(start + len, q->cluster_size), err);
-    qcow2_leave(img);
-    return r;
-}
 
 static bool snapshot_describe(const struct image *img, uint32_t i, struct snapshot_request *ret)
 {
@@ -539,9 +520,10 @@ const struct snapshot_ops qcow2_snapshot_ops = {
     .create = snapshot_create,
     .apply = snapshot_apply,
     .remove = snapshot_remove,
-    .state = snapshot_state,
-    .state_room = snapshot_state_room,
-    .state_drop = snapshot_state_drop,
+    .possible = snapshot_possible,
+    .state = qcow2_state,
+    .state_room = qcow2_state_room,
+    .state_drop = qcow2_state_drop,
     .describe = snapshot_describe,
     .diff_open = qcow2_diff_open,
     .diff_next = qcow2_diff_next,

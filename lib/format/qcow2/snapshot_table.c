@@ -49,25 +49,28 @@ static int write_table(struct image *img, const struct qcow2_snapshot *list, uin
     const struct qcow2 *q = qcow2_of(img);
     uint64_t room = round_up(len, q->cluster_size);
     uint8_t *bytes = NULL;
+    hoff off;
 
     *ret_off = 0;
     if (n == 0)
         return 0;
     int r = budget_alloc(img->budget, room, "the snapshot table", &bytes, err);
     if (r == 0)
-        r = qcow2_alloc_table(img, room >> q->cluster_bits, ret_off, err);
+        r = qcow2_alloc_table(img, room >> q->cluster_bits, &off, err);
     if (r == 0) {
         struct writer w = writer_over(bytes, room);
         for (uint32_t i = 0; i < n; i++)
             encode_entry(&list[i], &w);
-        r = qcow2_meta_write(img, bytes, room, *ret_off, err);
+        *ret_off = off;
+        r = qcow2_meta_write(img, bytes, room, off, err);
     }
     budget_free(img->budget, bytes, room);
     return r;
 }
 
-static int write_header(struct image *img, uint32_t n, hoff off, struct platter_error *err)
+int qcow2_snapshots_switch(struct image *img, uint32_t n, hoff off, struct platter_error *err)
 {
+    struct qcow2 *q = qcow2_of(img);
     uint8_t field[12];
 
     put_be(field, 4, n);
@@ -75,7 +78,13 @@ static int write_header(struct image *img, uint32_t n, hoff off, struct platter_
     int r = qcow2_barrier(img, err);
     if (r == 0)
         r = qcow2_meta_write(img, field, sizeof field, SNAPSHOTS_AT, err);
-    return r < 0 ? r : qcow2_barrier(img, err);
+    if (r == 0)
+        r = qcow2_barrier(img, err);
+    if (r < 0)
+        return r;
+    q->header.n_snapshots = n;
+    q->header.snapshots_offset = off;
+    return 0;
 }
 
 int qcow2_snapshots_copy(struct image *img, uint32_t n, struct qcow2_snapshot **ret,
@@ -92,7 +101,7 @@ int qcow2_snapshots_copy(struct image *img, uint32_t n, struct qcow2_snapshot **
     return r;
 }
 
-int qcow2_snapshots_write(struct image *img, struct qcow2_snapshot *list, uint32_t n,
+int qcow2_snapshots_write(struct image *img, struct qcow2_snapshot **list, uint32_t n,
                           struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
@@ -101,15 +110,15 @@ int qcow2_snapshots_write(struct image *img, struct qcow2_snapshot *list, uint32
     uint64_t old_clusters = div_up(q->snapshots_size, q->cluster_size), len = 0;
 
     for (uint32_t i = 0; i < n; i++)
-        len += entry_len(&list[i]);
+        len += entry_len(&(*list)[i]);
     if (len > QCOW2_MAX_SNAPSHOT_TABLE)
         return fail(err, EFBIG, "%s: the snapshot table would take more than 64 MiB",
                     img->stream->name);
-    int r = write_table(img, list, n, len, &off, err);
+    int r = write_table(img, *list, n, len, &off, err);
     if (r == 0)
         r = qcow2_flush_locked(img, err); /* the counts of the new table */
     if (r == 0)
-        r = write_header(img, n, off, err);
+        r = qcow2_snapshots_switch(img, n, off, err);
     if (r < 0) {
         if (off && atomic_load(&img->poison) == 0)
             qcow2_count_down(img, off >> q->cluster_bits, div_up(len, q->cluster_size), false,
@@ -117,10 +126,8 @@ int qcow2_snapshots_write(struct image *img, struct qcow2_snapshot *list, uint32
         return r;
     }
     budget_free(img->budget, q->snapshots, old_n * sizeof *q->snapshots);
-    q->snapshots = list;
+    q->snapshots = TAKE(*list);
     q->snapshots_size = len;
-    q->header.n_snapshots = n;
-    q->header.snapshots_offset = off;
     return old_n ? qcow2_count_down(img, old_off >> q->cluster_bits, old_clusters, false, err) : 0;
 }
 
@@ -142,8 +149,10 @@ int qcow2_snapshot_check(const struct image *img, const struct qcow2_snapshot *s
 {
     const struct qcow2 *q = qcow2_of(img);
     uint64_t needed = div_up(s->disk_size, UINT64_C(1) << q->l1_bits);
+    uint64_t bytes = s->l1_size * UINT64_C(8);
 
-    if (s->l1_offset % q->cluster_size || s->l1_size * UINT64_C(8) > QCOW2_MAX_L1_BYTES ||
+    if (s->l1_offset % q->cluster_size || s->l1_offset >= QCOW2_MAX_OFFSET ||
+        bytes > QCOW2_MAX_L1_BYTES || (bytes && qcow2_hits_tables(q, s->l1_offset, bytes)) ||
         s->disk_size > QCOW2_MAX_SIZE || s->l1_size < needed)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: snapshot \"%s\": an L1 table at %" PRIu64 " with %" PRIu32

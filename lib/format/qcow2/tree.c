@@ -23,6 +23,20 @@ struct qcow2_tree qcow2_tree_of_snapshot(const struct qcow2_snapshot *s)
     return (struct qcow2_tree){.off = s->l1_offset, .n = s->l1_size};
 }
 
+int qcow2_walks_tell(struct image *img, struct qcow2_walks *w, uint32_t more,
+                     struct platter_error *err)
+{
+    unsigned bits = qcow2_of(img)->l1_bits;
+
+    if (!w || !w->teller)
+        return 0;
+    w->done += more;
+    pthread_mutex_unlock(&img->lock);
+    int r = teller_tell(w->teller, w->done << bits, w->total << bits, w->sure ? NULL : err);
+    pthread_mutex_lock(&img->lock);
+    return w->sure ? 0 : r;
+}
+
 /* The piece of the table that begins with entry `first`. */
 static int load_piece(struct image *img, struct qcow2_tree *t, uint32_t first,
                       struct platter_error *err)
@@ -80,7 +94,7 @@ static int tally_step(struct tally *t, struct platter_error *err)
 {
     if (t->n == 0 || t->done == t->steps)
         return 0;
-    int r = t->up ? qcow2_count_up(t->img, t->first, t->n, err)
+    int r = t->up ? qcow2_count_more(t->img, t->first, t->n, err)
                   : qcow2_count_down(t->img, t->first, t->n, true, err);
     t->done += r == 0;
     t->n = 0;
@@ -119,21 +133,22 @@ static int tally_slice(struct tally *t, hoff off, goff guest, struct platter_err
     return r;
 }
 
+/* The table itself comes last: when it is free its space goes, and with it what it says. */
 static int tally_table(struct tally *t, hoff table, goff guest, struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(t->img);
+    int r = 0;
 
     if (t->tables-- == 0)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: an L1 table points at more L2 tables than the file has clusters: the "
                     "image must be repaired",
                     t->img->stream->name);
-    int r = tally_add(t, table >> q->cluster_bits, 1, err);
     for (uint64_t at = 0; r == 0 && at < q->cluster_size && t->done < t->steps; at += q->l2.slice) {
         r = tally_slice(t, table + at, guest, err);
         guest += UINT64_C(1) << q->slice_bits;
     }
-    return r;
+    return r < 0 ? r : tally_add(t, table >> q->cluster_bits, 1, err);
 }
 
 static int tally_tree(struct tally *t, struct qcow2_tree *tree, struct platter_error *err)
@@ -153,6 +168,8 @@ static int tally_tree(struct tally *t, struct qcow2_tree *tree, struct platter_e
         r = qcow2_tree_table(img, tree, i, &table, err);
         if (r == 0 && table)
             r = tally_table(t, table, (goff)i << q->l1_bits, err);
+        if (r == 0)
+            r = qcow2_walks_tell(img, tree->walks, 1, err);
     }
     if (r == 0)
         r = tally_step(t, err);
@@ -210,6 +227,8 @@ int qcow2_tree_share(struct image *img, struct qcow2_tree *t, struct platter_err
         r = qcow2_tree_table(img, t, i, &table, err);
         for (uint64_t at = 0; r == 0 && table && at < q->cluster_size; at += q->l2.slice)
             r = share_slice(img, table + at, err);
+        if (r == 0)
+            r = qcow2_walks_tell(img, t->walks, 1, err);
     }
     return r;
 }
@@ -281,7 +300,7 @@ static int own_table(struct image *img, uint32_t i, hoff table, uint8_t *bytes,
     return r;
 }
 
-int qcow2_tree_own(struct image *img, struct platter_error *err)
+int qcow2_tree_own(struct image *img, struct qcow2_walks *walks, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     struct qcow2_tree t = qcow2_tree_of(&q->l1);
@@ -293,6 +312,8 @@ int qcow2_tree_own(struct image *img, struct platter_error *err)
         r = qcow2_tree_table(img, &t, i, &table, err);
         if (r == 0 && table)
             r = own_table(img, i, table, bytes, err);
+        if (r == 0)
+            r = qcow2_walks_tell(img, walks, 1, err);
     }
     budget_free(img->budget, bytes, q->l2.slice);
     return r;

@@ -34,9 +34,8 @@ for options in cluster_size=64k cluster_size=1k extended_l2=on,cluster_size=16k,
     platter compare b.qcow2 a.qcow2@two
 done
 code_of platter convert --snapshots -O raw a.qcow2 b.raw
-code_of platter convert --snapshots -c -O qcow2 a.qcow2 c.qcow2
 code_of platter convert --snapshots -n -O qcow2 a.qcow2 b.qcow2
 code_of platter convert --snapshots -O qcow2 a.qcow2 b.qcow2 c.qcow2
 code_of platter convert --snapshots -O qcow2 a.qcow2@two c.qcow2
-code_of platter convert --snapshots -O qcow2 -B base.qcow2 -F qcow2 a.qcow2 c.qcow2
+code_of platter convert --snapshots -O qcow2 a.qcow2 - >out
 left_here
