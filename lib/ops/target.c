@@ -100,7 +100,7 @@ static unsigned file_flags(const struct target_request *q)
 {
     unsigned flags = STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY;
     flags |= q->exclusive ? STREAM_FILE_EXCLUSIVE : 0;
-    flags |= q->durable ? STREAM_FILE_DIRECT : 0;
+    flags |= q->durable && q->n_sources > 0 ? STREAM_FILE_DIRECT : 0; /* the rest writes little */
     return flags;
 }
 

@@ -406,14 +406,16 @@ class Writes(Harm):
             self.poke(image, "vmdk", "shadow.raw", seed)
             self.verify(image)
 
-    def poke_fails(self, image, line, *words):
+    def poke_fails(self, image, line, *words, begun=False):
+        """Nothing is changed, the descriptor neither: its children still fit. `begun`: only trying
+        told that it cannot be."""
         save("pattern", noise(64))
         there = {name: sha256(name) for name in os.listdir(".")}
         done = run(POKE, image, "vmdk", "pattern", input=line + "\n", code=1)
         for word in words:
             self.assertRegex(done.stderr, word)
         for name, digest in there.items():
-            if name != image:  # its CID may have changed
+            if name != image or not begun:
                 self.assertEqual(sha256(name), digest, f"{name} was changed")
 
 
@@ -509,6 +511,27 @@ class WrittenCowd(Writes):
         disk("disk.vmdk", 1024)
         self.poke_fails("disk.vmdk", "write 0 512 0", "grain 5", "ends at")
 
+    def test_cut_where_the_disk_ends(self):
+        """The last grain is cut there, and freeSector knows nothing of its rest: nothing is put
+        where that would be, for the disk may grow."""
+        cut = 11 * SECTOR
+        image = Cowd(10 * 16 - 11, 16).add_all(noise(150), [3, 9])
+        save("disk-delta.vmdk", image.image()[:-cut])
+        put = load("disk-delta.vmdk")
+        esx.put_cowd(put, "freeSector", len(put) // SECTOR)
+        save("disk-delta.vmdk", put)
+        disk("disk.vmdk", 10 * 16 - 11)
+        self.settle("disk.vmdk")
+        save("pattern", noise(16, 9))
+        run(POKE, "disk.vmdk", "vmdk", "pattern", input=f"write 0 {16 * SECTOR} 0\n")
+        shadow = noise(16, 9) + load("shadow.raw")[16 * SECTOR:]
+        save("shadow.raw", shadow)
+        self.verify("disk.vmdk")
+        platter("check", "disk.vmdk")
+        platter("resize", "disk.vmdk", 10 * 16 * SECTOR)
+        save("shadow.raw", shadow + bytes(cut))
+        self.verify("disk.vmdk")
+
 
 def cowd_written(self, grain, parent):
     self.run_grain(grain, parent)
@@ -595,6 +618,15 @@ class WrittenSeSparse(Writes):
                 self.make(keep)
                 self.poke_fails("disk.vmdk", "write 20480 512 0", "free bitmap", "overlay")
 
+    def test_maps_are_kept_over_a_base(self):
+        """Zeros cannot be marked there either."""
+        self.make(lambda se: put_le(se.out, se.areas["backMap"][0] * SECTOR, 0xff))
+        save("base-flat.vmdk", noise(self.CAPACITY, 3))
+        save("base.vmdk", esx.text("vmfs", [f'RW {self.CAPACITY} VMFS "base-flat.vmdk"'], cid="5"))
+        disk("disk.vmdk", self.CAPACITY, "SESPARSE", "seSparse", "disk-sesparse.vmdk",
+             parent="base.vmdk", parent_cid="5")
+        self.poke_fails("disk.vmdk", "zero 20480 4096", "back map", "overlay")
+
     def test_no_grain_yet(self):
         save("disk-sesparse.vmdk", SeSparse(self.CAPACITY).image())
         disk("disk.vmdk", self.CAPACITY, "SESPARSE", "seSparse", "disk-sesparse.vmdk")
@@ -608,7 +640,8 @@ class WrittenSeSparse(Writes):
     def test_free_table_number_is_another(self):
         for number in (0, 3, 1 << 60):
             self.make(lambda se, number=number: se.put_volatile("freeGTNumber", number))
-            self.poke_fails("disk.vmdk", f"write {40000 * SECTOR} 512 0", "freeGTNumber")
+            self.poke_fails("disk.vmdk", f"write {40000 * SECTOR} 512 0", "freeGTNumber",
+                            begun=True)
 
     def test_free_table_number_after_a_crash(self):
         old = self.make(lambda se: se.put_volatile("freeGTNumber", 2), grains=30000)
@@ -621,12 +654,13 @@ class WrittenSeSparse(Writes):
         save("pattern", noise(64))
         run(POKE, "disk.vmdk", "vmdk", "pattern", input="write 20480 512 0\n")
         self.settle("disk.vmdk")
-        self.poke_fails("disk.vmdk", "write 24576 512 0", "full")
+        self.poke_fails("disk.vmdk", "write 24576 512 0", "full", begun=True)
         self.verify("disk.vmdk")
 
     def test_tables_are_full(self):
         self.make(tables=1)
-        self.poke_fails("disk.vmdk", f"write {40000 * SECTOR} 512 0", "grain tables", "full")
+        self.poke_fails("disk.vmdk", f"write {40000 * SECTOR} 512 0", "grain tables", "full",
+                        begun=True)
 
     def test_last_grain_is_not_whole(self):
         """In an area that is as long as the disk, nothing may be written behind its end."""

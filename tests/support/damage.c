@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Broken images: damage.h. Places are found by vmdk.md sections 4.1 to 4.4 alone. */
+/* Broken images: damage.h. Places are found by vmdk.md sections 4.1 to 4.4, 6 and 7 alone. */
 #include "support/damage.h"
 
 #include "base/cursor.h"
+#include "support/esx.h"
 #include "support/ledger.h"
 #include "support/must.h"
 #include "support/process.h"
@@ -11,15 +12,45 @@ enum {
     MIB = 1 << 20,
     DISK = 34 * MIB, /* two grain tables */
     ROOM = 4 * MIB,
-    GRAIN = 128, /* sectors */
-    TABLE = 512, /* entries */
+    GRAIN = 128,      /* sectors */
+    TABLE = 512,      /* entries */
+    ESX_GRAIN = 8,    /* sectors; of both kinds: three tables */
+    ESX_TABLE = 4096, /* entries */
+    COWD_GD_AT = 4 * SECTOR,
+    COWD_FREE_AT = 28,
+    COWD_UNCLEAN_AT = 1648,
+    SE_GD_AT = 128,
+    SE_TABLES_AT = 144,
     NOWHERE = 10000000
 };
 
+/* What ESX would make of a disk with the same content. */
+static struct buffer esx_base(enum esx_kind kind)
+{
+    struct buffer content = buffer_new(700 * SECTOR);
+    ledger_stamp(content.bytes, 1, 0, 700);
+    struct buffer one = esx_make(kind, DISK, ESX_GRAIN, content.bytes, ESX_GRAIN * SECTOR);
+    struct buffer b = buffer_copy(&one, ROOM);
+    struct stream *s;
+    struct platter_disk *disk;
+    buffer_free(&one);
+    MUST(stream_buffer_open(&b, "image", true, &s, NULL) == 0);
+    MUST(esx_open(kind, DISK / SECTOR, s, NULL, 0, true, 0, &disk, NULL) == 0);
+    MUST(disk_write(disk, content.bytes, 700 * SECTOR, 0, NULL) == 0);
+    ledger_stamp(content.bytes, 2, 65536, 300);
+    MUST(disk_write(disk, content.bytes, 300 * SECTOR, 32 * (uint64_t)MIB, NULL) == 0);
+    MUST(disk_flush(disk, NULL) == 0 && disk_close(disk, NULL) == 0);
+    buffer_free(&content);
+    return b;
+}
+
 struct buffer damage_base(enum damage_base base)
 {
-    static const char *const options[] = {"subformat=monolithicSparse", "subformat=streamOptimized",
-                                          "cluster_size=4096"};
+    static const char *const options[] = {[DAMAGE_SPARSE] = "subformat=monolithicSparse",
+                                          [DAMAGE_STREAM] = "subformat=streamOptimized",
+                                          [DAMAGE_QCOW2] = "cluster_size=4096"};
+    if (base == DAMAGE_COWD || base == DAMAGE_SESPARSE)
+        return esx_base(base == DAMAGE_COWD ? ESX_COWD : ESX_SESPARSE);
     auto_free char *raw = scratch_path("damage.raw"), *path = scratch_path("damage.vmdk");
     struct buffer content = buffer_new(DISK);
     content.size = DISK;
@@ -207,6 +238,54 @@ static void harm_stream_tables(struct buffer *b)
     put_le(directory(b, 0) + 4, 4, 0);
 }
 
+/* The entry of a grain in a COWD file. */
+static uint8_t *cowd_entry(struct buffer *b, uint64_t grain)
+{
+    uint64_t table = get_le(b->bytes + COWD_GD_AT + grain / ESX_TABLE * 4, 4);
+    return b->bytes + table * SECTOR + grain % ESX_TABLE * 4;
+}
+
+static void harm_cowd_entries(struct buffer *b)
+{
+    put_le(cowd_entry(b, 1), 4, NOWHERE);
+    put_le(cowd_entry(b, 2), 4, get_le(cowd_entry(b, 0), 4));
+    put_le(cowd_entry(b, 3), 4, 2);
+    put_le(cowd_entry(b, 8193), 4, get_le(cowd_entry(b, 0), 4) + ESX_GRAIN / 2);
+    put_le(b->bytes + COWD_FREE_AT, 4, 10);
+}
+
+static void harm_cowd_directory(struct buffer *b)
+{
+    put_le(b->bytes + COWD_GD_AT + 8, 4, NOWHERE);
+    put_le(cowd_entry(b, 5), 4, get_le(cowd_entry(b, 4), 4));
+}
+
+static void harm_cowd_leaks(struct buffer *b)
+{
+    memset(b->bytes + b->size, 0xe5, 5 * ESX_GRAIN * SECTOR + 77);
+    b->size += 5 * ESX_GRAIN * SECTOR + 77;
+    put_le(b->bytes + COWD_FREE_AT, 4, b->size / SECTOR + 1);
+    put_le(cowd_entry(b, 2), 4, 0);
+    put_le(b->bytes + COWD_UNCLEAN_AT, 4, 1);
+}
+
+/* The entry of a grain in a seSparse file. */
+static uint8_t *se_entry(struct buffer *b, uint64_t grain)
+{
+    const uint8_t *gd = b->bytes + get_le(b->bytes + SE_GD_AT, 8) * SECTOR;
+    uint64_t table = get_le(gd + grain / ESX_TABLE * 8, 4);
+    return b->bytes + (get_le(b->bytes + SE_TABLES_AT, 8) + table * 64) * SECTOR +
+           grain % ESX_TABLE * 8;
+}
+
+static void harm_se_entries(struct buffer *b)
+{
+    put_le(se_entry(b, 1), 8, UINT64_C(5) << 60);
+    put_le(se_entry(b, 2), 8, UINT64_C(3) << 60 | 1 << 20); /* an index of 2^32 */
+    put_le(se_entry(b, 8200), 8, 77);
+    put_le(se_entry(b, 9000), 8, UINT64_C(3) << 60); /* behind the capacity */
+}
+
 const struct damage vmdk_damages[] = {
     {"tables", DAMAGE_SPARSE, harm_tables},
     {"shared", DAMAGE_SPARSE, harm_shared},
@@ -221,5 +300,9 @@ const struct damage vmdk_damages[] = {
     {"footer", DAMAGE_STREAM, harm_footer},
     {"stream-header", DAMAGE_STREAM, harm_stream_header},
     {"stream-tables", DAMAGE_STREAM, harm_stream_tables},
+    {"cowd-entries", DAMAGE_COWD, harm_cowd_entries},
+    {"cowd-directory", DAMAGE_COWD, harm_cowd_directory},
+    {"cowd-leaks", DAMAGE_COWD, harm_cowd_leaks},
+    {"sesparse-entries", DAMAGE_SESPARSE, harm_se_entries},
     {NULL, DAMAGE_SPARSE, NULL},
 };

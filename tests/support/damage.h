@@ -6,9 +6,16 @@
 #include "disk/disk.h"
 #include "support/buffer.h"
 
-/* What is broken: a monolithicSparse VMDK, a streamOptimized one, a qcow2 with two snapshots and
- * two bitmaps. */
-enum damage_base { DAMAGE_SPARSE, DAMAGE_STREAM, DAMAGE_QCOW2, DAMAGE_BASES };
+/* What is broken: a monolithicSparse VMDK, a streamOptimized one, extents of ESX, a qcow2 with two
+ * snapshots and two bitmaps. */
+enum damage_base {
+    DAMAGE_SPARSE,
+    DAMAGE_STREAM,
+    DAMAGE_COWD,
+    DAMAGE_SESPARSE,
+    DAMAGE_QCOW2,
+    DAMAGE_BASES
+};
 
 struct damage {
     const char *name;

@@ -258,6 +258,24 @@ static void test_lost_table_of_a_large_file(void **state)
     buffer_free(&b);
 }
 
+/* A COWD file may be longer than freeSector can say: then nothing is free. */
+static void test_free_sector_of_a_large_file(void **state)
+{
+    (void)state;
+    enum { FREE_SECTOR_AT = 28 };
+    struct image img = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct buffer b = buffer_new(COWD_HEADER_SECTORS * SECTOR);
+    struct sparse s = {.kind = SPARSE_COWD, .end = UINT64_C(3) << 40};
+    MUST(stream_buffer_open(&b, "image", true, &s.stream, NULL) == 0);
+    assert_works(cowd_write_free_sector(&img, &s, &err));
+    assert_int_equal(get_le(b.bytes + FREE_SECTOR_AT, 4), UINT32_MAX);
+    s.end = 77 * SECTOR - 1;
+    assert_works(cowd_write_free_sector(&img, &s, &err));
+    assert_int_equal(get_le(b.bytes + FREE_SECTOR_AT, 4), 77);
+    stream_close(s.stream);
+    buffer_free(&b);
+}
+
 /* ---- grains that lie in two units ------------------------------------------------------------ */
 
 static void save_text(const char *path, const char *text)
@@ -330,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_one_file_twice),
         cmocka_unit_test(test_rows_end_at_2_to_the_32),
         cmocka_unit_test(test_lost_table_of_a_large_file),
+        cmocka_unit_test(test_free_sector_of_a_large_file),
         cmocka_unit_test(test_grain_in_two_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

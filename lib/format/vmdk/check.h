@@ -162,6 +162,8 @@ enum pass {
     PASS_MARK   /* only noted */
 };
 
+/* How many bytes of a grain must be there: the last may end where the disk does. */
+uint64_t check_needed_bytes(const struct sparse_check *s, uint64_t grain);
 /* All tables, once. */
 int check_tables(struct sparse_check *s, enum pass pass, struct platter_error *err);
 

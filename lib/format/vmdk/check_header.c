@@ -289,7 +289,7 @@ static int check_cowd(struct sparse_check *s, struct platter_error *err)
     s->h = engine.header;
     s->h.unclean = engine.was_unclean;
     s->cowd = true;
-    if ((uint64_t)engine.cowd.free_sector * VMDK_SECTOR >= s->size)
+    if (engine.cowd.free_sector >= cowd_free_sector(s->size))
         return 0;
     if (s->mend)
         r = check_free_sector(s, err);
@@ -355,6 +355,7 @@ int check_unclean(struct sparse_check *s, struct platter_error *err)
     if (r == 0)
         check_found(s->check, PLATTER_FINDING_NOTE, mend, 1,
                     "%s: it was not closed by whoever wrote it last (header offset %d)%s", s->name,
-                    HOSTED_UNCLEAN_AT, mend ? "; the mark was taken away" : "");
+                    s->cowd ? COWD_UNCLEAN_AT : HOSTED_UNCLEAN_AT,
+                    mend ? "; the mark was taken away" : "");
     return r;
 }

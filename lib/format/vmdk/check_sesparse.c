@@ -30,8 +30,8 @@ static const char *judge(const struct sparse_check *s, uint64_t grain, uint64_t 
     if (*ret_sector == UINT64_MAX)
         return gte >> TYPE_SHIFT == TYPE_ALLOCATED_ENTRY ? "behind the last grain of the file"
                                                          : "which has no known type";
-    uint64_t need = min_u64(SE_GRAIN, s->h.capacity - grain * SE_GRAIN);
-    if (*ret_sector && !range_inside(*ret_sector * VMDK_SECTOR, need * VMDK_SECTOR, s->size))
+    if (*ret_sector &&
+        !range_inside(*ret_sector * VMDK_SECTOR, check_needed_bytes(s, grain), s->size))
         return "behind the end of the file: it is truncated";
     return NULL;
 }
@@ -180,28 +180,47 @@ int check_se(struct sparse_check *s, struct platter_error *err)
     return r == 0 && s->mend ? stream_flush(s->stream, err) : r;
 }
 
-/* Two ranges of the disk in one table. */
-static int compare_tables(const void *a, const void *b)
+/* ---- the directory --------------------------------------------------------------------------- */
+
+/* An entry that names a table. */
+struct named {
+    uint32_t sector, index;
+};
+
+static int compare_named(const void *a, const void *b)
 {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
+    const struct named *x = a, *y = b;
+    if (x->sector != y->sector)
+        return x->sector < y->sector ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
 }
 
+/* Two ranges of the disk in one table, which is judged for the first of them alone: what makes no
+ * sense for one may be the other's; and a small file may name a table very often. */
 static int check_apart(struct sparse_check *s, struct platter_error *err)
 {
-    uint64_t bytes = (uint64_t)s->gd_count * 4;
-    uint32_t *sorted;
-    int r = budget_alloc(s->budget, bytes, "the grain tables of a VMDK", &sorted, err);
+    uint64_t bytes = (uint64_t)s->gd_count * sizeof(struct named);
+    uint32_t *gd = s->se->gd, n = 0, owner = 0;
+    struct named *list;
+    int r = budget_alloc(s->budget, bytes, "the grain tables of a VMDK", &list, err);
     if (r < 0)
         return r;
-    memcpy(sorted, s->se->gd, bytes);
-    qsort(sorted, s->gd_count, 4, compare_tables);
-    for (uint32_t i = 1; i < s->gd_count; i++)
-        if (sorted[i] && sorted[i] != VMDK_LOST_TABLE && sorted[i] == sorted[i - 1])
-            check_found(s->check, PLATTER_FINDING_ERROR, false, 1,
-                        "%s: two entries of the grain directory name the table at sector %" PRIu32,
-                        s->name, sorted[i]);
-    budget_free(s->budget, sorted, bytes);
+    for (uint32_t i = 0; i < s->gd_count; i++)
+        if (gd[i] && gd[i] != VMDK_LOST_TABLE)
+            list[n++] = (struct named){gd[i], i};
+    qsort(list, n, sizeof *list, compare_named);
+    for (uint32_t i = 1; i < n; i++) {
+        if (list[i].sector != list[owner].sector) {
+            owner = i;
+            continue;
+        }
+        check_found(s->check, PLATTER_FINDING_ERROR, false, 1,
+                    "%s: entries %" PRIu32 " and %" PRIu32 " of the grain directory both name the "
+                    "table at sector %" PRIu32,
+                    s->name, list[owner].index, list[i].index, list[i].sector);
+        gd[list[i].index] = 0;
+    }
+    budget_free(s->budget, list, bytes);
     return 0;
 }
 

@@ -91,8 +91,7 @@ static int store_piece(struct sparse_check *s, struct piece *p, struct platter_e
 
 /* ---- one entry ------------------------------------------------------------------------------- */
 
-/* How many bytes of a grain must be there: the last may end where the disk does. */
-static uint64_t needed_bytes(const struct sparse_check *s, uint64_t grain)
+uint64_t check_needed_bytes(const struct sparse_check *s, uint64_t grain)
 {
     uint64_t first = grain * s->h.grain_size;
     uint64_t end = first < s->nominal ? s->nominal : s->h.capacity;
@@ -102,7 +101,7 @@ static uint64_t needed_bytes(const struct sparse_check *s, uint64_t grain)
 /* Why there can be no grain at a sector, or NULL. */
 static const char *misplaced(const struct sparse_check *s, uint64_t grain, uint32_t gte)
 {
-    uint64_t need = s->packed ? VMDK_SECTOR : needed_bytes(s, grain);
+    uint64_t need = s->packed ? VMDK_SECTOR : check_needed_bytes(s, grain);
     if (!range_inside((hoff)gte * VMDK_SECTOR, need, s->size))
         return "behind the end of the file";
     if (gte < s->h.overhead || check_in_meta(s, gte, div_up(need, VMDK_SECTOR)))

@@ -21,7 +21,6 @@
 enum {
     COWD_FREE_SECTOR_AT = 28, /* offsets in the file */
     COWD_GENERATION_AT = 1060,
-    COWD_UNCLEAN_AT = 1648,
     COWD_MAX_GRAIN = 0x200000, /* sectors: section 15 */
     ENTRIES_PER_SECTOR = VMDK_SECTOR / 4
 };
@@ -129,6 +128,12 @@ int cowd_read(struct sparse *s, struct platter_error *err)
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
+/* A file may be longer than its header can say: then nothing in it is free. */
+uint32_t cowd_free_sector(hoff end)
+{
+    return (uint32_t)min_u64(div_up(end, VMDK_SECTOR), UINT32_MAX);
+}
+
 static int write_le32_at(struct sparse *s, hoff off, uint32_t value, struct platter_error *err)
 {
     uint8_t bytes[4];
@@ -149,7 +154,7 @@ int cowd_set_unclean(struct sparse *s, bool unclean, struct platter_error *err)
 int cowd_write_free_sector(struct image *img, struct sparse *s, struct platter_error *err)
 {
     pthread_mutex_lock(&img->lock);
-    uint32_t end = (uint32_t)div_up(s->end, VMDK_SECTOR); /* sparse_extend() sees to 32 bits */
+    uint32_t end = cowd_free_sector(s->end);
     pthread_mutex_unlock(&img->lock);
     if (end == s->cowd.free_sector)
         return 0;

@@ -220,7 +220,7 @@ static int grow_cowd(struct image *img, struct sparse *s, uint64_t sectors,
     const struct field fields[] = {{COWD_SECTORS_AT, 4, sectors},
                                    {COWD_GD_AT, 4, at},
                                    {COWD_GD_ENTRIES_AT, 4, count},
-                                   {COWD_FREE_SECTOR_AT, 4, div_up(s->end, VMDK_SECTOR)}};
+                                   {COWD_FREE_SECTOR_AT, 4, cowd_free_sector(s->end)}};
     return r < 0 ? r : write_header(img, s, fields, 4, err);
 }
 

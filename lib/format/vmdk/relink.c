@@ -157,6 +157,40 @@ static int clear_cowd_directory(const struct sparse *s, uint64_t *end, struct pl
     return stream_zero(s->stream, s->header.gd_offset * VMDK_SECTOR, sectors * VMDK_SECTOR, 0, err);
 }
 
+/* Takes sectors [at, at + n), which stay, out of the first ones of [*from, *to). */
+static void leave_out(uint64_t at, uint64_t n, uint64_t *from, uint64_t *to)
+{
+    if (at <= *from)
+        *from = max_u64(*from, at + n);
+    else
+        *to = min_u64(*to, at);
+}
+
+/* Gives back the grains of a hosted file up to `end`. One that grew has tables and directories
+ * among them, which stay. */
+static int discard_grains(const struct sparse *s, uint64_t end, struct platter_error *err)
+{
+    const struct hosted_header *h = &s->header;
+    uint64_t gd_sectors = div_up((uint64_t)s->gd_count * 4, VMDK_SECTOR);
+    int r = 0;
+    uint32_t table = 0;
+    for (uint64_t from = h->overhead; from < end && r == 0;) {
+        uint64_t start = from, to = end;
+        leave_out(h->gd_offset, gd_sectors, &from, &to);
+        leave_out(s->rgd ? h->rgd_offset : 0, gd_sectors, &from, &to);
+        leave_out(h->descriptor_offset, h->descriptor_size, &from, &to);
+        while (table < s->n_strays && (uint64_t)s->strays[table] + s->gt_sectors <= from)
+            table++;
+        if (table < s->n_strays)
+            leave_out(s->strays[table], s->gt_sectors, &from, &to);
+        if (from > start)
+            continue;
+        r = stream_discard(s->stream, from * VMDK_SECTOR, (to - from) * VMDK_SECTOR, err);
+        from = to;
+    }
+    return r;
+}
+
 /* First no grain is used any more, durably; then the file is cut behind what is left of it. */
 static int empty_extent(struct image *img, struct vmdk_extent *x, struct platter_error *err)
 {
@@ -179,6 +213,8 @@ static int empty_extent(struct image *img, struct vmdk_extent *x, struct platter
     }
     if (r == 0)
         r = stream_flush(s->stream, err);
+    if (r == 0 && s->kind == SPARSE_HOSTED)
+        r = discard_grains(s, end, err);
     if (r == 0)
         r = stream_resize(s->stream, end * VMDK_SECTOR, err);
     if (r == 0)

@@ -325,7 +325,7 @@ static int plan(struct growth *g, struct platter_error *err)
     uint64_t sectors = (g->q->size - x->start) / VMDK_SECTOR, pieces = 0;
     g->piece = piece_size(g->img);
     g->last = sectors;
-    if (is_split(g->img)) {
+    if (is_split(g->img) && x->type != TYPE_ZERO) {
         g->last = min_u64(sectors, max_u64(g->piece, x->len / VMDK_SECTOR));
         pieces = div_up(sectors - g->last, g->piece);
     }

@@ -30,7 +30,7 @@ static int area_is_zero(const struct sparse *s, const struct se_area *area, uint
     *ret = true;
     while (at < end && *ret && r == 0) {
         bool hole;
-        uint64_t n;
+        uint64_t n = 0;
         r = stream_extents(s->stream, at, end - at, &n, &hole, err);
         if (r == 0 && !hole) {
             n = min_u64(n, sizeof bytes);

@@ -131,24 +131,27 @@ static int load_directories(struct image *img, struct sparse *s, bool writable,
 
 /* ---- tables among the grains ----------------------------------------------------------------- */
 
+/* A table that is not all in front of the overhead, where no grain can be. */
 static bool is_stray(const struct sparse *s, uint32_t gde)
 {
-    return gde != 0 && gde >= s->header.overhead && sparse_table_fits(s, gde);
+    return gde + (uint64_t)s->gt_sectors > s->header.overhead;
 }
 
-static uint32_t count_strays(const struct sparse *s, const uint32_t *gd)
+/* Counts the strays, or all tables, of both directories, and puts them where `ret` is not NULL. */
+static uint32_t collect_tables(const struct sparse *s, bool all, uint32_t *ret)
 {
+    const uint32_t *gds[] = {s->gd, s->rgd};
     uint32_t n = 0;
-    for (uint32_t i = 0; gd && i < s->gd_count; i++)
-        n += is_stray(s, gd[i]);
+    for (unsigned copy = 0; copy < 2; copy++)
+        for (uint32_t i = 0; gds[copy] && i < s->gd_count; i++) {
+            uint32_t gde = gds[copy][i];
+            if (gde == 0 || !(all || is_stray(s, gde)) || !sparse_table_fits(s, gde))
+                continue;
+            if (ret)
+                ret[n] = gde;
+            n++;
+        }
     return n;
-}
-
-static void collect_strays(struct sparse *s, const uint32_t *gd)
-{
-    for (uint32_t i = 0; gd && i < s->gd_count; i++)
-        if (is_stray(s, gd[i]))
-            s->strays[s->n_strays++] = gd[i];
 }
 
 static int compare_sectors(const void *a, const void *b)
@@ -161,6 +164,8 @@ static int compare_sectors(const void *a, const void *b)
 static uint32_t find_stray(const struct sparse *s, uint64_t sector)
 {
     uint32_t low = 0, high = s->n_strays;
+    if (high > 0 && (uint64_t)s->strays[high - 1] + s->gt_sectors <= sector)
+        return high;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         if ((uint64_t)s->strays[middle] + s->gt_sectors > sector)
@@ -172,7 +177,7 @@ static uint32_t find_stray(const struct sparse *s, uint64_t sector)
 }
 
 /* A table that two entries name would be changed for both ranges by a write to one. */
-static int check_strays_apart(const struct sparse *s, struct platter_error *err)
+static int check_tables_apart(const struct sparse *s, struct platter_error *err)
 {
     for (uint32_t i = 1; i < s->n_strays; i++)
         if (s->strays[i] - s->strays[i - 1] < s->gt_sectors)
@@ -183,9 +188,10 @@ static int check_strays_apart(const struct sparse *s, struct platter_error *err)
     return 0;
 }
 
+/* Of a file that is written all tables are looked at, for they must be apart. */
 static int find_strays(struct sparse *s, bool writable, struct platter_error *err)
 {
-    uint32_t n = count_strays(s, s->gd) + count_strays(s, s->rgd);
+    uint32_t n = collect_tables(s, writable, NULL);
     if (n == 0)
         return 0;
     int r = budget_alloc(s->budget, (uint64_t)n * 4, "the places of a VMDK's grain tables",
@@ -193,10 +199,9 @@ static int find_strays(struct sparse *s, bool writable, struct platter_error *er
     if (r < 0)
         return r;
     s->max_strays = n;
-    collect_strays(s, s->gd);
-    collect_strays(s, s->rgd);
+    s->n_strays = collect_tables(s, writable, s->strays);
     qsort(s->strays, n, sizeof *s->strays, compare_sectors);
-    return writable ? check_strays_apart(s, err) : 0;
+    return writable ? check_tables_apart(s, err) : 0;
 }
 
 int sparse_add_stray(struct sparse *s, uint32_t sector, struct platter_error *err)
@@ -356,8 +361,7 @@ enum extent_kind sparse_entry(const struct sparse *s, uint64_t gte, uint64_t *re
 }
 
 /* Why the first `need` bytes of a grain cannot stand at a sector, or NULL. */
-static const char *grain_misplaced(const struct sparse *s, uint64_t grain, uint64_t sector,
-                                   uint64_t need)
+static const char *grain_misplaced(const struct sparse *s, uint64_t sector, uint64_t need)
 {
     hoff off;
     uint64_t sectors = div_up(need, VMDK_SECTOR);
@@ -367,9 +371,7 @@ static const char *grain_misplaced(const struct sparse *s, uint64_t grain, uint6
         return "behind the end of the file: it is truncated or damaged";
     if (s->kind == SPARSE_SE)
         return NULL;
-    uint64_t gt = grain / s->header.gtes_per_gt;
-    if (sector < s->header.overhead || in_metadata(s, sector, sectors) ||
-        overlaps(sector, sectors, s->gd[gt], s->gt_sectors))
+    if (sector < s->header.overhead || in_metadata(s, sector, sectors))
         return "inside metadata";
     uint32_t stray = find_stray(s, sector);
     if (stray < s->n_strays && s->strays[stray] < sector + sectors)
@@ -382,7 +384,7 @@ int sparse_check_grain(const struct sparse *s, uint64_t grain, uint64_t gte, uin
 {
     uint64_t sector;
     sparse_entry(s, gte, &sector);
-    const char *why = grain_misplaced(s, grain, sector, need);
+    const char *why = grain_misplaced(s, sector, need);
     if (!why)
         return 0;
     if (s->kind == SPARSE_SE)

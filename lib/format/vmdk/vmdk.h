@@ -198,9 +198,10 @@ struct sparse {
     uint32_t entry_size;   /* of a grain table, in bytes: 4, or 8 (seSparse) */
     uint32_t page_entries; /* grains whose entries are cached together */
     uint32_t gd_count;
-    uint32_t *gd;     /* sectors of the grain tables, 0: none, or VMDK_LOST_TABLE; image->lock */
-    uint32_t *rgd;    /* of their second copies, or NULL; image->lock */
-    uint32_t *strays; /* tables that stand behind the overhead, ascending; image->lock */
+    uint32_t *gd;  /* sectors of the grain tables, 0: none, or VMDK_LOST_TABLE; image->lock */
+    uint32_t *rgd; /* of their second copies, or NULL; image->lock */
+    /* Tables that do not stand in front of the overhead, or all, ascending; image->lock. */
+    uint32_t *strays;
     uint32_t n_strays, max_strays;
     bool packed; /* grains are compressed records */
     bool was_unclean;
@@ -264,13 +265,19 @@ int salvage_find(struct image *img, struct sparse *s, uint64_t grain, uint32_t *
 
 /* ---- cowd.c ---------------------------------------------------------------------------------- */
 
-enum { COWD_HEADER_SECTORS = 4, COWD_GTES = 4096 };
+enum {
+    COWD_HEADER_SECTORS = 4,
+    COWD_GTES = 4096,
+    COWD_UNCLEAN_AT = 1648 /* offset of uncleanShutdown in the file */
+};
 
 bool cowd_magic(const uint8_t *sector);
 /* Reads and checks the header of a COWD file: fills in s->header and s->cowd. */
 int cowd_read(struct sparse *s, struct platter_error *err);
 /* Marks the file as being written, with a new generation, or as closed. */
 int cowd_set_unclean(struct sparse *s, bool unclean, struct platter_error *err);
+/* What freeSector says of a file that is used up to `end`. */
+uint32_t cowd_free_sector(hoff end);
 /* freeSector of the header moves up to the end. Not durable by that. `slow` is held. */
 int cowd_write_free_sector(struct image *img, struct sparse *s, struct platter_error *err);
 
@@ -449,6 +456,7 @@ struct vmdk {
     unsigned n_extents;
     unsigned max_extents;
     pthread_mutex_t slow;
+    bool looked;        /* all tables were, and say nothing against a write; `slow` */
     atomic_bool begun;  /* the image is another disk than it was: its first write has come */
     atomic_bool marked; /* its files are marked as being written */
     uint32_t next_cid;  /* what the first write makes of the CID; 0: whatever is new */

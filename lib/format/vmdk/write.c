@@ -43,12 +43,12 @@ static int flush_streams(struct image *img, struct platter_error *err)
 }
 
 /* Checks the grain of a page that lies furthest behind in the file of `size` bytes: a COWD's `end`
- * may be behind that, for its last grain may be cut where the disk ends, but no other. The lock is
- * held. */
+ * may be behind that, for its last grain may be cut where the disk ends, but no other. Nothing is
+ * put where the rest of that one would be. The lock is held. */
 static int check_furthest(const struct vmdk_extent *x, const struct page *p, uint64_t first,
                           uint64_t n, uint64_t size, struct platter_error *err)
 {
-    const struct sparse *s = x->sparse;
+    struct sparse *s = x->sparse;
     uint64_t most = 0, most_sector = 0;
     for (uint64_t i = 0, sector; i < n; i++)
         if (sparse_entry(s, page_entry(p, first + i), &sector) == EXTENT_DATA &&
@@ -67,6 +67,8 @@ static int check_furthest(const struct vmdk_extent *x, const struct page *p, uin
                  " bytes from byte %" PRIu64 " on, but the file ends at byte %" PRIu64
                  ": it is truncated",
                  s->stream->name, first + most, start, need, most_sector * VMDK_SECTOR, size);
+    if (r == 0 && s->kind != SPARSE_SE)
+        s->end = max_u64(s->end, most_sector * VMDK_SECTOR + s->grain);
     return r;
 }
 
@@ -120,6 +122,15 @@ static int check_all_complete(struct image *img, struct platter_error *err)
     return r;
 }
 
+/* Once, before the first change. `slow` is held. */
+static int look_at_tables(struct image *img, struct platter_error *err)
+{
+    struct vmdk *v = vmdk_of(img);
+    int r = v->looked ? 0 : check_all_complete(img, err);
+    v->looked = r == 0;
+    return r;
+}
+
 int vmdk_begin(struct image *img, struct platter_error *err)
 {
     struct vmdk *v = vmdk_of(img);
@@ -129,7 +140,7 @@ int vmdk_begin(struct image *img, struct platter_error *err)
     bool marked = atomic_load(&v->marked);
     if (atomic_load(&v->begun) || (marked && img->same_content))
         return 0;
-    int r = marked ? 0 : check_all_complete(img, err);
+    int r = marked ? 0 : look_at_tables(img, err);
     if (r < 0)
         return r;
     if (!img->same_content)
@@ -182,9 +193,7 @@ static int reserve_grains(struct image *img, const struct vmdk_extent *x, uint64
     uint32_t per_table = s->header.gtes_per_gt;
     uint64_t grain = within / s->grain, sector;
     uint64_t n = min_u64(div_up(within + len, s->grain) - grain, per_table - grain % per_table);
-    int r = s->kind == SPARSE_SE ? se_check_allocating(s, err) : 0;
-    if (r == 0)
-        r = need_table(img, s, grain / per_table, err);
+    int r = need_table(img, s, grain / per_table, err);
     if (r < 0)
         return r;
     pthread_mutex_lock(&img->lock);
@@ -206,6 +215,16 @@ static int reserve_grains(struct image *img, const struct vmdk_extent *x, uint64
     return 0;
 }
 
+/* Finds out whether a seSparse file takes new entries: before the image becomes another one to its
+ * children, for it often does not. */
+static int judge_extent(struct image *img, const struct vmdk_extent *x, struct platter_error *err)
+{
+    if (!x->sparse || x->sparse->kind != SPARSE_SE)
+        return 0;
+    WITH_LOCK(&vmdk_of(img)->slow);
+    return look_at_tables(img, err);
+}
+
 int vmdk_reserve(struct image *img, goff off, uint64_t len, struct reservation *ret,
                  struct platter_error *err)
 {
@@ -215,13 +234,18 @@ int vmdk_reserve(struct image *img, goff off, uint64_t len, struct reservation *
                     "%s: the extent at guest offset %" PRIu64 " (%s) cannot be written: %s",
                     img->stream->name, x->start, x->word,
                     x->unfit ? x->unfit : "the descriptor says so, or it has no file");
-    int r = vmdk_begin(img, err);
     struct extent e;
+    int r = vmdk_map(img, off, len, &e, err);
+    bool stored = e.kind == EXTENT_DATA || e.has_place;
+    if (r == 0 && !stored)
+        r = judge_extent(img, x, err);
+    if (r == 0 && !stored && x->sparse->kind == SPARSE_SE)
+        r = se_check_allocating(x->sparse, err);
     if (r == 0)
-        r = vmdk_map(img, off, len, &e, err);
+        r = vmdk_begin(img, err);
     if (r < 0)
         return r;
-    if (e.kind != EXTENT_DATA && !e.has_place)
+    if (!stored)
         return reserve_grains(img, x, off - x->start, e.len, ret, err);
     *ret = (struct reservation){.start = off, .len = e.len, .stream = e.stream, .off = e.off};
     return 0;
@@ -326,8 +350,7 @@ static int check_mark(struct image *img, goff off, const struct extent *e, enum 
                     x->unfit ? x->unfit : "the descriptor says so");
     if (e->kind != EXTENT_BACKING || mark != MARK_ZERO || !img->has_backing)
         return 0;
-    int r =
-        x->sparse->kind == SPARSE_SE ? vmdk_begin(img, err) : 0; /* which looks whether it can be */
+    int r = judge_extent(img, x, err);
     if (r == 0 && !can_mark_zero(x, off - x->start, e->len))
         r = -ENOTSUP;
     return r;

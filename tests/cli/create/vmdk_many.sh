@@ -6,6 +6,12 @@ platter create -q -f vmdk -o subformat=twoGbMaxExtentSparse disk.vmdk 240G
 left_here | wc -l
 left_here | tail -2
 platter map --output=json disk.vmdk
+# And not many more than it can have at all.
+(
+    ulimit -n 300
+    platter create -q -f vmdk -o subformat=twoGbMaxExtentFlat flat.vmdk 240G
+    platter info flat.vmdk | grep 'virtual size: 240'
+)
 # A name that is not ASCII: readers on Windows have to be told.
 platter create -q -f vmdk -o subformat=monolithicFlat 'größe.vmdk' 1M
 sed '/^CID/d' 'größe.vmdk' | head -8
