@@ -1,21 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random writes, zeros, discards, resizes, and snapshots that are made, applied and deleted, beside
- * flat arrays. After each hundred steps the image is judged, and everything is read.
+ * Random writes, zeros, discards, resizes, compactions, snapshots that are made, applied and
+ * deleted, and dirty bitmaps that record it, beside flat arrays. After each hundred steps the image
+ * is judged, and everything is read.
  *
  * snapshots SEED STEPS [specimen ...]
  */
 #include "base/ckd.h"
 #include "base/memory.h"
+#include "ops/ops.h"
 #include "support/imagecheck.h"
 #include "support/must.h"
 #include "support/specimen.h"
 
-enum { MAX_SNAPSHOTS = 6, ROOM = 48 << 20 };
+enum { MAX_SNAPSHOTS = 6, BITMAPS = 2, ROOM = 48 << 20 };
 
 struct flat {
     uint64_t size;
     uint8_t *bytes; /* NULL: there is no such snapshot */
+};
+
+/* A byte for each granule: whether it must be dirty, whether it may be. */
+struct flat_bits {
+    const char *name;
+    unsigned granule;
+    bool enabled;
+    uint8_t *must, *may;
 };
 
 struct model {
@@ -25,6 +35,8 @@ struct model {
     struct prng prng;
     uint64_t max; /* bytes a disk has at most */
     struct flat now, snapshots[MAX_SNAPSHOTS];
+    struct flat_bits bits[BITMAPS];
+    unsigned n_bits; /* none in version 2 */
     uint8_t *scratch;
     uint32_t op;
 };
@@ -42,12 +54,123 @@ static void name_of(unsigned i, char name[8])
     snprintf(name, 8, "s%u", i);
 }
 
+/* ---- bitmaps ----------------------------------------------------------------------------------
+ */
+
+static void bits_touch(struct model *m, uint64_t off, uint64_t len, bool surely)
+{
+    for (unsigned k = 0; k < m->n_bits; k++) {
+        struct flat_bits *b = &m->bits[k];
+        uint64_t first = off / b->granule, n = div_up(off + len, b->granule) - first;
+        if (!b->enabled || len == 0)
+            continue;
+        memset(b->may + first, 1, n);
+        if (surely)
+            memset(b->must + first, 1, n);
+    }
+}
+
+static void bits_resize(struct model *m, uint64_t size)
+{
+    for (unsigned k = 0; k < m->n_bits; k++) {
+        struct flat_bits *b = &m->bits[k];
+        uint64_t old = div_up(m->now.size, b->granule), n = div_up(size, b->granule);
+        if (n <= old)
+            continue;
+        memset(b->may + old, 0, n - old);
+        memset(b->must + old, 0, n - old);
+    }
+}
+
+static void bits_clear(const struct model *m, struct flat_bits *b)
+{
+    memset(b->may, 0, m->max / b->granule + 1);
+    memset(b->must, 0, m->max / b->granule + 1);
+}
+
+static int change_bitmap(const struct model *m, const struct flat_bits *b,
+                         enum platter_bitmap_action action, struct platter_error *err)
+{
+    const struct platter_bitmap_change c = {.size = sizeof c,
+                                            .action = action,
+                                            .name = b->name,
+                                            .granularity =
+                                                action == PLATTER_BITMAP_ADD ? b->granule : 0};
+    return ops_bitmap_change(m->disk, &c, 1, err);
+}
+
+static int open_disk(struct model *m, struct platter_error *err)
+{
+    struct stream *top;
+    MUST(stream_buffer_open(&m->file, "top", true, &top, NULL) == 0);
+    return specimen_open(&m->specimen, top, true, &m->disk, err);
+}
+
+static int step_bitmap(struct model *m, struct platter_error *err)
+{
+    unsigned kind = (unsigned)prng_below(&m->prng, 8);
+    struct flat_bits *b = &m->bits[prng_below(&m->prng, BITMAPS)];
+    int r;
+    if (kind >= 5 || m->n_bits == 0) { /* stored, and read again */
+        r = disk_close(TAKE(m->disk), err);
+        return r < 0 ? r : open_disk(m, err);
+    }
+    if (kind < 2) {
+        b->enabled = !b->enabled;
+        return change_bitmap(m, b, b->enabled ? PLATTER_BITMAP_ENABLE : PLATTER_BITMAP_DISABLE,
+                             err);
+    }
+    bits_clear(m, b);
+    if (kind < 4)
+        return change_bitmap(m, b, PLATTER_BITMAP_CLEAR, err);
+    b->enabled = true;
+    r = change_bitmap(m, b, PLATTER_BITMAP_REMOVE, err);
+    return r < 0 ? r : change_bitmap(m, b, PLATTER_BITMAP_ADD, err);
+}
+
+static int judge_bits(struct model *m, const struct flat_bits *b, struct platter_error *err)
+{
+    const struct bitmap_ops *ops = disk_top(m->disk)->format->bitmaps;
+    uint64_t len;
+    bool dirty;
+    for (uint64_t off = 0; off < m->now.size; off += len) {
+        int r = ops->map(disk_top(m->disk), b->name, off, m->now.size - off, &len, &dirty, err);
+        if (r < 0)
+            return r;
+        uint64_t end = div_up(off + len, b->granule);
+        for (uint64_t i = off / b->granule; i < end; i++)
+            if (dirty ? !b->may[i] : b->must[i])
+                return fail(err, EIO, "bitmap \"%s\": granule %llu is%s dirty", b->name,
+                            (unsigned long long)i, dirty ? "" : " not");
+    }
+    return 0;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------
+ */
+
+static int step_discard(struct model *m, uint64_t off, uint64_t n, struct platter_error *err)
+{
+    uint8_t *bytes = m->now.bytes + off;
+    int r = disk_discard(m->disk, off, n, err);
+    if (r == 0)
+        r = disk_read(m->disk, m->scratch, n, off, err);
+    bits_touch(m, off, n, false);
+    for (uint64_t at = 0; r == 0 && at < n; at += SECTOR)
+        if (memcmp(bytes + at, m->scratch + at, SECTOR) != 0)
+            bits_touch(m, off + at, SECTOR, true);
+    memcpy(bytes, m->scratch, n);
+    return r;
+}
+
 static int step_write(struct model *m, struct platter_error *err)
 {
     uint64_t all = m->now.size / SECTOR, first = prng_below(&m->prng, all);
     uint64_t n = min_u64(1 + prng_below(&m->prng, all / 16 + 2), all - first);
     uint8_t *bytes = m->now.bytes + first * SECTOR;
     unsigned kind = (unsigned)prng_below(&m->prng, 8);
+    if (kind < 7)
+        bits_touch(m, first * SECTOR, n * SECTOR, true);
     if (kind < 5) {
         ledger_stamp(bytes, ++m->op, first, n);
         return disk_write(m->disk, bytes, n * SECTOR, first * SECTOR, err);
@@ -56,8 +179,7 @@ static int step_write(struct model *m, struct platter_error *err)
         memset(bytes, 0, n * SECTOR);
         return disk_zero(m->disk, first * SECTOR, n * SECTOR, kind == 6, err);
     }
-    int r = disk_discard(m->disk, first * SECTOR, n * SECTOR, err);
-    return r < 0 ? r : disk_read(m->disk, bytes, n * SECTOR, first * SECTOR, err);
+    return step_discard(m, first * SECTOR, n * SECTOR, err);
 }
 
 static int step_resize(struct model *m, struct platter_error *err)
@@ -65,6 +187,7 @@ static int step_resize(struct model *m, struct platter_error *err)
     uint64_t size = (1 + prng_below(&m->prng, m->max / SECTOR)) * SECTOR;
     if (strstr(m->specimen.spec->name, "v2"))
         return 0;
+    bits_resize(m, size);
     if (size > m->now.size)
         memset(m->now.bytes + m->now.size, 0, size - m->now.size);
     m->now.size = size;
@@ -85,12 +208,38 @@ static int step_snapshot(struct model *m, struct platter_error *err)
         return r;
     }
     if (prng_chance(&m->prng, 50)) {
+        bits_resize(m, s->size);
+        bits_touch(m, 0, s->size, true);
         m->now.size = s->size;
         memcpy(m->now.bytes, s->bytes, s->size);
         return disk_snapshot_apply(m->disk, name, PLATTER_SNAPSHOT_BY_NAME, NULL, err);
     }
     free(TAKE(s->bytes));
     return disk_snapshot_delete(m->disk, name, PLATTER_SNAPSHOT_BY_NAME, NULL, err);
+}
+
+/* A unit that is stored compressed, if that is worth it. */
+static int step_pack(struct model *m, struct platter_error *err)
+{
+    struct image *top = disk_top(m->disk);
+    size_t unit = top->unit, len;
+    goff off = prng_below(&m->prng, div_up(m->now.size, unit)) * unit;
+    auto_free uint8_t *packed = malloc(unit);
+    struct disk_write w;
+    MUST(packed);
+    if (off + unit > m->now.size)
+        return 0;
+    memset(m->scratch, (int)++m->op, unit);
+    for (uint64_t i = prng_below(&m->prng, unit); i-- > 0;)
+        m->scratch[i] = (uint8_t)prng_below(&m->prng, 256);
+    int r = top->format->pack(top, m->scratch, packed, unit, &len, err);
+    if (r < 0)
+        return r == -E2BIG ? 0 : r;
+    bits_touch(m, off, unit, true);
+    memcpy(m->now.bytes + off, m->scratch, unit);
+    r = disk_write_packed_begin(m->disk, off, len, &w, err);
+    int e = disk_write_packed_end(&w, r < 0 ? NULL : packed, len, r < 0 ? NULL : err);
+    return r < 0 ? r : e;
 }
 
 static bool reads(struct model *m, struct platter_disk *disk, const struct flat *want)
@@ -113,6 +262,8 @@ static int judge(struct model *m, struct platter_error *err)
                     (unsigned long long)report.leaks, report.first);
     if (!reads(m, m->disk, &m->now))
         return fail(err, EIO, "the disk has other content");
+    for (unsigned i = 0; i < m->n_bits && r == 0; i++)
+        r = judge_bits(m, &m->bits[i], err);
     for (unsigned i = 0; i < MAX_SNAPSHOTS && r == 0; i++) {
         struct disk_view view;
         name_of(i, name);
@@ -131,25 +282,45 @@ static int judge(struct model *m, struct platter_error *err)
 static int step(struct model *m, unsigned number, struct platter_error *err)
 {
     uint64_t dice = prng_below(&m->prng, 100);
-    int r = dice < 90   ? step_write(m, err)
-            : dice < 93 ? step_resize(m, err)
+    int r = dice < 80   ? step_write(m, err)
+            : dice < 88 ? step_pack(m, err)
+            : dice < 91 ? step_resize(m, err)
+            : dice < 94 ? step_bitmap(m, err)
                         : step_snapshot(m, err);
     return r == 0 && number % 100 == 99 ? judge(m, err) : r;
+}
+
+static int add_bitmaps(struct model *m, struct platter_error *err)
+{
+    static const unsigned granules[BITMAPS] = {512, 65536};
+    static const char *const names[BITMAPS] = {"fine", "coarse"};
+    int r = 0;
+    if (strstr(m->specimen.spec->name, "v2"))
+        return 0;
+    for (; r == 0 && m->n_bits < BITMAPS; m->n_bits++) {
+        struct flat_bits *b = &m->bits[m->n_bits];
+        *b = (struct flat_bits){
+            .name = names[m->n_bits], .granule = granules[m->n_bits], .enabled = true};
+        b->must = calloc(1, m->max / b->granule + 1);
+        b->may = calloc(1, m->max / b->granule + 1);
+        MUST(b->must && b->may);
+        r = change_bitmap(m, b, PLATTER_BITMAP_ADD, err);
+    }
+    return r;
 }
 
 static int run(const struct specimen_spec *spec, uint64_t seed, unsigned steps)
 {
     struct model m = {.specimen = specimen_make(spec), .prng = {seed}, .max = spec->size * 2};
     struct platter_error err = {0};
-    struct stream *top;
     m.file = buffer_copy(&m.specimen.top, m.specimen.top.size + ROOM);
     m.scratch = malloc(m.max);
     m.now = (struct flat){.size = spec->size, .bytes = malloc(m.max)};
     MUST(m.scratch && m.now.bytes);
     memcpy(m.now.bytes, m.specimen.content, spec->size);
-    MUST(stream_buffer_open(&m.file, "top", true, &top, NULL) == 0);
-    int r = specimen_open(&m.specimen, top, true, &m.disk, &err);
+    int r = open_disk(&m, &err);
     MUST(r == 0);
+    r = add_bitmaps(&m, &err);
     unsigned i = 0;
     for (; r == 0 && i < steps; i++)
         r = step(&m, i, &err);
@@ -159,6 +330,10 @@ static int run(const struct specimen_spec *spec, uint64_t seed, unsigned steps)
     disk_close(m.disk, NULL);
     for (i = 0; i < MAX_SNAPSHOTS; i++)
         free(m.snapshots[i].bytes);
+    for (i = 0; i < m.n_bits; i++) {
+        free(m.bits[i].must);
+        free(m.bits[i].may);
+    }
     free(m.now.bytes);
     free(m.scratch);
     buffer_free(&m.file);
