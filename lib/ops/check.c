@@ -2,7 +2,8 @@
 /*
  * Checks one image. The format judges its structure, and mends it; what was mended is judged again
  * from the file. Then the image must open as for reading, with all it is stacked on: that is where
- * a parent that does not fit shows. With PLATTER_CHECK_DATA, all that is packed is unpacked.
+ * a parent that does not fit shows. With PLATTER_CHECK_DATA, all that is packed is unpacked; of
+ * snapshots, what the view that was looked at before does not have as well.
  */
 #include "base/ckd.h"
 
@@ -45,29 +46,49 @@ static int look_again(const char *name, const struct platter_open_options *open,
 /* ---- packed data ----------------------------------------------------------------------------- */
 
 struct verify {
-    struct platter_disk *disk;
+    const struct platter_check_options *options;
     struct check *check;
+    struct platter_disk *disk;
+    const char *snapshot;       /* its name, or NULL */
+    struct disk_diff *diff;     /* only what it finds is looked at; NULL: all */
+    goff next, range, end;      /* to be looked at: [next, range), and then on to the end */
+    unsigned number, number_of; /* which of how many looks this is */
     struct pieces pieces;
-    goff next;
     struct platter_error *errors; /* of the workers; code 0: none */
 };
+
+/* The next range that is to be looked at: 0 where there is none. */
+static int verify_range(struct verify *v, struct platter_error *err)
+{
+    struct snapshot_difference d = {.len = v->end - v->next, .off = v->next};
+    int r = 1;
+    while (v->next == v->range && v->next < v->end) {
+        if (v->diff)
+            r = disk_snapshot_diff_next(v->diff, v->next, &d, err);
+        if (r <= 0)
+            return r;
+        v->range = d.off + d.len;
+        v->next = v->diff && d.kind != EXTENT_PACKED ? v->range : d.off;
+    }
+    return v->next < v->range;
+}
 
 /* The next unit that the image itself stores packed. */
 static int verify_next(void *opaque, struct walk_chunk *ret, struct platter_error *err)
 {
-    (void)err;
     struct verify *v = opaque;
     struct image *top = disk_top(v->disk);
-    while (v->next < top->size) {
+    int r;
+    while ((r = verify_range(v, err)) > 0) {
         struct extent e;
-        int r = top->format->map(top, v->next, top->size - v->next, &e, NULL);
-        *ret = (struct walk_chunk){.off = v->next, .len = r < 0 ? top->unit : e.len};
-        ret->len = min_u64(ret->len, top->size - ret->off);
+        int mapped = top->format->map(top, v->next, v->range - v->next, &e, NULL);
+        *ret = (struct walk_chunk){.off = v->next, .len = mapped < 0 ? top->unit : e.len};
+        ret->len = min_u64(ret->len, v->range - ret->off);
         v->next += ret->len;
-        if (r < 0 || e.kind == EXTENT_PACKED)
+        if (mapped < 0 || e.kind == EXTENT_PACKED)
             return 1;
     }
-    return 0;
+    return r;
 }
 
 static int verify_work(void *opaque, unsigned worker, struct walk_chunk *c,
@@ -90,18 +111,31 @@ static int verify_turn(void *opaque, unsigned worker, struct walk_chunk *c,
 {
     (void)c, (void)err;
     struct verify *v = opaque;
-    const struct platter_error *found = &v->errors[worker];
+    struct platter_error *found = &v->errors[worker];
+    if (found->code && v->snapshot)
+        fail_in(found, -found->code, "snapshot \"%s\"", v->snapshot);
     if (found->code)
         check_failed(v->check, -found->code, found);
     return 0;
 }
 
-static int verify_run(struct verify *v, const struct platter_check_options *o,
-                      struct platter_error *err)
+static int verify_progress(void *opaque, const struct platter_progress *now)
+{
+    const struct verify *v = opaque;
+    struct platter_progress all = *now;
+    all.done = v->number * now->total + now->done;
+    all.total = v->number_of * now->total;
+    return v->options->progress(v->options->opaque, &all);
+}
+
+/* Looks at all of v->disk, or at what v->diff finds. */
+static int verify_run(struct verify *v, struct platter_error *err)
 {
     static const struct walk_ops ops = {
         .next = verify_next, .work = verify_work, .turn = verify_turn};
-    int r = pieces_open(&v->pieces, &v->disk, 1, o->workers, err);
+    v->next = v->range = 0;
+    v->end = disk_size(v->disk);
+    int r = pieces_open(&v->pieces, &v->disk, 1, v->options->workers, err);
     if (r == 0 && v->pieces.len < disk_top(v->disk)->unit)
         r = fail(err, ENOTSUP, "%s: units of %u bytes are too large to be verified",
                  disk_top(v->disk)->stream->name, disk_top(v->disk)->unit);
@@ -111,13 +145,62 @@ static int verify_run(struct verify *v, const struct platter_check_options *o,
     struct walk walk = {.ops = &ops,
                         .opaque = v,
                         .workers = v->pieces.workers,
-                        .total = disk_size(v->disk),
-                        .progress = o->progress,
-                        .progress_opaque = o->opaque};
+                        .total = v->end,
+                        .progress = v->options->progress ? verify_progress : NULL,
+                        .progress_opaque = v};
     if (r == 0)
         r = walk_run(&walk, err);
     free(v->errors);
     pieces_close(&v->pieces);
+    v->number++;
+    return r;
+}
+
+/* What one snapshot has packed, but for what it shares with `seen` (NULL: the disk as it is). */
+static int verify_snapshot(struct verify *v, struct platter_disk *disk, const char *seen,
+                           const struct snapshot_request *s, struct platter_error *err)
+{
+    struct verify one = *v;
+    struct disk_view view;
+    struct disk_diff diff;
+    int r = disk_view_open(disk, s->id, &view, err);
+    if (r < 0)
+        return r;
+    one.disk = view.disk;
+    one.snapshot = s->name;
+    one.diff = &diff;
+    r = disk_snapshot_diff_open(disk, seen, s->id, &diff, err);
+    if (r == 0) {
+        r = verify_run(&one, err);
+        disk_snapshot_diff_close(&diff);
+    }
+    disk_view_close(&view);
+    v->number = one.number;
+    return r;
+}
+
+/* The disk, then its snapshots, the newest first: it is the one most like the disk. */
+static int verify_all(struct platter_disk *disk, const struct platter_check_options *o,
+                      struct check *c, struct platter_error *err)
+{
+    const struct image *top = disk_top(disk);
+    const struct snapshot_ops *ops = top->format->snapshots;
+    struct verify v = {.options = o, .check = c, .disk = disk, .number_of = 1};
+    struct snapshot_request s;
+    const char *seen = NULL;
+    while (ops && ops->describe(top, v.number_of - 1, &s))
+        v.number_of++;
+    int r = verify_run(&v, err);
+    for (unsigned i = v.number_of - 1; r == 0 && i-- > 0; seen = s.id) {
+        struct platter_error why = {0};
+        r = ops->describe(top, i, &s) ? verify_snapshot(&v, disk, seen, &s, &why) : 0;
+        if (r == -PLATTER_ECORRUPT) {
+            check_failed(c, r, &why);
+            r = 0;
+        } else if (r < 0) {
+            fail(err, -r, "%s", why.message);
+        }
+    }
     return r;
 }
 
@@ -130,7 +213,8 @@ static int open_all(const char *name, const struct platter_check_options *o,
     struct platter_open_options normal = *open;
     struct platter_error why = {0};
     struct platter_disk *disk;
-    bool data = o->flags & PLATTER_CHECK_DATA;
+    /* Where nothing can be packed no key is asked for either. */
+    bool data = o->flags & PLATTER_CHECK_DATA && format_find(c->result.format)->unpack;
     if (!data)
         normal.flags |= PLATTER_OPEN_QUERY;
     /* What is below says nothing of an image whose format cannot tell the right file from others:
@@ -142,8 +226,7 @@ static int open_all(const char *name, const struct platter_check_options *o,
         check_failed(c, r, &why);
         return 0;
     }
-    struct verify v = {.disk = disk, .check = c};
-    r = data ? verify_run(&v, o, err) : 0;
+    r = data ? verify_all(disk, o, c, err) : 0;
     disk_close(disk, NULL);
     return r;
 }

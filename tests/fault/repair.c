@@ -10,7 +10,7 @@
 #include "support/fault.h"
 #include "support/must.h"
 
-enum { MAX_RUNS = 1 << 16 };
+enum { MAX_RUNS = 1 << 16, ROOM_OF_DEVICE = 256 << 10 };
 
 struct repair {
     const struct damage *of;
@@ -97,6 +97,22 @@ static int memory_fails(const struct repair *t)
     return complain(t, "allocation", MAX_RUNS, "never ends");
 }
 
+/* A device that is larger than the image on it, and cannot grow. */
+static int stays_inside(const struct repair *t)
+{
+    struct platter_check_result result = {0};
+    struct platter_error err = {0};
+    struct buffer b = buffer_copy(&t->broken, t->broken.size + ROOM_OF_DEVICE);
+    b.size = b.capacity;
+    int r = check(&b, NULL, true, &result, &err), bad = 0;
+    if (r < 0)
+        bad = complain(t, "a device", 0, err.message);
+    if (bad == 0)
+        bad = judge(t, &b, "a device", 0);
+    buffer_free(&b);
+    return bad;
+}
+
 static int run(struct repair *t, const struct buffer *base)
 {
     struct platter_check_result result;
@@ -108,6 +124,8 @@ static int run(struct repair *t, const struct buffer *base)
         r = calls_fail(t, false, "check");
     if (r == 0)
         r = memory_fails(t);
+    if (r == 0 && t->of->base == DAMAGE_QCOW2)
+        r = stays_inside(t);
     printf("%-20s %s\n", t->of->name, r ? "FAILED" : "ok");
     buffer_free(&b);
     buffer_free(&t->broken);

@@ -68,11 +68,11 @@ class Bases:
         with open(self.path(name), "wb") as f:
             f.write(data)
 
-    def damaged(self, base, harm):
+    def damaged(self, base, harm, name=None):
         """A file with an image that harm() changed, or made another of."""
         image = self.read(base)
         answer = harm(image)
-        name = f"broken.{self.fmt}"
+        name = name or f"broken.{self.fmt}"
         with open(name, "wb") as f:
             f.write(image if answer is None else answer)
         return name

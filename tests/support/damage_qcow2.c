@@ -154,6 +154,22 @@ static void harm_all_bitmaps(struct buffer *b)
     put_be(bitmaps(b) + 16, 8, FAR);
 }
 
+/* Offset 48 of the first snapshot's entry is the size of its disk. */
+static void harm_sizes(struct buffer *b)
+{
+    put_be(b->bytes + number(b, 64) + 48, 8, FAR);
+    harm_flags(b);
+}
+
+/* What stands last is cut, be it a table or data. */
+static void harm_cut(struct buffer *b)
+{
+    uint64_t lost = CLUSTER / 2 + 100;
+    harm_entries(b);
+    b->size -= lost;
+    memset(b->bytes + b->size, 0, lost);
+}
+
 static void harm_dirty(struct buffer *b)
 {
     put_be(b->bytes + 72, 8, 3);
@@ -174,6 +190,8 @@ const struct damage qcow2_damages[] = {
     {"qcow2-all-snapshots", DAMAGE_QCOW2, harm_all_snapshots},
     {"qcow2-bitmaps", DAMAGE_QCOW2, harm_bitmaps},
     {"qcow2-all-bitmaps", DAMAGE_QCOW2, harm_all_bitmaps},
+    {"qcow2-sizes", DAMAGE_QCOW2, harm_sizes},
+    {"qcow2-cut", DAMAGE_QCOW2, harm_cut},
     {"qcow2-dirty", DAMAGE_QCOW2, harm_dirty},
     {NULL, DAMAGE_QCOW2, NULL},
 };

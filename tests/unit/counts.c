@@ -84,12 +84,15 @@ static void passes(void **state)
     struct budget *budget = budget_new(1 << 20);
     struct counts c;
     unsigned n = 0;
-    for (uint64_t first = 0; first < CLUSTERS; first = c.limit, n++) {
+    for (uint64_t first = 0; first < CLUSTERS; first = round_down(c.next, 64), n++) {
         if (n)
             counts_close(&c);
         assert_int_equal(counts_open(&c, budget, first, NULL), 0);
         change(&c, 2);
         assert_true(c.limit > first);
+        assert_true(c.next == UINT64_MAX || c.next >= c.limit);
+        for (uint64_t i = c.limit; i < CLUSTERS && i < c.next; i++)
+            assert_int_equal(right[i], 0);
         expect_right(&c);
     }
     assert_true(n > 2);

@@ -13,48 +13,7 @@
 
 #include "base/ckd.h"
 #include "base/cursor.h"
-#include "format/qcow2/bitmap.h"
-
-/* ---- the overlap check -------------------------------------------------------------------------
- */
-
-static bool meets(hoff a, uint64_t a_len, hoff b, uint64_t b_len)
-{
-    return b_len && a < b + b_len && b < a + a_len;
-}
-
-static bool hits_pointed(const struct qcow2 *q, const struct qcow2_pointers *p, hoff off,
-                         uint64_t len)
-{
-    for (uint32_t i = 0; i < p->n; i++)
-        if (p->entries[i] && meets(off, len, p->entries[i] & QCOW2_OFFSET_MASK, q->cluster_size))
-            return true;
-    return false;
-}
-
-/* A count of 0 may be a lie in a damaged image: before we overwrite a cluster that the file had
- * when it was opened we make sure that no table we know stands there (section 18). */
-static int check_overlap(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err)
-{
-    struct qcow2 *q = qcow2_of(img);
-    hoff off = cluster << q->cluster_bits;
-    uint64_t len = n << q->cluster_bits;
-    bool hit = false;
-
-    if (cluster >= q->old_clusters)
-        return 0;
-    hit = qcow2_hits_tables(q, off, len) || hits_pointed(q, &q->l1, off, len) ||
-          hits_pointed(q, &q->reftable, off, len) ||
-          meets(off, len, q->header.snapshots_offset, q->snapshots_size) ||
-          (q->extensions.has_bitmaps &&
-           meets(off, len, q->extensions.bitmap_directory, q->extensions.bitmap_directory_size));
-    for (uint32_t i = 0; !hit && i < q->header.n_snapshots; i++)
-        hit = meets(off, len, q->snapshots[i].l1_offset, q->snapshots[i].l1_size * UINT64_C(8));
-    for (uint32_t i = 0; !hit && i < q->bitmaps.n; i++)
-        hit = q->bitmaps.items[i]->table_off && meets(off, len, q->bitmaps.items[i]->table_off,
-                                                      q->bitmaps.items[i]->n_table * UINT64_C(8));
-    return hit ? qcow2_mark_corrupt(img, off, err) : 0;
-}
+#include "format/qcow2/qcow2.h"
 
 /* ---- blocks and the table of them --------------------------------------------------------------
  */
@@ -65,7 +24,7 @@ static int block_new(struct image *img, uint64_t cluster, struct platter_error *
     unsigned block_bits = q->cluster_bits + 3 - q->header.refcount_order;
     uint32_t i = (uint32_t)(cluster >> block_bits);
 
-    int r = check_overlap(img, cluster, 1, err);
+    int r = qcow2_check_overlap(img, cluster, 1, err);
     if (r == 0)
         r = qcow2_cache_new(img, &q->blocks, cluster << q->cluster_bits, err);
     if (r < 0)
@@ -147,22 +106,22 @@ static int growth_write_table(struct image *img, const struct growth *g, struct 
 }
 
 /* Offset and length stand side by side in one sector of the header: the switch is one write. */
-static int growth_switch(struct image *img, const struct qcow2_pointers *p, uint64_t clusters,
-                         struct platter_error *err)
+int qcow2_reftable_switch(struct image *img, hoff off, uint64_t clusters, struct platter_error *err)
 {
+    enum { REFTABLE_AT = 48 };
     struct qcow2 *q = qcow2_of(img);
     uint8_t field[12];
 
-    put_be(field, 8, p->off);
+    put_be(field, 8, off);
     put_be(field + 8, 4, clusters);
     int r = qcow2_barrier(img, err);
     if (r == 0)
-        r = qcow2_meta_write(img, field, sizeof field, 48, err);
+        r = qcow2_meta_write(img, field, sizeof field, REFTABLE_AT, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
     if (r < 0)
         return r;
-    q->header.reftable_offset = p->off;
+    q->header.reftable_offset = off;
     q->header.reftable_clusters = (uint32_t)clusters;
     return 0;
 }
@@ -180,7 +139,7 @@ static int reftable_grow(struct image *img, uint64_t start, struct platter_error
 
     int r = growth_plan(img, start, &g, err);
     if (r == 0)
-        r = check_overlap(img, start, g.blocks + g.clusters, err);
+        r = qcow2_check_overlap(img, start, g.blocks + g.clusters, err);
     if (r == 0)
         r = qcow2_cache_write(img, &q->blocks, err);
     if (r == 0)
@@ -190,7 +149,7 @@ static int reftable_grow(struct image *img, uint64_t start, struct platter_error
     if (r == 0)
         r = growth_write_table(img, &g, &table, err);
     if (r == 0)
-        r = growth_switch(img, &table, g.clusters, err);
+        r = qcow2_reftable_switch(img, table.off, g.clusters, err);
     if (r < 0) {
         qcow2_pointers_free(img, &table);
         return r;
@@ -235,7 +194,9 @@ static int search_step(struct image *img, uint64_t want, uint64_t *ret_n, struct
                     img->stream->name);
     if (q->next_free >> block_bits >= q->reftable.n)
         return reftable_grow(img, q->next_free, err);
-    int r = qcow2_count_slot(img, q->next_free, &slot, &k, err);
+    int r = q->next_free < q->old_clusters ? qcow2_check_snapshot_counts(img, err) : 0;
+    if (r == 0)
+        r = qcow2_count_slot(img, q->next_free, &slot, &k, err);
     if (r < 0)
         return r;
     if (!slot)
@@ -244,7 +205,7 @@ static int search_step(struct image *img, uint64_t want, uint64_t *ret_n, struct
     q->next_free += skip;
     if (*ret_n == 0)
         return 0;
-    r = check_overlap(img, q->next_free, *ret_n, err);
+    r = qcow2_check_overlap(img, q->next_free, *ret_n, err);
     if (r < 0)
         return r;
     for (uint64_t i = 0; i < *ret_n; i++)
@@ -293,7 +254,7 @@ static int describe_range(struct image *img, uint64_t n, uint64_t *ret_first,
     }
     uint64_t start = i << block_bits;
     if (r == 0)
-        r = check_overlap(img, start, blocks + n, err);
+        r = qcow2_check_overlap(img, start, blocks + n, err);
     for (uint64_t k = 0; k < blocks && r == 0; k++) {
         if (qcow2_cache_full(&q->blocks))
             r = qcow2_cache_write(img, &q->blocks, err);

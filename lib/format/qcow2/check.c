@@ -35,6 +35,30 @@ const char *qcow2_check_place(const struct qcow2_check *k, hoff off, uint64_t le
     return NULL;
 }
 
+int qcow2_check_whole(struct qcow2_check *k, bool tell, const char *what, hoff off, uint64_t len,
+                      struct platter_error *err)
+{
+    if (off + len <= k->q->file_size)
+        return 0;
+    k->doubtful = true;
+    if (tell || k->mend)
+        CHECK_ERROR(k, k->mend,
+                    "%s: %s at %" PRIu64 " reaches to %" PRIu64 ", but the file ends at %" PRIu64
+                    ": it was cut short%s",
+                    k->name, what, off, off + len, k->q->file_size,
+                    k->mend ? "; zeros take the place of what is missing" : "");
+    return k->mend && !k->failed ? qcow2_repair_fill(k, err) : 0;
+}
+
+uint64_t qcow2_check_hole(const struct qcow2_check *k, hoff off, uint64_t len)
+{
+    uint64_t n;
+    bool hole;
+    if (!k->zeros || stream_extents(k->img->stream, off, len, &n, &hole, NULL) < 0 || !hole)
+        return 0;
+    return n;
+}
+
 uint64_t qcow2_check_clusters(const struct qcow2_check *k, hoff off, uint64_t len)
 {
     return len ? ((off + len - 1) >> k->q->cluster_bits) - (off >> k->q->cluster_bits) + 1 : 0;
@@ -93,6 +117,8 @@ static int count_fixed(struct qcow2_check *k, const char *what, hoff off, uint64
 {
     const char *why = off ? qcow2_check_place(k, off, len) : NULL;
     uint64_t first = off >> k->q->cluster_bits, n = qcow2_check_clusters(k, off, len);
+    if (!why && off && off + len > k->q->file_size)
+        why = "the file ends inside of it";
     if (!why && counts_any(&k->counts, first, n))
         why = "another table stands there";
     if (why && k->first_pass)
@@ -134,17 +160,19 @@ static int count_all(struct qcow2_check *k, struct platter_error *err)
     return r;
 }
 
-/* Whether there is more behind this pass. */
-static bool has_more(const struct qcow2_check *k)
+/* Where the next pass begins: with the first cluster behind this one that something refers to, or
+ * that a block may count. UINT64_MAX: there is none. */
+static uint64_t next_pass(struct qcow2_check *k)
 {
     unsigned bits = k->q->cluster_bits + 3 - k->q->header.refcount_order;
-    uint64_t end = k->end >> k->q->cluster_bits;
-    for (uint64_t i = k->n_reftable; i-- > 0;)
-        if (qcow2_check_block(k, i)) {
-            end = max_u64(end, (i + 1) << bits);
-            break;
-        }
-    return k->counts.limit < end;
+    uint64_t limit = k->counts.limit, next = k->counts.next;
+    k->zeros = true;
+    for (uint64_t i = limit >> bits; i < k->n_reftable && i << bits < next; i++) {
+        hoff block = qcow2_check_block(k, i);
+        if (block && qcow2_check_hole(k, block, k->q->cluster_size) < k->q->cluster_size)
+            return max_u64(limit, i << bits);
+    }
+    return next == UINT64_MAX ? next : round_down(next, 64);
 }
 
 static int pass(struct qcow2_check *k, struct platter_error *err)
@@ -160,17 +188,15 @@ static int pass(struct qcow2_check *k, struct platter_error *err)
 static int all_passes(struct qcow2_check *k, struct platter_error *err)
 {
     uint64_t first = 0;
-    bool more = true;
     int r = 0;
-    while (r == 0 && more && !k->failed) {
+    while (r == 0 && first != UINT64_MAX && !k->failed) {
         counts_close(&k->counts);
         k->first_pass = first == 0;
         r = counts_open(&k->counts, k->img->budget, first, err);
         if (r == 0)
             r = pass(k, err);
         k->shared = k->shared || k->counts.shared || k->counts.cut;
-        more = has_more(k);
-        first = k->counts.limit;
+        first = next_pass(k);
     }
     return r;
 }
@@ -223,6 +249,10 @@ static int judge(struct qcow2_check *k, struct platter_error *err)
         return r;
     /* Where no count is more than 1 and no flag clear, each flag is right. */
     bool mend = k->raise || (k->lower && result->corruptions == 0 && result->leaks == 0);
+    /* Only the pass that counted a cluster knows that its count is too small for what it has; and
+     * without counts there is nothing to go by. */
+    if (k->rebuild || (k->overflow && !(k->first_pass && !k->counts.cut)))
+        mend = false;
     if (k->shared || k->unowned || k->mismatch)
         r = qcow2_check_copied(k, mend, err);
     result->image_end_offset = k->used << k->q->cluster_bits;
@@ -240,16 +270,50 @@ static int run(struct qcow2_check *k, struct platter_error *err)
     return k->failed ? qcow2_repair_barrier(k, err) : qcow2_repair_end(k, err);
 }
 
-int qcow2_check(struct image *img, struct check *c, struct platter_error *err)
+/* What a repair makes goes to offset `room`; 0: behind the end of the file. */
+static int check_with_room(struct image *img, struct check *c, hoff room, struct platter_error *err)
 {
     struct qcow2_check k;
     int r = begin(&k, img, c, err);
     k.mend = k.raise = c->mend_all;
     k.lower = c->mend_leaks || c->mend_all;
+    if (room)
+        k.end = room;
     if (r == 0)
         r = run(&k, err);
     end(&k);
     return r;
+}
+
+/* Behind the last cluster of the file that is referred to, or counted; 0: that cannot be known. */
+static int find_room(struct image *img, hoff *ret, struct platter_error *err)
+{
+    struct check look = {0};
+    struct qcow2_check k;
+    int r = begin(&k, img, &look, err);
+    k.quiet = true;
+    if (r == 0)
+        r = run(&k, err);
+    *ret = r == 0 && !k.failed ? k.used << k.q->cluster_bits : 0;
+    end(&k);
+    return r;
+}
+
+int qcow2_check(struct image *img, struct check *c, struct platter_error *err)
+{
+    struct platter_error why = {0};
+    hoff room = 0;
+    int r = check_with_room(img, c, 0, &why);
+    /* A file that cannot grow, as a block device cannot, may have room of its own. */
+    if (r == -ENOSPC && c->mend_all && atomic_load(&img->poison) == 0 &&
+        find_room(img, &room, NULL) == 0 && room) {
+        const struct platter_check_result *first = &c->result;
+        c->result = (struct platter_check_result){.format = first->format,
+                                                  .corruptions_fixed = first->corruptions_fixed,
+                                                  .leaks_fixed = first->leaks_fixed};
+        r = check_with_room(img, c, room, &why);
+    }
+    return r < 0 ? fail(err, -r, "%s", why.message) : 0;
 }
 
 int qcow2_repair_dirty(struct image *img, struct platter_error *err)

@@ -56,15 +56,17 @@ struct count_chunk {
 struct counts {
     struct budget *budget;
     uint64_t first, limit;
-    bool cut;    /* limit went down */
-    bool shared; /* some count is more than 1 */
+    uint64_t next; /* the first cluster behind limit that was counted; UINT64_MAX: none was */
+    bool cut;      /* limit went down */
+    bool shared;   /* some count is more than 1 */
     uint64_t n_chunks;
     struct count_chunk *chunks;
 };
 
 int counts_open(struct counts *c, struct budget *budget, uint64_t first, struct platter_error *err);
 void counts_close(struct counts *c);
-/* Adds `by` to n clusters; what is outside is passed over. Saturates at UINT32_MAX. */
+/* Adds `by` to n clusters; what is outside is passed over, and what is behind noted in `next`.
+ * Saturates at UINT32_MAX. */
 int counts_add(struct counts *c, uint64_t cluster, uint64_t n, uint64_t by,
                struct platter_error *err);
 /* Takes back counts_add(.., 1). */
@@ -95,7 +97,7 @@ struct check_snapshot {
     uint64_t disk_size;
     bool stray;   /* the table it stands in is another one */
     bool drop;    /* it cannot be kept */
-    bool rewrite; /* its extra data must change */
+    bool rewrite; /* its extra data must change, or the disk size in it */
 };
 
 /* What hangs on an L1 table. */
@@ -119,6 +121,10 @@ struct qcow2_check {
     bool quiet;                              /* an open that repairs: there is nobody to tell */
     bool stray_bit;                          /* an autoclear bit speaks of what is not there */
     const struct platter_error *bad_bitmaps; /* why that extension is none; or NULL */
+    const char *bad_reftable;                /* why the refcount table is none; or NULL */
+    bool doubtful;    /* some L2 table or entry is wrong, be it told in this pass or in another */
+    bool overflow;    /* some count cannot hold what was counted */
+    bool zeros;       /* the table that was read last is empty: qcow2_check_hole() */
     int failed;       /* something could not be read: nothing is concluded from that */
     hoff end;         /* of the file, whole clusters; a repair appends */
     uint64_t made_at; /* the first cluster behind what the file had */
@@ -156,7 +162,14 @@ int qcow2_check_read(struct qcow2_check *k, void *bytes, size_t len, hoff off,
 /* Whether [off, off + len) is at whole clusters of the file (the last one may be cut), and not the
  * header; NULL, or why it is not. */
 const char *qcow2_check_place(const struct qcow2_check *k, hoff off, uint64_t len);
+/* Whether [off, off + len), a good place, is in the file to its end, which may be cut inside of its
+ * last cluster. If not, that is told if `tell` says so, and a repair makes the file longer. */
+int qcow2_check_whole(struct qcow2_check *k, bool tell, const char *what, hoff off, uint64_t len,
+                      struct platter_error *err);
 uint64_t qcow2_check_clusters(const struct qcow2_check *k, hoff off, uint64_t len);
+/* How many bytes from `off` on, `len` at most, the file has nothing for. Asked only where the table
+ * before was empty, too: a file that claims to be huge must not be read for that. */
+uint64_t qcow2_check_hole(const struct qcow2_check *k, hoff off, uint64_t len);
 
 int qcow2_check(struct image *img, struct check *c, struct platter_error *err);
 /* What an image that was not closed cleanly needs before it is written to: its counts made right.
@@ -173,6 +186,10 @@ int qcow2_repair_write(struct qcow2_check *k, const void *bytes, size_t len, hof
                        struct platter_error *err);
 /* What was written is durable before what follows. */
 int qcow2_repair_barrier(struct qcow2_check *k, struct platter_error *err);
+/* The file gets the rest of its last cluster. */
+int qcow2_repair_fill(struct qcow2_check *k, struct platter_error *err);
+/* A switch of the header to what was made is to follow: all before it is durable. */
+int qcow2_repair_settle(struct qcow2_check *k, struct platter_error *err);
 /* Room for `len` bytes behind the end of the file. */
 int qcow2_repair_append(struct qcow2_check *k, uint64_t len, hoff *ret, struct platter_error *err);
 /* Another cluster 0, durably, with other bitmaps or without; fields of the header are as in
@@ -201,6 +218,12 @@ int qcow2_check_data(struct qcow2_check *k, struct platter_error *err);
  * each pass, as it depends on what is counted. */
 const char *qcow2_check_l1_entry(const struct qcow2_check *k, uint64_t raw, uint64_t *ret,
                                  bool *ret_always);
+/* Reads an L2 table into k->table; *ret_empty: it has nothing in it, and k->table need not have it.
+ * 1: it could not be read. */
+int qcow2_check_read_table(struct qcow2_check *k, hoff off, bool *ret_empty,
+                           struct platter_error *err);
+/* Whether a table that is no L2 table stands at `off`: for what this pass does not count. */
+bool qcow2_check_is_fixed(const struct qcow2_check *k, hoff off);
 /* Whether the cluster in k->table may be an L2 table. */
 bool qcow2_check_is_table(const struct qcow2_check *k);
 /* The entries of the L2 table in k->table, which `by` L1 entries point at. */
@@ -220,7 +243,11 @@ int qcow2_check_bitmaps(struct qcow2_check *k, struct platter_error *err);
 /* ---- check_refcounts.c, rebuild.c --------------------------------------------------------------
  */
 
+/* What is wrong with its place is kept in k->bad_reftable. */
 int qcow2_check_load_reftable(struct qcow2_check *k, struct platter_error *err);
+/* Whether all counts may be made anew: only where nothing else stays wrong, as what is not known to
+ * be in use would be free. */
+bool qcow2_check_may_rebuild(const struct qcow2_check *k);
 /* Judges and counts refcount table and blocks; sets k->rebuild where one cannot be used. */
 int qcow2_check_reftable(struct qcow2_check *k, struct platter_error *err);
 /* Compares the counts of this pass, and mends them. */

@@ -46,24 +46,24 @@ int qcow2_check_stored(struct qcow2_check *k, uint64_t cluster, uint64_t *ret,
 static int is_owned(struct qcow2_check *k, uint64_t cluster, bool *ret, struct platter_error *err)
 {
     uint64_t stored;
+    if (!k->mismatch && k->first_pass && !k->counts.cut) { /* what is stored is what was counted */
+        *ret = counts_get(&k->counts, cluster) == 1;
+        return 0;
+    }
     int r = qcow2_check_stored(k, cluster, &stored, err);
     *ret = stored == 1 && counts_get(&k->counts, cluster) <= 1;
     return r;
 }
 
-static int judge_flag(struct qcow2_check *k, struct flags *f, uint8_t *entry, uint64_t index,
-                      uint64_t cluster, struct platter_error *err)
+static void judge_flag(struct flags *f, uint8_t *entry, uint64_t index, bool owned)
 {
     uint64_t raw = get_be(entry, 8);
-    bool owned;
-    int r = is_owned(k, cluster, &owned, err);
-    if (r || owned == (raw >> 63))
-        return r;
+    if (owned == (raw >> 63))
+        return;
     if (f->stale + f->missing == 0)
         f->first_index = index;
     (*(owned ? &f->missing : &f->stale))++;
     put_be(entry, 8, raw ^ QCOW2_COPIED);
-    return 0;
 }
 
 static int end_table(struct qcow2_check *k, const struct flags *f, const char *what, hoff off,
@@ -80,23 +80,39 @@ static int end_table(struct qcow2_check *k, const struct flags *f, const char *w
     return f->mend && !k->failed ? qcow2_repair_write(k, bytes, len, off, err) : 0;
 }
 
+/* The flag of an L2 entry. The data of a data file belongs to nobody else: section 3. */
+static int judge_entry(struct qcow2_check *k, struct flags *f, uint64_t at,
+                       struct platter_error *err)
+{
+    const struct qcow2 *q = k->q;
+    uint64_t raw = get_be(k->table + at, 8), place = raw & QCOW2_OFFSET_MASK;
+    bool owned = true;
+    int r = 0;
+    if (raw & QCOW2_PACKED || place == 0)
+        return 0;
+    if (!q->data_file && qcow2_check_place(k, place, q->cluster_size))
+        return 0;
+    if (!q->data_file)
+        r = is_owned(k, place >> q->cluster_bits, &owned, err);
+    if (r == 0)
+        judge_flag(f, k->table + at, at / q->entry_size, owned);
+    return r;
+}
+
 static int judge_l2(struct qcow2_check *k, hoff off, bool mend, struct platter_error *err)
 {
     const struct qcow2 *q = k->q;
     struct flags f = {.mend = mend};
+    bool empty;
     if (counts_marked(&k->counts, MARK_FLAGS, off >> q->cluster_bits))
         return 0;
     int r = counts_mark(&k->counts, MARK_FLAGS, off >> q->cluster_bits, 1, err);
     if (r == 0)
-        r = qcow2_check_read(k, k->table, q->cluster_size, off, err);
-    if (r || !qcow2_check_is_table(k))
+        r = qcow2_check_read_table(k, off, &empty, err);
+    if (r || empty || !qcow2_check_is_table(k))
         return r;
-    for (uint64_t at = 0; r == 0 && at < q->cluster_size; at += q->entry_size) {
-        uint64_t raw = get_be(k->table + at, 8), place = raw & QCOW2_OFFSET_MASK;
-        if (raw & QCOW2_PACKED || place == 0 || qcow2_check_place(k, place, q->cluster_size))
-            continue;
-        r = judge_flag(k, &f, k->table + at, at / q->entry_size, place >> q->cluster_bits, err);
-    }
+    for (uint64_t at = 0; r == 0 && at < q->cluster_size; at += q->entry_size)
+        r = judge_entry(k, &f, at, err);
     return r ? r : end_table(k, &f, "L2 table", off, k->table, q->cluster_size, err);
 }
 
@@ -108,15 +124,16 @@ static int judge_piece(struct qcow2_check *k, hoff off, uint64_t n, bool mend,
     int r = qcow2_check_read(k, k->l1, n * 8, off, err);
     for (uint64_t i = 0; r == 0 && i < n; i++) {
         uint64_t right, raw = get_be(k->l1 + i * 8, 8);
-        bool always;
+        bool always, owned;
         qcow2_check_l1_entry(k, raw, &right, &always);
         hoff place = right & QCOW2_OFFSET_MASK;
         if (place == 0)
             continue;
-        r = judge_flag(k, &f, k->l1 + i * 8, i, place >> k->q->cluster_bits, err);
-        /* The data of a data file belongs to nobody else: section 3. */
-        if (r == 0 && !k->q->data_file)
-            r = judge_l2(k, place, mend, err);
+        r = is_owned(k, place >> k->q->cluster_bits, &owned, err);
+        if (r)
+            break;
+        judge_flag(&f, k->l1 + i * 8, i, owned);
+        r = judge_l2(k, place, mend, err);
     }
     return r ? r : end_table(k, &f, "L1 table", off, k->l1, n * 8, err);
 }

@@ -25,6 +25,7 @@ int counts_open(struct counts *c, struct budget *budget, uint64_t first, struct 
     *c = (struct counts){.budget = budget,
                          .first = first,
                          .limit = first + (uint64_t)MAX_CHUNKS * CHUNK,
+                         .next = UINT64_MAX,
                          .n_chunks = 16};
     return budget_alloc(budget, c->n_chunks * sizeof *c->chunks, "the counts of a check",
                         &c->chunks, err);
@@ -64,6 +65,7 @@ static int shrink(struct counts *c, uint64_t i, struct platter_error *err)
     if (highest < c->n_chunks)
         chunk_free(c, &c->chunks[highest]);
     c->limit = c->first + (highest << COUNT_CHUNK_BITS);
+    c->next = c->limit; /* what it counted is to be counted again */
     c->cut = true;
     if (err)
         *err = (struct platter_error){0};
@@ -252,6 +254,8 @@ int counts_add(struct counts *c, uint64_t cluster, uint64_t n, uint64_t by,
     int r = 0;
     while (r == 0 && (part = next_part(c, &cluster, &n, &i, &k)))
         r = add_in(c, i, k, part, by, err);
+    if (n)
+        c->next = min_u64(c->next, cluster);
     return r;
 }
 

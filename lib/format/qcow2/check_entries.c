@@ -16,8 +16,8 @@ struct verdict {
     bool always;     /* that depends on what is counted: told in each pass */
     bool lost;       /* guest data goes with it */
     uint64_t raw, bitmap;
-    bool packed;
-    hoff off;          /* 0: none */
+    bool packed, placed; /* it has a cluster of its own, which may be the first of a data file */
+    hoff off;
     uint64_t first, n; /* clusters of the file; n 0: none */
 };
 
@@ -33,7 +33,7 @@ static void lose(const struct qcow2_check *k, struct verdict *v, const char *why
     const struct qcow2 *q = k->q;
     wrong(v, why);
     v->lost = held_data;
-    v->packed = false;
+    v->packed = v->placed = false;
     v->off = v->n = 0;
     if (q->n_sub > 1) {
         v->bitmap |= v->bitmap << 32; /* what was allocated is zero now */
@@ -73,9 +73,9 @@ static void judge_packed(const struct qcow2_check *k, struct verdict *v)
 static void judge_subclusters(struct verdict *v)
 {
     uint64_t alloc = v->bitmap & UINT32_MAX, zero = v->bitmap >> 32;
-    if (alloc & zero || (alloc && !v->off))
+    if (alloc & zero || (alloc && !v->placed))
         wrong(v, "its subcluster bitmap contradicts itself");
-    if (!v->off) {
+    if (!v->placed) {
         v->lost = alloc & ~zero;
         zero |= alloc;
         alloc = 0;
@@ -90,6 +90,7 @@ static void judge_place(const struct qcow2_check *k, struct verdict *v, goff gue
         if (v->off != guest) {
             wrong(v, "with an external data file its offset must be the guest offset");
             v->raw = (v->raw & ~QCOW2_OFFSET_MASK) | guest;
+            v->off = guest;
         }
         return;
     }
@@ -110,10 +111,11 @@ static void judge_plain(const struct qcow2_check *k, struct verdict *v, goff gue
         wrong(v, "reserved bits are set");
     v->raw &= ~reserved;
     v->off = v->raw & QCOW2_OFFSET_MASK;
+    /* Offset 0 means nowhere, but for the first cluster of a data file. */
+    v->placed = v->off || (q->data_file && v->raw & QCOW2_COPIED && !(v->raw & QCOW2_ZERO));
     if (q->n_sub > 1)
         judge_subclusters(v);
-    /* Offset 0 means nowhere, but for the first cluster of a data file. */
-    if (v->off)
+    if (v->placed)
         judge_place(k, v, guest, q->n_sub > 1 ? v->bitmap & UINT32_MAX : !(v->raw & QCOW2_ZERO));
 }
 
@@ -139,12 +141,13 @@ static uint64_t run_length(const struct qcow2_check *k, uint64_t i, uint64_t end
     const uint8_t *at = k->table + i * 8;
     uint64_t raw = get_be(at, 8), flags = raw & ~QCOW2_OFFSET_MASK, step = k->q->cluster_size;
     uint64_t first = (raw & QCOW2_OFFSET_MASK) >> k->q->cluster_bits, n = 1;
+    uint64_t whole = k->q->file_size >> k->q->cluster_bits; /* clusters of the file */
 
     *ret = first;
     if (flags & ~QCOW2_COPIED || first == 0 || raw & (step - 1) & QCOW2_OFFSET_MASK ||
-        first >= k->made_at)
+        first >= whole)
         return 0;
-    uint64_t most = min_u64(end - i, k->made_at - first);
+    uint64_t most = min_u64(end - i, whole - first);
     while (n < most && get_be(at + n * 8, 8) == raw + n * step)
         n++;
     return n;
@@ -223,7 +226,7 @@ static void note_entry(struct qcow2_check *k, struct walk *w, const struct verdi
         result->allocated_clusters++;
         result->compressed_clusters++;
         result->fragmented_clusters++;
-    } else if (v->off || (k->q->data_file && v->raw & QCOW2_COPIED)) {
+    } else if (v->placed) {
         result->allocated_clusters++;
         note_place(k, w, v->off);
         if (!(v->raw & QCOW2_COPIED))
@@ -251,6 +254,30 @@ static goff guest_of(const struct qcow2_check *k, const struct walk *w, uint64_t
     return (w->index << k->q->l1_bits) + (i << k->q->cluster_bits);
 }
 
+/* How much of its cluster a guest can see. */
+static uint64_t visible(const struct qcow2_check *k, const struct walk *w, goff guest)
+{
+    int snapshot = w->tree->snapshot;
+    uint64_t size = snapshot < 0 ? k->q->header.size : k->snapshots[snapshot].disk_size;
+    /* Behind the disk stands a machine's state. */
+    return guest < size ? min_u64(size - guest, k->q->cluster_size) : k->q->cluster_size;
+}
+
+/* Data must be in the file as map.c says on top. */
+static int check_data(struct qcow2_check *k, const struct walk *w, const struct verdict *v,
+                      goff guest, struct platter_error *err)
+{
+    const struct qcow2 *q = k->q;
+    uint64_t len = v->raw & QCOW2_ZERO ? 0 : q->cluster_size, alloc = v->bitmap & UINT32_MAX;
+    char what[64];
+    if (q->n_sub > 1)
+        len = alloc ? (UINT64_C(64) - (unsigned)__builtin_clzll(alloc)) << q->sub_bits : 0;
+    if (q->file_size % 512 == 0)
+        len = min_u64(len, visible(k, w, guest));
+    snprintf(what, sizeof what, "the data of guest offset %" PRIu64, guest);
+    return qcow2_check_whole(k, w->tell, what, v->off, len, err);
+}
+
 /* Entry i by itself. */
 static int one_entry(struct qcow2_check *k, struct walk *w, uint64_t i, struct platter_error *err)
 {
@@ -258,6 +285,7 @@ static int one_entry(struct qcow2_check *k, struct walk *w, uint64_t i, struct p
     uint8_t *bytes = k->table + i * q->entry_size;
     goff guest = guest_of(k, w, i);
     struct verdict v = judge(k, bytes, guest);
+    k->doubtful = k->doubtful || v.why;
     if (v.why && (w->tell || v.always || k->mend))
         tell(k, w, i, guest, get_be(bytes, 8), &v);
     if (v.why && k->mend) {
@@ -267,7 +295,8 @@ static int one_entry(struct qcow2_check *k, struct walk *w, uint64_t i, struct p
         w->changed = true;
     }
     note_entry(k, w, &v);
-    return v.n ? counts_add(&k->counts, v.first, v.n, w->by, err) : 0;
+    int r = v.n && !v.packed ? check_data(k, w, &v, guest, err) : 0;
+    return r == 0 && v.n ? counts_add(&k->counts, v.first, v.n, w->by, err) : r;
 }
 
 static int count_run(struct qcow2_check *k, struct walk *w, uint64_t first, uint64_t n, bool copied,
@@ -312,6 +341,7 @@ int qcow2_check_l2_table(struct qcow2_check *k, const struct check_tree *t, uint
     struct walk w = {.tree = t, .index = index, .off = off, .by = by};
     w.tell = counts_inside(&k->counts, off >> k->q->cluster_bits);
     if (!qcow2_check_is_table(k)) {
+        k->doubtful = true;
         if (w.tell)
             CHECK_ERROR(k, false,
                         "%s: what stands at %" PRIu64
@@ -320,7 +350,7 @@ int qcow2_check_l2_table(struct qcow2_check *k, const struct check_tree *t, uint
         return 0;
     }
     int r = walk_entries(k, &w, err);
-    return r == 0 && w.changed && !k->failed
-               ? qcow2_repair_write(k, k->table, k->q->cluster_size, off, err)
-               : r;
+    /* Another pass may know that this is no table, and which entry that leads here is wrong. */
+    bool write = w.changed && !k->failed && (w.tell || !qcow2_check_is_fixed(k, off));
+    return r == 0 && write ? qcow2_repair_write(k, k->table, k->q->cluster_size, off, err) : r;
 }

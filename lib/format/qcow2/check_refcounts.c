@@ -39,17 +39,11 @@ void qcow2_check_forget_reftable(struct qcow2_check *k)
 int qcow2_check_load_reftable(struct qcow2_check *k, struct platter_error *err)
 {
     const struct qcow2_header *h = &k->q->header;
-    const char *why = judge_header(k);
+    k->bad_reftable = judge_header(k);
     qcow2_check_forget_reftable(k);
     k->slice_at = 0;
-    if (why) {
-        k->rebuild = true;
-        CHECK_ERROR(k, k->raise,
-                    "%s: the refcount table at %" PRIu64 " of %" PRIu32 " clusters: %s%s", k->name,
-                    h->reftable_offset, h->reftable_clusters, why,
-                    k->raise ? "; all counts are made anew" : "");
+    if (k->bad_reftable)
         return 0;
-    }
     uint64_t bytes = h->reftable_clusters * k->q->cluster_size;
     int r = budget_alloc(k->img->budget, bytes, "the refcount table", &k->reftable, err);
     if (r < 0)
@@ -72,6 +66,11 @@ hoff qcow2_check_block(const struct qcow2_check *k, uint64_t i)
     return raw & QCOW2_RB_RESERVED || qcow2_check_place(k, raw, k->q->cluster_size) ? 0 : raw;
 }
 
+bool qcow2_check_may_rebuild(const struct qcow2_check *k)
+{
+    return k->raise && !k->failed && k->check->result.corruptions == 0;
+}
+
 static const char *judge_block(const struct qcow2_check *k, uint64_t raw)
 {
     const char *why = raw & QCOW2_RB_RESERVED ? "reserved bits are set"
@@ -87,25 +86,38 @@ static int count_block(struct qcow2_check *k, uint32_t i, struct platter_error *
     const char *why = raw ? judge_block(k, raw) : NULL;
     if (why) {
         k->rebuild = true;
-        CHECK_ERROR(k, k->raise, "%s: entry %" PRIu32 " of the refcount table is 0x%" PRIx64 ": %s",
-                    k->name, i, raw, why);
+        CHECK_ERROR(k, qcow2_check_may_rebuild(k),
+                    "%s: entry %" PRIu32 " of the refcount table is 0x%" PRIx64 ": %s", k->name, i,
+                    raw, why);
     }
     if (!raw || why)
         return 0;
     k->counted_blocks[i / 8] |= (uint8_t)(1u << i % 8);
-    return counts_add(&k->counts, raw >> k->q->cluster_bits, 1, 1, err);
+    int r = qcow2_check_whole(k, k->first_pass, "a refcount block", raw, k->q->cluster_size, err);
+    return r < 0 ? r : counts_add(&k->counts, raw >> k->q->cluster_bits, 1, 1, err);
 }
 
-static void count_table(struct qcow2_check *k, bool *ret_alone)
+/* Judges the place of the table, and counts it there. */
+static int count_table(struct qcow2_check *k, struct platter_error *err)
 {
     const struct qcow2_header *h = &k->q->header;
-    *ret_alone =
-        !counts_any(&k->counts, h->reftable_offset >> k->q->cluster_bits, h->reftable_clusters);
-    if (*ret_alone)
-        return;
-    k->rebuild = true;
-    CHECK_ERROR(k, k->raise, "%s: the refcount table at %" PRIu64 " stands where something else is",
-                k->name, h->reftable_offset);
+    uint64_t first = h->reftable_offset >> k->q->cluster_bits;
+    const char *why = k->first_pass ? k->bad_reftable : NULL;
+    if (!k->bad_reftable && counts_any(&k->counts, first, h->reftable_clusters))
+        why = "something else stands there";
+    k->counted_table = !k->bad_reftable && !why;
+    if (why) {
+        bool anew = qcow2_check_may_rebuild(k);
+        CHECK_ERROR(k, anew, "%s: the refcount table at %" PRIu64 " of %" PRIu32 " clusters: %s%s",
+                    k->name, h->reftable_offset, h->reftable_clusters, why,
+                    anew ? "; all counts are made anew" : "");
+        k->rebuild = true;
+    }
+    if (!k->counted_table)
+        return 0;
+    int r = qcow2_check_whole(k, k->first_pass, "the refcount table", h->reftable_offset,
+                              h->reftable_clusters * k->q->cluster_size, err);
+    return r < 0 ? r : counts_add(&k->counts, first, h->reftable_clusters, 1, err);
 }
 
 /* Takes back what qcow2_check_reftable() counted: these clusters are free once there are new ones.
@@ -122,15 +134,7 @@ void qcow2_check_forget_counted(struct qcow2_check *k)
 
 int qcow2_check_reftable(struct qcow2_check *k, struct platter_error *err)
 {
-    const struct qcow2_header *h = &k->q->header;
-    bool alone = false;
-    int r = 0;
-    if (k->reftable)
-        count_table(k, &alone);
-    if (alone)
-        r = counts_add(&k->counts, h->reftable_offset >> k->q->cluster_bits, h->reftable_clusters,
-                       1, err);
-    k->counted_table = alone;
+    int r = count_table(k, err);
     for (uint32_t i = 0; r == 0 && i < k->n_reftable; i++)
         r = count_block(k, i, err);
     return r;
@@ -152,9 +156,16 @@ static int ends_with_file(struct qcow2_check *k, uint64_t i, hoff block, bool *r
     k->slice_at = 0;
     for (uint64_t at = max_u64(first, k->made_at); *ret && at < end;) {
         uint64_t slice = (at - first) / per_slice, j = (at - first) % per_slice;
-        int r = qcow2_check_read(k, k->slice, slice_bytes, block + slice * slice_bytes, err);
+        hoff off = block + slice * slice_bytes;
+        bool hole = qcow2_check_hole(k, off, slice_bytes) == slice_bytes;
+        int r = hole ? 0 : qcow2_check_read(k, k->slice, slice_bytes, off, err);
         if (r)
             return r;
+        k->zeros = hole || is_zero(k->slice, slice_bytes);
+        if (k->zeros) {
+            at += per_slice - j;
+            continue;
+        }
         for (; *ret && j < per_slice; j++, at++)
             *ret = qcow2_count_get(k->slice, k->q->header.refcount_order, j) == 0;
     }
@@ -204,7 +215,6 @@ struct compare {
     bool ours;      /* what the repair made is not counted yet */
     hoff bare;      /* the first cluster in use that has no block at all */
     uint64_t bares; /* how many there are */
-    bool overflow;  /* there are more references than a count can hold */
     bool changed;   /* the slice that is being compared */
     /* A run of clusters of which the same is to be told. */
     uint64_t first, n, stored, counted;
@@ -228,7 +238,8 @@ static void end_run(struct qcow2_check *k, struct compare *c)
     bool ours = c->n && c->first >= k->made_at && c->stored < c->counted;
     c->ours = c->ours || ours;
     if (c->n && !ours) {
-        c->overflow = c->overflow || c->counted > qcow2_count_max(k->q->header.refcount_order);
+        bool overflow = c->counted > qcow2_count_max(k->q->header.refcount_order);
+        k->overflow = k->overflow || overflow;
         *(c->stored > c->counted ? &c->leaks : &c->errors) += c->n;
         if (c->tell)
             tell_run(k, c);
@@ -336,9 +347,15 @@ static int compare_block(struct qcow2_check *k, struct compare *c, uint64_t i, u
         uint64_t slice = (first - start) / per_slice;
         hoff off = block + slice * slice_bytes;
         at = min_u64(end, start + (slice + 1) * per_slice);
+        bool used = counts_any(&k->counts, first, at - first);
+        if (!used && qcow2_check_hole(k, off, slice_bytes) == slice_bytes)
+            continue;
         int r = qcow2_check_read(k, k->slice, slice_bytes, off, err);
         if (r)
             return r;
+        k->zeros = is_zero(k->slice, slice_bytes);
+        if (!used && k->zeros)
+            continue;
         c->changed = false;
         compare_range(k, c, k->slice, (first - start) % per_slice, first, at);
         if (c->changed)
@@ -383,12 +400,12 @@ int qcow2_check_compare(struct qcow2_check *k, struct platter_error *err)
     int r = compare_all(k, &look, err);
     if (r < 0 || look.tell || k->failed)
         return r;
-    act.raise = k->raise;
-    act.dry = k->raise && k->rebuild;
+    act.dry = k->rebuild && qcow2_check_may_rebuild(k);
+    act.raise = k->raise && (act.dry || !k->rebuild);
     /* Space is given back only if nothing else is wrong: it may be all that is left of something.
      */
-    act.lower = act.dry || (k->check->result.corruptions == 0 && !look.overflow &&
-                            (k->raise || look.errors == 0));
+    act.lower = act.dry || (k->check->result.corruptions == 0 && !k->overflow &&
+                            (k->mend || !k->doubtful) && (k->raise || look.errors == 0));
     if (!act.dry && (look.errors || look.leaks || look.ours))
         r = qcow2_repair_barrier(k, err);
     if (r == 0 && (act.dry || look.errors || look.leaks || look.ours))

@@ -10,8 +10,9 @@
 #include "base/ckd.h"
 #include "base/cursor.h"
 #include "format/qcow2/check.h"
+#include "format/qcow2/snapshot.h"
 
-enum { ENTRY_SIZE = 40, EXTRA_LEAST = 16, EXTRA_WRITTEN = 24, SNAPSHOTS_AT = 60 };
+enum { ENTRY_SIZE = 40, EXTRA_LEAST = 16, EXTRA_WRITTEN = 24 };
 
 /* ---- reading the table -------------------------------------------------------------------------
  */
@@ -36,7 +37,7 @@ static int read_entry(struct qcow2_check *k, hoff off, struct check_snapshot *re
     const struct qcow2 *q = k->q;
     uint8_t bytes[ENTRY_SIZE];
     struct reader r = reader_over(bytes, sizeof bytes);
-    hoff most = min_u64(k->end, q->header.snapshots_offset + QCOW2_MAX_SNAPSHOT_TABLE);
+    hoff most = min_u64(q->file_size, q->header.snapshots_offset + QCOW2_MAX_SNAPSHOT_TABLE);
 
     *ret_why = "the table ends before it";
     if (off + ENTRY_SIZE > most)
@@ -128,8 +129,6 @@ static const char *judge_l1(const struct qcow2_check *k, const struct check_snap
         return "an image with an external data file has no snapshots";
     if (bytes > QCOW2_MAX_L1_BYTES)
         return "its L1 table has more than 4194304 entries";
-    if (s->l1_size < div_up(s->disk_size, UINT64_C(1) << k->q->l1_bits))
-        return "its L1 table is too short for its disk";
     if (bytes)
         why = qcow2_check_place(k, s->l1_offset, bytes);
     if (!why && bytes &&
@@ -149,6 +148,23 @@ static const char *judge_extra(const struct qcow2_check *k, const struct check_s
     return NULL;
 }
 
+/* A size that the L1 table does not reach cannot be right; what the table maps is there all the
+ * same. */
+static void judge_size(struct qcow2_check *k, uint32_t i)
+{
+    struct check_snapshot *s = &k->snapshots[i];
+    uint64_t most = (uint64_t)s->l1_size << k->q->l1_bits, size = min_u64(k->q->header.size, most);
+    if (s->disk_size <= most)
+        return;
+    CHECK_ERROR(k, k->mend,
+                "%s: snapshot table entry %" PRIu32 ": its disk has %" PRIu64
+                " bytes, but its L1 table of %" PRIu32 " entries maps %" PRIu64 " at most%s",
+                k->name, i, s->disk_size, s->l1_size, most,
+                k->mend ? "; it becomes as large as the disk is now, or as the table allows" : "");
+    s->disk_size = size;
+    s->rewrite = true;
+}
+
 static void judge(struct qcow2_check *k, uint32_t i)
 {
     struct check_snapshot *s = &k->snapshots[i];
@@ -165,6 +181,8 @@ static void judge(struct qcow2_check *k, uint32_t i)
     if (why)
         CHECK_ERROR(k, k->mend, "%s: snapshot table entry %" PRIu32 ": %s (%" PRIu32 ")", k->name,
                     i, why, s->extra);
+    if (!s->drop)
+        judge_size(k, i);
 }
 
 /* ---- a new table -------------------------------------------------------------------------------
@@ -174,7 +192,8 @@ static uint32_t new_extra(const struct check_snapshot *s)
 {
     if (!s->rewrite)
         return s->extra;
-    return s->extra < EXTRA_LEAST ? EXTRA_WRITTEN : QCOW2_MAX_SNAPSHOT_EXTRA;
+    return s->extra < EXTRA_LEAST ? EXTRA_WRITTEN
+                                  : (uint32_t)min_u64(s->extra, QCOW2_MAX_SNAPSHOT_EXTRA);
 }
 
 static uint64_t new_len(const struct check_snapshot *s)
@@ -183,19 +202,18 @@ static uint64_t new_len(const struct check_snapshot *s)
 }
 
 /* The entry as it will be, from `old` into `bytes`, zeroed. */
-static void make_entry(const struct qcow2_check *k, const struct check_snapshot *s,
-                       const uint8_t *old, uint8_t *bytes)
+static void make_entry(const struct check_snapshot *s, const uint8_t *old, uint8_t *bytes)
 {
     uint32_t extra = new_extra(s), names = s->len - ENTRY_SIZE - s->extra;
     memcpy(bytes, old, ENTRY_SIZE);
     put_be(bytes + 36, 4, extra);
     memcpy(bytes + ENTRY_SIZE, old + ENTRY_SIZE, min_u64(extra, s->extra));
-    if (s->extra < 8)
+    if (s->rewrite && s->extra < 8)
         put_be(bytes + ENTRY_SIZE, 8, get_be(old + 32, 4));
-    if (s->extra < EXTRA_LEAST) {
-        put_be(bytes + ENTRY_SIZE + 8, 8, k->q->header.size);
+    if (s->rewrite)
+        put_be(bytes + ENTRY_SIZE + 8, 8, s->disk_size);
+    if (s->rewrite && s->extra < EXTRA_LEAST)
         put_be(bytes + ENTRY_SIZE + 16, 8, UINT64_MAX);
-    }
     memcpy(bytes + ENTRY_SIZE + extra, old + ENTRY_SIZE + s->extra, names);
 }
 
@@ -210,7 +228,7 @@ static int copy_entry(struct qcow2_check *k, struct check_snapshot *s, hoff to,
     if (r == 0)
         r = stream_pread_tail(k->img->stream, old, s->len, s->at, err);
     if (r == 0) {
-        make_entry(k, s, old, bytes);
+        make_entry(s, old, bytes);
         r = qcow2_repair_write(k, bytes, len, to, err);
     }
     budget_free(k->img->budget, old, s->len);
@@ -218,22 +236,13 @@ static int copy_entry(struct qcow2_check *k, struct check_snapshot *s, hoff to,
     return r;
 }
 
-/* Header fields 60 .. 71, in one write of one sector. */
 static int switch_table(struct qcow2_check *k, uint32_t n, hoff off, struct platter_error *err)
 {
-    uint8_t field[12];
-    put_be(field, 4, n);
-    put_be(field + 4, 8, off);
-    int r = qcow2_repair_barrier(k, err);
-    if (r == 0)
-        r = qcow2_repair_write(k, field, sizeof field, SNAPSHOTS_AT, err);
-    if (r == 0)
-        r = qcow2_repair_barrier(k, err);
-    if (r == 0) {
-        k->q->header.n_snapshots = n;
-        k->q->header.snapshots_offset = off;
-    }
-    return r;
+    int r = qcow2_repair_settle(k, err);
+    if (r < 0)
+        return r;
+    WITH_LOCK(&k->img->lock);
+    return qcow2_snapshots_switch(k->img, n, off, err);
 }
 
 static int write_table(struct qcow2_check *k, struct platter_error *err)
@@ -287,6 +296,9 @@ static int count_l1s(struct qcow2_check *k, struct platter_error *err)
         if (k->first_pass)
             judge(k, i);
         if (!s->drop)
+            r = qcow2_check_whole(k, k->first_pass, "the L1 table of a snapshot", s->l1_offset,
+                                  s->l1_size * UINT64_C(8), err);
+        if (r == 0 && !s->drop)
             r = count_fixed(k, s->l1_offset, s->l1_size * UINT64_C(8), err);
     }
     return r;

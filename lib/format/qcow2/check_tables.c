@@ -31,16 +31,54 @@ int qcow2_check_trees(struct qcow2_check *k,
     return r;
 }
 
-/* The entries of an L1 table from `first` on, as many as are read at once, into k->l1. */
+/* The entries of an L1 table from `first` on, as many as are read at once, into k->l1; *ret_empty:
+ * there is nothing in them, nor in k->l1. */
 static int read_piece(struct qcow2_check *k, const struct check_tree *t, uint64_t first,
-                      uint64_t *ret_n, struct platter_error *err)
+                      uint64_t *ret_n, bool *ret_empty, struct platter_error *err)
 {
+    hoff off = t->l1 + first * 8;
+    *ret_n = qcow2_check_hole(k, off, (t->n - first) * 8) / 8;
+    *ret_empty = *ret_n > 0;
+    if (*ret_empty)
+        return 0;
     *ret_n = min_u64(t->n - first, PIECE_ENTRIES);
-    return qcow2_check_read(k, k->l1, *ret_n * 8, t->l1 + first * 8, err);
+    int r = qcow2_check_read(k, k->l1, *ret_n * 8, off, err);
+    *ret_empty = k->zeros = r == 0 && is_zero(k->l1, *ret_n * 8);
+    return r;
+}
+
+int qcow2_check_read_table(struct qcow2_check *k, hoff off, bool *ret_empty,
+                           struct platter_error *err)
+{
+    uint64_t size = k->q->cluster_size;
+    *ret_empty = qcow2_check_hole(k, off, size) == size;
+    if (*ret_empty)
+        return 0;
+    int r = qcow2_check_read(k, k->table, size, off, err);
+    *ret_empty = k->zeros = r == 0 && is_zero(k->table, size);
+    return r;
 }
 
 /* ---- which clusters are L2 tables --------------------------------------------------------------
  */
+
+static bool covers(hoff table, uint64_t len, hoff off)
+{
+    return off >= table && off - table < len;
+}
+
+bool qcow2_check_is_fixed(const struct qcow2_check *k, hoff off)
+{
+    const struct qcow2_header *h = &k->q->header;
+    const struct qcow2_extensions *x = &k->q->extensions;
+    bool is = off < k->q->cluster_size || covers(h->l1_offset, h->l1_size * UINT64_C(8), off) ||
+              covers(h->snapshots_offset, k->snapshots_size, off) ||
+              (x->has_crypto && covers(x->crypto_offset, x->crypto_len, off));
+    for (uint32_t i = 0; !is && i < k->n_snapshots; i++)
+        is = !k->snapshots[i].drop &&
+             covers(k->snapshots[i].l1_offset, k->snapshots[i].l1_size * UINT64_C(8), off);
+    return is;
+}
 
 const char *qcow2_check_l1_entry(const struct qcow2_check *k, uint64_t raw, uint64_t *ret,
                                  bool *ret_always)
@@ -84,10 +122,11 @@ static int look_at_table(struct qcow2_check *k, uint64_t *raw, const char **why,
     if (counts_marked(&k->counts, MARK_L2, cluster))
         return 0;
     if (!counts_marked(&k->counts, MARK_OTHER, cluster)) {
-        r = qcow2_check_read(k, k->table, k->q->cluster_size, off, err);
+        bool empty;
+        r = qcow2_check_read_table(k, off, &empty, err);
         if (r)
             return r < 0 ? r : 0;
-        if (qcow2_check_is_table(k))
+        if (empty || qcow2_check_is_table(k))
             return 0;
         r = counts_mark(&k->counts, MARK_OTHER, cluster, 1, err);
     }
@@ -129,9 +168,10 @@ static int count_entry(struct qcow2_check *k, const struct check_tree *t, uint64
 static int count_tree(struct qcow2_check *k, const struct check_tree *t, struct platter_error *err)
 {
     uint64_t n;
+    bool empty;
     for (uint64_t first = 0; first < t->n; first += n) {
-        int r = read_piece(k, t, first, &n, err);
-        for (uint64_t i = 0; r == 0 && i < n; i++)
+        int r = read_piece(k, t, first, &n, &empty, err);
+        for (uint64_t i = 0; r == 0 && !empty && i < n; i++)
             if (get_be(k->l1 + i * 8, 8))
                 r = count_entry(k, t, first + i, k->l1 + i * 8, err);
         if (r)
@@ -157,13 +197,14 @@ static int walk_entry(struct qcow2_check *k, const struct check_tree *t, uint64_
                       struct platter_error *err)
 {
     uint64_t right, by = 1;
-    bool always;
+    bool always, empty;
     qcow2_check_l1_entry(k, raw, &right, &always);
     hoff off = right & QCOW2_OFFSET_MASK;
     uint64_t cluster = off >> k->q->cluster_bits;
     if (off == 0)
         return 0;
-    if (counts_inside(&k->counts, cluster)) {
+    bool inside = counts_inside(&k->counts, cluster);
+    if (inside) {
         if (counts_marked(&k->counts, MARK_WALKED, cluster))
             return 0;
         int r = counts_mark(&k->counts, MARK_WALKED, cluster, 1, err);
@@ -171,8 +212,10 @@ static int walk_entry(struct qcow2_check *k, const struct check_tree *t, uint64_
             return r;
         by = counts_get(&k->counts, cluster);
     }
-    int r = qcow2_check_read(k, k->table, k->q->cluster_size, off, err);
-    if (r)
+    int r = qcow2_check_read_table(k, off, &empty, err);
+    if (r == 0)
+        r = qcow2_check_whole(k, inside, "an L2 table", off, k->q->cluster_size, err);
+    if (r || empty)
         return r < 0 ? r : 0;
     /* Where the piece just read made the window smaller the count is not there: once, then. */
     r = qcow2_check_l2_table(k, t, i, off, by ? by : 1, err);
@@ -182,9 +225,10 @@ static int walk_entry(struct qcow2_check *k, const struct check_tree *t, uint64_
 static int walk_tree(struct qcow2_check *k, const struct check_tree *t, struct platter_error *err)
 {
     uint64_t n;
+    bool empty;
     for (uint64_t first = 0; first < t->n; first += n) {
-        int r = read_piece(k, t, first, &n, err);
-        for (uint64_t i = 0; r == 0 && i < n; i++) {
+        int r = read_piece(k, t, first, &n, &empty, err);
+        for (uint64_t i = 0; r == 0 && !empty && i < n; i++) {
             uint64_t raw = get_be(k->l1 + i * 8, 8);
             if (raw)
                 r = walk_entry(k, t, first + i, raw, err);

@@ -83,7 +83,7 @@ int qcow2_entry_decode(const struct image *img, const uint8_t *bytes, goff guest
         return decode_packed(img, raw, bitmap, guest, ret, err);
     }
     /* Offset 0 means nowhere, but for the first cluster of a data file (section 4). */
-    e.has_place = e.off || (q->data_file && e.copied && guest == 0 && !(raw & QCOW2_ZERO));
+    e.has_place = e.off || (q->data_file && e.copied && !(raw & QCOW2_ZERO));
     if (q->n_sub > 1) {
         e.alloc = (uint32_t)bitmap;
         e.zero = (uint32_t)(bitmap >> 32);

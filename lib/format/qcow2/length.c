@@ -4,12 +4,10 @@
  * the file ends before it (map.c); once the file has grown, it would be zeros that nobody can tell
  * from data. So this is asked before the first write, of images that count clusters as used where
  * their file has none. A crash leaves such as well, which no table points at: only the tables can
- * tell, and are walked.
- *
- * Tables of snapshots are not walked.
+ * tell, those of snapshots too, and are walked.
  */
 #include "base/ckd.h"
-#include "format/qcow2/qcow2.h"
+#include "format/qcow2/snapshot.h"
 
 /* Whether some cluster from `first` on has a count, looking at the one block that counts it. Lock
  * held; drops it. */
@@ -47,28 +45,52 @@ static int may_be_cut(struct image *img, bool *ret, struct platter_error *err)
     return *ret ? 0 : is_counted(img, whole, ret, err);
 }
 
-static int walk_tables(struct image *img, struct platter_error *err)
+static int walk_tables(struct image *img, goff end, struct platter_error *err)
 {
     struct extent e;
     uint64_t len;
     int r = 0;
 
-    for (goff off = 0; r == 0 && off < img->size; off += e.len) {
-        r = qcow2_map(img, off, img->size - off, &e, err);
+    for (goff off = 0; r == 0 && off < end; off += e.len) {
+        r = qcow2_map(img, off, end - off, &e, err);
         if (r == 0 && e.kind == EXTENT_PACKED)
             r = qcow2_packed_there(img, &e, &len, err);
     }
     return r;
 }
 
+/* A snapshot is looked at as a view of it would: nobody else uses an image that is being opened. */
+static int walk_snapshot(struct image *img, const struct qcow2_snapshot *s,
+                         struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    struct qcow2_pointers active = q->l1;
+    uint64_t size = img->size;
+
+    int r = qcow2_snapshot_check(img, s, err);
+    q->l1 = (struct qcow2_pointers){0};
+    if (r == 0)
+        r = qcow2_pointers_load(img, &q->l1, s->l1_offset, s->l1_size, "the L1 table", err);
+    img->size = round_down(s->disk_size, 512);
+    if (r == 0) /* with the state of a machine behind the disk */
+        r = walk_tables(img, (goff)s->l1_size << q->l1_bits, err);
+    qcow2_pointers_free(img, &q->l1);
+    q->l1 = active;
+    img->size = size;
+    return r < 0 ? fail_in(err, r, "snapshot \"%s\"", s->name) : 0;
+}
+
 int qcow2_check_length(struct image *img, struct platter_error *err)
 {
+    const struct qcow2 *q = qcow2_of(img);
     bool suspect;
 
     pthread_mutex_lock(&img->lock);
     int r = may_be_cut(img, &suspect, err);
     pthread_mutex_unlock(&img->lock);
     if (r == 0 && suspect)
-        r = walk_tables(img, err);
+        r = walk_tables(img, img->size, err);
+    for (uint32_t i = 0; r == 0 && suspect && i < q->header.n_snapshots; i++)
+        r = walk_snapshot(img, &q->snapshots[i], err);
     return r < 0 ? fail_in(err, r, "cannot be opened for writing") : 0;
 }

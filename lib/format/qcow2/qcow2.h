@@ -318,6 +318,7 @@ struct qcow2 {
     bool busy;              /* the token */
     bool prepared;          /* the header is ready for changes, data in place included */
     bool pad;               /* packed data was written: the file is to end with a whole sector */
+    bool snapshots_seen;    /* the counts of the L2 tables of snapshots were looked at */
     uint64_t old_clusters;  /* of the file at open: what is behind is surely nobody's */
     uint64_t next_free;     /* no free cluster before this one */
     hoff packed_cursor;     /* where the next packed record may start; 0: nowhere */
@@ -411,14 +412,24 @@ int qcow2_count_more(struct image *img, uint64_t cluster, uint64_t n, struct pla
 int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch,
                      struct platter_error *err);
 
-/* ---- allocation (alloc.c) ----------------------------------------------------------------------
+/* ---- allocation (alloc.c, overlap.c) -----------------------------------------------------------
  */
+
+/* Whether n clusters that count as free are none that a table stands in: if one does the image is
+ * marked as corrupt. Token and lock held; drops the lock on failure only. */
+int qcow2_check_overlap(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err);
+/* The same of all L2 tables of snapshots, and once for all: their counts tell. Token and lock held;
+ * drops the lock. */
+int qcow2_check_snapshot_counts(struct image *img, struct platter_error *err);
 
 /* Finds and counts a run of 1 .. want free clusters. Token and lock held; drops the lock. */
 int qcow2_alloc(struct image *img, uint64_t want, hoff *ret_off, uint64_t *ret_n,
                 struct platter_error *err);
 /* n clusters side by side, for a table. */
 int qcow2_alloc_table(struct image *img, uint64_t n, hoff *ret_off, struct platter_error *err);
+/* Has the header name another refcount table, durably, which is there durably. Lock held; drops it.
+ * Poisons where that failed. */
+int qcow2_reftable_switch(struct image *img, hoff off, uint64_t clusters, struct platter_error *err);
 /* Room for n more entries in the list of frees; call before the change that cannot be taken back.
  */
 int qcow2_free_room(struct image *img, uint32_t n, struct platter_error *err);

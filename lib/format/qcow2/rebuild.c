@@ -11,8 +11,6 @@
 #include "base/cursor.h"
 #include "format/qcow2/check.h"
 
-enum { REFTABLE_AT = 48 };
-
 /* Where all of it goes, in clusters: blocks in the order of what they describe, then the table. */
 struct plan {
     unsigned block_bits;
@@ -91,23 +89,17 @@ static int write_all(struct qcow2_check *k, const struct plan *p, uint8_t *table
     if (r == 0)
         r = qcow2_repair_write(k, table, p->table << k->q->cluster_bits,
                                (p->start + p->blocks) << k->q->cluster_bits, err);
-    return r < 0 ? r : qcow2_repair_barrier(k, err);
+    return r < 0 ? r : qcow2_repair_settle(k, err);
 }
 
-/* Offset and length stand side by side in one sector. */
 static int switch_header(struct qcow2_check *k, const struct plan *p, struct platter_error *err)
 {
-    uint8_t field[12];
     hoff off = (p->start + p->blocks) << k->q->cluster_bits;
-    put_be(field, 8, off);
-    put_be(field + 8, 4, p->table);
-    int r = qcow2_repair_write(k, field, sizeof field, REFTABLE_AT, err);
-    if (r == 0)
-        r = qcow2_repair_barrier(k, err);
+    pthread_mutex_lock(&k->img->lock);
+    int r = qcow2_reftable_switch(k->img, off, p->table, err);
+    pthread_mutex_unlock(&k->img->lock);
     if (r < 0)
         return r;
-    k->q->header.reftable_offset = off;
-    k->q->header.reftable_clusters = (uint32_t)p->table;
     k->made_at = end_of(p);
     k->rebuild = false;
     return qcow2_check_load_reftable(k, err);
@@ -118,7 +110,7 @@ int qcow2_check_rebuild(struct qcow2_check *k, struct platter_error *err)
     uint8_t *table = NULL;
     struct plan p;
     hoff off;
-    if (!k->first_pass || k->counts.cut)
+    if (!k->first_pass || k->counts.cut || k->counts.next != UINT64_MAX)
         return fail(err, ENOMEM,
                     "%s: the reference counts must be made anew, which takes more memory than the "
                     "limit of %" PRIu64 " bytes: allow more",

@@ -61,6 +61,27 @@ int qcow2_repair_barrier(struct qcow2_check *k, struct platter_error *err)
     return r;
 }
 
+int qcow2_repair_settle(struct qcow2_check *k, struct platter_error *err)
+{
+    int r = k->begun ? 0 : qcow2_repair_begin(k, err);
+    return r < 0 ? r : qcow2_repair_barrier(k, err);
+}
+
+int qcow2_repair_fill(struct qcow2_check *k, struct platter_error *err)
+{
+    uint64_t size, whole = round_up(k->q->file_size, k->q->cluster_size);
+    int r = k->begun ? 0 : qcow2_repair_begin(k, err);
+    if (r == 0)
+        r = stream_size(k->img->stream, &size, err);
+    if (r == 0 && size < whole) /* what was made behind it fills it, too */
+        r = stream_resize(k->img->stream, whole, err);
+    if (r < 0)
+        return r;
+    k->q->file_size = whole;
+    k->changed = true;
+    return 0;
+}
+
 int qcow2_repair_append(struct qcow2_check *k, uint64_t len, hoff *ret, struct platter_error *err)
 {
     *ret = k->end;
@@ -74,9 +95,7 @@ int qcow2_repair_bitmaps_extension(struct qcow2_check *k, uint32_t n, hoff direc
                                    struct platter_error *err)
 {
     struct qcow2_rewrite w;
-    int r = k->begun ? 0 : qcow2_repair_begin(k, err);
-    if (r == 0)
-        r = qcow2_repair_barrier(k, err);
+    int r = qcow2_repair_settle(k, err);
     if (r == 0)
         r = qcow2_rewrite_begin(k->img, &w, err);
     if (r < 0)
