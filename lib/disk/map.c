@@ -110,17 +110,13 @@ int disk_map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t
 int disk_find_holes(struct disk_extent *x, struct platter_error *err)
 {
     struct extent *e = &x->e;
-    uint64_t size, allocated;
+    uint64_t size;
     bool hole;
-    if (e->kind != EXTENT_DATA || e->looked)
+    if (e->kind != EXTENT_DATA || e->looked || stream_is_dense(e->stream))
         return 0;
+    /* What the file is too short to hold is no hole of it: whoever reads there finds out. */
     int r = stream_size(e->stream, &size, err);
-    if (r == 0)
-        r = stream_allocated(e->stream, &allocated, err);
-    /* What the file is too short to hold is no hole of it: whoever reads there finds out. A file
-     * that takes nearly all of its length has room set aside rather than holes, which counts as
-     * data; nine tenths is where qemu-img begins to ask (qcow2.md section 20). */
-    if (r < 0 || allocated >= size / 10 * 9 || !range_inside(e->off, e->len, size))
+    if (r < 0 || !range_inside(e->off, e->len, size))
         return r;
     r = stream_extents(e->stream, e->off, e->len, &e->len, &hole, err);
     if (r < 0 || !hole)

@@ -534,6 +534,29 @@ uint32_t stream_block_size(struct stream *s)
     return s->ops == &file_ops ? file_of(s)->block_size : LEAST_BLOCK;
 }
 
+/* Nine tenths is where qemu-img begins to ask (qcow2.md section 20). */
+static enum density look_at_density(const struct file_stream *f)
+{
+    struct stat st;
+    if (fstat(f->fd, &st) < 0)
+        return DENSITY_SPARSE; /* who looks there will be told why */
+    return (uint64_t)st.st_blocks * 512 >= (uint64_t)st.st_size / 10 * 9 ? DENSITY_DENSE
+                                                                         : DENSITY_SPARSE;
+}
+
+bool stream_is_dense(struct stream *s)
+{
+    struct file_stream *f = file_of(s);
+    if (s->ops != &file_ops || f->block)
+        return true;
+    int density = s->writable ? DENSITY_UNKNOWN : atomic_load(&f->density);
+    if (density == DENSITY_UNKNOWN) {
+        density = (int)look_at_density(f);
+        atomic_store(&f->density, density);
+    }
+    return density == DENSITY_DENSE;
+}
+
 int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err)
 {
     struct stat st;

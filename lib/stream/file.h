@@ -11,6 +11,8 @@
 
 struct temporary;
 
+enum density { DENSITY_UNKNOWN, DENSITY_SPARSE, DENSITY_DENSE };
+
 struct file_stream {
     struct stream head;
     int fd;
@@ -19,6 +21,7 @@ struct file_stream {
     _Atomic uint64_t cached;    /* bytes written through the cache while there is a direct_fd */
     bool block;                 /* a block device: its size is fixed */
     uint32_t block_size;        /* of the file system: stream_block_size() */
+    atomic_int density;         /* of a file that is only read: enum density */
     dev_t dev;                  /* who the file is, for stream_same_file() */
     ino_t ino;
     /* Held for reading while bytes are written, for writing while the size changes, so that growing

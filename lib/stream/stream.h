@@ -158,6 +158,10 @@ void stream_take_rights(struct stream *s, struct stream *of);
 bool stream_same_file(struct stream *a, struct stream *b);
 /* What space is given back in, bytes, a power of two from 512 to 64 KiB: the block of a file. */
 uint32_t stream_block_size(struct stream *s);
+/* Whether a file takes nearly all of its length: where it has holes they are room set aside, which
+ * counts as data, so nobody asks for them. Of one that is only read that is decided once. Other
+ * streams: true. */
+bool stream_is_dense(struct stream *s);
 /* The bytes of disk space a file really takes; its size where that is not known. */
 int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err);
 
