@@ -172,8 +172,35 @@ def made_by_us(self, options, seed):
     self.goes_on("a.qcow2", "state", "state")
 
 
+def encrypted(self, options, seed):
+    """A state goes into an encrypted image, where it stands encrypted like the disk, and out again. (A
+    machine that saves or loads one there itself aborts, for want of whole sectors.)"""
+    self.begin("cluster_size=64k", seed)
+    self.take()
+    with open("one.key", "w", encoding="ascii") as file:
+        file.write("one")
+    key, new_key = ["--key-file", "one.key"], ["--new-key-file", "one.key"]
+    platter("convert", *new_key, "--snapshots", "-O", "qcow2", "-o", options, "a.qcow2", "b.qcow2")
+    self.assertEqual(platter("snapshot", "-l", "b.qcow2").stdout,
+                     platter("snapshot", "-l", "a.qcow2").stdout)
+    platter("check", "-q", *key, "b.qcow2")
+    platter("snapshot", "state", "--export=two.state", "a.qcow2", "two")
+    platter("snapshot", "state", *key, "--export=too.state", "b.qcow2", "two")
+    self.assertEqual(sha256("too.state"), sha256("two.state"))
+    platter("snapshot", "delete", *key, "b.qcow2", "two")
+    platter("snapshot", "apply", *key, "b.qcow2", "one")
+    platter("snapshot", "state", *key, "--import=two.state", "b.qcow2", "again")
+    platter("check", "-q", *key, "b.qcow2")
+    platter("convert", *key, "--snapshots", "-O", "qcow2", "b.qcow2", "plain.qcow2")
+    self.disks["again"] = self.disks["one"]
+    self.memories["again"] = self.memories["two"]
+    for name in ("one", "three", "again"):
+        self.goes_on("plain.qcow2", name, name)
+
+
 for number, (shape, create_options) in enumerate(SHAPES.items()):
     add_case(Snapshots, f"taken {shape}", taken_by_machine, create_options, number)
     add_case(Snapshots, f"made {shape}", made_by_us, create_options, 100 + number)
+add_case(Snapshots, "taken encrypted", encrypted, "encrypt.format=luks,encrypt.iter-time=10", 200)
 
 main()
