@@ -189,23 +189,48 @@ static int find_end(struct image *img, uint64_t *ret, struct platter_error *err)
     return 0;
 }
 
-/* Where what the tables point at ends. A count that is too low is damage, by which no data may be
- * lost here. Lock held; drops it. */
+static hoff end_of(hoff so_far, hoff off, uint64_t len)
+{
+    return max_u64(so_far, len ? off + len : 0);
+}
+
+/* Where the tables end that the header and what is in memory name. */
+static hoff tables_end(const struct qcow2 *q)
+{
+    const struct qcow2_extensions *x = &q->extensions;
+    hoff end = end_of(0, q->l1.off, q->l1.n * UINT64_C(8));
+
+    end = end_of(end, q->reftable.off, q->reftable.n * UINT64_C(8));
+    end = end_of(end, x->crypto_offset, x->has_crypto ? x->crypto_len : 0);
+    end = end_of(end, x->bitmap_directory, x->has_bitmaps ? x->bitmap_directory_size : 0);
+    end = end_of(end, q->header.snapshots_offset, q->header.n_snapshots ? q->snapshots_size : 0);
+    for (uint32_t i = 0; i < q->header.n_snapshots; i++)
+        end = end_of(end, q->snapshots[i].l1_offset, q->snapshots[i].l1_size * UINT64_C(8));
+    for (uint32_t i = 0; i < q->l1.n; i++)
+        if (q->l1.entries[i] & QCOW2_OFFSET_MASK)
+            end = end_of(end, q->l1.entries[i] & QCOW2_OFFSET_MASK, q->cluster_size);
+    for (uint32_t i = 0; i < q->reftable.n; i++)
+        if (q->reftable.entries[i])
+            end = end_of(end, q->reftable.entries[i], q->cluster_size);
+    return end;
+}
+
+/* Where what the tables point at ends, as far as it belongs to the disk itself. A count that is too
+ * low is damage, by which no data may be lost here. Lock held; drops it. */
 static int stored_end(struct image *img, hoff *ret, struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
     struct extent e = {0};
     int r = 0;
 
-    *ret =
-        max_u64(q->l1.off + q->l1.n * UINT64_C(8), q->reftable.off + q->reftable.n * UINT64_C(8));
+    *ret = tables_end(q);
     pthread_mutex_unlock(&img->lock);
     for (goff off = 0; off < img->size && r == 0; off += e.len) {
         r = qcow2_map(img, off, img->size - off, &e, err);
         if (r == 0 && e.kind == EXTENT_PACKED)
-            *ret = max_u64(*ret, e.off + 1); /* where the record ends it alone tells */
+            *ret = end_of(*ret, e.off, e.packed_len);
         else if (r == 0 && (e.kind == EXTENT_DATA || e.has_place) && e.stream == img->stream)
-            *ret = max_u64(*ret, e.off + e.len);
+            *ret = end_of(*ret, e.off, e.len);
     }
     pthread_mutex_lock(&img->lock);
     return r;

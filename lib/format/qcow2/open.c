@@ -111,7 +111,8 @@ static void set_geometry(struct image *img)
         q->slice_bits = q->cluster_bits + 16 - (extended ? 4 : 3);
     q->frozen = !img->writable || img->view;
     q->data_file = q->header.incompatible & QCOW2_INCOMPATIBLE_DATA_FILE;
-    q->data_raw = q->header.autoclear & QCOW2_AUTOCLEAR_RAW;
+    /* Encrypted it is not the disk, whatever the image says of it. */
+    q->data_raw = q->header.autoclear & QCOW2_AUTOCLEAR_RAW && !q->header.crypt_method;
     q->old_clusters = div_up(q->file_size, q->cluster_size);
     q->prepared = !(q->header.autoclear & ~(uint64_t)QCOW2_AUTOCLEAR_RAW);
     img->size = round_down(q->header.size, 512);

@@ -24,13 +24,18 @@ static int copy_l1(struct image *img, uint32_t n, struct qcow2_pointers *p,
     struct qcow2 *q = qcow2_of(img);
     hoff off = 0;
 
-    int r = qcow2_alloc_table(img, div_up(n * UINT64_C(8), q->cluster_size), &off, err);
-    if (r == 0)
-        r = qcow2_flush_locked(img, err);
-    if (r == 0)
-        r = qcow2_pointers_new(img, p, off, n, "the L1 table", err);
+    uint64_t clusters = div_up(n * UINT64_C(8), q->cluster_size);
+    int r = qcow2_alloc_table(img, clusters, &off, err);
     if (r < 0)
         return r;
+    r = qcow2_flush_locked(img, err);
+    if (r == 0)
+        r = qcow2_pointers_new(img, p, off, n, "the L1 table", err);
+    if (r < 0) {
+        if (atomic_load(&img->poison) == 0)
+            qcow2_count_down(img, off >> q->cluster_bits, clusters, false, NULL);
+        return r;
+    }
     for (uint32_t i = 0; i < n; i++)
         qcow2_pointers_set(p, i, i < q->l1.n ? q->l1.entries[i] : 0);
     r = qcow2_pointers_write(img, p, err);
@@ -83,8 +88,11 @@ static int check_request(const struct image *img, const struct resize_request *r
                     "%s: Can't resize a v2 image which has snapshots: they would not know their "
                     "own size (amend -o compat=1.1 makes it version 3)",
                     name);
-    if (q->header.crypt_method && request->preallocation != PLATTER_PREALLOCATION_OFF)
-        return fail(err, ENOTSUP, "%s: is encrypted, and new space of it cannot be preallocated",
+    if (q->header.version < 3 && img->sealed && request->preallocation != PLATTER_PREALLOCATION_OFF)
+        return fail(err, ENOTSUP,
+                    "%s: is encrypted, and of version 2, which has no way to say that what nobody "
+                    "wrote to a place are zeros: its new space cannot be preallocated (amend -o "
+                    "compat=1.1 makes it version 3)",
                     name);
     if (request->size > QCOW2_MAX_SIZE ||
         div_up(request->size, UINT64_C(1) << q->l1_bits) * 8 > QCOW2_MAX_L1_BYTES)
@@ -138,21 +146,39 @@ static int resize_data_file(struct image *img, uint64_t size, struct platter_err
     return r;
 }
 
+/* Gives back all that is stored behind a disk of this size, a machine's state too. */
+static int cut_off(struct image *img, uint64_t size, struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    uint32_t tables = (uint32_t)div_up(size, UINT64_C(1) << q->l1_bits);
+
+    int r = qcow2_l1_cut(img, tables, err);
+    if (r == 0)
+        r = qcow2_forget(img, round_up(size, q->cluster_size), (goff)tables << q->l1_bits, err);
+    return r < 0 ? r : qcow2_flush_locked(img, err);
+}
+
 /* ---- growing -----------------------------------------------------------------------------------
  */
 
-/* The last cluster is all there: what is behind the end of the disk may be left out of the file,
- * but that end moves. Lock held; drops it. */
+/* The last cluster, if it is used, is all there: what is behind the end of the disk may be left out
+ * of the file, but that end moves. (One that a device has only a part of is not used.) Lock held;
+ * drops it. */
 static int fill_file(struct image *img, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    uint64_t size = 0, whole = 0;
+    uint64_t size = 0, whole = 0, count = 0;
 
     pthread_mutex_unlock(&img->lock);
     int r = stream_size(img->stream, &size, err);
+    pthread_mutex_lock(&img->lock);
     whole = round_up(size, q->cluster_size);
     if (r == 0 && size < whole)
-        r = stream_resize(img->stream, whole, err);
+        r = qcow2_count_read(img, size >> q->cluster_bits, &count, err);
+    if (r < 0 || count == 0)
+        return r;
+    pthread_mutex_unlock(&img->lock);
+    r = stream_resize(img->stream, whole, err);
     pthread_mutex_lock(&img->lock);
     if (r == 0)
         q->file_size = max_u64(q->file_size, whole);
@@ -185,12 +211,13 @@ static int hide(const struct image *img, const struct resize_request *request,
     return to > from ? request->zero(request, from, to - from, err) : 0;
 }
 
+/* Makes [off, off + len) of s read as zeros that take the space which was asked for. */
 static int fill(struct stream *s, hoff off, uint64_t len, enum platter_preallocation how,
                 struct platter_error *err)
 {
     static const uint8_t zeros[64 << 10];
     /* Clusters that were somebody's before are cleared, not only reserved. */
-    int r = stream_zero(s, off, len, how == PLATTER_PREALLOCATION_METADATA ? STREAM_ZERO_UNMAP : 0,
+    int r = stream_zero(s, off, len, how <= PLATTER_PREALLOCATION_METADATA ? STREAM_ZERO_UNMAP : 0,
                         err);
     if (r == 0 && how == PLATTER_PREALLOCATION_FALLOC)
         r = stream_allocate(s, off, len, err);
@@ -203,6 +230,28 @@ static int fill(struct stream *s, hoff off, uint64_t len, enum platter_prealloca
     return r;
 }
 
+/* Fills room in the new space, of a data file what belongs to the disk, and enters it. */
+static int preallocate_room(struct image *img, const struct resize_request *request,
+                            const struct reservation *room, struct platter_error *err)
+{
+    goff end = room->start + room->len;
+    int r = 0;
+
+    if (qcow2_of(img)->data_file)
+        end = min_u64(end, request->size);
+    if (end > room->start)
+        r = fill(room->stream, room->off, end - room->start, request->preallocation, err);
+    if (r < 0) {
+        qcow2_abandon(img, room);
+        return r;
+    }
+    r = qcow2_commit(img, room, err);
+    /* What nobody encrypted is no zeros: the entries say that they are. */
+    if (r == 0 && img->sealed)
+        r = qcow2_mark(img, room->start, room->len, MARK_ZERO, false, err);
+    return r;
+}
+
 /* Gives all clusters of the new space a place that reads as zeros, those of a data file the only
  * one they can have. */
 static int preallocate(struct image *img, const struct resize_request *request,
@@ -210,25 +259,16 @@ static int preallocate(struct image *img, const struct resize_request *request,
 {
     const struct qcow2 *q = qcow2_of(img);
     enum { STEP = 64 << 20 };
-    enum platter_preallocation how = request->preallocation;
     goff off = round_up(img->size, q->cluster_size), end = round_up(request->size, q->cluster_size);
     struct reservation room = {0};
     int r = 0;
 
-    if (how == PLATTER_PREALLOCATION_OFF && !q->data_raw)
+    if (request->preallocation == PLATTER_PREALLOCATION_OFF && !q->data_raw)
         return 0;
     for (; off < end && r == 0; off = room.start + room.len) {
         r = qcow2_reserve(img, off, min_u64(end - off, STEP), &room, err);
-        if (r < 0)
-            break;
-        if (!q->data_file)
-            r = fill(room.stream, room.off, room.len, how, err);
-        else if (off < request->size)
-            r = fill(room.stream, room.off, min_u64(room.len, request->size - off), how, err);
         if (r == 0)
-            r = qcow2_commit(img, &room, err);
-        else
-            qcow2_abandon(img, &room);
+            r = preallocate_room(img, request, &room, err);
     }
     return r;
 }
@@ -246,14 +286,37 @@ static int grow_step(struct image *img, uint64_t size,
     return r;
 }
 
+/* Nobody sees what was taken for a size that the disk did not get: its space is given back. The
+ * data file had `data_size` bytes. */
+static int take_back(struct image *img, uint64_t data_size, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+
+    int r = cut_off(img, img->size, err);
+    if (r == 0 && q->data_file && q->data_size > data_size) {
+        pthread_mutex_unlock(&img->lock);
+        r = stream_resize(q->data, data_size, err);
+        pthread_mutex_lock(&img->lock);
+        q->data_size = r < 0 ? q->data_size : data_size;
+    }
+    return r < 0 ? r : qcow2_trim(img, err);
+}
+
 static int grow(struct image *img, const struct resize_request *request, struct platter_error *err)
 {
+    uint64_t data_size = qcow2_of(img)->data_size;
+
     int r = grow_step(img, request->size, make_room, err);
-    if (r == 0)
-        r = hide(img, request, err);
+    if (r < 0)
+        return r;
+    r = hide(img, request, err);
     if (r == 0)
         r = preallocate(img, request, err);
-    return r < 0 ? r : grow_step(img, request->size, set_size, err);
+    if (r == 0)
+        r = grow_step(img, request->size, set_size, err);
+    if (r < 0 && atomic_load(&img->poison) == 0)
+        grow_step(img, data_size, take_back, NULL);
+    return r;
 }
 
 /* ---- shrinking ---------------------------------------------------------------------------------
@@ -261,16 +324,9 @@ static int grow(struct image *img, const struct resize_request *request, struct 
 
 static int shrink(struct image *img, uint64_t size, struct platter_error *err)
 {
-    struct qcow2 *q = qcow2_of(img);
-    uint32_t tables = (uint32_t)div_up(size, UINT64_C(1) << q->l1_bits);
-
     int r = set_size(img, size, err);
     if (r == 0)
-        r = qcow2_l1_cut(img, tables, err);
-    if (r == 0)
-        r = qcow2_forget(img, round_up(size, q->cluster_size), (goff)tables << q->l1_bits, err);
-    if (r == 0)
-        r = qcow2_flush_locked(img, err);
+        r = cut_off(img, size, err);
     if (r == 0)
         r = resize_data_file(img, size, err);
     return r < 0 ? r : qcow2_trim(img, err);
