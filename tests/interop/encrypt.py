@@ -131,6 +131,30 @@ class Shapes(Base):
             self.same_for_peer("qcow2", "ours")
 
     def test_old_aes(self):
+    def test_data_file(self):
+        """Data of its own file is encrypted by where it stands there; one that the peer calls raw
+        holds no zeros where the disk has some."""
+        for raw in ("off", "on"):
+            patient("create", "-q", *secret("s", "a.key"), "-f", "qcow2", "-o",
+                    options_text("qcow2", {}) + ",encrypt.key-secret=s,data_file=theirs.bin,"
+                    f"data_file_raw={raw}", "theirs", SIZE)
+            for seed in (7, 8):
+                make_content("a.raw", SIZE, seed)
+                platter("convert", "-n", "--key-file", "a.key", "-f", "raw", "-O", "qcow2", "a.raw",
+                        "theirs")
+                self.same_for_peer("qcow2", "theirs")
+                self.same_for_us("theirs", "--key-file", "a.key")
+        for options in ("cluster_size=4k", "extended_l2=on,cluster_size=16k",
+                        "preallocation=metadata", "extended_l2=on,preallocation=full"):
+            platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "qcow2", "-o",
+                    options_text("qcow2", {}) + f",data_file=ours.bin,{options}", "a.raw", "ours")
+            self.same_for_peer("qcow2", "ours")
+            run("qemu-io", *secret("s", "a.key"), "--image-opts", opts("qcow2", "ours", "s"),
+                "-c", "write -P 7 3000 70000", "-c", "write -z 1M 100k")
+            run("qemu-io", "-f", "raw", "-c", "write -P 7 3000 70000", "-c", "write -z 1M 100k",
+                "a.raw")
+            self.same_for_us("ours", "--key-file", "a.key")
+
         """Made by the peer, read by us with a warning, and not written to."""
         qemu_img("create", "-q", *secret("s", "a.key"), "-f", "qcow2", "-o",
                  "encrypt.format=aes,encrypt.key-secret=s", "old", SIZE)

@@ -91,8 +91,10 @@ static int choose_data_file(const struct option_values *options, struct qcow2_ch
         return fail(err, EINVAL, "data-file-raw requires data-file");
     if (ret->data_file && (!*ret->data_file || strlen(ret->data_file) > QCOW2_MAX_NAME))
         return fail(err, EINVAL, "the name of a data file has 1 to %d bytes", QCOW2_MAX_NAME);
-    if (ret->data_file && options_given(options, "encrypt.format"))
-        return fail(err, ENOTSUP, "an image with a data file cannot be encrypted");
+    if (ret->data_raw && options_given(options, "encrypt.format"))
+        return fail(err, EINVAL,
+                    "data_file_raw says that the data file is the disk as it is, which it is not "
+                    "where it is encrypted");
     if (ret->data_raw && ret->preallocation == PREALLOCATION_OFF)
         ret->preallocation = PREALLOCATION_METADATA; /* section 19: the file alone is the disk */
     return 0;
