@@ -9,6 +9,7 @@ static int amend_image(const struct args *args)
     struct platter_open_options open = image_options(args, args->format, 0);
     progress_start(&progress, args, false);
     struct platter_amend_options options = {.size = sizeof options,
+                                            .flags = args->force ? PLATTER_AMEND_FORCE : 0,
                                             .open = &open,
                                             .options = args->creation,
                                             .progress = progress_tick,
@@ -19,6 +20,8 @@ static int amend_image(const struct args *args)
         say("interrupted: the image shows the same disk, and can be amended again");
     else if (r)
         say_error(&err);
+    else
+        image_warn_gated(args, args->operands[0], args->format);
     return r ? EXIT_FAILED : EXIT_FINE;
 }
 
@@ -63,7 +66,9 @@ static const struct opt amend_opts[] = {
     OPT_CACHE_IGNORED,
     OPT_ALLOWED,
     OPT_IMAGE_OPTS,
-    OPT_FLAG_AT(0, "force", force, "overwrite a key slot that is in use; remove the last one"),
+    OPT_FLAG_AT(0, "force", force,
+                "overwrite a key slot that is in use; remove the last one; give up dirty bitmaps "
+                "for compat=0.10"),
     OPT_END};
 
 const struct verb verb_amend = {.name = "amend",

@@ -146,33 +146,61 @@ static void print_option(const char *name, const char *type, const char *help)
     printf("  %-22s - %s", left, help ? help : "");
 }
 
+static void print_option_line(const json_t *option)
+{
+    print_option(json_string_value(json_object_get(option, "name")),
+                 type_title(json_string_value(json_object_get(option, "type"))),
+                 json_string_value(json_object_get(option, "help")));
+    print_values(option);
+    putchar('\n');
+}
+
 static void print_options(const json_t *options)
 {
     const json_t *option;
     size_t i;
     json_array_foreach (options, i, option) {
-        print_option(json_string_value(json_object_get(option, "name")),
-                     type_title(json_string_value(json_object_get(option, "type"))),
-                     json_string_value(json_object_get(option, "help")));
-        print_values(option);
-        putchar('\n');
+        print_option_line(option);
     }
+}
+
+/* The option whose name comes next after `name`; NULL: there is none. */
+static const json_t *option_after(const json_t *options, const char *name)
+{
+    const json_t *option, *next = NULL;
+    const char *best = NULL;
+    size_t i;
+    json_array_foreach (options, i, option) {
+        const char *here = json_string_value(json_object_get(option, "name"));
+        if (!here || strcmp(here, name) <= 0 || (best && strcmp(here, best) >= 0))
+            continue;
+        next = option;
+        best = here;
+    }
+    return next;
 }
 
 int amendment_help(const char *format)
 {
     json_t *entry = format_entry(format);
-    const json_t *options = json_object_get(entry, "amend-options");
     if (!entry)
         return EXIT_FAILED;
-    if (options) {
+    json_t *options = key_options(format);
+    bool own = json_object_get(entry, "amend-options");
+    if (own)
+        json_array_extend(options, json_object_get(entry, "amend-options"));
+    int code = json_array_size(options) ? EXIT_FINE : EXIT_FAILED;
+    if (code == EXIT_FINE)
         printf("Amend options for '%s':\n", format);
-        print_options(options);
-        print_option("size", "size", "Virtual disk size\n");
-    } else {
+    else
         say("Format driver '%s' does not support option amendment", format);
-    }
-    int code = options ? EXIT_FINE : EXIT_FAILED;
+    const json_t *option = option_after(options, "");
+    for (; option;
+         option = option_after(options, json_string_value(json_object_get(option, "name"))))
+        print_option_line(option);
+    if (own)
+        print_option("size", "size", "Virtual disk size\n");
+    json_decref(options);
     json_decref(entry);
     return output_end(code);
 }

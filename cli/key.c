@@ -142,6 +142,27 @@ static char *take(struct args *args, const char *key)
 
 struct amendment {
     char *state, *slot, *time, *new_secret, *old_secret;
+json_t *key_options(const char *format)
+{
+    static const char *const options[][3] = {
+        {"iter-time", "number", "milliseconds that trying the new secret is to take"},
+        {"keyslot", "number", "the key slot, 0 to 7"},
+        {"new-secret", "string", "id of the secret that is to open the image as well"},
+        {"old-secret", "string", "id of a secret that is to open it no more"},
+        {"state", "string", "active fills a key slot, inactive empties what is said"}};
+    bool inside = strcmp(format, "qcow2") == 0;
+    json_t *list = json_array();
+    char name[64];
+    if (!inside && strcmp(format, "luks") != 0)
+        return list;
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        snprintf(name, sizeof name, "%s%s", inside ? "encrypt." : "", options[i][0]);
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", name, "type",
+                                              options[i][1], "help", options[i][2]));
+    }
+    return list;
+}
+
 };
 
 static int amend(struct args *args, const struct amendment *a)

@@ -535,7 +535,7 @@ int platter_amend(const char *name, const struct platter_amend_options *options,
     if (r == 0)
         r = complete_open(&open, o.open, "platter_amend()", err);
     if (r == 0)
-        r = check_flags(o.flags, 0, "platter_amend()", err);
+        r = check_flags(o.flags, PLATTER_AMEND_FORCE, "platter_amend()", err);
     if (r == 0)
         r = need(name, "a name", err);
     if (r == 0)

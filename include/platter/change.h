@@ -251,10 +251,16 @@ int platter_rebase(const char *name, const struct platter_rebase_options *option
 
 /* ---- amend ----------------------------------------------------------------------------------- */
 
+enum {
+    /** What the image cannot have with the new options is lost, where it is no data: the dirty
+     *  bitmaps of a qcow2 that becomes version 2. */
+    PLATTER_AMEND_FORCE = 1u << 0
+};
+
 /** How to amend. */
 struct platter_amend_options {
     size_t size;    /**< sizeof(struct platter_amend_options) */
-    unsigned flags; /**< 0 */
+    unsigned flags; /**< PLATTER_AMEND_* */
     /** How the image is opened, or NULL: as platter_open() does. Of the flags only NO_LOCK,
      *  PROBE_BACKING and IGNORE_CID are for this. */
     const struct platter_open_options *open;

@@ -321,6 +321,7 @@ struct amend_request {
     const struct option_values *options; /* of format->amend_options */
     platter_progress_fn progress;        /* or NULL */
     void *opaque;
+    bool force;                          /* what the options leave no room for may be lost */
 };
 
 /* ---- the operations of a format -------------------------------------------------------------- */

@@ -74,7 +74,10 @@ int amend_disk(struct platter_disk *disk, const struct platter_amend_options *o,
     int r = defs ? options_parse(defs, o->options, &v, err) : fail_memory(err, "options");
     if (r < 0)
         return r;
-    struct amend_request request = {.options = v, .progress = o->progress, .opaque = o->opaque};
+    struct amend_request request = {.options = v,
+                                    .force = o->flags & PLATTER_AMEND_FORCE,
+                                    .progress = o->progress,
+                                    .opaque = o->opaque};
     r = check_common(disk, v, err);
     if (r == 0)
         r = disk_flush(disk, err);

@@ -8,6 +8,7 @@
 
 #include "base/ckd.h"
 #include "format/qcow2/amend.h"
+#include "format/qcow2/bitmap.h"
 
 static const char *const compat_values[] = {"0.10", "1.1", "v2", "v3", NULL};
 
@@ -144,7 +145,7 @@ static int rewrite(struct image *img, const struct plan *p, uint32_t version,
     if (r == 0)
         r = qcow2_rewrite_commit(img, &w, err);
     if (r == 0)
-        q->data_raw = q->header.autoclear & QCOW2_AUTOCLEAR_RAW;
+        q->data_raw &= (q->header.autoclear & QCOW2_AUTOCLEAR_RAW) != 0;
     qcow2_rewrite_end(&w);
     return r;
 }
@@ -155,8 +156,8 @@ static bool header_changes(const struct qcow2 *q, const struct plan *p)
            (q->header.autoclear & ~p->autoclear) || p->data_file;
 }
 
-static int amend_locked(struct image *img, const struct amend_request *request,
-                        const struct plan *p, struct platter_error *err)
+/* All but what makes it an older version. */
+static int amend_locked(struct image *img, const struct plan *p, struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
     int r = 0;
@@ -167,10 +168,34 @@ static int amend_locked(struct image *img, const struct amend_request *request,
         r = rewrite(img, p, (uint32_t)max_u64(p->version, q->header.version), err);
     if (r == 0 && p->order != q->header.refcount_order)
         r = qcow2_amend_counts(img, p->order, err);
-    if (r < 0 || p->version >= q->header.version)
+    return r == 0 && p->version < q->header.version ? qcow2_amend_check_packed(img, err) : r;
+}
+
+/* Takes all bitmaps out of the image, durably. */
+static int drop_bitmaps(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    const struct qcow2_bitmap_list none = {0};
+
+    int r = q->extensions.has_bitmaps ? qcow2_bitmaps_store(img, &none, err) : 0;
+    if (r == 0)
+        qcow2_bitmap_list_free(img, &q->bitmaps);
+    return r;
+}
+
+static int downgrade(struct image *img, const struct amend_request *request, const struct plan *p,
+                     struct platter_error *err)
+{
+    int r = drop_bitmaps(img, err);
+    if (r == 0)
+        r = qcow2_enter_quietly(img, err);
+    if (r < 0)
         return r;
     r = qcow2_amend_downgrade(img, request, err);
-    return r < 0 ? r : rewrite(img, p, p->version, err);
+    if (r == 0)
+        r = rewrite(img, p, p->version, err);
+    qcow2_leave(img);
+    return r;
 }
 
 int qcow2_amend(struct image *img, const struct amend_request *request, struct platter_error *err)
@@ -178,13 +203,14 @@ int qcow2_amend(struct image *img, const struct amend_request *request, struct p
     struct plan plan;
 
     int r = plan_all(img, request->options, &plan, err);
-    if (r == 0 && plan.version < qcow2_of(img)->header.version)
-        r = qcow2_amend_check_downgrade(img, err);
+    bool down = r == 0 && plan.version < qcow2_of(img)->header.version;
+    if (down)
+        r = qcow2_amend_check_downgrade(img, request->force, err);
     if (r == 0)
-        r = qcow2_enter(img, err);
+        r = qcow2_enter_quietly(img, err);
     if (r < 0)
         return r;
-    r = amend_locked(img, request, &plan, err);
+    r = amend_locked(img, &plan, err);
     qcow2_leave(img);
-    return r;
+    return r == 0 && down ? downgrade(img, request, &plan, err) : r;
 }

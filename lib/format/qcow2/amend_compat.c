@@ -6,6 +6,7 @@
  * anywhere.
  */
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/ckd.h"
 #include "format/qcow2/amend.h"
@@ -30,19 +31,18 @@ int qcow2_amend_upgrade(struct image *img, struct platter_error *err)
 /* ---- what version 2 cannot have ----------------------------------------------------------------
  */
 
-int qcow2_amend_check_downgrade(const struct image *img, struct platter_error *err)
+int qcow2_amend_check_downgrade(const struct image *img, bool force, struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
+    bool bitmaps = q->extensions.has_bitmaps && q->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS;
     const char *why = NULL;
 
     if (q->data_file)
         why = "with a data file";
     else if (q->header.incompatible & QCOW2_INCOMPATIBLE_EXTENDED_L2)
         why = "with extended L2 entries (incompatible features 0x10 set)";
-    else if (q->header.crypt_method)
-        why = "that is encrypted";
-    else if (q->extensions.has_bitmaps)
-        why = "with dirty bitmaps, which would be lost: remove them first";
+    else if (bitmaps && !force)
+        why = "with dirty bitmaps, which would be lost: remove them first, or use --force";
     for (uint32_t i = 0; !why && i < q->header.n_snapshots; i++)
         if (q->snapshots[i].disk_size != q->header.size)
             why = "with a snapshot of another size";
@@ -64,8 +64,28 @@ struct expansion {
     uint64_t done, total; /* L1 entries */
 };
 
-/* What an entry that reads as zeros becomes, for each of the `count` paths to it. */
-static int expand_entry(struct image *img, uint64_t count, struct qcow2_entry *e,
+/* A cluster at `off` that reads as zeros at guest offset `guest`. Lock held; drops it. */
+static int write_zeros(struct image *img, hoff off, goff guest, struct platter_error *err)
+{
+    const uint64_t cluster = qcow2_of(img)->cluster_size;
+    uint8_t bytes[4096];
+    int r = 0;
+
+    pthread_mutex_unlock(&img->lock);
+    if (!img->sealed)
+        r = stream_zero(img->stream, off, cluster, 0, err);
+    for (uint64_t at = 0, n; img->sealed && at < cluster && r == 0; at += n) {
+        n = min_u64(cluster - at, sizeof bytes);
+        memset(bytes, 0, n);
+        qcow2_crypt(img, true, bytes, bytes, n, guest + at, off + at);
+        r = stream_pwrite(img->stream, bytes, n, off + at, err);
+    }
+    pthread_mutex_lock(&img->lock);
+    return r;
+}
+
+/* What the entry of `guest` that reads as zeros becomes, for each of the `count` paths to it. */
+static int expand_entry(struct image *img, uint64_t count, goff guest, struct qcow2_entry *e,
                         struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
@@ -76,11 +96,8 @@ static int expand_entry(struct image *img, uint64_t count, struct qcow2_entry *e
         int r = qcow2_alloc(img, 1, &now.off, &n, err);
         if (r == 0 && count > 1)
             r = qcow2_count_up(img, now.off >> q->cluster_bits, count - 1, err);
-        if (r < 0)
-            return r;
-        pthread_mutex_unlock(&img->lock);
-        r = stream_zero(img->stream, now.off, q->cluster_size, 0, err);
-        pthread_mutex_lock(&img->lock);
+        if (r == 0)
+            r = write_zeros(img, now.off, guest, err);
         if (r < 0)
             return r;
         now.has_place = true;
@@ -112,7 +129,7 @@ static int expand_at(struct expansion *x, hoff table, uint64_t at, uint64_t coun
     e = old;
     r = qcow2_free_room(img, (uint32_t)min_u64(count, UINT32_MAX), err);
     if (r == 0)
-        r = expand_entry(img, count, &e, err);
+        r = expand_entry(img, count, guest, &e, err);
     if (r == 0)
         r = qcow2_cache_get(img, &q->l2, table + slice, &slot, err);
     if (r < 0)
@@ -132,6 +149,14 @@ static int expand_table(struct expansion *x, hoff table, goff guest, struct plat
     uint64_t count;
 
     int r = qcow2_count_read(x->img, table >> q->cluster_bits, &count, err);
+    if (r == 0 && count == 0)
+        r = fail(err, PLATTER_ECORRUPT,
+                 "%s: the L2 table at %" PRIu64
+                 " is in use, but has a reference count of 0: the image must be repaired",
+                 x->img->stream->name, table);
+    /* The disk and each snapshot refer to it once at most; what is counted beyond that is leaked.
+     */
+    count = min_u64(count, UINT64_C(1) + q->header.n_snapshots);
     for (uint64_t at = 0; at < q->cluster_size && r == 0; at += q->entry_size)
         r = expand_at(x, table, at, count, guest + at / q->entry_size * q->cluster_size, err);
     return r;
@@ -185,17 +210,20 @@ static int expand_all(struct expansion *x, struct platter_error *err)
     return r;
 }
 
+int qcow2_amend_check_packed(struct image *img, struct platter_error *err)
+{
+    struct expansion x = {.img = img, .look = true};
+    return qcow2_of(img)->header.compression != QCOW2_DEFLATE ? expand_all(&x, err) : 0;
+}
+
 int qcow2_amend_downgrade(struct image *img, const struct amend_request *request,
                           struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
-    struct expansion x = {.img = img, .request = request, .look = true};
+    struct expansion x = {.img = img, .request = request, .total = q->l1.n};
 
-    int r = q->header.compression != QCOW2_DEFLATE ? expand_all(&x, err) : 0;
-    x = (struct expansion){.img = img, .request = request, .total = q->l1.n};
     for (uint32_t i = 0; i < q->header.n_snapshots; i++)
         x.total += q->snapshots[i].l1_size;
-    if (r == 0)
-        r = expand_all(&x, err);
+    int r = expand_all(&x, err);
     return r < 0 ? r : qcow2_flush_locked(img, err);
 }

@@ -164,9 +164,13 @@ static int write_all(struct image *img, struct recount *c, struct platter_error 
         qcow2_pointers_set(&p, i, i < c->n ? c->table.entries[i] : 0);
     if (r == 0)
         r = qcow2_pointers_write(img, &p, err);
+    if (r < 0) {
+        qcow2_pointers_free(img, &p);
+        return r;
+    }
     qcow2_pointers_free(img, &c->table);
     c->table = p;
-    return r < 0 ? r : qcow2_barrier(img, err);
+    return qcow2_barrier(img, err);
 }
 
 /* All the fields from the refcount table to the width of counts, in one write. */
@@ -204,6 +208,21 @@ static int free_old(struct image *img, const struct qcow2_pointers *old, struct 
     return r < 0 ? r : qcow2_cache_write(img, &q->blocks, err);
 }
 
+/* Nothing points at the new structure yet: what was taken for it is free again. */
+static void give_back(struct image *img, const struct recount *c)
+{
+    unsigned bits = qcow2_of(img)->cluster_bits;
+
+    if (atomic_load(&img->poison))
+        return;
+    for (uint32_t i = 0; i < c->table.n; i++)
+        if (c->table.entries[i])
+            qcow2_count_down(img, c->table.entries[i] >> bits, 1, true, NULL);
+    if (c->clusters)
+        qcow2_count_down(img, c->off >> bits, c->clusters, true, NULL);
+    qcow2_trim(img, NULL);
+}
+
 int qcow2_amend_counts(struct image *img, uint32_t order, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
@@ -225,6 +244,7 @@ int qcow2_amend_counts(struct image *img, uint32_t order, struct platter_error *
     if (r == 0)
         r = switch_over(img, &c, err);
     if (r < 0) {
+        give_back(img, &c);
         qcow2_pointers_free(img, &c.table);
         return r;
     }
