@@ -259,14 +259,14 @@ int secrets_tell(void *opaque, const struct platter_secret *question, uint8_t *b
 /* Turns operands that --image-opts describes into file names. 0, or EXIT_FAILED (printed). */
 /* Where -o of amend is about key slots, does that (*ret_mine). An exit code. */
 int key_amend(struct args *args, bool *ret_mine);
+/* What such an -o can say for a format, as platter_formats() lists options; a new reference. */
+json_t *key_options(const char *format);
+/* Turns operands that --image-opts describes into file names. 0, or EXIT_FAILED (printed). */
 int images_named(const struct verb *verb, struct args *args);
 void images_forget(struct args *args);
 
 /* "key=value,key=value" with commas in values doubled. Takes `key` out of *options: its value, to
  * be freed, or NULL if it is not there. */
-/* What such an -o can say for a format, as platter_formats() lists options; a new reference. */
-json_t *key_options(const char *format);
-/* Turns operands that --image-opts describes into file names. 0, or EXIT_FAILED (printed). */
 char *creation_take(char **options, const char *key);
 /* Takes "size" out where the disk has its size from elsewhere, with a notice, as qemu-img ignores
  * it. */

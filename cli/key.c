@@ -140,8 +140,6 @@ static char *take(struct args *args, const char *key)
     return value ? value : creation_take(&args->creation, key);
 }
 
-struct amendment {
-    char *state, *slot, *time, *new_secret, *old_secret;
 json_t *key_options(const char *format)
 {
     static const char *const options[][3] = {
@@ -163,6 +161,8 @@ json_t *key_options(const char *format)
     return list;
 }
 
+struct amendment {
+    char *state, *slot, *time, *new_secret, *old_secret;
 };
 
 static int amend(struct args *args, const struct amendment *a)

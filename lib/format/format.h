@@ -319,9 +319,9 @@ struct bitmap_ops {
 /* Other properties for an image that is there. */
 struct amend_request {
     const struct option_values *options; /* of format->amend_options */
+    bool force;                          /* what the options leave no room for may be lost */
     platter_progress_fn progress;        /* or NULL */
     void *opaque;
-    bool force;                          /* what the options leave no room for may be lost */
 };
 
 /* ---- the operations of a format -------------------------------------------------------------- */
