@@ -240,6 +240,8 @@ int view_open(const struct args *args, const char *image, const char *view, unsi
               struct platter_disk **ret);
 /* Warns of an image that was given a backing file which the gate (rule 6) will not let it open. */
 void image_warn_gated(const struct args *args, const char *name, const char *format);
+/* Warns of an image with internal snapshots, of which only the disk itself stays what it is. */
+void image_warn_snapshots(const struct args *args, const char *name, const char *why);
 
 /* ---- snapshots (snapshot.c, snapshot_state.c) ------------------------------------------------ */
 

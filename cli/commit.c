@@ -7,6 +7,9 @@ static int commit_image(const struct args *args)
     struct platter_error err = {0};
     struct progress progress;
     struct platter_open_options open = image_options(args, args->format, 0);
+    image_warn_snapshots(args, args->operands[0],
+                         "where one of them stores nothing it will show what is committed: only "
+                         "the disk as it is now stays the same");
     progress_start(&progress, args, false);
     struct platter_commit_options options = {.size = sizeof options,
                                              .flags = args->keep ? PLATTER_COMMIT_KEEP : 0,

@@ -86,3 +86,22 @@ void image_warn_gated(const struct args *args, const char *name, const char *for
         say("warning: as it is now it does not open: %s", err.message);
     platter_close(disk, NULL);
 }
+
+void image_warn_snapshots(const struct args *args, const char *name, const char *why)
+{
+    struct platter_disk *disk = NULL;
+    char *text = NULL;
+    struct platter_open_options options =
+        image_options(args, args->format, PLATTER_OPEN_QUERY | PLATTER_OPEN_NO_BACKING);
+    if (args->quiet || platter_open(name, &options, &disk, NULL))
+        return; /* the work itself will tell */
+    if (platter_info(disk, 0, &text, NULL) == 0) {
+        json_t *info = json_loads(text, 0, NULL);
+        size_t n = json_array_size(json_object_get(info, "snapshots"));
+        if (n)
+            say("warning: %s: has %zu internal snapshot%s: %s", name, n, n > 1 ? "s" : "", why);
+        json_decref(info);
+    }
+    platter_free(text);
+    platter_close(disk, NULL);
+}

@@ -7,6 +7,10 @@ static int rebase_image(const struct args *args)
     struct platter_error err = {0};
     struct progress progress;
     struct platter_open_options open = image_options(args, args->format, 0);
+    if (!args->unsafe)
+        image_warn_snapshots(args, args->operands[0],
+                             "where one of them stores nothing it will show the new backing file: "
+                             "only the disk as it is now stays the same");
     progress_start(&progress, args, false);
     struct platter_rebase_options options = {.size = sizeof options,
                                              .flags = args->unsafe ? PLATTER_REBASE_UNSAFE : 0,

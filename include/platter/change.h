@@ -234,7 +234,7 @@ struct platter_rebase_options {
      *  new backing file as well, and memory_limit for the buffers of the copy. */
     const struct platter_open_options *open;
     const char *backing; /**< the new backing file's name, as it is to be stored; NULL: none */
-    const char *backing_format;   /**< its format; NULL: the only one there can be, or none named */
+    const char *backing_format;   /**< its format; NULL: what the file is found to be, if not raw */
     unsigned workers;             /**< 0: as many as help */
     uint64_t rate;                /**< most bytes a second that are written; 0: no limit */
     platter_progress_fn progress; /**< NULL or progress and cancel */

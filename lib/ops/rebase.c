@@ -113,6 +113,13 @@ static int rebase(struct platter_disk *disk, const struct platter_rebase_options
         r = open_below(top, format, o, open, &below, err);
     if (r < 0)
         return r;
+    if (!format && below) /* which was no guess: of raw it must be said */
+        format = disk_top(below)->format->name;
+    if (!format && o->backing)
+        return fail(err, EINVAL,
+                    "%s: the format of the new backing file %s must be given (-F), as there is no "
+                    "such file to tell it",
+                    top->stream->name, o->backing);
     r = rebase_chain(disk, below, format, o, err);
     disk_close(below, NULL);
     return r;

@@ -14,7 +14,7 @@ for options in cluster_size=64k cluster_size=512 compat=0.10 extended_l2=on lazy
     platter convert -O raw mid.qcow2 right.raw
     for below in other.raw base.qcow2 '' other.raw; do
         format=${below##*.}
-        platter rebase -b "$below" ${below:+-F $format} mid.qcow2
+        platter rebase -q -b "$below" ${below:+-F $format} mid.qcow2
         qemu-img check -q mid.qcow2
         platter info mid.qcow2 | grep -e 'backing file' || echo no backing file
         qemu-img info mid.qcow2 | grep -e 'backing file' || echo no backing file
