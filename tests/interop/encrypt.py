@@ -130,7 +130,6 @@ class Shapes(Base):
                     f"{options_text('qcow2', {})},{options}", "a.raw", "ours")
             self.same_for_peer("qcow2", "ours")
 
-    def test_old_aes(self):
     def test_data_file(self):
         """Data of its own file is encrypted by where it stands there; one that the peer calls raw
         holds no zeros where the disk has some."""
@@ -155,6 +154,7 @@ class Shapes(Base):
                 "a.raw")
             self.same_for_us("ours", "--key-file", "a.key")
 
+    def test_old_aes(self):
         """Made by the peer, read by us with a warning, and not written to."""
         qemu_img("create", "-q", *secret("s", "a.key"), "-f", "qcow2", "-o",
                  "encrypt.format=aes,encrypt.key-secret=s", "old", SIZE)
