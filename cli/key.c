@@ -94,7 +94,9 @@ static int change(const struct args *args, const char *name, struct platter_key_
     options->open = &open;
     if (platter_key(name, options, &slot, &err))
         return say_error(&err);
-    if (!args->quiet)
+    if (wants_json(args))
+        print_json(json_pack("{s:i}", "slot", (int)slot));
+    else if (!args->quiet)
         printf("Key %s in slot %u.\n", done[options->action], slot);
     return EXIT_FINE;
 }

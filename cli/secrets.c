@@ -5,10 +5,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -111,6 +109,15 @@ static const char *pair_text(json_t *pairs, const char *key)
     return json_string_value(json_object_get(pairs, key));
 }
 
+static bool is_field(const char *key)
+{
+    static const char *const fields[] = {"secret", "qom-type", "id", "file", "format"};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (strcmp(key, fields[i]) == 0)
+            return true;
+    return false;
+}
+
 /* What is wrong with an object, or NULL. */
 static const char *object_fault(json_t *pairs)
 {
@@ -128,7 +135,7 @@ static const char *object_fault(json_t *pairs)
     if (format && strcmp(format, "raw") && strcmp(format, "base64"))
         return "the format of a secret is raw or base64";
     json_object_foreach (pairs, key, value)
-        if (!strstr(" secret qom-type id file format ", key))
+        if (!is_field(key))
             return "a secret has id, file and format; encrypted ones (keyid, iv) are not known";
     return NULL;
 }
@@ -173,33 +180,6 @@ static int read_named(const struct args *args, const char *id, uint8_t *buffer, 
 
 /* ---- the terminal ---------------------------------------------------------------------------- */
 
-static int read_line(const char *prompt, const char *image, uint8_t *buffer, size_t *ret_length)
-{
-    struct termios before, silent;
-    sigset_t all, old;
-    ssize_t got;
-    size_t n = 0;
-    if (tcgetattr(STDIN_FILENO, &before) < 0)
-        return -errno;
-    silent = before;
-    silent.c_lflag &= ~(tcflag_t)ECHO;
-    fprintf(stderr, "%s ", prompt);
-    put_text(stderr, image);
-    fputs(": ", stderr);
-    /* Who interrupts here gets a terminal back that shows what is typed. */
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &old);
-    tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
-    while (n < PLATTER_MAX_SECRET && (got = read(STDIN_FILENO, buffer + n, 1)) == 1 &&
-           buffer[n] != '\n')
-        n++;
-    tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
-    sigprocmask(SIG_SETMASK, &old, NULL);
-    fputc('\n', stderr);
-    *ret_length = n;
-    return n > 0 ? 0 : -ECANCELED;
-}
-
 static int prompt(const struct platter_secret *q, uint8_t *buffer, size_t *ret_length)
 {
     static const char *const prompts[] = {[PLATTER_SECRET_OPEN] = "Passphrase of",
@@ -209,12 +189,12 @@ static int prompt(const struct platter_secret *q, uint8_t *buffer, size_t *ret_l
         return -ENOKEY;
     if (q->attempt)
         say("%s: that does not open it", q->image);
-    int r = read_line(prompts[q->kind], q->image, buffer, ret_length);
+    int r = terminal_ask(prompts[q->kind], q->image, buffer, ret_length);
     if (r < 0 || q->kind != PLATTER_SECRET_NEW)
         return r;
     uint8_t *again = malloc(PLATTER_MAX_SECRET);
     size_t length = 0;
-    r = again ? read_line("Once more, that of", q->image, again, &length) : -ENOMEM;
+    r = again ? terminal_ask("Once more, that of", q->image, again, &length) : -ENOMEM;
     if (r == 0 && (length != *ret_length || memcmp(again, buffer, length) != 0)) {
         say("the two are not the same");
         r = -EINVAL;

@@ -28,7 +28,7 @@ enum {
 
 /**
  * Gives a disk that is open for writing another size, in bytes; it is durable on return. New space
- * reads as zeros. Fails with EINVAL where the disk would shrink without PLATTER_RESIZE_SHRINK, and
+ * reads as zeros; that of a LUKS volume as noise, unless FULL writes zeros to it. Fails with EINVAL where the disk would shrink without PLATTER_RESIZE_SHRINK, and
  * with ENOTSUP where the image cannot have that size. Other calls may run; those that reach past
  * the new end fail.
  */
@@ -282,8 +282,8 @@ int platter_amend(const char *name, const struct platter_amend_options *options,
 enum platter_key_action {
     PLATTER_KEY_ADD = 1,    /**< one more secret opens the image */
     PLATTER_KEY_REMOVE = 2, /**< a secret does not open it any more */
-    PLATTER_KEY_CHANGE =
-        3 /**< another secret opens it, instead of the one that it is opened with */
+    PLATTER_KEY_CHANGE = 3  /**< another secret opens it, instead of the one that it is opened with,
+                                 which opens no slot any more */
 };
 
 enum {

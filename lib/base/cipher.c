@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/cipher.h"
 
+#include <endian.h>
 #include <nettle/cast128.h>
 #include <nettle/cbc.h>
+#include <nettle/ctr.h>
 #include <nettle/memxor.h>
 #include <nettle/nettle-meta.h>
 #include <nettle/serpent.h>
 #include <nettle/twofish.h>
 #include <stdalign.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/ckd.h"
@@ -22,7 +25,7 @@ enum {
     CONTEXT = 8192 /* bytes of the largest context */
 };
 
-enum mode { MODE_XTS, MODE_CBC, MODE_ECB };
+enum mode { MODE_XTS, MODE_CBC, MODE_ECB, MODE_CTR };
 enum vector { VECTOR_PLAIN, VECTOR_PLAIN64, VECTOR_ESSIV, VECTOR_NONE };
 
 /* nettle leaves serpent, twofish and CAST out of what it describes for all lengths of key. */
@@ -49,6 +52,7 @@ struct scheme {
 
 struct cipher {
     struct scheme scheme;
+    atomic_uint shared; /* how many owners there are beside the first */
     alignas(16) uint8_t encrypt[CONTEXT];
     alignas(16) uint8_t decrypt[CONTEXT];
     alignas(16) uint8_t tweak[CONTEXT]; /* XTS: the second half of the key */
@@ -67,8 +71,9 @@ static const struct nettle_cipher *algorithm_find(const char *name, size_t key_l
 
 static bool mode_find(const char *text, size_t len, enum mode *ret)
 {
-    static const char *const names[] = {"xts", "cbc", "ecb"};
-    for (unsigned i = 0; i < 3; i++)
+    static const char *const names[] = {
+        [MODE_XTS] = "xts", [MODE_CBC] = "cbc", [MODE_ECB] = "ecb", [MODE_CTR] = "ctr"};
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         if (strlen(names[i]) == len && memcmp(names[i], text, len) == 0) {
             *ret = (enum mode)i;
             return true;
@@ -76,14 +81,12 @@ static bool mode_find(const char *text, size_t len, enum mode *ret)
     return false;
 }
 
-/* "plain", "plain64" or "essiv:HASH". */
+/* "plain", "plain64" or "essiv:HASH"; with ECB it has no effect, and may be left out. */
 static bool vector_find(const char *text, struct scheme *ret)
 {
-    if (ret->mode == MODE_ECB) {
-        ret->vector = VECTOR_NONE; /* whatever is named has no effect */
-        return true;
-    }
-    if (strcmp(text, "plain") == 0)
+    if (!*text && ret->mode == MODE_ECB)
+        ret->vector = VECTOR_NONE;
+    else if (strcmp(text, "plain") == 0)
         ret->vector = VECTOR_PLAIN;
     else if (strcmp(text, "plain64") == 0)
         ret->vector = VECTOR_PLAIN64;
@@ -91,6 +94,8 @@ static bool vector_find(const char *text, struct scheme *ret)
         ret->vector = VECTOR_ESSIV;
     else
         return false;
+    if (ret->mode == MODE_ECB)
+        ret->vector = VECTOR_NONE;
     return true;
 }
 
@@ -103,8 +108,8 @@ static int scheme_find(const char *name, const char *mode, size_t key_len, struc
     if (!mode_find(mode, (size_t)(dash - mode), &ret->mode) ||
         !vector_find(*dash ? dash + 1 : dash, ret))
         return fail(err, ENOTSUP,
-                    "the cipher mode \"%s\" is not known: known are xts, cbc and ecb, with plain, "
-                    "plain64 or essiv:HASH",
+                    "the cipher mode \"%s\" is not known: known are xts, cbc, ctr and ecb, with "
+                    "plain, plain64 or essiv:HASH",
                     mode);
     size_t half = ret->mode == MODE_XTS ? key_len / 2 : key_len;
     ret->data = algorithm_find(name, half);
@@ -159,9 +164,16 @@ int cipher_new(const char *name, const char *mode, const void *key, size_t key_l
     return 0;
 }
 
+struct cipher *cipher_share(struct cipher *c)
+{
+    atomic_fetch_add(&c->shared, 1);
+    return c;
+}
+
 void cipher_free(struct cipher *c)
 {
-    secret_free(c, sizeof *c);
+    if (c && atomic_fetch_sub(&c->shared, 1) == 0)
+        secret_free(c, sizeof *c);
 }
 
 /* ---- sectors --------------------------------------------------------------------------------- */
@@ -180,12 +192,21 @@ static void vectors(const struct cipher *c, uint64_t sector, size_t n, uint8_t *
         c->scheme.iv->encrypt(c->iv, n * block, out, out);
 }
 
-/* The next tweak: times x in GF(2^128) (IEEE 1619). */
-static void tweak_double(uint8_t *out, const uint8_t *in)
+/* The tweaks of a sector, of which the first is there: each is the one before times x in GF(2^128)
+ * (IEEE 1619). */
+static void tweaks_of_sector(uint8_t *tweaks)
 {
-    uint64_t low = get_le(in, 8), high = get_le(in + 8, 8);
-    put_le(out, 8, low << 1 ^ (high >> 63 ? 0x87 : 0));
-    put_le(out + 8, 8, high << 1 | low >> 63);
+    uint64_t t[2];
+    memcpy(t, tweaks, BLOCK);
+    uint64_t low = le64toh(t[0]), high = le64toh(t[1]);
+    for (size_t k = 1; k < PER_SECTOR; k++) {
+        uint64_t carry = high >> 63;
+        high = high << 1 | low >> 63;
+        low = low << 1 ^ (-carry & 0x87);
+        t[0] = htole64(low);
+        t[1] = htole64(high);
+        memcpy(tweaks + k * BLOCK, t, BLOCK);
+    }
 }
 
 /* XTS of n sectors: all their blocks pass through the cipher at once, which is where processors
@@ -199,10 +220,8 @@ static void xts(const struct cipher *c, bool encrypt, uint64_t sector, uint8_t *
     vectors(c, sector, n, first);
     c->scheme.data->encrypt(c->tweak, n * BLOCK, first, first);
     for (size_t i = 0; i < n; i++) {
-        uint8_t *t = tweaks + i * CIPHER_SECTOR;
-        memcpy(t, first + i * BLOCK, BLOCK);
-        for (size_t k = 1; k < PER_SECTOR; k++, t += BLOCK)
-            tweak_double(t + BLOCK, t);
+        memcpy(tweaks + i * CIPHER_SECTOR, first + i * BLOCK, BLOCK);
+        tweaks_of_sector(tweaks + i * CIPHER_SECTOR);
     }
     memxor3(out, in, tweaks, len);
     if (encrypt)
@@ -238,11 +257,26 @@ static void ecb(const struct cipher *c, bool encrypt, uint64_t sector, uint8_t *
         c->scheme.data->decrypt(c->decrypt, n * CIPHER_SECTOR, out, in);
 }
 
+/* What is added to the data is the same both ways. */
+static void ctr(const struct cipher *c, bool encrypt, uint64_t sector, uint8_t *out,
+                const uint8_t *in, size_t n)
+{
+    const struct nettle_cipher *data = c->scheme.data;
+    uint8_t counters[BATCH * BLOCK];
+
+    (void)encrypt;
+    vectors(c, sector, n, counters);
+    for (size_t i = 0; i < n; i++, in += CIPHER_SECTOR, out += CIPHER_SECTOR)
+        ctr_crypt(c->encrypt, data->encrypt, data->block_size, counters + i * data->block_size,
+                  CIPHER_SECTOR, out, in);
+}
+
 static void run(const struct cipher *c, bool encrypt, uint64_t sector, uint8_t *out,
                 const uint8_t *in, size_t len)
 {
     static void (*const modes[])(const struct cipher *, bool, uint64_t, uint8_t *, const uint8_t *,
-                                 size_t) = {[MODE_XTS] = xts, [MODE_CBC] = cbc, [MODE_ECB] = ecb};
+                                 size_t) = {
+        [MODE_XTS] = xts, [MODE_CBC] = cbc, [MODE_ECB] = ecb, [MODE_CTR] = ctr};
 
     for (size_t n; len > 0; len -= n * CIPHER_SECTOR) {
         n = (size_t)min_u64(len / CIPHER_SECTOR, BATCH);

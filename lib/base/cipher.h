@@ -20,7 +20,9 @@ struct cipher; /* with its key; used by any number of threads at once */
 int cipher_check(const char *name, const char *mode, size_t key_len, struct platter_error *err);
 int cipher_new(const char *name, const char *mode, const void *key, size_t key_len,
                struct cipher **ret, struct platter_error *err);
-void cipher_free(struct cipher *c); /* wipes it; NULL is fine */
+/* One more owner, who frees it like the first. */
+struct cipher *cipher_share(struct cipher *c);
+void cipher_free(struct cipher *c); /* the last owner's wipes it; NULL is fine */
 
 /* `len` bytes, whole sectors, of which the first has this number. in and out may be the same. */
 void cipher_encrypt(const struct cipher *c, uint64_t sector, void *out, const void *in, size_t len);

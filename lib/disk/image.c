@@ -46,6 +46,7 @@ int image_load(struct stream *stream, const struct image_setup *setup, struct im
     img->ordered = setup->ordered;
     img->budget = budget_ref(setup->budget);
     img->opener = setup->opener;
+    img->sibling = setup->sibling;
     int r = 0;
     if (setup->view && !setup->format->views)
         r = fail(err, ENOENT, "%s: a %s image has no views, so none named \"%s\"", stream->name,
@@ -55,6 +56,7 @@ int image_load(struct stream *stream, const struct image_setup *setup, struct im
     else
         r = setup->format->open(img, err);
     img->opener = NULL;
+    img->sibling = NULL;
     if (r < 0) {
         img->writable = false; /* nothing was written, so there is nothing to mark on close */
         image_free(img);

@@ -14,6 +14,7 @@ struct image_setup {
     bool writable, query, salvage, checking, ordered;
     struct budget *budget;
     const struct name_opener *opener;
+    const struct image *sibling; /* an open view of the same file, or NULL */
 };
 
 /* Takes the stream, on failure as well. */

@@ -256,10 +256,6 @@ int disk_view_open(const struct platter_disk *of, const char *view, struct disk_
     struct platter_disk *below = NULL;
     struct image *img;
     *ret = (struct disk_view){0};
-    if (top->sealed)
-        return fail(err, ENOTSUP,
-                    "%s: the image is encrypted, and its snapshots can only be opened one by one",
-                    top->stream->name);
     int r = disk_new(budget_limit(of->budget), &ret->own, err);
     if (r < 0)
         return r;
@@ -267,7 +263,8 @@ int disk_view_open(const struct platter_disk *of, const char *view, struct disk_
                                 .view = view,
                                 .ordered = true,
                                 .budget = ret->own->budget,
-                                .opener = &refuse_names};
+                                .opener = &refuse_names,
+                                .sibling = top};
     r = image_load(stream_share(top->stream), &setup, &img, err);
     if (r == 0)
         r = disk_append(ret->own, img, err);

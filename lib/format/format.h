@@ -126,6 +126,8 @@ struct image {
     char *doubt; /* image_doubt(), or NULL */
     struct budget *budget;
     const struct name_opener *opener; /* valid while open runs */
+    /* While open runs: another view of the same file, which is open: its key will do. Or NULL. */
+    const struct image *sibling;
     pthread_mutex_t lock;             /* guards the format's tables */
     atomic_int poison;                /* 0, or the negative code of the write that failed */
     /* False while a new image is built under a temporary name, where a crash leaves nothing that is

@@ -86,15 +86,22 @@ int image_poison(struct image *img, int code)
 int call_secret(platter_secret_fn fn, void *opaque, const struct platter_secret *question,
                 struct secret *ret, struct platter_error *err)
 {
+    static const char *const missing[] = {
+        [PLATTER_SECRET_OPEN] = "is encrypted, and its key was not given",
+        [PLATTER_SECRET_NEW] = "no new key was given",
+        [PLATTER_SECRET_REMOVE] = "the key that is to be removed was not given"};
     ret->len = 0;
     if (!fn)
         return fail(err, ENOKEY, "%s: is encrypted, and no key was given (--key-file)",
                     question->image);
     if (fn(opaque, question, ret->bytes, &ret->len) != 0)
-        return fail(err, ENOKEY, "%s: is encrypted, and its key was not given", question->image);
+        return fail(err, ENOKEY, "%s: %s", question->image, missing[question->kind]);
     if (ret->len > PLATTER_MAX_SECRET)
         return fail(err, EINVAL, "%s: a key has more than %d bytes", question->image,
                     PLATTER_MAX_SECRET);
+    if (ret->len == 0 && question->kind == PLATTER_SECRET_NEW)
+        return fail(err, EINVAL, "%s: the new key is empty, and would let everybody in",
+                    question->image);
     return 0;
 }
 

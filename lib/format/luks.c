@@ -14,6 +14,8 @@ struct luks {
     struct luks1 header;
     struct cipher *cipher; /* NULL: only tables are wanted */
     hoff payload;
+    int code; /* opened for a check: what is wrong with the header, which is not to be used then */
+    struct platter_error why;
 };
 
 static struct luks *luks_of(const struct image *img)
@@ -27,23 +29,25 @@ static enum probe luks_probe(const uint8_t *prefix, size_t len, uint64_t file_si
     return luks1_magic(prefix, len) ? PROBE_SURE : PROBE_NO;
 }
 
-static int unlock(struct image *img, const struct luks1_area *area, struct platter_error *err)
+static int load_header(struct image *img, const struct luks1_area *file, struct platter_error *err)
 {
     struct luks *l = luks_of(img);
-    uint8_t *key = secret_alloc(CIPHER_MAX_KEY);
-    if (!key)
-        return fail_memory(err, "a key");
-    unsigned slot;
-    int r = luks1_ask(area, &l->header, img->opener, key, &slot, err);
-    if (r == 0)
-        r = luks1_cipher(&l->header, key, &l->cipher, err);
-    secret_free(key, CIPHER_MAX_KEY);
-    return r;
+    int r = luks1_load(file, &l->header, err);
+    if (r < 0)
+        return r;
+    l->payload = l->header.payload * (hoff)CIPHER_SECTOR;
+    if (l->payload > file->len)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the LUKS header puts the data at %" PRIu64
+                    ", but the file ends at %" PRIu64 ": it was cut short",
+                    img->stream->name, l->payload, file->len);
+    img->size = round_down(file->len - l->payload, CIPHER_SECTOR);
+    return 0;
 }
 
 static int luks_open(struct image *img, struct platter_error *err)
 {
-    struct luks1_area area = {.stream = img->stream};
+    struct luks1_area file = {.stream = img->stream};
     struct luks *l = calloc(1, sizeof *l);
 
     if (!l)
@@ -51,19 +55,18 @@ static int luks_open(struct image *img, struct platter_error *err)
     img->state = l;
     img->unit = CIPHER_SECTOR;
     img->sealed = true;
-    int r = stream_size(img->stream, &area.len, err);
-    if (r == 0)
-        r = luks1_load(&area, &l->header, err);
+    int r = stream_size(img->stream, &file.len, err);
     if (r < 0)
         return r;
-    l->payload = l->header.payload * (hoff)CIPHER_SECTOR;
-    if (l->payload > area.len)
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: the LUKS header puts the data at %" PRIu64
-                    ", but the file ends at %" PRIu64 ": it was cut short",
-                    img->stream->name, l->payload, area.len);
-    img->size = round_down(area.len - l->payload, CIPHER_SECTOR);
-    return img->query || img->checking ? 0 : unlock(img, &area, err);
+    if (img->checking) {
+        l->code = load_header(img, &file, &l->why);
+        return l->code < 0 && l->code != -PLATTER_ECORRUPT
+                   ? fail(err, -l->code, "%s", l->why.message)
+                   : 0;
+    }
+    r = load_header(img, &file, err);
+    return r < 0 || img->query ? r
+                               : luks1_open_cipher(&file, &l->header, img->opener, &l->cipher, err);
 }
 
 static int luks_close(struct image *img, struct platter_error *err)
@@ -110,6 +113,113 @@ static bool luks_area(const struct image *img, struct luks1_area *ret, const str
     *ret = (struct luks1_area){.stream = img->stream, .len = l->payload};
     *header = &l->header;
     return true;
+}
+
+/* ---- resizing -------------------------------------------------------------------------------- */
+
+/* New space is noise, as in a new volume, unless zeros are asked for, which are written then. */
+static int grow(struct image *img, const struct resize_request *q, hoff old_end, hoff end,
+                struct platter_error *err)
+{
+    switch (q->preallocation) {
+    case PLATTER_PREALLOCATION_OFF:
+        return stream_resize(img->stream, end, err);
+    case PLATTER_PREALLOCATION_FALLOC:
+        return stream_allocate(img->stream, old_end, end - old_end, err);
+    case PLATTER_PREALLOCATION_FULL:
+        return q->zero(q, img->size, q->size - img->size, err);
+    case PLATTER_PREALLOCATION_METADATA:
+        break;
+    }
+    return fail(err, ENOTSUP, "%s: the luks format has no metadata that could be preallocated",
+                img->stream->name);
+}
+
+static int luks_resize(struct image *img, const struct resize_request *q, struct platter_error *err)
+{
+    struct stream *s = img->stream;
+    hoff payload = luks_of(img)->payload, old_end = payload + img->size, end;
+    uint64_t now;
+
+    if (q->size % CIPHER_SECTOR)
+        return fail(err, EINVAL, "%s: The new size must be a multiple of 512", s->name);
+    if (ckd_add(&end, payload, q->size) || end > INT64_MAX)
+        return fail(err, EFBIG, "%s: a disk of %" PRIu64 " bytes is too large for a file", s->name,
+                    q->size);
+    int r = q->size > img->size ? grow(img, q, old_end, end, err) : stream_resize(s, end, err);
+    if (r == 0)
+        r = stream_size(s, &now, err);
+    if (r == 0 && now != end)
+        r = fail(err, ENOTSUP,
+                 "%s: has %" PRIu64 " bytes and cannot be made to have %" PRIu64 ": it is no file",
+                 s->name, now, end);
+    if (r == 0)
+        r = stream_flush(s, err);
+    if (r < 0 && q->size > img->size)
+        stream_resize(s, old_end, NULL); /* what is half grown has no use */
+    if (r == 0)
+        img->size = q->size;
+    return r;
+}
+
+/* ---- check ----------------------------------------------------------------------------------- */
+
+/* Somebody began to remove a key, or to add one: with the salt that is still there the material may
+ * open the volume for whoever puts the slot back. */
+static bool half_gone(const struct luks1_slot *s)
+{
+    return !s->active && (s->iterations || !is_zero(s->salt, sizeof s->salt));
+}
+
+static int check_slots(struct image *img, struct check *c, struct platter_error *err)
+{
+    struct luks *l = luks_of(img);
+    const struct luks1_area area = {.stream = img->stream, .len = l->payload};
+    const char *name = img->stream->name;
+    unsigned active = 0;
+    int r = 0;
+
+    for (unsigned i = 0; i < LUKS1_SLOTS && r == 0; i++) {
+        const struct luks1_slot *s = &l->header.slots[i];
+        active += s->active;
+        if (s->active && s->iterations > LUKS1_KDF_LIMIT)
+            check_found(c, PLATTER_FINDING_NOTE, false, 1,
+                        "%s: key slot %u takes %" PRIu32
+                        " iterations of PBKDF2, more than is tried unasked (--kdf-limit)",
+                        name, i, s->iterations);
+        if (!half_gone(s))
+            continue;
+        if (c->mend_leaks)
+            r = luks1_slot_clear(&area, &l->header, i, err);
+        if (r == 0)
+            check_found(c, PLATTER_FINDING_NOTE, c->mend_leaks, 1,
+                        "%s: key slot %u is not in use, but was not emptied: a change of keys was "
+                        "cut off",
+                        name, i);
+    }
+    if (active == 0)
+        check_found(c, PLATTER_FINDING_ERROR, false, 1,
+                    "%s: no key slot is in use: nothing opens it any more", name);
+    return r;
+}
+
+/* The data has no checksum, and its tables are the header. */
+static int luks_check(struct image *img, struct check *c, struct platter_error *err)
+{
+    const struct luks *l = luks_of(img);
+    uint64_t size;
+
+    if (l->code < 0) {
+        check_failed(c, l->code, &l->why);
+        return 0;
+    }
+    int r = stream_size(img->stream, &size, err);
+    if (r == 0 && size % CIPHER_SECTOR)
+        check_found(c, PLATTER_FINDING_NOTE, false, 1,
+                    "%s: ends with %u bytes that are no whole sector, and not part of the disk",
+                    img->stream->name, (unsigned)(size % CIPHER_SECTOR));
+    c->result.image_end_offset = l->payload + img->size;
+    return r < 0 ? r : check_slots(img, c, err);
 }
 
 /* ---- creating -------------------------------------------------------------------------------- */
@@ -207,6 +317,8 @@ const struct format format_luks = {
     .crypt = luks_crypt,
     .key_area = luks_area,
     .flush = luks_flush,
+    .resize = luks_resize,
+    .check = luks_check,
     .create_options = luks_options,
     .create = luks_create,
     .measure = luks_measure,

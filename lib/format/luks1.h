@@ -65,14 +65,19 @@ uint32_t luks1_material_sectors(uint32_t key_len);
 int luks1_unlock(const struct luks1_area *area, const struct luks1 *l, const struct secret *secret,
                  uint64_t kdf_limit, unsigned first, uint8_t *key, unsigned *ret_slot,
                  struct platter_error *err);
-/* Asks the caller for secrets until one fits. */
+/* Asks the caller for secrets until one fits, which *secret (made by secret_new()) holds then. */
 int luks1_ask(const struct luks1_area *area, const struct luks1 *l,
-              const struct name_opener *opener, uint8_t *key, unsigned *ret_slot,
-              struct platter_error *err);
-/* The cipher of the data, with its key. */
-int luks1_cipher(const struct luks1 *l, const uint8_t *key, struct cipher **ret,
-                 struct platter_error *err);
+              const struct name_opener *opener, struct secret *secret, uint8_t *key,
+              unsigned *ret_slot, struct platter_error *err);
+/* The same, for the cipher of the data with its key. */
+int luks1_open_cipher(const struct luks1_area *area, const struct luks1 *l,
+                      const struct name_opener *opener, struct cipher **ret,
+                      struct platter_error *err);
 
+/* How many iterations of a slot take that long here (0: 2 seconds); EINVAL where nobody would open
+ * such a slot unasked. */
+int luks1_slot_work(const struct luks1_area *area, const struct luks1 *l, uint64_t milliseconds,
+                    uint32_t *ret, struct platter_error *err);
 /*
  * Fills an inactive slot, durably; a crash leaves it inactive, or complete.
  * `milliseconds` is how long a secret is to take to be tried; 0: 2 seconds.
@@ -80,6 +85,13 @@ int luks1_cipher(const struct luks1 *l, const uint8_t *key, struct cipher **ret,
 int luks1_slot_fill(const struct luks1_area *area, struct luks1 *l, unsigned slot,
                     const uint8_t *key, const struct secret *secret, uint64_t milliseconds,
                     struct platter_error *err);
+/* The first slot that is not in use; LUKS1_SLOTS: there is none. */
+unsigned luks1_free_slot(const struct luks1 *l);
+/* Fills a slot that is in use, durably. A crash leaves one that the old secret opens, or one that
+ * the new one does; where no slot is free, perhaps neither. */
+int luks1_slot_replace(const struct luks1_area *area, struct luks1 *l, unsigned slot,
+                       const uint8_t *key, const struct secret *secret, uint64_t milliseconds,
+                       struct platter_error *err);
 /* Makes a slot inactive, durably, and then its key material unreadable. */
 int luks1_slot_clear(const struct luks1_area *area, struct luks1 *l, unsigned slot,
                      struct platter_error *err);

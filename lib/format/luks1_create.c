@@ -10,10 +10,10 @@
 const char *const luks1_ciphers[] = {"aes-128",     "aes-192",     "aes-256",     "serpent-128",
                                      "serpent-192", "serpent-256", "twofish-128", "twofish-192",
                                      "twofish-256", "cast5-128",   NULL};
-const char *const luks1_modes[] = {"xts", "cbc", "ecb", NULL};
+const char *const luks1_modes[] = {"xts", "cbc", "ctr", "ecb", NULL};
 const char *const luks1_vectors[] = {"plain", "plain64", "essiv", NULL};
-const char *const luks1_hashes[] = {"sha1",   "sha224",    "sha256", "sha384",
-                                    "sha512", "ripemd160", NULL};
+const char *const luks1_hashes[] = {"md5",    "sha1",   "sha224",    "sha256",
+                                    "sha384", "sha512", "ripemd160", NULL};
 
 static unsigned choice_of(const struct option_values *options, const char *prefix, const char *name)
 {
@@ -81,10 +81,10 @@ static int make_uuid(char ret[41], struct platter_error *err)
 }
 
 /* A header with a new key and no active slot. */
-static int make_header(const struct luks1_choice *c, struct luks1 *l, uint8_t *key,
-                       struct platter_error *err)
+static int make_header(const struct luks1_choice *c, const struct luks1_area *area, struct luks1 *l,
+                       uint8_t *key, struct platter_error *err)
 {
-    uint32_t sectors = luks1_material_sectors(c->key_len);
+    uint32_t sectors = luks1_material_sectors(c->key_len), slot_work;
     const struct hash *h = hash_find(c->hash);
 
     *l = (struct luks1){.key_len = c->key_len,
@@ -95,7 +95,9 @@ static int make_header(const struct luks1_choice *c, struct luks1 *l, uint8_t *k
     for (unsigned i = 0; i < LUKS1_SLOTS; i++)
         l->slots[i] = (struct luks1_slot){.material = LUKS1_FIRST_MATERIAL + i * sectors,
                                           .stripes = LUKS1_STRIPES};
-    int r = make_uuid(l->uuid, err);
+    int r = luks1_slot_work(area, l, c->milliseconds, &slot_work, err); /* which may be too much */
+    if (r == 0)
+        r = make_uuid(l->uuid, err);
     if (r == 0)
         r = random_bytes(key, c->key_len, err);
     if (r == 0)
@@ -116,7 +118,7 @@ int luks1_create(const struct luks1_choice *choice, const struct luks1_area *are
     uint8_t *key = secret_alloc(CIPHER_MAX_KEY);
     if (!key)
         return fail_memory(err, "a key");
-    int r = make_header(choice, &l, key, err);
+    int r = make_header(choice, area, &l, key, err);
     if (r == 0) {
         luks1_encode(&l, bytes);
         r = stream_pwrite(area->stream, bytes, sizeof bytes, area->off, err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Key slots of LUKS 1: open one, fill one, clear one. */
 #include <inttypes.h>
+#include <nettle/memops.h>
 #include <string.h>
 
 #include "base/ckd.h"
@@ -104,7 +105,7 @@ static int try_slot(const struct luks1_area *area, const struct luks1 *l, unsign
     secret_free(material, len);
     if (r < 0)
         return fail_in(err, r, "key slot %u", slot);
-    return memcmp(digest, l->digest, LUKS1_DIGEST) == 0;
+    return memeql_sec(digest, l->digest, LUKS1_DIGEST);
 }
 
 static int check_limit(const struct luks1_area *area, const char *what, uint32_t iterations,
@@ -118,6 +119,13 @@ static int check_limit(const struct luks1_area *area, const char *what, uint32_t
                 area->stream->name, what, iterations, limit);
 }
 
+static int check_digest(const struct luks1_area *area, const struct luks1 *l, uint64_t kdf_limit,
+                        struct platter_error *err)
+{
+    return check_limit(area, "the digest of its key", l->iterations,
+                       kdf_limit ? kdf_limit : LUKS1_KDF_LIMIT, err);
+}
+
 int luks1_unlock(const struct luks1_area *area, const struct luks1 *l, const struct secret *secret,
                  uint64_t kdf_limit, unsigned first, uint8_t *key, unsigned *ret_slot,
                  struct platter_error *err)
@@ -125,7 +133,7 @@ int luks1_unlock(const struct luks1_area *area, const struct luks1 *l, const str
     uint64_t limit = kdf_limit ? kdf_limit : LUKS1_KDF_LIMIT;
     unsigned skipped = 0, active = 0;
 
-    int r = check_limit(area, "the digest of its key", l->iterations, limit, err);
+    int r = check_digest(area, l, kdf_limit, err);
     for (unsigned i = first; i < LUKS1_SLOTS && r == 0; i++) {
         const struct luks1_slot *s = &l->slots[i];
         char what[32];
@@ -148,34 +156,45 @@ int luks1_unlock(const struct luks1_area *area, const struct luks1 *l, const str
 }
 
 int luks1_ask(const struct luks1_area *area, const struct luks1 *l,
-              const struct name_opener *opener, uint8_t *key, unsigned *ret_slot,
-              struct platter_error *err)
+              const struct name_opener *opener, struct secret *secret, uint8_t *key,
+              unsigned *ret_slot, struct platter_error *err)
 {
-    struct secret secret;
     struct platter_secret question = {
         .size = sizeof question, .kind = PLATTER_SECRET_OPEN, .image = area->stream->name};
 
-    int r = secret_new(&secret, err);
-    for (bool again = true; r == 0 && again; question.attempt++) {
+    /* Before anybody types what could not be tried. */
+    int r = check_digest(area, l, opener->kdf_limit, err);
+    if (r < 0)
+        return r;
+    for (;; question.attempt++) {
         struct platter_error why;
-        int asked = ask_secret(opener, &question, &secret, &why);
-        if (asked < 0) {
-            /* That there is no other one is less to say than that this one did not fit. */
-            r = question.attempt ? -EACCES : fail(err, -asked, "%s", why.message);
-            break;
-        }
-        int opened = luks1_unlock(area, l, &secret, opener->kdf_limit, 0, key, ret_slot, err);
-        again = opened == -EACCES;
-        r = again ? 0 : opened;
+        int asked = ask_secret(opener, &question, secret, &why);
+        /* That there is no other one is less to say than why the last one did not open it. */
+        if (asked < 0)
+            return question.attempt ? r : fail(err, -asked, "%s", why.message);
+        r = luks1_unlock(area, l, secret, opener->kdf_limit, 0, key, ret_slot, err);
+        /* Where one slot is too much work, another secret may open another one. */
+        if (r != -EACCES && r != -EOVERFLOW)
+            return r;
     }
-    secret_wipe(&secret);
-    return r;
 }
 
-int luks1_cipher(const struct luks1 *l, const uint8_t *key, struct cipher **ret,
-                 struct platter_error *err)
+int luks1_open_cipher(const struct luks1_area *area, const struct luks1 *l,
+                      const struct name_opener *opener, struct cipher **ret,
+                      struct platter_error *err)
 {
-    return cipher_new(l->cipher, l->mode, key, l->key_len, ret, err);
+    struct secret secret = {0};
+    uint8_t *key = secret_alloc(CIPHER_MAX_KEY);
+    unsigned slot;
+
+    int r = key ? secret_new(&secret, err) : fail_memory(err, "a key");
+    if (r == 0)
+        r = luks1_ask(area, l, opener, &secret, key, &slot, err);
+    if (r == 0)
+        r = cipher_new(l->cipher, l->mode, key, l->key_len, ret, err);
+    secret_wipe(&secret);
+    secret_free(key, CIPHER_MAX_KEY);
+    return r;
 }
 
 /* ---- changing -------------------------------------------------------------------------------- */
@@ -234,6 +253,21 @@ static int write_material(const struct luks1_area *area, const struct luks1 *l,
     return r;
 }
 
+int luks1_slot_work(const struct luks1_area *area, const struct luks1 *l, uint64_t milliseconds,
+                    uint32_t *ret, struct platter_error *err)
+{
+    int r = pbkdf2_iterations(hash_find(l->hash), l->key_len,
+                              milliseconds ? milliseconds : DEFAULT_MILLISECONDS, LEAST_ITERATIONS,
+                              ret, err);
+    if (r == 0 && *ret > LUKS1_KDF_LIMIT)
+        r = fail(err, EINVAL,
+                 "%s: to try the key for that long takes %" PRIu32
+                 " iterations of PBKDF2 here, and nobody opens an image with more than %d unasked: "
+                 "choose a shorter time (iter-time)",
+                 area->stream->name, *ret, LUKS1_KDF_LIMIT);
+    return r;
+}
+
 int luks1_slot_fill(const struct luks1_area *area, struct luks1 *l, unsigned slot,
                     const uint8_t *key, const struct secret *secret, uint64_t milliseconds,
                     struct platter_error *err)
@@ -244,9 +278,7 @@ int luks1_slot_fill(const struct luks1_area *area, struct luks1 *l, unsigned slo
         return fail(err, EEXIST, "%s: key slot %u is in use", area->stream->name, slot);
     int r = random_bytes(s.salt, sizeof s.salt, err);
     if (r == 0)
-        r = pbkdf2_iterations(hash_find(l->hash), l->key_len,
-                              milliseconds ? milliseconds : DEFAULT_MILLISECONDS, LEAST_ITERATIONS,
-                              &s.iterations, err);
+        r = luks1_slot_work(area, l, milliseconds, &s.iterations, err);
     if (r == 0)
         r = write_material(area, l, &s, key, secret, err);
     if (r < 0)
@@ -286,4 +318,32 @@ int luks1_slot_clear(const struct luks1_area *area, struct luks1 *l, unsigned sl
     if (r == 0)
         r = wipe_material(area, l, s, err);
     return r == 0 ? stream_flush(area->stream, err) : r;
+}
+
+unsigned luks1_free_slot(const struct luks1 *l)
+{
+    unsigned i = 0;
+    while (i < LUKS1_SLOTS && l->slots[i].active)
+        i++;
+    return i;
+}
+
+/* What is overwritten may be all that opens the volume: before it goes the new secret opens another
+ * slot, until it has its own. Where none is free for that, seven others open the volume. */
+int luks1_slot_replace(const struct luks1_area *area, struct luks1 *l, unsigned slot,
+                       const uint8_t *key, const struct secret *secret, uint64_t milliseconds,
+                       struct platter_error *err)
+{
+    const unsigned other = luks1_free_slot(l);
+    int r = 0;
+
+    if (other < LUKS1_SLOTS)
+        r = luks1_slot_fill(area, l, other, key, secret, milliseconds, err);
+    if (r == 0)
+        r = luks1_slot_clear(area, l, slot, err);
+    if (r == 0)
+        r = luks1_slot_fill(area, l, slot, key, secret, milliseconds, err);
+    if (r == 0 && other < LUKS1_SLOTS)
+        r = luks1_slot_clear(area, l, other, err);
+    return r;
 }

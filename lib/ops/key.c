@@ -12,8 +12,9 @@ struct job {
     const struct platter_open_options *open;
     struct luks1_area area;
     struct luks1 luks;
-    uint8_t *key; /* of the data; CIPHER_MAX_KEY bytes */
-    unsigned own; /* the slot that what was asked first opens */
+    uint8_t *key;         /* of the data; CIPHER_MAX_KEY bytes */
+    struct secret secret; /* what was asked first; none where no key is needed */
+    unsigned own;         /* the first slot that it opens */
     const char *name;
 };
 
@@ -41,88 +42,96 @@ static unsigned count_active(const struct luks1 *l)
     return n;
 }
 
-/* ---- adding ---------------------------------------------------------------------------------- */
-
-static int choose_free(const struct job *job, unsigned *ret, struct platter_error *err)
+/* The slots, number `first` and later, that a secret opens, as bits; EACCES: none. */
+static int find_slots(const struct job *job, const struct secret *secret, unsigned first,
+                      unsigned *ret, struct platter_error *err)
 {
-    if (job->o->has_slot) {
-        *ret = job->o->slot;
-        return 0;
+    uint8_t *key = secret_alloc(CIPHER_MAX_KEY);
+    unsigned slot;
+
+    *ret = 0;
+    int r = key ? 0 : fail_memory(err, "a key");
+    for (; r == 0 && first < LUKS1_SLOTS; first = slot + 1) {
+        r = luks1_unlock(&job->area, &job->luks, secret, job->open->kdf_limit, first, key, &slot,
+                         err);
+        if (r == 0)
+            *ret |= 1u << slot;
     }
-    for (*ret = 0; *ret < LUKS1_SLOTS; ++*ret)
-        if (!job->luks.slots[*ret].active)
-            return 0;
-    return fail(err, ENOSPC, "%s: all eight key slots are in use: remove one first", job->name);
+    secret_free(key, CIPHER_MAX_KEY);
+    return r == -EACCES && *ret ? 0 : r;
 }
 
-/* What stands in a slot that is in use goes first: it may be all that opens the image, so a crash
- * may lose it. */
-static int make_free(struct job *job, unsigned slot, struct platter_error *err)
+static int clear_slots(struct job *job, unsigned slots, struct platter_error *err)
 {
-    if (!job->luks.slots[slot].active)
-        return 0;
-    if (!(job->o->flags & PLATTER_KEY_FORCE))
+    int r = 0;
+    for (unsigned i = 0; i < LUKS1_SLOTS && r == 0; i++)
+        if (slots >> i & 1)
+            r = luks1_slot_clear(&job->area, &job->luks, i, err);
+    return r;
+}
+
+/* ---- adding ---------------------------------------------------------------------------------- */
+
+static int choose_slot(const struct job *job, unsigned *ret, struct platter_error *err)
+{
+    *ret = job->o->has_slot ? job->o->slot : luks1_free_slot(&job->luks);
+    if (*ret == LUKS1_SLOTS)
+        return fail(err, ENOSPC, "%s: all eight key slots are in use: remove one first", job->name);
+    if (job->luks.slots[*ret].active && !(job->o->flags & PLATTER_KEY_FORCE))
         return fail(err, EEXIST,
                     "%s: key slot %u is in use: name another one, or force it to be overwritten",
-                    job->name, slot);
-    return luks1_slot_clear(&job->area, &job->luks, slot, err);
+                    job->name, *ret);
+    return 0;
 }
 
 static int add(struct job *job, unsigned *ret_slot, struct platter_error *err)
 {
     struct secret secret = {0};
-    int r = choose_free(job, ret_slot, err);
-    if (r == 0 && job->luks.slots[*ret_slot].active && !(job->o->flags & PLATTER_KEY_FORCE))
-        r = make_free(job, *ret_slot, err); /* which fails, before anybody types a new key */
+    int r = choose_slot(job, ret_slot, err); /* before anybody types a new key */
     if (r == 0)
         r = ask(job, PLATTER_SECRET_NEW, job->o->new_secret, &secret, err);
     if (r == 0)
-        r = make_free(job, *ret_slot, err);
-    if (r == 0)
-        r = luks1_slot_fill(&job->area, &job->luks, *ret_slot, job->key, &secret, job->o->iter_time,
-                            err);
+        r = (job->luks.slots[*ret_slot].active ? luks1_slot_replace : luks1_slot_fill)(
+            &job->area, &job->luks, *ret_slot, job->key, &secret, job->o->iter_time, err);
     secret_wipe(&secret);
     return r;
 }
 
-/* The new key opens the image before the old one does not any more. */
+/* The new key opens the image before the old one does not any more: by no slot at all. */
 static int change(struct job *job, unsigned *ret_slot, struct platter_error *err)
 {
-    int r = add(job, ret_slot, err);
-    if (r == 0 && *ret_slot != job->own)
-        r = luks1_slot_clear(&job->area, &job->luks, job->own, err);
-    return r;
+    unsigned old;
+    int r = find_slots(job, &job->secret, job->own, &old, err);
+    if (r == 0)
+        r = add(job, ret_slot, err);
+    return r < 0 ? r : clear_slots(job, old & ~(1u << *ret_slot), err);
 }
 
 /* ---- removing -------------------------------------------------------------------------------- */
 
 /* The slots that go, as bits. */
-static int choose_removed(struct job *job, unsigned *ret, struct platter_error *err)
+static int choose_removed(const struct job *job, unsigned *ret, struct platter_error *err)
 {
     struct secret secret = {0};
-    uint8_t *key = secret_alloc(CIPHER_MAX_KEY);
-    unsigned slot;
+    const unsigned slot = job->o->slot;
 
-    *ret = 0;
-    int r = key ? ask(job, PLATTER_SECRET_REMOVE, job->o->old_secret, &secret, err)
-                : fail_memory(err, "a key");
-    for (unsigned from = 0; r == 0 && from < LUKS1_SLOTS; from = slot + 1) {
-        r = luks1_unlock(&job->area, &job->luks, &secret, job->open->kdf_limit, from, key, &slot,
-                         err);
-        if (r == 0)
-            *ret |= 1u << slot;
+    if (job->o->has_slot) {
+        *ret = 1u << slot;
+        return job->luks.slots[slot].active
+                   ? 0
+                   : fail(err, ENOENT, "%s: key slot %u is not in use", job->name, slot);
     }
+    int r = ask(job, PLATTER_SECRET_REMOVE, job->o->old_secret, &secret, err);
+    if (r == 0)
+        r = find_slots(job, &secret, 0, ret, err);
     secret_wipe(&secret);
-    secret_free(key, CIPHER_MAX_KEY);
-    return r == -EACCES && *ret ? 0 : r;
+    return r;
 }
 
 static int remove_keys(struct job *job, unsigned *ret_slot, struct platter_error *err)
 {
-    unsigned slots = 1u << job->o->slot;
-    int r = job->o->has_slot ? 0 : choose_removed(job, &slots, err);
-    if (r == 0 && job->o->has_slot && !job->luks.slots[job->o->slot].active)
-        r = fail(err, ENOENT, "%s: key slot %u is not in use", job->name, job->o->slot);
+    unsigned slots;
+    int r = choose_removed(job, &slots, err);
     if (r < 0)
         return r;
     if (count_active(&job->luks) == (unsigned)__builtin_popcount(slots) &&
@@ -132,10 +141,7 @@ static int remove_keys(struct job *job, unsigned *ret_slot, struct platter_error
                     "first, or force it",
                     job->name);
     *ret_slot = (unsigned)__builtin_ctz(slots);
-    for (unsigned i = 0; i < LUKS1_SLOTS && r == 0; i++)
-        if (slots >> i & 1)
-            r = luks1_slot_clear(&job->area, &job->luks, i, err);
-    return r;
+    return clear_slots(job, slots, err);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
@@ -145,7 +151,9 @@ static int run(struct job *job, unsigned *ret_slot, struct platter_error *err)
     const struct platter_key_options *o = job->o;
     /* Who forces a slot to go need not know a key: the data may be meant to be lost. */
     bool blind = o->action == PLATTER_KEY_REMOVE && o->has_slot && o->flags & PLATTER_KEY_FORCE;
-    int r = blind ? 0 : luks1_ask(&job->area, &job->luks, &job->opener, job->key, &job->own, err);
+    int r = blind ? 0 : secret_new(&job->secret, err);
+    if (r == 0 && !blind)
+        r = luks1_ask(&job->area, &job->luks, &job->opener, &job->secret, job->key, &job->own, err);
     if (r < 0)
         return r;
     switch (o->action) {
@@ -182,6 +190,7 @@ int ops_key(const char *name, const struct platter_key_options *o,
         r = fail_memory(err, "a key");
     if (r == 0)
         r = run(&job, ret_slot, err);
+    secret_wipe(&job.secret);
     secret_free(job.key, CIPHER_MAX_KEY);
     disk_close(disk, NULL);
     return r;

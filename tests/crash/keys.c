@@ -49,6 +49,12 @@ static int change_key(const struct luks1_area *area, struct luks1 *l, const stru
     return r < 0 ? r : luks1_slot_clear(area, l, c->slot_one, err);
 }
 
+static int replace(const struct luks1_area *area, struct luks1 *l, const struct change *c,
+                   struct platter_error *err)
+{
+    return luks1_slot_replace(area, l, c->slot_one, data_key, &secrets[1], 1, err);
+}
+
 /* Slot 6 lies in two sectors of the header. */
 static const struct change changes[] = {
     {"add 1", 0, 1, add, ONE, ONE, ONE | TWO},
@@ -56,6 +62,7 @@ static const struct change changes[] = {
     {"remove 6", 0, 6, remove_two, ONE | TWO, ONE, ONE},
     {"change 6 to 7", 6, 7, change_key, ONE, 0, TWO},
     {"change 7 to 6", 7, 6, change_key, ONE, 0, TWO},
+    {"replace 6", 6, 1, replace, ONE, 0, TWO},
     {NULL},
 };
 

@@ -3,6 +3,7 @@
 the other opens, and volumes that cryptsetup makes.
 """
 import json
+import re
 
 from peers import MIB, Case, Failed, add_case, main, make_content, platter, qemu_img, run, told
 
@@ -210,6 +211,95 @@ class Shapes(Base):
         platter("snapshot", "-a", "before", "--key-file", "a.key", "ours")
         self.same_for_peer("qcow2", "ours")
 
+    def test_snapshots_convert(self):
+        """All snapshots of an encrypted image into one with another key, and into a plain one."""
+        self.make_encrypted("ours", "a.raw")
+        platter("snapshot", "-c", "one", "--key-file", "a.key", "ours")
+        make_content("b.raw", SIZE, 9)
+        platter("convert", "-n", "--key-file", "a.key", "-f", "raw", "-O", "qcow2", "b.raw", "ours")
+        platter("snapshot", "-c", "two", "--key-file", "a.key", "ours")
+        run("qemu-io", *secret("s", "a.key"), "--image-opts", opts("qcow2", "ours", "s"),
+            "-c", "write -P 7 3000 70000")
+        qemu_img("convert", *secret("s", "a.key"), "--image-opts", opts("qcow2", "ours", "s"),
+                 "-O", "raw", "now.raw")
+        platter("convert", "--snapshots", "--key-file", "a.key", "--new-key-file", "b.key", "-O",
+                "qcow2", "-o", options_text("qcow2", {}), "ours", "sealed")
+        platter("convert", "--snapshots", "--key-file", "a.key", "-O", "qcow2", "ours", "plain")
+        platter("convert", "--snapshots", "--new-key-file", "b.key", "-O", "qcow2", "-o",
+                options_text("qcow2", {}), "plain", "again")
+        for name, raw in (("one", "a.raw"), ("two", "b.raw"), ("", "now.raw")):
+            view = ["-l", f"snapshot.name={name}"] if name else []
+            for image in ("sealed", "again"):
+                qemu_img("convert", *view, *secret("s", "b.key"), "--image-opts",
+                         opts("qcow2", image, "s"), "-O", "raw", "out.raw")
+                qemu_img("compare", "-f", "raw", "-F", "raw", "out.raw", raw)
+            qemu_img("convert", *view, "-f", "qcow2", "-O", "raw", "plain", "out.raw")
+            qemu_img("compare", "-f", "raw", "-F", "raw", "out.raw", raw)
+        qemu_img("check", *secret("s", "b.key"), "--image-opts", opts("qcow2", "sealed", "s"))
+
+    def test_bitmaps(self):
+        """A bitmap records what is written to an encrypted image, for both."""
+        self.make_encrypted("ours", "a.raw")
+        platter("bitmap", "--add", "-g", "65536", "--key-file", "a.key", "ours", "b0")
+        run("qemu-io", *secret("s", "a.key"), "--image-opts", opts("qcow2", "ours", "s"),
+            "-c", "write -P 7 70000 100")
+        platter("bench", "-w", "-c", "1", "-s", "512", "-o", "1048576", "--key-file", "a.key", "ours")
+        dirty = [(x["start"], x["length"]) for x in json.loads(
+            platter("map", "--output=json", "--bitmap", "b0", "--key-file", "a.key", "ours").stdout)
+            if x["dirty"]]
+        self.assertEqual(dirty, [(65536, 65536), (MIB, 65536)])
+        qemu_img("check", *secret("s", "a.key"), "--image-opts", opts("qcow2", "ours", "s"))
+        platter("convert", "--bitmaps", "--key-file", "a.key", "--new-key-file", "b.key", "-O",
+                "qcow2", "-o", options_text("qcow2", {}), "ours", "copy")
+        info = json.loads(qemu_img("info", "--output=json", "copy").stdout)
+        self.assertEqual([b["name"] for b in info["format-specific"]["data"]["bitmaps"]], ["b0"])
+
+    def test_every_cipher(self):
+        """Each cipher, mode, vector and hash that the peer can make volumes with: ours as well, and
+        each opens the other's."""
+        bits = {"aes": "128 192 256", "serpent": "128 192 256", "twofish": "128 192 256",
+                "cast5": "128"}
+        ciphers = [f"{name}-{n}" for name, all_bits in bits.items() for n in all_bits.split()]
+        sets = [{"cipher-alg": c, "cipher-mode": m} for c in ciphers
+                for m in ("xts", "cbc", "ctr", "ecb")]
+        sets += [{"hash-alg": h} for h in ("md5", "sha1", "sha224", "sha384", "sha512", "ripemd160")]
+        sets += [{"cipher-mode": "cbc", "ivgen-alg": "essiv", "ivgen-hash-alg": h}
+                 for h in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160")]
+        sets += [{"ivgen-alg": "plain"}, {"cipher-alg": "serpent-256", "ivgen-alg": "essiv"}]
+        make_content("a.raw", 65536, 7)
+        made = 0
+        for options in sets:
+            text = options_text("luks", options)
+            if not self.peer_can_make(text):
+                continue
+            made += 1
+            with self.subTest(text):
+                qemu_img("convert", "-n", *secret("s", "a.key"), "-f", "raw", "--target-image-opts",
+                         "a.raw", opts("luks", "theirs", "s"))
+                self.same_for_us("theirs", "--key-file", "a.key")
+                platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "luks", "-o", text,
+                        "a.raw", "ours")
+                self.same_for_peer("luks", "ours")
+                self.assertEqual(self.dumped("ours"), self.dumped("theirs"))
+        self.assertGreater(made, 35)
+
+    def peer_can_make(self, text):
+        done = qemu_img("create", "-q", *secret("s", "a.key"), "-f", "luks", "-o",
+                        f"{text},key-secret=s", "theirs", 65536, code={0, 1})
+        return done.returncode == 0 or ("accurate CPU usage" in done.stderr and patient(
+            "create", "-q", *secret("s", "a.key"), "-f", "luks", "-o", f"{text},key-secret=s",
+            "theirs", 65536))
+
+    def dumped(self, volume):
+        """What cryptsetup reads in a header, without what is different each time."""
+        lines = run("cryptsetup", "luksDump", f"./{volume}").stdout.splitlines()
+        return [line for line in lines
+                if re.match(r"\s*(Version|Cipher|Hash|Payload|MK bits|Key|AF)", line)]
+
+    def make_encrypted(self, image, raw):
+        platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "qcow2", "-o",
+                options_text("qcow2", {}), raw, image)
+
     def test_cryptsetup(self):
         """A volume as other programs make it, and ours as they see it."""
         for cipher, bits in (("aes-xts-plain64", 512), ("aes-cbc-essiv:sha256", 256)):
@@ -232,6 +322,28 @@ class Shapes(Base):
                 "new", MIB)
         run("cryptsetup", "open", "--test-passphrase", "--key-file", "a.key", "./new")
         run("cryptsetup", "open", "--test-passphrase", "--key-file", "b.key", "./new", code=2)
+
+    def test_cryptsetup_slots(self):
+        """Slots that it fills, empties and changes, of a volume that we made, and the other way."""
+        platter("create", "-q", "-f", "luks", "-o", "iter-time=10", "--new-key-file", "a.key",
+                "volume", MIB)
+        quick = ["-q", "--pbkdf-force-iterations", "1000"]
+        with open("c.key", "wb") as f:
+            f.write(bytes(range(256)))
+        run("cryptsetup", "luksAddKey", *quick, "--key-file", "a.key", "./volume", "c.key")
+        platter("bench", "-q", "-c", "1", "--key-file", "c.key", "volume")
+        run("cryptsetup", "luksChangeKey", *quick, "--key-file", "c.key", "./volume", "b.key")
+        platter("bench", "-q", "-c", "1", "--key-file", "c.key", "volume", code=1)
+        platter("bench", "-q", "-c", "1", "--key-file", "b.key", "volume")
+        run("cryptsetup", "luksKillSlot", "-q", "--key-file", "b.key", "./volume", "0")
+        platter("bench", "-q", "-c", "1", "--key-file", "a.key", "volume", code=1)
+        platter("key", "change", "--iter-time", "10", "--key-file", "b.key", "--new-key-file",
+                "a.key", "volume")
+        run("cryptsetup", "open", "--test-passphrase", "--key-file", "a.key", "./volume")
+        run("cryptsetup", "open", "--test-passphrase", "--key-file", "b.key", "./volume", code=2)
+        done = platter("check", "volume")
+        self.assertEqual((done.stdout.splitlines()[0], done.stderr),
+                         ("No errors were found on the image.", ""))
 
 
 for set_name, (set_options, set_formats) in SETS.items():

@@ -83,6 +83,8 @@ static const struct {
     {"serpent", "cbc-essiv:sha256", 16, NULL},
     {"twofish", "xts-plain64", 32, NULL},
     {"twofish", "cbc-plain64", 24, NULL},
+    {"aes", "ctr-plain64", 32, NULL},
+    {"aes", "ecb-plain64", 32, "e334f3e8787cb3135944daca854f539b2d3ea9a88354bb72edd4d90029a20e66"},
 };
 
 static void check_run(size_t i)
@@ -128,6 +130,7 @@ static void test_unknown_ciphers(void **state)
     assert_fails(cipher_check("aes", "gcm-plain64", 32, &err), ENOTSUP, "gcm-plain64");
     assert_fails(cipher_check("aes", "xts", 64, &err), ENOTSUP, "\"xts\"");
     assert_fails(cipher_check("aes", "cbc-essiv:md4", 32, &err), ENOTSUP, "essiv:md4");
+    assert_fails(cipher_check("aes", "ecb-\xff", 32, &err), ENOTSUP, "ecb-");
     assert_fails(cipher_check("aes", "cbc-essiv:sha512", 32, &err), ENOTSUP, "64 bytes");
     assert_fails(cipher_check("cast5", "xts-plain64", 32, &err), ENOTSUP, "cast5");
 }
@@ -339,6 +342,105 @@ static void test_limit(void **state)
     stream_close(area.stream);
 }
 
+/* Answers with one text after the other. */
+struct teller {
+    struct name_opener opener;
+    const char *const *texts;
+    unsigned asked;
+};
+
+static int tell(const struct name_opener *opener, const struct platter_secret *question,
+                struct secret *ret, struct platter_error *err)
+{
+    struct teller *t = (struct teller *)(uintptr_t)opener;
+    assert_int_equal(question->attempt, t->asked);
+    const char *text = t->texts[t->asked++];
+    if (!text)
+        return fail(err, ENOKEY, "there is no more");
+    ret->len = strlen(text);
+    memcpy(ret->bytes, text, ret->len);
+    return 0;
+}
+
+static int ask_for(const struct luks1_area *area, const struct luks1 *l, struct teller *t,
+                   struct cipher **ret, struct platter_error *err)
+{
+    t->opener.secret = tell;
+    t->asked = 0;
+    return luks1_open_cipher(area, l, &t->opener, ret, err);
+}
+
+/* Secrets are asked for until one fits; a slot that is too much work keeps none from the others. */
+static void test_ask(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"none", "no", NULL}, *const none[] = {NULL},
+                             *const right[] = {"none", "two", "one", NULL};
+    struct teller t = {.texts = wrong};
+    struct luks1_area area;
+    struct luks1 l;
+    struct secret two = secret_of("two");
+    uint8_t key[CIPHER_MAX_KEY];
+    struct cipher *cipher;
+    unsigned slot;
+
+    make_volume("iter-time=1", &area);
+    assert_works(open_with(&area, "one", key, &slot, &err));
+    assert_works(luks1_load(&area, &l, &err));
+    assert_works(luks1_slot_fill(&area, &l, 3, key, &two, 1, &err));
+    assert_fails(ask_for(&area, &l, &t, &cipher, &err), EACCES, "opens none");
+    t.texts = none;
+    assert_fails(ask_for(&area, &l, &t, &cipher, &err), ENOKEY, "no more");
+    t.texts = right;
+    l.slots[0].iterations = UINT32_MAX;
+    assert_works(ask_for(&area, &l, &t, &cipher, &err));
+    assert_int_equal(t.asked, 2);
+    cipher_free(cipher);
+    l.slots[3].iterations = LUKS1_KDF_LIMIT + 1;
+    assert_fails(ask_for(&area, &l, &t, &cipher, &err), EOVERFLOW, "key slot 3");
+    assert_int_equal(t.asked, 4);
+    l.iterations = UINT32_MAX; /* nobody is asked */
+    assert_fails(ask_for(&area, &l, &t, &cipher, &err), EOVERFLOW, "digest");
+    assert_int_equal(t.asked, 0);
+    secret_wipe(&two);
+    stream_close(area.stream);
+}
+
+/* What would not be opened again is not made. */
+static void test_too_long(void **state)
+{
+    (void)state;
+    struct luks1_area area;
+    struct luks1 l;
+    struct secret two = secret_of("two");
+    uint8_t key[CIPHER_MAX_KEY];
+    unsigned slot;
+
+    make_volume("iter-time=1", &area);
+    assert_works(open_with(&area, "one", key, &slot, &err));
+    assert_works(luks1_load(&area, &l, &err));
+    assert_fails(luks1_slot_fill(&area, &l, 1, key, &two, 360000000, &err), EINVAL, "iter-time");
+    assert_works(luks1_load(&area, &l, &err));
+    assert_false(l.slots[1].active);
+    secret_wipe(&two);
+    stream_close(area.stream);
+}
+
+/* A key lasts as long as its last owner. */
+static void test_shared_cipher(void **state)
+{
+    (void)state;
+    static const uint8_t key[32] = {1, 2, 3};
+    uint8_t bytes[CIPHER_SECTOR] = {0}, same[CIPHER_SECTOR] = {0};
+    struct cipher *c;
+    assert_works(cipher_new("aes", "xts-plain64", key, sizeof key, &c, &err));
+    cipher_encrypt(c, 7, bytes, bytes, sizeof bytes);
+    cipher_free(cipher_share(c));
+    cipher_encrypt(c, 7, same, same, sizeof same);
+    assert_memory_equal(bytes, same, sizeof same);
+    cipher_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,7 +448,8 @@ int main(void)
         cmocka_unit_test(test_unknown_ciphers), cmocka_unit_test(test_pbkdf2),
         cmocka_unit_test(test_iterations),      cmocka_unit_test(test_slots),
         cmocka_unit_test(test_material_goes),   cmocka_unit_test(test_damaged_headers),
-        cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_limit),           cmocka_unit_test(test_ask),
+        cmocka_unit_test(test_too_long),        cmocka_unit_test(test_shared_cipher),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -158,6 +158,64 @@ static void test_new_is_zero(void **state)
     free(buf);
 }
 
+/* A volume keeps what it has when it gets another size; new space that is written is zeros. */
+static void test_resize(void **state)
+{
+    (void)state;
+    struct stream *s = make_image(&format_luks, "iter-time=1", SIZE);
+    struct platter_disk *disk = open_image(s, &format_luks);
+    uint8_t *flat = malloc(2 * SIZE), *buf = flat + SIZE;
+    struct prng p = {.state = 10};
+    assert_non_null(flat);
+    fill(&p, flat, SIZE);
+    assert_works(disk_write(disk, flat, SIZE, 0, &err));
+    assert_works(disk_resize(disk, SIZE + 512, 0, PLATTER_PREALLOCATION_OFF, NULL, &err));
+    assert_works(disk_resize(disk, SIZE + (1 << 20), 0, PLATTER_PREALLOCATION_FULL, NULL, &err));
+    assert_works(disk_read(disk, buf, (1 << 20) - 512, SIZE + 512, &err));
+    assert_true(is_zero(buf, (1 << 20) - 512));
+    assert_fails(
+        disk_resize(disk, SIZE + (1 << 20) + 100, 0, PLATTER_PREALLOCATION_OFF, NULL, &err), EINVAL,
+        "multiple of 512");
+    assert_works(disk_close(disk, &err));
+    disk = open_image(s, &format_luks);
+    assert_int_equal(disk_size(disk), SIZE + (1 << 20));
+    assert_works(disk_read(disk, buf, SIZE, 0, &err));
+    assert_memory_equal(buf, flat, SIZE);
+    assert_works(disk_resize(disk, SIZE - 512, PLATTER_RESIZE_SHRINK, PLATTER_PREALLOCATION_OFF,
+                             NULL, &err));
+    assert_works(disk_read(disk, buf, SIZE - 512, 0, &err));
+    assert_memory_equal(buf, flat, SIZE - 512);
+    assert_works(disk_close(disk, &err));
+    stream_close(s);
+    free(flat);
+}
+
+/* A snapshot of an open disk is read with the key that the disk was opened with. */
+static void test_view(void **state)
+{
+    (void)state;
+    struct stream *s = make_image(&format_qcow2, LUKS, SIZE);
+    struct platter_disk *disk = open_image(s, &format_qcow2);
+    struct snapshot_request request = {.name = "before", .icount = UINT64_MAX};
+    struct disk_view view;
+    uint8_t one[3000], buf[3000];
+    struct prng p = {.state = 11};
+    fill(&p, one, sizeof one);
+    assert_works(disk_write(disk, one, sizeof one, 1000, &err));
+    assert_works(disk_snapshot_create(disk, &request, NULL, &err));
+    free(request.ret_id);
+    memset(buf, 7, sizeof buf);
+    assert_works(disk_write(disk, buf, sizeof buf, 1000, &err));
+    assert_works(disk_view_open(disk, "before", &view, &err));
+    assert_works(disk_read(view.disk, buf, sizeof buf, 1000, &err));
+    assert_memory_equal(buf, one, sizeof one);
+    disk_view_close(&view);
+    assert_works(disk_read(disk, buf, sizeof buf, 1000, &err));
+    assert_int_equal(buf[0], 7);
+    assert_works(disk_close(disk, &err));
+    stream_close(s);
+}
+
 /* Nobody gives the key: the image does not open, and says so. */
 static void test_no_key(void **state)
 {
@@ -172,10 +230,9 @@ static void test_no_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_luks),
-        cmocka_unit_test(test_qcow2),
-        cmocka_unit_test(test_new_is_zero),
-        cmocka_unit_test(test_no_key),
+        cmocka_unit_test(test_luks),        cmocka_unit_test(test_qcow2),
+        cmocka_unit_test(test_new_is_zero), cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_view),        cmocka_unit_test(test_no_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -217,9 +217,9 @@ static int write_image(struct creation *c, struct platter_error *err)
     if (r == 0)
         r = write_l2(c, l2, data, err);
     if (r == 0)
-        r = write_data(c, data, err);
+        r = write_keys(c, luks, err); /* asks somebody, who should not have to wait for the data */
     if (r == 0)
-        r = write_keys(c, luks, err);
+        r = write_data(c, data, err);
     if (r == 0)
         r = write_header(c, reftable, l1, err);
     return r;

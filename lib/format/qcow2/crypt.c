@@ -57,22 +57,6 @@ static int load_luks(struct image *img, struct platter_error *err)
     return r;
 }
 
-static int unlock_luks(struct image *img, struct platter_error *err)
-{
-    struct qcow2 *q = qcow2_of(img);
-    const struct luks1_area area = area_of(img);
-
-    uint8_t *key = secret_alloc(CIPHER_MAX_KEY);
-    if (!key)
-        return fail_memory(err, "a key");
-    unsigned slot;
-    int r = luks1_ask(&area, q->luks, img->opener, key, &slot, err);
-    if (r == 0)
-        r = luks1_cipher(q->luks, key, &q->cipher, err);
-    secret_free(key, CIPHER_MAX_KEY);
-    return r;
-}
-
 /* The passphrase is the key, cut or filled with zeros; whether it is the right one nobody can tell.
  */
 static int unlock_aes(struct image *img, struct platter_error *err)
@@ -102,17 +86,35 @@ static int unlock_aes(struct image *img, struct platter_error *err)
     return r;
 }
 
+static int unlock_luks(struct image *img, struct platter_error *err)
+{
+    struct qcow2 *q = qcow2_of(img);
+    const struct luks1_area area = area_of(img);
+    return luks1_open_cipher(&area, q->luks, img->opener, &q->cipher, err);
+}
+
+/* The key that another view of the file was opened with. */
+static int share_key(struct image *img, struct platter_error *err)
+{
+    struct cipher *cipher = qcow2_of(img->sibling)->cipher;
+    if (!cipher)
+        return fail(err, ENOKEY, "%s: is encrypted, and was opened without its key",
+                    img->stream->name);
+    qcow2_of(img)->cipher = cipher_share(cipher);
+    return 0;
+}
+
 int qcow2_crypt_open(struct image *img, struct platter_error *err)
 {
     const uint32_t method = qcow2_of(img)->header.crypt_method;
 
     img->sealed = method != QCOW2_CRYPT_NONE;
-    if (method == QCOW2_CRYPT_NONE)
-        return 0;
-    if (method == QCOW2_CRYPT_AES)
-        return img->query || img->checking ? 0 : unlock_aes(img, err);
-    int r = load_luks(img, err);
-    return r < 0 || img->query || img->checking ? r : unlock_luks(img, err);
+    int r = method == QCOW2_CRYPT_LUKS ? load_luks(img, err) : 0;
+    if (r < 0 || !img->sealed || img->query)
+        return r;
+    if (img->sibling)
+        return share_key(img, err);
+    return method == QCOW2_CRYPT_AES ? unlock_aes(img, err) : unlock_luks(img, err);
 }
 
 void qcow2_crypt_close(struct image *img)

@@ -23,6 +23,7 @@ code_of platter digest --kdf-limit 10 --key-file one.key a.qcow2
 code_of platter digest --object secret,id=s,data=one a.qcow2
 code_of platter digest --object secret,id=s,file=one.key,format=base64 a.qcow2
 code_of platter digest --object secret,id=s,file=one.key,keyid=k a.qcow2
+code_of platter digest --object secret,id=s,file=one.key,for=raw a.qcow2
 code_of platter digest --object iothread,id=s a.qcow2
 code_of platter key add --slot 8 --key-file one.key a.qcow2
 code_of platter key add --iter-time 0 --key-file one.key a.qcow2
