@@ -19,12 +19,22 @@ CREATED = {
     "many.vmdk": ["2000G", "-o", "subformat=twoGbMaxExtentSparse"],  # 1,000 extents
     "spread.vmdk": ["64G"],
     "large.vmdk": ["1T"],
+    "tables.qcow2": ["1T", "-o", "preallocation=metadata"],
+    "changed.qcow2": ["64G", "-o", "preallocation=metadata"],
+    "scattered.qcow2": ["8G", "-o", "cluster_size=4k"],
+    "whole.qcow2": ["512M"],
+    "blank.qcow2": ["4G"],
+    "below.qcow2": ["4G"],
+    "other.qcow2": ["4G"],
+    "above.qcow2": ["4G", "-u", "-b", "copy.below.qcow2", "-F", "qcow2"],
 }
 SECTOR = 512
 GRAIN = 128  # sectors
 GTES = 512  # entries of a grain table
 SPREAD = 64  # grains from one that is written to the next, in spread.vmdk: 1 GiB of data
 ALLOCATED = 20 << 30  # bytes that the tables of large.vmdk give out
+CLUSTER = 65536
+ODD = 25717  # steps of so many units visit every unit of 2**n, in no order
 
 
 def image_format(name):
@@ -72,7 +82,51 @@ def fill_tables(name):
         file.truncate(overhead * SECTOR + ALLOCATED)
 
 
-FILLED = {"spread.vmdk": write_spread, "large.vmdk": fill_tables}
+def write(name, count, size, step=None, offset=0, pattern=1):
+    measure.run(["qemu-img", "bench", "-w", "-f", "qcow2", "-c", count, "-s", size, "-S", step or size,
+                 "-o", offset, f"--pattern={pattern}", name])
+
+
+def change_after_snapshot(name):
+    """A snapshot, and a little written everywhere since, so that it shares no L2 table."""
+    measure.run(["qemu-img", "snapshot", "-c", "old", name])
+    write(name, 1024, 4096, 64 << 20)
+
+
+def write_scattered(name):
+    """Neighbours of the disk are none in the file."""
+    write(name, 1 << 17, 4096, ODD * 4096)
+
+
+def write_above(name):
+    """Every second cluster of 256 MiB that are below as well, and 64 MiB that are not."""
+    measure.run(["qemu-img", "create", "-q", "-f", "qcow2", "copy.below.qcow2", "4G"])
+    write(name, 2048, CLUSTER, 2 * CLUSTER, pattern=3)
+    write(name, 1024, CLUSTER, offset=1 << 30, pattern=3)
+    os.remove("copy.below.qcow2")
+
+
+def write_other(name):
+    """Half of what is in below.qcow2, and as much that is different."""
+    write(name, 4096, CLUSTER)
+    write(name, 4096, CLUSTER, offset=256 << 20, pattern=2)
+
+
+FILLED = {
+    "spread.vmdk": write_spread,
+    "large.vmdk": fill_tables,
+    "changed.qcow2": change_after_snapshot,
+    "scattered.qcow2": write_scattered,
+    "whole.qcow2": lambda name: write(name, 8192, CLUSTER),
+    "below.qcow2": lambda name: write(name, 8192, CLUSTER),
+    "other.qcow2": write_other,
+    "above.qcow2": write_above,
+}
+
+
+def copy_of(name):
+    """What a row may change, which is made anew for each run."""
+    return f"copy.{name}"
 
 
 def make(name):

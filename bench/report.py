@@ -124,7 +124,11 @@ the programs alternate, sources are in the page cache, targets are on the same f
 removed after each run. The ratio is platter's median over the peer's. The peer is the better one of
 qemu-img's defaults and `-m 16 -W` where both exist. `extents` opens a descriptor with 1,000 extents,
 `random` reads 4 KiB here and there from a sparse VMDK of 64 GiB, `check` looks through one of 1 TiB with 20
-GiB given out. The defaults of the programs differ in one thing
+GiB given out. `check-qcow2` looks through one of 1 TiB all of whose clusters are given out, `map` and `measure`
+through one with 131,072 clusters that lie in no order. The rows from `snapshot-create` on change a fresh copy of
+their image in each run, which is checked afterwards: snapshots of 64 GiB whose tables are complete, a `commit`
+of 192 MiB, a `rebase` over an image that differs in 256 MiB, and requests of 4 KiB here and there, one at a
+time and 16: `read` and `write` where there is data already, `fill` where there is none. The defaults of the programs differ in one thing
 that costs time: platter waits until a target is safely on the disk before it gives it its name,
 qemu-img's default (`-t unsafe`) leaves it to the host's cache. So platter is measured in both ways: as
 it works by default, and with `-t unsafe`, which does what the peer does and is judged beside it.

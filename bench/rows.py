@@ -2,7 +2,7 @@
 """What is measured: the rows of the table."""
 from dataclasses import dataclass, field
 
-from images import GRAIN, SECTOR, SPREAD, image_format
+from images import CLUSTER, GRAIN, ODD, SECTOR, SPREAD, copy_of, image_format
 
 TIMES = 100  # a run of "info" is this many, as one is too short to measure
 
@@ -19,6 +19,8 @@ class Row:
     limit: float  # most of the peer's time; None: see `seconds`
     command: list = field(default_factory=list)  # both programs take it
     target: str = None  # what it writes
+    changed: list = field(default_factory=list)  # sources of which it is given copies, to change them
+    proofs: list = field(default_factory=list)  # commands that must succeed after platter's run
     peer: list = None  # the peer's command, where that is another program
     tuned: bool = False  # the peer is also run with -m 16 -W, and the better one counts
     unsafe: bool = False  # also measured without waiting for the disk, as the peer does
@@ -41,6 +43,36 @@ def convert(name, source, target, limit, *options, **more):
     command = ["convert", "-f", image_format(source), "-O", image_format(target), *options]
     return Row(name, [source], limit, command + [source, target], target=target, tuned=True,
                unsafe=True, **more)
+
+
+def change(name, sources, command, *proofs, changed=None, **more):
+    """A row that changes copies of its sources, or of some; the first of them is what is checked."""
+    changed = changed or sources
+    check = ["qemu-img", "check", "-q", copy_of(sources[0])]
+    return Row(name, sources, 1.0, command, changed=changed, proofs=[check, *proofs], **more)
+
+
+def snapshot(verb, option, name, like):
+    """`like`: the image, or the view of it, whose disk the copy then has."""
+    image = "changed.qcow2"
+    return change(f"snapshot-{verb}", [image], ["snapshot", option, name, copy_of(image)],
+                  ["platter", "compare", "-q", like, copy_of(image)])
+
+
+def requests(image, depth, unit, *options):
+    """Requests of 4 KiB here and there, one or 16 at a time."""
+    return ["bench", "-q", "-f", "qcow2", "-d", str(depth), "-s", "4096", "-S", str(ODD * unit), *options,
+            image]
+
+
+def reads(depth):
+    return Row(f"read-{depth}", ["whole.qcow2"], 1.0,
+               requests("whole.qcow2", depth, 4096, "-c", "100000"))
+
+
+def writes(name, image, depth, unit, count):
+    return change(f"{name}-{depth}", [image],
+                  requests(copy_of(image), depth, unit, "-w", "-c", str(count), "--pattern=7"))
 
 
 ROWS = [
@@ -71,4 +103,22 @@ ROWS = [
     Row("check", ["large.vmdk"], None, ["check", "-f", "vmdk", "large.vmdk"], seconds=2.0,
         memory=64 << 20),
     convert("empty", "empty.qcow2", "out.qcow2", 0.2, seconds=1.0),
+    Row("check-qcow2", ["tables.qcow2"], 0.5, ["check", "-f", "qcow2", "tables.qcow2"],
+        memory=64 << 20),
+    Row("map", ["scattered.qcow2"], 0.5, ["map", "--output=json", "-f", "qcow2", "scattered.qcow2"]),
+    Row("measure", ["scattered.qcow2"], 1.0,
+        ["measure", "-f", "qcow2", "-O", "qcow2", "scattered.qcow2"]),
+    snapshot("create", "-c", "new", "changed.qcow2"),
+    snapshot("apply", "-a", "old", "changed.qcow2@old"),
+    snapshot("delete", "-d", "old", "changed.qcow2"),
+    change("commit", ["above.qcow2", "below.qcow2"], ["commit", "-q", copy_of("above.qcow2")],
+           ["qemu-img", "check", "-q", copy_of("below.qcow2")],
+           ["qemu-img", "compare", "-q", "above.qcow2", copy_of("below.qcow2")]),
+    change("rebase", ["above.qcow2", "below.qcow2", "other.qcow2"],
+           ["rebase", "-q", "-b", "other.qcow2", "-F", "qcow2", copy_of("above.qcow2")],
+           ["qemu-img", "compare", "-q", "above.qcow2", copy_of("above.qcow2")],
+           changed=["above.qcow2", "below.qcow2"]),
+    *[reads(depth) for depth in (1, 16)],
+    *[writes("write", "whole.qcow2", depth, 4096, 100000) for depth in (1, 16)],
+    *[writes("fill", "blank.qcow2", depth, CLUSTER, 8192) for depth in (1, 16)],
 ]
