@@ -345,7 +345,14 @@ static void make_qcow2s(struct reshape *r, const char *parent)
         r->files[FILE_OTHER] = reshape_qcow2_new(of->qcow2, of->other_size, NULL);
         fill(r, FILE_OTHER, false, of->other_size, 23);
     }
-    r->files[FILE_CHILD] = reshape_qcow2_new(of->qcow2, of->size, parent);
+    auto_free char *options =
+        string_format("%s%s%s", of->qcow2, of->child ? "," : "", of->child ? of->child : "");
+    MUST(options);
+    r->files[FILE_CHILD] = reshape_qcow2_new(options, of->size, parent);
+    if (of->data_file) {
+        r->files[FILE_FIRST] = buffer_new(of->size * SECTOR + SPARE);
+        r->files[FILE_FIRST].size = of->size * SECTOR;
+    }
     fill(r, FILE_CHILD, true, of->size, 11);
     if (!of->snapshot)
         return;
@@ -516,6 +523,21 @@ static bool judge_done(const struct reshape *r, struct platter_disk *disk, char 
     return good;
 }
 
+/* A raw data file is the disk by itself, as far as that goes: a crash may leave it longer. */
+static bool judge_raw(const struct reshape *r, const struct buffer *file, uint64_t size, char *why,
+                      size_t why_size)
+{
+    uint64_t i = 0, n = size / SECTOR;
+    while (file->size >= size && i < n && judge_sector(r, file->bytes + i * SECTOR, i))
+        i++;
+    if (i < n)
+        snprintf(why, why_size,
+                 "the data file of %" PRIu64 " bytes is not the disk of %" PRIu64 ": %" PRIu64
+                 " sectors are",
+                 file->size, size, i);
+    return i == n;
+}
+
 bool reshape_judge(const struct reshape *r, struct reshape_place *place, bool done, char *why,
                    size_t why_size)
 {
@@ -533,6 +555,8 @@ bool reshape_judge(const struct reshape *r, struct reshape_place *place, bool do
         judge_size(r, disk_size(disk), done, why, why_size) && judge_bytes(r, disk, why, why_size);
     if (good && done)
         good = judge_done(r, disk, why, why_size);
+    if (good && r->of->raw)
+        good = judge_raw(r, &place->files[FILE_FIRST], disk_size(disk), why, why_size);
     disk_close(disk, NULL);
     for (int i = FILE_CHILD; good && r->of->qcow2 && i <= FILE_OTHER; i++)
         good = !place->files[i].bytes || reshape_qcow2_judge(&place->files[i], why, why_size);

@@ -36,6 +36,9 @@ struct reshape_case {
     bool split, flat;                     /* the child is in pieces of PIECE sectors */
     bool open_end;                        /* it does not store its last sectors */
     const char *qcow2;                    /* all are qcow2, made with these options; NULL: VMDK */
+    const char *child;                    /* qcow2: more options, of the child alone; or NULL */
+    bool data_file;                       /* one of them is data_file=child-s001.vmdk */
+    bool raw;                             /* which is the disk as it is */
     bool snapshot;                        /* qcow2: the child has one, most of which it shares */
     const char *amend;                    /* AMEND: the options */
     enum platter_preallocation preallocation; /* RESIZE */

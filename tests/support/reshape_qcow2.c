@@ -13,8 +13,9 @@ enum { SPARE = 4 << 20 }; /* room for a file to grow */
 struct buffer reshape_qcow2_new(const char *options, uint64_t sectors, const char *parent)
 {
     auto_free char *path = scratch_path("new.qcow2");
-    MUST(run_command(0, "qemu-img create -q -f qcow2 -o '%s' %s%s -u '%s' %" PRIu64, options,
-                     parent ? "-F qcow2 -b " : "", parent ? parent : "", path, sectors * 512) == 0);
+    MUST(run_command(0, "cd '%s' && qemu-img create -q -f qcow2 -o '%s' %s%s -u '%s' %" PRIu64,
+                     scratch_folder(), options, parent ? "-F qcow2 -b " : "", parent ? parent : "",
+                     path, sectors * 512) == 0);
     return buffer_load(path, sectors * 512 + SPARE);
 }
 
