@@ -128,6 +128,16 @@ class Cowds(Reads):
              cid="99")
         self.agrees(shown(content, chosen, SECTOR, right), "top.vmdk")
 
+    def test_directory_fills_its_sector(self):
+        """As many entries as that has room for are counted, though the disk takes fewer."""
+        content = noise(5000)
+        image, chosen = cowd_of(content)
+        image = image.image()
+        esx.put_cowd(image, "numGDEntries", 128)
+        save("disk-delta.vmdk", image)
+        disk("disk.vmdk", 5000)
+        self.agrees(shown(content, chosen, SECTOR))
+
     def test_alone(self):
         """Opened without its descriptor: a disk without a parent."""
         content = noise(5000)
@@ -347,6 +357,29 @@ class DamagedSeSparse(Harm):
             self.se.put(f"{other}Offset", self.se.areas[area][0])
             self.refused("overlap")
             self.se.put(f"{other}Offset", self.se.areas[other][0])
+            at, size = self.se.areas[area]
+            self.se.put(f"{area}Size", self.se.areas[other][0] - at + 1)
+            self.refused("overlap")
+            self.se.put(f"{area}Size", size)
+
+    def test_directory_is_one_entry_short(self):
+        entries = self.se.areas["grainDirectory"][1] * SECTOR // 8
+        self.se.put("capacity", entries * 32768 + 1)
+        self.refused("grain directory", f"{entries + 1} entries")
+
+    def test_grain_over_the_end_of_its_area(self):
+        """The last may reach over it only where nothing stands behind."""
+        at = self.se.areas["grains"][0]
+        self.se.put("grainsSize", 12)
+        self.se.put("journalOffset", at + 12)
+        self.refused(r"grain 1 \(", "no grain of this file")
+
+    def test_grain_behind_its_area(self):
+        """It is in the file all the same."""
+        count = self.se.areas["grains"][1] // 8
+        self.se.out += bytes((self.se.areas["grains"][0] + (count + 2) * 8) * SECTOR - len(self.se.out))
+        self.se.set(50, esx.SeSparse.entry(3, count))
+        self.refused("grain 50", "no grain of this file")
 
     def test_directory_entries(self):
         for value in (1, 0x10000000 << 32 | 3, 0x10000000 << 32 | 0xffffffff, 0x20000000 << 32,
@@ -481,6 +514,15 @@ class WrittenCowd(Writes):
         self.poked("disk.vmdk", 1)
         self.judge("disk-delta.vmdk", image)
 
+    def test_unclean_before(self):
+        """Whoever left the mark has not looked at the image since: it stays."""
+        image = cowd_of(noise(5000))[0].image()
+        esx.put_cowd(image, "uncleanShutdown", 1)
+        save("disk-delta.vmdk", image)
+        disk("disk.vmdk", 5000)
+        self.poked("disk.vmdk", 1)
+        self.assertEqual(le(load("disk-delta.vmdk"), 1648), 1)
+
     def test_free_sector_behind_the_end(self):
         image = cowd_of(noise(5000))[0].image()
         esx.put_cowd(image, "freeSector", 1 << 31)
@@ -509,7 +551,7 @@ class WrittenCowd(Writes):
         image = Cowd(1024, 16).add_all(noise(1024), [3, 7, 5]).image()
         save("disk-delta.vmdk", image[:-2 * SECTOR])
         disk("disk.vmdk", 1024)
-        self.poke_fails("disk.vmdk", "write 0 512 0", "grain 5", "ends at")
+        self.poke_fails("disk.vmdk", "write 0 512 0", "grain 5", "truncated")
 
     def test_cut_where_the_disk_ends(self):
         """The last grain is cut there, and freeSector knows nothing of its rest: nothing is put

@@ -118,11 +118,6 @@ int cowd_read(struct sparse *s, struct platter_error *err)
     s->was_unclean = h.unclean != 0;
     s->cowd.free_sector = h.free_sector;
     s->cowd.generation = h.generation;
-    /* The last grain of an extent may be cut where the extent ends: what follows starts behind all
-     * of it. */
-    hoff free_from = (hoff)h.free_sector * VMDK_SECTOR;
-    if (free_from > s->end && free_from - s->end < (hoff)h.grain_size * VMDK_SECTOR)
-        s->end = free_from;
     return 0;
 }
 

@@ -42,9 +42,9 @@ static int flush_streams(struct image *img, struct platter_error *err)
     return r;
 }
 
-/* Checks the grain of a page that lies furthest behind in the file of `size` bytes: a COWD's `end`
- * may be behind that, for its last grain may be cut where the disk ends, but no other. Nothing is
- * put where the rest of that one would be. The lock is held. */
+/* Checks the grain of a page that lies furthest behind in the file of `size` bytes. Where the disk
+ * ends it may be cut, and is the last in the file: nothing is put where the rest of it would be,
+ * and so `end` may be behind the file's. The lock is held. */
 static int check_furthest(const struct vmdk_extent *x, const struct page *p, uint64_t first,
                           uint64_t n, uint64_t size, struct platter_error *err)
 {
