@@ -38,7 +38,7 @@ const char *qcow2_check_place(const struct qcow2_check *k, hoff off, uint64_t le
 int qcow2_check_whole(struct qcow2_check *k, bool tell, const char *what, hoff off, uint64_t len,
                       struct platter_error *err)
 {
-    if (off + len <= k->q->file_size)
+    if (len == 0 || off + len <= k->q->file_size)
         return 0;
     k->doubtful = true;
     if (tell || k->mend)

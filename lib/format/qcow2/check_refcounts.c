@@ -280,7 +280,7 @@ static void compare_one(struct qcow2_check *k, struct compare *c, uint8_t *bytes
     if (stored == counted)
         return;
     k->mismatch = true;
-    if (!bytes) {
+    if (!bytes && counted <= qcow2_count_max(order)) {
         c->bare = c->bares++ ? c->bare : cluster << k->q->cluster_bits;
         return;
     }
