@@ -83,6 +83,7 @@ struct args {
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
     bool probe_backing, ignore_cid, offload, target_is_zero, salvage, strict, nodes, data;
     bool list, summary, snapshots;
+    bool dry_run, zeros; /* compact */
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
@@ -135,7 +136,7 @@ struct verb {
     int (*run)(const struct args *args);
 };
 
-extern const struct verb verb_key;
+extern const struct verb verb_key, verb_compact;
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
@@ -263,7 +264,6 @@ int secrets_tell(void *opaque, const struct platter_secret *question, uint8_t *b
 int terminal_ask(const char *prompt, const char *image, uint8_t *buffer, size_t *ret_length);
 /* Where -o of amend is about key slots, does that (*ret_mine). An exit code. */
 int key_amend(struct args *args, bool *ret_mine);
-/* Turns operands that --image-opts describes into file names. 0, or EXIT_FAILED (printed). */
 /* What such an -o can say for a format, as platter_formats() lists options; a new reference. */
 json_t *key_options(const char *format);
 /* Turns operands that --image-opts describes into file names. 0, or EXIT_FAILED (printed). */

@@ -489,6 +489,31 @@ int platter_commit(const char *name, const struct platter_commit_options *option
     return r < 0 ? r : ops_commit(name, &o, &open, err);
 }
 
+int platter_compact(const char *name, const struct platter_compact_options *options,
+                    struct platter_compact_result *result, struct platter_error *err)
+{
+    const unsigned flags = PLATTER_COMPACT_DRY_RUN | PLATTER_COMPACT_ZEROS;
+    struct platter_compact_result full = {.size = sizeof full};
+    struct platter_compact_options o = {0};
+    struct platter_open_options open = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = complete_open(&open, o.open, "platter_compact()", err);
+    if (r == 0)
+        r = check_flags(o.flags, flags, "platter_compact()", err);
+    if (r == 0)
+        r = need(name, "a name", err);
+    if (r == 0 && result)
+        r = check_room(result->size, offsetof(struct platter_compact_result, format), err);
+    if (r < 0)
+        return r;
+    full.size = result ? result->size : sizeof full;
+    r = ops_compact(name, &o, &open, &full, err);
+    if (result)
+        memcpy(result, &full, min_u64(full.size, sizeof full));
+    return r;
+}
+
 int platter_key(const char *name, const struct platter_key_options *options, unsigned *ret_slot,
                 struct platter_error *err)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Images as images: size, backing file, options, keys, snapshots, bitmaps. Included by
- * <platter/platter.h>, which has the conventions. */
+/* Images as images: size, backing file, options, keys, snapshots, bitmaps, the room they take.
+ * Included by <platter/platter.h>, which has the conventions. */
 #ifndef PLATTER_CHANGE_H
 #define PLATTER_CHANGE_H
 
@@ -275,6 +275,53 @@ struct platter_amend_options {
  */
 int platter_amend(const char *name, const struct platter_amend_options *options,
                   struct platter_error *err);
+
+/* ---- compact --------------------------------------------------------------------------------- */
+
+enum {
+    /** Change nothing: tell what would be won. */
+    PLATTER_COMPACT_DRY_RUN = 1u << 0,
+    /** Clusters that read as zeros give up their place, those that were preallocated as well. All
+     *  data is read for that. */
+    PLATTER_COMPACT_ZEROS = 1u << 1
+};
+
+/** How to compact. */
+struct platter_compact_options {
+    size_t size;    /**< sizeof(struct platter_compact_options) */
+    unsigned flags; /**< PLATTER_COMPACT_* */
+    /** How the image is opened, or NULL: as platter_open() does. Of the flags only NO_LOCK is for
+     *  this; what is below the image is not opened. */
+    const struct platter_open_options *open;
+    platter_progress_fn progress; /**< NULL or progress and cancel; bytes are those that move */
+    void *opaque;                 /**< for it */
+};
+
+/** What a compaction did, or would do. */
+struct platter_compact_result {
+    size_t size;             /**< sizeof(struct platter_compact_result), set by the caller */
+    const char *format;      /**< of the image, a static string; NULL: it was not opened */
+    uint64_t cluster_size;   /**< bytes */
+    uint64_t file_size;      /**< bytes of the file before */
+    uint64_t new_size;       /**< ... and after */
+    uint64_t clusters_moved; /**< of data and tables */
+    uint64_t leaks;          /**< clusters that nothing refers to, and that are given back */
+    uint64_t zeros_freed;    /**< clusters that gave up their place as they read as zeros */
+};
+
+/**
+ * Makes the file of an image as short as what it holds: moves what stands at its end into what is
+ * free before it, without a second copy, and cuts the file. Disk, snapshots and bitmaps stay what
+ * they are. Needs no room to speak of, and takes time for the tables and for what moves. The image
+ * is checked first: one that is damaged is refused (PLATTER_ECORRUPT), leaks are given back.
+ *
+ * If it ends in the middle, by a crash or by a cancel (ECANCELED), the image is the same, what was
+ * moved by then is moved, and it can be done again; after a crash some clusters may be leaked until
+ * then. *result (may be NULL) is filled as far as it came, on failure as well. ENOTSUP: images of
+ * that format cannot be compacted.
+ */
+int platter_compact(const char *name, const struct platter_compact_options *options,
+                    struct platter_compact_result *result, struct platter_error *err);
 
 /* ---- keys ------------------------------------------------------------------------------------ */
 

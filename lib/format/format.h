@@ -326,6 +326,14 @@ struct amend_request {
     void *opaque;
 };
 
+/* What a file holds moves towards its front, and the file is cut behind it. */
+struct compact_request {
+    bool dry_run;          /* only tells what would be won: the image may be open for reading */
+    bool zeros;            /* clusters that read as zeros give up their place */
+    struct teller *teller; /* or NULL */
+    struct platter_compact_result result; /* the format's part of it, on failure as well */
+};
+
 /* ---- the operations of a format -------------------------------------------------------------- */
 
 enum mark { MARK_ZERO, MARK_DISCARD };
@@ -421,6 +429,11 @@ struct format {
      * time. The engine flushed, and nobody else is at work. */
     const struct option_def *amend_options;
     int (*amend)(struct image *img, const struct amend_request *request, struct platter_error *err);
+
+    /* Moves what the file holds towards its front, durably, in steps of which a crash leaves the
+     * same disk and snapshots, and leaks at worst. A cancel ends it between two steps. The engine
+     * holds the whole disk, with nothing left to flush. */
+    int (*compact)(struct image *img, struct compact_request *request, struct platter_error *err);
 
     /* Judges, and mends where c says so, an image that was opened with img->checking (and writable
      * to be mended): open took what it found, and close is all else that is called then. Findings

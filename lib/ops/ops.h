@@ -74,6 +74,11 @@ int bitmaps_check_target(const struct platter_disk *source, struct platter_disk 
 int bitmaps_copy(struct platter_disk *source, struct platter_disk *target,
                  struct platter_error *err);
 
+/* *ret is complete, and all zero when it comes. */
+int ops_compact(const char *name, const struct platter_compact_options *options,
+                const struct platter_open_options *open, struct platter_compact_result *ret,
+                struct platter_error *err);
+
 int ops_amend(const char *name, const struct platter_amend_options *options,
               const struct platter_open_options *open, struct platter_error *err);
 /* The work of it, on a disk that is open for writing. */

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writes, zeroes, discards and flushes an image of FUZZ_FORMAT. The input is one byte with the
- * number of calls, eight bytes for each, and the image. A damaged image may refuse anything. One
- * that a checker of our own finds sound must take all calls, read as it should and stay sound.
+ * Writes, zeroes, discards and flushes an image of FUZZ_FORMAT, makes, applies, deletes and
+ * compares snapshots inside, and compacts it. The input is one byte with the number of calls, eight
+ * bytes for each, and the image. A damaged image may refuse anything. One that a checker of our own
+ * finds sound must take all calls, read as it should and stay sound.
  */
 #include "base/ckd.h"
 #include "base/cursor.h"
+#include "base/memory.h"
+#include "format/qcow2/qcow2.h"
 #include "fuzz/target.h"
 #include "support/esx.h"
 #include "support/imagecheck.h"
+#include "support/must.h"
 
 enum {
     MOST_CALLS = 24,
@@ -83,6 +87,68 @@ static void follow(struct change *c, unsigned kind, uint64_t off, uint64_t len)
         follow_discard(c, off, len);
 }
 
+/* ---- snapshots --------------------------------------------------------------------------------
+ */
+
+enum { SNAPSHOTS = 6, CREATE = SNAPSHOTS, APPLY, DELETE, DIFF, COMPACT, CALLS };
+
+static int make_snapshot(struct change *c, struct platter_error *err)
+{
+    struct snapshot_request request = {.name = "fuzz", .icount = UINT64_MAX};
+    int r = disk_snapshot_create(c->disk, &request, NULL, err);
+    free(request.ret_id);
+    return r;
+}
+
+static int compare_snapshots(struct change *c, const char *from, struct platter_error *err)
+{
+    struct snapshot_difference found;
+    struct disk_diff d;
+    int r = disk_snapshot_diff_open(c->disk, from, NULL, &d, err);
+    if (r < 0)
+        return r;
+    for (goff off = 0; (r = disk_snapshot_diff_next(&d, off, &found, err)) > 0;)
+        off = found.off + found.len;
+    disk_snapshot_diff_close(&d);
+    return r;
+}
+
+/* What is moved reads as before. Bitmaps move as well, and our checker knows nothing of them. */
+static void call_compact(struct change *c, uint64_t number)
+{
+    struct compact_request request = {.zeros = number % 2, .dry_run = number % 16 == 15};
+    if (!c->format->compact)
+        return;
+    int r = disk_compact(c->disk, &request, NULL);
+    if (r < 0 || qcow2_of(disk_top(c->disk))->extensions.has_bitmaps)
+        c->expected = NULL;
+}
+
+/* What counts cannot hold, and what snapshots say that is none of our checker's business, ends the
+ * following; so does another disk that is to be seen. */
+static void call_snapshot(struct change *c, unsigned kind, uint64_t number)
+{
+    const struct snapshot_ops *ops = c->format->snapshots;
+    struct snapshot_request s;
+    if (!ops)
+        return;
+    bool any = ops->describe(disk_top(c->disk), (uint32_t)(number % 4), &s);
+    char *name = string_copy(any ? s.name : "");
+    MUST(name);
+    int r = kind == CREATE   ? make_snapshot(c, NULL)
+            : kind == APPLY  ? disk_snapshot_apply(c->disk, name, 0, NULL, NULL)
+            : kind == DELETE ? disk_snapshot_delete(c->disk, name, 0, NULL, NULL)
+                             : compare_snapshots(c, name, NULL);
+    free(name);
+    if (r < 0 && (r != -ENOENT || any))
+        c->expected = NULL;
+    if (r == 0 && kind == APPLY && c->expected) {
+        c->expected = disk_size(c->disk) <= MOST_DISK ? c->content : NULL;
+        if (c->expected && disk_read(c->disk, c->expected, disk_size(c->disk), 0, NULL) != 0)
+            c->expected = NULL;
+    }
+}
+
 static int call(struct change *c, unsigned kind, uint64_t off, uint64_t len,
                 struct platter_error *err)
 {
@@ -124,7 +190,15 @@ static void run_call(struct change *c, struct reader *r)
         return;
     off %= size;
     len = min_u64(min_u64(len, MOST_LENGTH), size - off);
-    unsigned kind = (byte & 0x7f) % 6;
+    unsigned kind = (byte & 0x7f) % CALLS;
+    if (kind == COMPACT) {
+        call_compact(c, off);
+        return;
+    }
+    if (kind >= SNAPSHOTS) {
+        call_snapshot(c, kind, off);
+        return;
+    }
     int code = call(c, kind, off, len, &err);
     if (c->expected && may_fail(c, code))
         c->expected = NULL;

@@ -242,6 +242,25 @@ static int step_pack(struct model *m, struct platter_error *err)
     return r < 0 ? r : e;
 }
 
+/* Where that moved nothing in, there is nothing to win any more. */
+static int step_compact(struct model *m, struct platter_error *err)
+{
+    struct compact_request request = {.zeros = prng_chance(&m->prng, 50)},
+                           again = {.dry_run = true};
+    int r = disk_close(TAKE(m->disk), err); /* bitmaps are stored first */
+    if (r == 0)
+        r = open_disk(m, err);
+    if (r == 0)
+        r = disk_compact(m->disk, &request, err);
+    if (r == 0)
+        r = disk_compact(m->disk, &again, err);
+    if (r == 0 && again.result.new_size < again.result.file_size && !m->specimen.spec->packed)
+        return fail(err, EIO, "it was compacted, and %llu of %llu bytes can still be won",
+                    (unsigned long long)(again.result.file_size - again.result.new_size),
+                    (unsigned long long)again.result.file_size);
+    return r;
+}
+
 static bool reads(struct model *m, struct platter_disk *disk, const struct flat *want)
 {
     return disk_size(disk) == want->size && disk_read(disk, m->scratch, want->size, 0, NULL) == 0 &&
@@ -285,7 +304,8 @@ static int step(struct model *m, unsigned number, struct platter_error *err)
     int r = dice < 80   ? step_write(m, err)
             : dice < 88 ? step_pack(m, err)
             : dice < 91 ? step_resize(m, err)
-            : dice < 94 ? step_bitmap(m, err)
+            : dice < 93 ? step_bitmap(m, err)
+            : dice < 94 ? step_compact(m, err)
                         : step_snapshot(m, err);
     return r == 0 && number % 100 == 99 ? judge(m, err) : r;
 }

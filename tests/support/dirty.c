@@ -201,6 +201,8 @@ int dirty_step(struct dirty *d, struct platter_error *err)
     unsigned what = (unsigned)prng_below(&d->prng, 16);
     if (what < 3)
         return change_step(d, err);
+    if (what == 3 && !d->recording) /* all of it moves, and says what it said */
+        return disk_compact(d->disk, &(struct compact_request){0}, err);
     if (what == 3)
         return disk_flush(d->disk, err);
     int r = guest_step(d, err);

@@ -11,7 +11,7 @@
 
 enum { SPARE = 4 << 20, SPARE_LATER = 2 << 20 };
 
-const char *const change_names[CHANGES] = {"create", "apply", "delete"};
+const char *const change_names[CHANGES] = {"create", "apply", "delete", "compact"};
 
 /* ---- reading without the library --------------------------------------------------------------
  */
@@ -105,6 +105,26 @@ static void work(const struct snapshot_case *c, struct platter_disk *disk, uint3
          0);
 }
 
+/* Compressed clusters behind each other, in every ninth place, of sizes that differ. */
+static void pack(struct platter_disk *disk, uint32_t op)
+{
+    struct image *top = disk_top(disk);
+    size_t unit = top->unit, len;
+    auto_free uint8_t *bytes = malloc(unit), *packed = malloc(unit);
+    struct prng noise = {op};
+    MUST(bytes && packed);
+    for (goff off = op * unit; off + unit <= disk_size(disk); off += 9 * unit) {
+        struct disk_write w;
+        memset(bytes, (int)op, unit);
+        for (size_t i = 0; i < off / unit % 7 * unit / 8; i++)
+            bytes[i] = (uint8_t)prng_below(&noise, 256);
+        if (top->format->pack(top, bytes, packed, unit, &len, NULL) < 0)
+            return; /* too small to be worth it */
+        MUST(disk_write_packed_begin(disk, off, len, &w, NULL) == 0);
+        MUST(disk_write_packed_end(&w, packed, len, NULL) == 0);
+    }
+}
+
 static int make_snapshot(struct platter_disk *disk, const char *name, struct platter_error *err)
 {
     struct snapshot_request request = {
@@ -124,6 +144,8 @@ static int change(const struct snapshot_case *c, struct platter_disk *disk,
         return disk_snapshot_apply(disk, "first", 0, NULL, err);
     case CHANGE_DELETE:
         return disk_snapshot_delete(disk, "first", 0, NULL, err);
+    case CHANGE_COMPACT:
+        return disk_compact(disk, &(struct compact_request){0}, err);
     case CHANGES:
         break;
     }
@@ -163,7 +185,8 @@ int snapshot_case_run(const struct snapshot_case *c, struct stream *top, void (*
 /* ---- cases -------------------------------------------------------------------------------------
  */
 
-/* Two snapshots with work around them, and another size of the disk since the first. */
+/* Two snapshots with work around them, and another size of the disk since the first. For a
+ * compaction there was one more that held all that stands in front. */
 static bool prepare(struct snapshot_case *c)
 {
     struct platter_error err = {0};
@@ -172,8 +195,20 @@ static bool prepare(struct snapshot_case *c)
     uint64_t size = c->specimen.spec->size;
     MUST(stream_buffer_open(&c->before, "top", true, &top, NULL) == 0);
     MUST(specimen_open(&c->specimen, top, true, &disk, &err) == 0);
-    work(c, disk, 1);
-    int r = make_snapshot(disk, "first", &err);
+    bool holes = c->change == CHANGE_COMPACT;
+    int r = 0;
+    if (holes) {
+        stamp(disk, 5, 0, size / SECTOR);
+        r = make_snapshot(disk, "gone", &err);
+    }
+    if (holes && r == 0) {
+        stamp(disk, 6, 0, size / SECTOR / 2);
+        pack(disk, 7);
+    }
+    if (r == 0)
+        work(c, disk, 1);
+    if (r == 0)
+        r = make_snapshot(disk, "first", &err);
     if (r == -EOVERFLOW) { /* one reference is all that its counts can hold */
         disk_close(disk, NULL);
         return false;
@@ -182,8 +217,17 @@ static bool prepare(struct snapshot_case *c)
     if (!strstr(c->specimen.spec->name, "v2"))
         MUST(disk_resize(disk, size / 2 * 3, 0, PLATTER_PREALLOCATION_OFF, NULL, &err) == 0);
     work(c, disk, 2);
-    MUST(make_snapshot(disk, "second", &err) == 0);
+    r = make_snapshot(disk, "second", &err);
+    if (r == -EOVERFLOW && holes) {
+        disk_close(disk, NULL);
+        return false;
+    }
+    MUST(r == 0);
     work(c, disk, 3);
+    if (holes)
+        pack(disk, 8);
+    if (holes)
+        MUST(disk_snapshot_delete(disk, "gone", 0, NULL, &err) == 0);
     MUST(disk_close(disk, &err) == 0);
     return true;
 }
@@ -219,7 +263,7 @@ bool snapshot_case_make(const struct specimen_spec *spec, enum change change,
     struct image_report report;
     *ret = (struct snapshot_case){.specimen = specimen_make(spec), .change = change};
     /* Counts of 2 bits: the disk, two snapshots, and none for a moment more. */
-    ret->overflows = change != CHANGE_DELETE && strstr(spec->options, "refcount_bits=2");
+    ret->overflows = change < CHANGE_DELETE && strstr(spec->options, "refcount_bits=2");
     ret->scratch = malloc(spec->size * 2);
     MUST(ret->scratch);
     ret->before = buffer_copy(&ret->specimen.top, ret->specimen.top.size + SPARE);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A snapshot that is made, applied or deleted in a qcow2 that has others, and writes behind it.
+ * A snapshot that is made, applied or deleted in a qcow2 that has others, or all of it moved to the
+ * front of the file, and writes behind it.
  * What becomes of it is judged without the library's own idea of snapshots: the table is read here,
  * and a snapshot becomes the disk by a header that names its L1 table.
  */
@@ -9,7 +10,7 @@
 
 #include "support/specimen.h"
 
-enum change { CHANGE_CREATE, CHANGE_APPLY, CHANGE_DELETE, CHANGES };
+enum change { CHANGE_CREATE, CHANGE_APPLY, CHANGE_DELETE, CHANGE_COMPACT, CHANGES };
 
 extern const char *const change_names[CHANGES];
 

@@ -14,7 +14,12 @@
 #include "format/qcow2/bitmap.h"
 #include "format/qcow2/compact.h"
 
-enum { ROUNDS = 64 }; /* far more than there are ever needed */
+enum {
+    ROUNDS = 64, /* far more than there are ever needed */
+    MOST_COPIED = 2 << 20,
+    MOST_LOWER = 1 << 16,
+    LEAST_CHANGES = 64
+};
 
 /* ---- progress ----------------------------------------------------------------------------------
  */
@@ -208,19 +213,31 @@ static int load_counts(struct image *img, struct platter_error *err)
                                      "the refcount table", err);
 }
 
+/* How much is done at once, by the memory there is. */
+static void set_sizes(struct compact *c)
+{
+    const struct qcow2 *q = c->q;
+    uint64_t share = budget_limit(c->img->budget) / 32;
+
+    c->buffer_size = max_u64(q->cluster_size, min_u64(share, MOST_COPIED));
+    c->room_changes = (uint32_t)min_u64(max_u64(share / sizeof *c->changes, LEAST_CHANGES),
+                                        q->l2.slice / q->entry_size);
+    c->most_lower = (uint32_t)min_u64(max_u64(share / sizeof *c->lower, LEAST_CHANGES), MOST_LOWER);
+}
+
 static int begin(struct compact *c, struct platter_error *err)
 {
     struct qcow2 *q = c->q;
     struct budget *budget = c->img->budget;
-    uint64_t entries = q->l2.slice / q->entry_size;
 
+    set_sizes(c);
     int r = load_counts(c->img, err);
     if (r == 0)
         r = budget_alloc(budget, q->l2.slice, "a copy of an L2 table", &c->slice, err);
     if (r == 0)
-        r = budget_alloc(budget, COMPACT_BUFFER, "a buffer", &c->buffer, err);
+        r = budget_alloc(budget, c->buffer_size, "a buffer", &c->buffer, err);
     if (r == 0)
-        r = budget_alloc(budget, entries * sizeof *c->changes, "changes of an L2 table",
+        r = budget_alloc(budget, c->room_changes * sizeof *c->changes, "changes of an L2 table",
                          &c->changes, err);
     if (r < 0)
         return r;
@@ -235,7 +252,6 @@ static int begin(struct compact *c, struct platter_error *err)
 static void end(struct compact *c)
 {
     struct budget *budget = c->img->budget;
-    uint64_t entries = c->q->l2.slice / c->q->entry_size;
 
     c->q->next_free = 0; /* it was moved about */
     counts_close(&c->tables);
@@ -246,8 +262,8 @@ static void end(struct compact *c)
     budget_free(budget, c->map.items, c->map.room * sizeof *c->map.items);
     budget_free(budget, c->map.buckets, c->map.room * sizeof *c->map.buckets);
     budget_free(budget, c->slice, c->q->l2.slice);
-    budget_free(budget, c->buffer, COMPACT_BUFFER);
-    budget_free(budget, c->changes, entries * sizeof *c->changes);
+    budget_free(budget, c->buffer, c->buffer_size);
+    budget_free(budget, c->changes, c->room_changes * sizeof *c->changes);
 }
 
 /* What it would be, were it done. */

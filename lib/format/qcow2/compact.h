@@ -106,19 +106,17 @@ struct compact {
 
     struct compact_lower *lower;
     uint32_t n_lower, room_lower, kept_lower; /* those before kept_lower do not change */
+    uint32_t most_lower;                      /* how many may wait */
     struct compact_map map;
     struct counts gone;   /* a dry run: clusters that would give up their place */
     struct counts tables; /* L2 tables: how many L1 entries refer to each */
     uint8_t *slice;       /* of an L2 table */
-    uint8_t *buffer;      /* COMPACT_BUFFER bytes */
+    uint8_t *buffer;      /* for copies: a cluster or more */
+    uint64_t buffer_size;
     struct compact_change *changes;
+    uint32_t room_changes;
 
     uint64_t moved, moved_before; /* clusters, and those of former rounds */
-};
-
-enum {
-    COMPACT_BUFFER = 2 << 20, /* bytes that are copied at once: the largest cluster */
-    COMPACT_LOWER = 1 << 16   /* counts that wait before they are made to go down */
 };
 
 static inline bool compact_must_go(const struct compact *c, uint64_t cluster)

@@ -185,30 +185,38 @@ static void take_back(struct compact *c, const struct table *t)
     }
 }
 
-static int move_slice(struct compact *c, hoff off, struct table *t, struct platter_error *err)
+/* Makes the changes that were planned, in c->slice, which belongs at `off`. */
+static int apply(struct compact *c, hoff off, const struct table *t, struct platter_error *err)
 {
-    uint32_t entries = c->q->l2.slice / c->q->entry_size;
-
-    int r = compact_slice_get(c, off, err);
-    if (r == 0)
-        r = compact_lower_room(c, entries, err);
-    if (r < 0)
-        return r;
-    c->kept_lower = c->n_lower;
-    t->n = 0;
-    for (uint32_t at = 0; r == 0 && at < c->q->l2.slice; at += c->q->entry_size)
-        if (get_be(c->slice + at, 8))
-            r = plan_entry(c, t, at, err);
-    if (r == 0)
-        r = copy_all(c, t, err);
+    int r = copy_all(c, t, err);
     for (uint32_t i = 0; r == 0 && i < t->n; i++)
         put_be(c->slice + c->changes[i].at, 8, c->changes[i].raw);
     if (r == 0 && t->n)
         r = compact_slice_put(c, off, err);
-    if (r < 0)
-        take_back(c, t);
-    else
+    if (r == 0)
         c->moved += t->n;
+    return r;
+}
+
+static int move_slice(struct compact *c, hoff off, struct table *t, struct platter_error *err)
+{
+    uint32_t at = 0;
+
+    int r = compact_slice_get(c, off, err);
+    while (r == 0 && at < c->q->l2.slice) {
+        r = compact_lower_room(c, c->room_changes, err);
+        if (r < 0)
+            return r;
+        c->kept_lower = c->n_lower;
+        t->n = 0;
+        for (; r == 0 && at < c->q->l2.slice && t->n < c->room_changes; at += c->q->entry_size)
+            if (get_be(c->slice + at, 8))
+                r = plan_entry(c, t, at, err);
+        if (r == 0)
+            r = apply(c, off, t, err);
+        if (r < 0)
+            take_back(c, t);
+    }
     return r;
 }
 
@@ -219,7 +227,7 @@ static int move_table(struct compact *c, hoff table, goff guest, uint64_t paths,
     int r = 0;
 
     for (uint64_t at = 0; r == 0 && at < c->q->cluster_size; at += c->q->l2.slice) {
-        if (c->n_lower >= COMPACT_LOWER || qcow2_cache_full(&c->q->l2))
+        if (c->n_lower >= c->most_lower || qcow2_cache_full(&c->q->l2))
             r = compact_settle(c, err);
         if (r == 0)
             r = move_slice(c, table + at, &t, err);

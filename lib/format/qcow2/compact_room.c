@@ -265,7 +265,7 @@ int compact_copy(struct compact *c, hoff from, hoff to, uint64_t len, bool seale
     c->q->file_size = max_u64(c->q->file_size, to + len);
     pthread_mutex_unlock(&c->img->lock);
     for (uint64_t n; r == 0 && len > 0; from += n, to += n, len -= n) {
-        n = min_u64(len, COMPACT_BUFFER);
+        n = min_u64(len, c->buffer_size);
         r = stream_pread_tail(c->img->stream, c->buffer, n, from, err);
         if (r == 0 && sealed)
             seal_anew(c, n, from, to);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "format/qcow2/check.h"
+#include "format/qcow2/compact.h"
 #include "format/qcow2/snapshot.h"
 
 /* The magic alone decides: what is cut short behind it, or of a version we do not know, is for open
@@ -40,6 +41,7 @@ const struct format format_qcow2 = {
     .check = qcow2_check,
     .amend_options = qcow2_amend_options,
     .amend = qcow2_amend,
+    .compact = qcow2_compact,
     .resize = qcow2_resize,
     .may_set_backing = qcow2_may_set_backing,
     .set_backing = qcow2_set_backing,

@@ -411,6 +411,9 @@ int qcow2_count_up(struct image *img, uint64_t cluster, uint64_t n, struct platt
 int qcow2_count_more(struct image *img, uint64_t cluster, uint64_t n, struct platter_error *err);
 int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch,
                      struct platter_error *err);
+/* Adds `by` to the count of a cluster that is in use, or takes it away. EOVERFLOW: it is full. */
+int qcow2_count_add(struct image *img, uint64_t cluster, uint64_t by, struct platter_error *err);
+int qcow2_count_take(struct image *img, uint64_t cluster, uint64_t by, struct platter_error *err);
 
 /* ---- allocation (alloc.c, overlap.c) -----------------------------------------------------------
  */

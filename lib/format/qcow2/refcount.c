@@ -82,6 +82,15 @@ int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **re
 
 enum direction { DOWN, UP, UP_FROM_1 };
 
+static int fail_overflow(const struct image *img, uint64_t cluster, struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    return fail(err, EOVERFLOW,
+                "%s: the cluster at %" PRIu64 " would have more references than a count of %u "
+                "bits can hold (refcount_bits of the image)",
+                img->stream->name, cluster << q->cluster_bits, 1u << q->header.refcount_order);
+}
+
 /* One step along a run of clusters, all up or all down by 1: as many from the first on as one slice
  * counts and, on the way down, as become free all alike. *ret_n is 0 only on failure. */
 static int count_step(struct image *img, uint64_t cluster, uint64_t n, enum direction direction,
@@ -112,10 +121,7 @@ static int count_step(struct image *img, uint64_t cluster, uint64_t n, enum dire
         return 0;
     }
     if (slot && up && count)
-        return fail(err, EOVERFLOW,
-                    "%s: the cluster at %" PRIu64 " would have more references than a count of %u "
-                    "bits can hold (refcount_bits of the image)",
-                    img->stream->name, cluster << q->cluster_bits, 1u << order);
+        return fail_overflow(img, cluster, err);
     return fail(err, PLATTER_ECORRUPT,
                 "%s: the reference count of the cluster at %" PRIu64
                 " is 0 and cannot go %s: the image must be repaired",
@@ -146,6 +152,54 @@ int qcow2_count_more(struct image *img, uint64_t cluster, uint64_t n, struct pla
     return count_all_up(img, cluster, n, UP_FROM_1, err);
 }
 
+static void cluster_is_free(struct qcow2 *q, uint64_t cluster)
+{
+    if (cluster < q->next_free)
+        q->next_free = cluster;
+    /* The next to take it may be no packed record: none may begin there any more. */
+    if (q->packed_cursor >> q->cluster_bits == cluster)
+        q->packed_cursor = 0;
+}
+
+int qcow2_count_add(struct image *img, uint64_t cluster, uint64_t by, struct platter_error *err)
+{
+    uint32_t order = qcow2_of(img)->header.refcount_order;
+    struct qcow2_slot *slot;
+    uint64_t k;
+
+    int r = qcow2_count_slot(img, cluster, &slot, &k, err);
+    if (r < 0)
+        return r;
+    uint64_t count = slot ? qcow2_count_get(slot->bytes, order, k) : 0;
+    if (!slot || by > qcow2_count_max(order) - count)
+        return fail_overflow(img, cluster, err);
+    qcow2_count_put(slot->bytes, order, k, count + by);
+    qcow2_cache_dirty(&qcow2_of(img)->blocks, slot);
+    return 0;
+}
+
+int qcow2_count_take(struct image *img, uint64_t cluster, uint64_t by, struct platter_error *err)
+{
+    uint32_t order = qcow2_of(img)->header.refcount_order;
+    struct qcow2_slot *slot;
+    uint64_t k;
+
+    int r = qcow2_count_slot(img, cluster, &slot, &k, err);
+    if (r < 0)
+        return r;
+    uint64_t count = slot ? qcow2_count_get(slot->bytes, order, k) : 0;
+    if (!slot || by > count)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the reference count of the cluster at %" PRIu64 " is %" PRIu64
+                    " and cannot go down by %" PRIu64 ": the image must be repaired",
+                    img->stream->name, cluster << qcow2_of(img)->cluster_bits, count, by);
+    qcow2_count_put(slot->bytes, order, k, count - by);
+    qcow2_cache_dirty(&qcow2_of(img)->blocks, slot);
+    if (count == by && by)
+        cluster_is_free(qcow2_of(img), cluster);
+    return 0;
+}
+
 int qcow2_count_read(struct image *img, uint64_t cluster, uint64_t *ret, struct platter_error *err)
 {
     struct qcow2_slot *slot;
@@ -165,15 +219,6 @@ static int punch_hole(struct image *img, uint64_t cluster, uint64_t n, struct pl
     int r = stream_discard(img->stream, cluster << q->cluster_bits, n << q->cluster_bits, err);
     pthread_mutex_lock(&img->lock);
     return r == -ENOTSUP ? 0 : r;
-}
-
-static void cluster_is_free(struct qcow2 *q, uint64_t cluster)
-{
-    if (cluster < q->next_free)
-        q->next_free = cluster;
-    /* The next to take it may be no packed record: none may begin there any more. */
-    if (q->packed_cursor >> q->cluster_bits == cluster)
-        q->packed_cursor = 0;
 }
 
 int qcow2_count_down(struct image *img, uint64_t cluster, uint64_t n, bool punch,
