@@ -294,7 +294,7 @@ static int find_room(struct image *img, hoff *ret, struct platter_error *err)
     k.quiet = true;
     if (r == 0)
         r = run(&k, err);
-    *ret = r == 0 && !k.failed ? k.used << k.q->cluster_bits : 0;
+    *ret = r == 0 && !k.failed ? k.used_there << k.q->cluster_bits : 0;
     end(&k);
     return r;
 }

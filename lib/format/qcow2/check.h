@@ -142,7 +142,8 @@ struct qcow2_check {
     bool unowned;            /* some active entry has bit 63 clear */
     bool shared;             /* some count is more than 1, or not known */
     bool mismatch;           /* some stored count is not what was counted */
-    uint64_t used;           /* behind the last cluster in use */
+    uint64_t used;           /* behind the last cluster that is referred to or counted */
+    uint64_t used_there;     /* ... and that the file has */
     uint64_t done, total;    /* entries of L1 tables: how far the walk over the data has come */
     /* The stored count that was read last: check_copied.c. */
     hoff slice_at;

@@ -267,6 +267,8 @@ static void use(struct qcow2_check *k, uint64_t cluster)
 {
     if (cluster >= k->used)
         k->used = cluster + 1;
+    if (cluster >= k->used_there && cluster < k->made_at)
+        k->used_there = cluster + 1;
 }
 
 static void compare_one(struct qcow2_check *k, struct compare *c, uint8_t *bytes, uint64_t j,
@@ -309,6 +311,8 @@ static bool compare_word(struct qcow2_check *k, const uint8_t *bytes, uint64_t c
     if (word != UINT64_MAX || memcmp(bytes, ones, sizeof ones) != 0)
         return false;
     use(k, cluster + 63);
+    if (cluster < k->made_at) /* the file may end between them */
+        use(k, min_u64(cluster + 63, k->made_at - 1));
     return true;
 }
 
