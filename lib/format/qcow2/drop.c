@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
-#include "format/qcow2/qcow2.h"
+#include "format/qcow2/snapshot.h"
 
 enum { CHUNK = 1024 }; /* L1 entries that are cut off at once */
 
@@ -31,69 +31,27 @@ int qcow2_check_distinct(const struct image *img, const struct qcow2_pointers *p
 /* ---- what is below an L1 entry -----------------------------------------------------------------
  */
 
-/* Gives back what the entries of a slice hold; `bytes` are a copy of it. */
-static int drop_slice(struct image *img, const uint8_t *bytes, goff guest,
-                      struct platter_error *err)
-{
-    struct qcow2 *q = qcow2_of(img);
-    uint32_t n = q->l2.slice / q->entry_size;
-    struct qcow2_entry e;
-
-    int r = qcow2_free_room(img, n, err);
-    for (uint32_t i = 0; i < n && r == 0; i++) {
-        r = qcow2_entry_decode(img, bytes + i * q->entry_size, guest + i * q->cluster_size, &e,
-                               err);
-        if (r == 0)
-            qcow2_free_entry(img, &e, true);
-    }
-    int f = qcow2_free_all(img, r < 0 ? NULL : err);
-    return r < 0 ? r : f;
-}
-
-/* Takes one from the counts of all below an L1 entry that is no more, and of its table. */
-static int drop_table(struct image *img, hoff table, goff guest, struct platter_error *err)
-{
-    struct qcow2 *q = qcow2_of(img);
-    uint64_t per_slice = UINT64_C(1) << q->slice_bits;
-    struct qcow2_slot *slot;
-    uint8_t *bytes = NULL;
-
-    int r = budget_alloc(img->budget, q->l2.slice, "a copy of an L2 table", &bytes, err);
-    for (uint64_t at = 0; at < q->cluster_size && r == 0; at += q->l2.slice, guest += per_slice) {
-        r = qcow2_cache_get(img, &q->l2, table + at, &slot, err);
-        if (r < 0)
-            break;
-        memcpy(bytes, slot->bytes, q->l2.slice); /* the slot may go while counts are read */
-        r = drop_slice(img, bytes, guest, err);
-    }
-    budget_free(img->budget, bytes, q->l2.slice);
-    return r < 0 ? r : qcow2_count_down(img, table >> q->cluster_bits, 1, true, err);
-}
-
-/* The same for n entries from `first` on, which go out of the L1 table. */
+/* Takes n entries from `first` on out of the L1 table, and gives back what is below them. */
 static int cut_entries(struct image *img, uint32_t first, uint32_t n, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     uint64_t old[CHUNK];
+    struct qcow2_tree t = {.entries = old, .base = first, .n = n};
     hoff table;
     int r = 0;
 
     memcpy(old, q->l1.entries + first, n * sizeof *old);
-    for (uint32_t i = 0; i < n && r == 0; i++) {
-        r = qcow2_l2_find(img, (goff)(first + i) << q->l1_bits, &table, err);
-        if (r == 0 && old[i])
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        r = qcow2_tree_table(img, &t, i, &table, err);
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        if (old[i])
             qcow2_pointers_set(&q->l1, first + i, 0);
-    }
-    if (r == 0 && !q->l1.any_dirty)
-        return 0;
-    if (r == 0)
-        r = qcow2_pointers_write(img, &q->l1, err);
+    if (r < 0 || !q->l1.any_dirty)
+        return r;
+    r = qcow2_pointers_write(img, &q->l1, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
-    for (uint32_t i = 0; i < n && r == 0; i++)
-        if (old[i] & QCOW2_OFFSET_MASK)
-            r = drop_table(img, old[i] & QCOW2_OFFSET_MASK, (goff)(first + i) << q->l1_bits, err);
-    return r;
+    return r < 0 ? r : qcow2_tree_count_down(img, &t, UINT64_MAX, err);
 }
 
 int qcow2_l1_cut(struct image *img, uint32_t first, struct platter_error *err)

@@ -21,11 +21,12 @@ struct qcow2_walks {
 int qcow2_walks_tell(struct image *img, struct qcow2_walks *w, uint32_t more,
                      struct platter_error *err);
 
-/* An L1 table: the active one in memory, or one in the file, of which a piece is held. Bit 63 is
- * believed nowhere. */
+/* An L1 table, or a part of one: the active one in memory, or one in the file, of which a piece is
+ * held. Bit 63 is believed nowhere. */
 struct qcow2_tree {
     const uint64_t *entries; /* or NULL: at `off` in the file */
     hoff off;
+    uint32_t base; /* the number in its table of the first of them */
     uint32_t n;
     struct qcow2_walks *walks; /* or NULL: nobody is told */
     uint32_t first, held;      /* the entries that `piece` has */
@@ -40,7 +41,8 @@ int qcow2_tree_table(struct image *img, struct qcow2_tree *t, uint32_t i, hoff *
 
 /*
  * Adds 1 to the count of everything below, or takes 1 away and gives what is free then back to the
- * host: an L2 table once for each L1 entry, what its entries hold once for each path. *done counts
+ * host: an L2 table once for each L1 entry, what its entries hold once for each path; of a data
+ * file, which has no counts, the space goes. *done counts
  * the steps; the first that fails ends it, and whoever takes back as many steps is where he was.
  * The tables must be on the disk as they are in memory. Token and lock held; drops the lock.
  */

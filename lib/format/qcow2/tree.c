@@ -59,10 +59,12 @@ int qcow2_tree_table(struct image *img, struct qcow2_tree *t, uint32_t i, hoff *
     int r = 0;
 
     if (t->entries)
-        return qcow2_l1_decode(img, i, t->entries[i], ret, err);
+        return qcow2_l1_decode(img, t->base + i, t->entries[i], ret, err);
     if (i < t->first || i - t->first >= t->held)
         r = load_piece(img, t, i, err);
-    return r < 0 ? r : qcow2_l1_decode(img, i, get_be(t->piece + (i - t->first) * 8, 8), ret, err);
+    return r < 0 ? r
+                 : qcow2_l1_decode(img, t->base + i, get_be(t->piece + (i - t->first) * 8, 8), ret,
+                                   err);
 }
 
 /* A copy of one slice of an L2 table: counts are read and written while it is looked at. */
@@ -115,6 +117,15 @@ static int tally_add(struct tally *t, uint64_t first, uint64_t n, struct platter
     return r;
 }
 
+/* Nothing counts what stands in a data file. */
+static int tally_data(const struct tally *t, const struct qcow2_entry *e, struct platter_error *err)
+{
+    int r = t->up ? 0 : qcow2_free_room(t->img, 1, err);
+    if (r == 0 && !t->up)
+        qcow2_free_entry(t->img, e, true);
+    return r;
+}
+
 static int tally_slice(struct tally *t, hoff off, goff guest, struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(t->img);
@@ -128,9 +139,9 @@ static int tally_slice(struct tally *t, hoff off, goff guest, struct platter_err
             continue;
         uint64_t first = e.off >> q->cluster_bits;
         uint64_t last = e.packed ? (e.off + e.packed_len - 1) >> q->cluster_bits : first;
-        r = tally_add(t, first, last - first + 1, err);
+        r = q->data_file ? tally_data(t, &e, err) : tally_add(t, first, last - first + 1, err);
     }
-    return r;
+    return r == 0 && q->data_file ? qcow2_free_all(t->img, err) : r;
 }
 
 /* The table itself comes last: when it is free its space goes, and with it what it says. */
@@ -167,7 +178,7 @@ static int tally_tree(struct tally *t, struct qcow2_tree *tree, struct platter_e
     for (uint32_t i = 0; r == 0 && i < tree->n && t->done < t->steps; i++) {
         r = qcow2_tree_table(img, tree, i, &table, err);
         if (r == 0 && table)
-            r = tally_table(t, table, (goff)i << q->l1_bits, err);
+            r = tally_table(t, table, (goff)(tree->base + i) << q->l1_bits, err);
         if (r == 0)
             r = qcow2_walks_tell(img, tree->walks, 1, err);
     }
