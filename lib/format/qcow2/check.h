@@ -19,8 +19,8 @@
  *
  * A repair can be cut off anywhere and begun anew. The dirty bit is set before its first change.
  * Entries are mended in place, each inside one sector; what is made anew is written behind the end
- * of the file and is durable before the header names it; counts go down only when the references
- * are durably gone.
+ * of the file, or where that cannot grow behind all that is in use, and is durable before the
+ * header names it; counts go down only when the references are durably gone.
  */
 #ifndef QCOW2_CHECK_H
 #define QCOW2_CHECK_H

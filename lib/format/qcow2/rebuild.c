@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Refcount table and blocks made anew from what was counted (section 18). They are written behind
- * the end of the file, where they overwrite nothing; one write of the header takes them over. What
- * was there before is free then.
+ * Refcount table and blocks made anew from what was counted (section 18). They are written where
+ * they overwrite nothing; one write of the header takes them over. What was there before is free
+ * then.
  */
 #include <inttypes.h>
 #include <string.h>

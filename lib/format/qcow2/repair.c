@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What every repair of a qcow2 needs: its marks in the header, barriers, and room behind the end of
- * the file, where nothing that may still be of use is overwritten.
+ * What every repair of a qcow2 needs: its marks in the header, barriers, and room for what it
+ * makes, where nothing that may still be of use is overwritten.
  */
 #include <inttypes.h>
 
