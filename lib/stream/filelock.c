@@ -16,13 +16,25 @@ enum {
     PERMISSIONS = 4 /* bits 0 to 3; 2 (write what is there already) is never used here */
 };
 
-/* Locks or unlocks one byte. -ENOTSUP: the file system has no locks. */
+/* Locks or unlocks one byte. -EBUSY: somebody is in the way; -ENOTSUP: the file system has no
+ * locks, or nobody who keeps them (ENOLCK, of network file systems). */
 static int lock_byte(int fd, off_t byte, short type)
 {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         return 0;
-    return errno == EAGAIN || errno == EACCES ? -EBUSY : -ENOTSUP;
+    switch (errno) {
+    case EAGAIN:
+    case EACCES:
+        return -EBUSY;
+    case ENOLCK:
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case EINVAL:
+        return -ENOTSUP;
+    default:
+        return -errno;
+    }
 }
 
 /* Locks or unlocks the bytes of all bits of a mask; stops at the first failure. */
@@ -96,15 +108,35 @@ static int fail_busy(int fd, const char *name, const struct conflict *c, struct 
                 name, who ? who : "another program", c->what);
 }
 
+/* Takes the locks of the masks, and none of them if that fails. */
+static int take_locks(int fd, const char *name, unsigned use, unsigned deny, struct conflict *ret,
+                      struct platter_error *err)
+{
+    int r = lock_bytes(fd, USE_BYTE, use, F_RDLCK);
+    if (r == 0)
+        r = lock_bytes(fd, DENY_BYTE, deny, F_RDLCK);
+    if (r == 0)
+        return 0;
+    if (r == -EBUSY)
+        *ret = find_exclusive(fd, use, deny);
+    lock_bytes(fd, USE_BYTE, use, F_UNLCK);
+    lock_bytes(fd, DENY_BYTE, deny, F_UNLCK);
+    if (r != -EBUSY && r != -ENOTSUP)
+        fail_errno(err, -r, "%s: cannot be locked", name);
+    return r;
+}
+
 int file_lock_change(int fd, const char *name, unsigned *held_use, unsigned *held_deny,
                      unsigned use, unsigned deny, struct platter_error *err)
 {
-    int r = lock_bytes(fd, USE_BYTE, use & ~*held_use, F_RDLCK);
-    if (r == 0)
-        r = lock_bytes(fd, DENY_BYTE, deny & ~*held_deny, F_RDLCK);
+    struct conflict c = {NULL, 0};
+    int r = take_locks(fd, name, use & ~*held_use, deny & ~*held_deny, &c, err);
     if (r == -ENOTSUP)
-        return 0; /* advice at best: go on without, as everybody does there */
-    struct conflict c = r < 0 ? find_exclusive(fd, use, deny) : find_conflict(fd, use, deny);
+        return 0; /* they are advice, and QEMU must have been told to do without as well */
+    if (r < 0 && r != -EBUSY)
+        return r;
+    if (r == 0)
+        c = find_conflict(fd, use, deny);
     if (c.what) {
         lock_bytes(fd, USE_BYTE, use & ~*held_use, F_UNLCK);
         lock_bytes(fd, DENY_BYTE, deny & ~*held_deny, F_UNLCK);

@@ -102,7 +102,7 @@ WRITING = {
               "snapshot state --import=other IMAGE new", "bitmap --add IMAGE new",
               "bitmap --remove IMAGE b", "amend -o lazy_refcounts=on IMAGE",
               "rebase -u -b other -F qcow2 IMAGE", "rebase -b other -F qcow2 IMAGE",
-              "check -r all IMAGE", "check -r leaks IMAGE"],
+              "check -r all IMAGE", "check -r leaks IMAGE", "compact IMAGE"],
     "vmdk": ["check -r all IMAGE"], "raw": []}
 READING = {
     "any": ["convert -f FMT -O raw IMAGE new.raw", "info -f FMT IMAGE", "map -f FMT IMAGE",

@@ -14,7 +14,7 @@ import threading
 from peers import Failed, MIB, sha256
 
 MEMORY = 16 * MIB
-PATIENCE = 120  # seconds until a machine that hangs is killed, so that the test fails
+PATIENCE = 300  # seconds until a machine that hangs is killed, so that the test fails
 LOG = "machine.log"
 
 PROGRAM = ["stdbuf", "-oL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",

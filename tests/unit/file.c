@@ -108,33 +108,6 @@ static void test_holes(void **state)
     stream_close(s);
 }
 
-/* One that is written may become another; of one that is read the first answer stays. */
-static void test_density(void **state)
-{
-    (void)state;
-    auto_free char *path = make_file("density", "", 0600);
-    struct stream *s = open_file(path, STREAM_FILE_WRITE), *m;
-    assert_true(stream_is_dense(s));
-    assert_works(stream_resize(s, 4 << 20, &err));
-    assert_false(stream_is_dense(s));
-    struct stream *reader = open_file(path, 0);
-    assert_false(stream_is_dense(reader));
-    assert_works(stream_allocate(s, 0, 4 << 20, &err));
-    assert_true(stream_is_dense(s));
-    assert_false(stream_is_dense(reader));
-    stream_close(reader);
-    reader = open_file(path, 0);
-    assert_true(stream_is_dense(reader));
-    assert_works(stream_discard(s, 0, 1 << 20, &err));
-    assert_false(stream_is_dense(s));
-    assert_true(stream_is_dense(reader));
-    stream_close(reader);
-    stream_close(s);
-    assert_works(stream_memory_open("memory", 100, &m, &err));
-    assert_true(stream_is_dense(m));
-    stream_close(m);
-}
-
 static void test_copy_from(void **state)
 {
     (void)state;
@@ -598,7 +571,6 @@ int main(void)
         cmocka_unit_test(test_replace_of_others),
         cmocka_unit_test(test_replace_that_fails),
         cmocka_unit_test(test_holes),
-        cmocka_unit_test(test_density),
         cmocka_unit_test(test_copy_from),
         cmocka_unit_test(test_direct),
         cmocka_unit_test(test_same_file),

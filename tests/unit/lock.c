@@ -4,9 +4,12 @@
 #include "unit.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -276,6 +279,51 @@ static void test_does_not_name_strangers(void **state)
     stream_close(s);
 }
 
+/* ---- no locks -------------------------------------------------------------------------------- */
+
+/* From now on this process gets no lock of a kind it might; asking for one answers `code`. */
+static bool refuse_locks(unsigned code)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_OFD_SETLK, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | code),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof filter / sizeof *filter, .filter = filter};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* Where there are no locks we go on without; what else goes wrong is an error. */
+static void test_no_locks(void **state)
+{
+    (void)state;
+    static const struct {
+        int code, expected;
+    } cases[] = {{ENOLCK, 0}, {EOPNOTSUPP, 0}, {EIO, -EIO}, {ENOMEM, -ENOMEM}};
+    auto_free char *path = make_image("without");
+    struct stream *s = open_image(path);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct platter_error err = {0};
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            if (!refuse_locks((unsigned)cases[i].code))
+                _exit(2);
+            int r = stream_lock(s, READ | CHANGE, CHANGE, &err);
+            bool said = r == 0 || strstr(err.message, "cannot be locked");
+            _exit(r == cases[i].expected && said ? 0 : 1);
+        }
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+    stream_close(s);
+}
+
 /* The files that a disk is made of are locked as the disk is. */
 static void test_extents(void **state)
 {
@@ -329,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_seen_by_others),    cmocka_unit_test(test_sees_a_writer),
         cmocka_unit_test(test_sees_a_reader),     cmocka_unit_test(test_shared_reader_is_harmless),
         cmocka_unit_test(test_names_the_process), cmocka_unit_test(test_does_not_name_strangers),
+        cmocka_unit_test(test_no_locks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -468,6 +468,32 @@ static void test_pipe_without_blocking(void **state)
     close(fds[0]);
 }
 
+/* A file that is written may become dense or sparse; of one that is read the first answer stays. */
+static void test_density(void **state)
+{
+    (void)state;
+    struct kind k = {0};
+    struct stream *s = make_file(&k), *m = make_memory(&k), *reader, *later;
+    assert_true(stream_is_dense(s));
+    assert_works(stream_resize(s, 4 << 20, &err));
+    assert_false(stream_is_dense(s));
+    assert_works(stream_file_open(s->name, 0, &reader, &err));
+    assert_false(stream_is_dense(reader));
+    assert_works(stream_allocate(s, 0, 4 << 20, &err));
+    assert_true(stream_is_dense(s));
+    assert_false(stream_is_dense(reader));
+    assert_works(stream_file_open(s->name, 0, &later, &err));
+    assert_true(stream_is_dense(later));
+    assert_works(stream_discard(s, 0, 1 << 20, &err));
+    assert_false(stream_is_dense(s));
+    assert_true(stream_is_dense(later));
+    assert_true(stream_is_dense(m));
+    stream_close(later);
+    stream_close(reader);
+    stream_close(s);
+    stream_close(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +504,7 @@ int main(void)
         cmocka_unit_test(test_fault),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_growing_is_not_cutting),
+        cmocka_unit_test(test_density),
         cmocka_unit_test(test_memory_limit),
         cmocka_unit_test(test_slice_bounds),
         cmocka_unit_test(test_pipe),
