@@ -828,9 +828,9 @@ case("all_at_once", all_at_once)
 def many_tables():
     """200,000 clusters, a snapshot and 6,000 tables."""
     if not os.path.exists(bases.path("many")):
-        qemu_img("create", "-f", "qcow2", "-o", "preallocation=metadata,cluster_size=512",
-                 bases.path("many"), "100M")
-        qemu_img("snapshot", "-c", "one", bases.path("many"))
+        platter("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata,cluster_size=512",
+                bases.path("many"), "100M")
+        platter("snapshot", "-c", "one", bases.path("many"))
     return bases.read("many")
 
 
