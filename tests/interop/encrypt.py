@@ -131,7 +131,7 @@ class Shapes(Base):
                     f"{options_text('qcow2', {})},{options}", "a.raw", "ours")
             self.same_for_peer("qcow2", "ours")
 
-    def test_data_file(self):
+    def test_data_file_raw_or_not(self):
         """Data of its own file is encrypted by where it stands there; one that the peer calls raw
         holds no zeros where the disk has some."""
         for raw in ("off", "on"):
