@@ -237,6 +237,20 @@ class Shapes(Base):
             qemu_img("compare", "-f", "raw", "-F", "raw", "out.raw", raw)
         qemu_img("check", *secret("s", "b.key"), "--image-opts", opts("qcow2", "sealed", "s"))
 
+    def test_data_file(self):
+        """The data of an encrypted image in a file of its own."""
+        for options in ("data_file=data", "data_file=data,preallocation=metadata"):
+            platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "qcow2", "-o",
+                    f"{options_text('qcow2', {})},{options}", "a.raw", "ours")
+            with open("data", "rb") as f, open("a.raw", "rb") as g:
+                self.assertNotIn(g.read(64), f.read())
+            self.same_for_peer("qcow2", "ours")
+            run("qemu-io", *secret("s", "a.key"), "--image-opts", opts("qcow2", "ours", "s"),
+                "-c", "write -P 7 3000 70000", "-c", "discard 1M 128k")
+            qemu_img("convert", *secret("s", "a.key"), "--image-opts", opts("qcow2", "ours", "s"),
+                     "-O", "raw", "b.raw")
+            platter("compare", "--key-file", "a.key", "-F", "raw", "ours", "b.raw")
+
     def test_bitmaps(self):
         """A bitmap records what is written to an encrypted image, for both."""
         self.make_encrypted("ours", "a.raw")
@@ -254,41 +268,27 @@ class Shapes(Base):
         info = json.loads(qemu_img("info", "--output=json", "copy").stdout)
         self.assertEqual([b["name"] for b in info["format-specific"]["data"]["bitmaps"]], ["b0"])
 
-    def test_every_cipher(self):
-        """Each cipher, mode, vector and hash that the peer can make volumes with: ours as well, and
-        each opens the other's."""
-        bits = {"aes": "128 192 256", "serpent": "128 192 256", "twofish": "128 192 256",
-                "cast5": "128"}
-        ciphers = [f"{name}-{n}" for name, all_bits in bits.items() for n in all_bits.split()]
-        sets = [{"cipher-alg": c, "cipher-mode": m} for c in ciphers
-                for m in ("xts", "cbc", "ctr", "ecb")]
-        sets += [{"hash-alg": h} for h in ("md5", "sha1", "sha224", "sha384", "sha512", "ripemd160")]
-        sets += [{"cipher-mode": "cbc", "ivgen-alg": "essiv", "ivgen-hash-alg": h}
-                 for h in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160")]
-        sets += [{"ivgen-alg": "plain"}, {"cipher-alg": "serpent-256", "ivgen-alg": "essiv"}]
+    def test_more_ciphers(self):
+        """With those above: each cipher, mode, vector and hash that the peer can make volumes with.
+        (Of 192 bits it makes only those that have twice as many in mode xts.)"""
         make_content("a.raw", 65536, 7)
-        made = 0
-        for options in sets:
-            text = options_text("luks", options)
-            if not self.peer_can_make(text):
-                continue
-            made += 1
+        for text in ("cipher-alg=aes-128,cipher-mode=ctr,hash-alg=md5", "cipher-mode=ecb",
+                     "cipher-alg=aes-192,hash-alg=sha224", "cipher-alg=twofish-192,hash-alg=sha1",
+                     "cipher-alg=serpent-256,cipher-mode=ctr,ivgen-alg=essiv,ivgen-hash-alg=sha256",
+                     "cipher-alg=serpent-128,cipher-mode=cbc,ivgen-alg=plain,hash-alg=ripemd160",
+                     "cipher-alg=serpent-192", "cipher-alg=twofish-256,cipher-mode=ecb",
+                     "cipher-alg=cast5-128,cipher-mode=ctr,hash-alg=sha384",
+                     "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=md5"):
             with self.subTest(text):
-                qemu_img("convert", "-n", *secret("s", "a.key"), "-f", "raw", "--target-image-opts",
-                         "a.raw", opts("luks", "theirs", "s"))
-                self.same_for_us("theirs", "--key-file", "a.key")
-                platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "luks", "-o", text,
-                        "a.raw", "ours")
+                platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "luks", "-o",
+                        f"{text},iter-time=10", "a.raw", "ours")
                 self.same_for_peer("luks", "ours")
+                if "cast5" not in text and text != "cipher-mode=ecb":
+                    continue  # the peer takes its time to make one
+                patient("convert", *secret("s", "a.key"), "-f", "raw", "-O", "luks", "-o",
+                        f"{text},iter-time=10,key-secret=s", "a.raw", "theirs")
+                self.same_for_us("theirs", "--key-file", "a.key")
                 self.assertEqual(self.dumped("ours"), self.dumped("theirs"))
-        self.assertGreater(made, 35)
-
-    def peer_can_make(self, text):
-        done = qemu_img("create", "-q", *secret("s", "a.key"), "-f", "luks", "-o",
-                        f"{text},key-secret=s", "theirs", 65536, code={0, 1})
-        return done.returncode == 0 or ("accurate CPU usage" in done.stderr and patient(
-            "create", "-q", *secret("s", "a.key"), "-f", "luks", "-o", f"{text},key-secret=s",
-            "theirs", 65536))
 
     def dumped(self, volume):
         """What cryptsetup reads in a header, without what is different each time."""

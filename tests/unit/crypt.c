@@ -83,7 +83,7 @@ static const struct {
     {"serpent", "cbc-essiv:sha256", 16, NULL},
     {"twofish", "xts-plain64", 32, NULL},
     {"twofish", "cbc-plain64", 24, NULL},
-    {"aes", "ctr-plain64", 32, NULL},
+    {"aes", "ctr-plain64", 32, "fb6cb0d3319089479b7aa0d6d755be954865096a812244dfc64c8693327e3416"},
     {"aes", "ecb-plain64", 32, "e334f3e8787cb3135944daca854f539b2d3ea9a88354bb72edd4d90029a20e66"},
 };
 
