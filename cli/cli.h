@@ -259,8 +259,8 @@ int secrets_check(const struct verb *verb, const struct args *args);
 /* A platter_secret_fn over a struct args. */
 int secrets_tell(void *opaque, const struct platter_secret *question, uint8_t *buffer,
                  size_t *ret_length);
-/* A line that is typed at the terminal, which standard input is, and not shown. Negative if there is
- * none. */
+/* A line that is typed at the terminal, which standard input is, and not shown. Negative if there
+ * is none. */
 int terminal_ask(const char *prompt, const char *image, uint8_t *buffer, size_t *ret_length);
 /* Where -o of amend is about key slots, does that (*ret_mine). An exit code. */
 int key_amend(struct args *args, bool *ret_mine);

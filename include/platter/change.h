@@ -28,9 +28,9 @@ enum {
 
 /**
  * Gives a disk that is open for writing another size, in bytes; it is durable on return. New space
- * reads as zeros; that of a LUKS volume as noise, unless FULL writes zeros to it. Fails with EINVAL where the disk would shrink without PLATTER_RESIZE_SHRINK, and
- * with ENOTSUP where the image cannot have that size. Other calls may run; those that reach past
- * the new end fail.
+ * reads as zeros; that of a LUKS volume as noise, unless FULL writes zeros to it. Fails with EINVAL
+ * where the disk would shrink without PLATTER_RESIZE_SHRINK, and with ENOTSUP where the image
+ * cannot have that size. Other calls may run; those that reach past the new end fail.
  */
 int platter_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
                    enum platter_preallocation preallocation, struct platter_error *err);

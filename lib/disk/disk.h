@@ -113,8 +113,8 @@ int disk_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
                 enum platter_preallocation preallocation, const struct file_maker *maker,
                 struct platter_error *err);
 
-/* Moves what the file of the top image holds towards its front. A dry run needs no disk that is open
- * for writing. */
+/* Moves what the file of the top image holds towards its front. A dry run needs no disk that is
+ * open for writing. */
 int disk_compact(struct platter_disk *disk, struct compact_request *request,
                  struct platter_error *err);
 

@@ -128,8 +128,8 @@ struct image {
     const struct name_opener *opener; /* valid while open runs */
     /* While open runs: another view of the same file, which is open: its key will do. Or NULL. */
     const struct image *sibling;
-    pthread_mutex_t lock;             /* guards the format's tables */
-    atomic_int poison;                /* 0, or the negative code of the write that failed */
+    pthread_mutex_t lock; /* guards the format's tables */
+    atomic_int poison;    /* 0, or the negative code of the write that failed */
     /* False while a new image is built under a temporary name, where a crash leaves nothing that is
      * looked at: flushes need no barriers then. */
     bool ordered;

@@ -432,7 +432,8 @@ int qcow2_alloc(struct image *img, uint64_t want, hoff *ret_off, uint64_t *ret_n
 int qcow2_alloc_table(struct image *img, uint64_t n, hoff *ret_off, struct platter_error *err);
 /* Has the header name another refcount table, durably, which is there durably. Lock held; drops it.
  * Poisons where that failed. */
-int qcow2_reftable_switch(struct image *img, hoff off, uint64_t clusters, struct platter_error *err);
+int qcow2_reftable_switch(struct image *img, hoff off, uint64_t clusters,
+                          struct platter_error *err);
 /* Room for n more entries in the list of frees; call before the change that cannot be taken back.
  */
 int qcow2_free_room(struct image *img, uint32_t n, struct platter_error *err);
