@@ -161,52 +161,67 @@ static void cluster_is_free(struct qcow2 *q, uint64_t cluster)
         q->packed_cursor = 0;
 }
 
+/* A count, and where it stands; no slot: no block counts the cluster. */
+struct counted {
+    struct qcow2_slot *slot;
+    uint64_t k, count;
+};
+
+static int look_up(struct image *img, uint64_t cluster, struct counted *ret,
+                   struct platter_error *err)
+{
+    *ret = (struct counted){0};
+    int r = qcow2_count_slot(img, cluster, &ret->slot, &ret->k, err);
+    if (r == 0 && ret->slot)
+        ret->count =
+            qcow2_count_get(ret->slot->bytes, qcow2_of(img)->header.refcount_order, ret->k);
+    return r;
+}
+
+static void change_count(struct qcow2 *q, const struct counted *c, uint64_t count)
+{
+    qcow2_count_put(c->slot->bytes, q->header.refcount_order, c->k, count);
+    qcow2_cache_dirty(&q->blocks, c->slot);
+}
+
 int qcow2_count_add(struct image *img, uint64_t cluster, uint64_t by, struct platter_error *err)
 {
-    uint32_t order = qcow2_of(img)->header.refcount_order;
-    struct qcow2_slot *slot;
-    uint64_t k;
+    struct qcow2 *q = qcow2_of(img);
+    struct counted c;
 
-    int r = qcow2_count_slot(img, cluster, &slot, &k, err);
+    int r = look_up(img, cluster, &c, err);
     if (r < 0)
         return r;
-    uint64_t count = slot ? qcow2_count_get(slot->bytes, order, k) : 0;
-    if (!slot || by > qcow2_count_max(order) - count)
+    if (!c.slot || by > qcow2_count_max(q->header.refcount_order) - c.count)
         return fail_overflow(img, cluster, err);
-    qcow2_count_put(slot->bytes, order, k, count + by);
-    qcow2_cache_dirty(&qcow2_of(img)->blocks, slot);
+    change_count(q, &c, c.count + by);
     return 0;
 }
 
 int qcow2_count_take(struct image *img, uint64_t cluster, uint64_t by, struct platter_error *err)
 {
-    uint32_t order = qcow2_of(img)->header.refcount_order;
-    struct qcow2_slot *slot;
-    uint64_t k;
+    struct qcow2 *q = qcow2_of(img);
+    struct counted c;
 
-    int r = qcow2_count_slot(img, cluster, &slot, &k, err);
+    int r = look_up(img, cluster, &c, err);
     if (r < 0)
         return r;
-    uint64_t count = slot ? qcow2_count_get(slot->bytes, order, k) : 0;
-    if (!slot || by > count)
+    if (!c.slot || by > c.count)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: the reference count of the cluster at %" PRIu64 " is %" PRIu64
                     " and cannot go down by %" PRIu64 ": the image must be repaired",
-                    img->stream->name, cluster << qcow2_of(img)->cluster_bits, count, by);
-    qcow2_count_put(slot->bytes, order, k, count - by);
-    qcow2_cache_dirty(&qcow2_of(img)->blocks, slot);
-    if (count == by && by)
-        cluster_is_free(qcow2_of(img), cluster);
+                    img->stream->name, cluster << q->cluster_bits, c.count, by);
+    change_count(q, &c, c.count - by);
+    if (c.count == by && by)
+        cluster_is_free(q, cluster);
     return 0;
 }
 
 int qcow2_count_read(struct image *img, uint64_t cluster, uint64_t *ret, struct platter_error *err)
 {
-    struct qcow2_slot *slot;
-    uint64_t k;
-    int r = qcow2_count_slot(img, cluster, &slot, &k, err);
-    *ret =
-        r == 0 && slot ? qcow2_count_get(slot->bytes, qcow2_of(img)->header.refcount_order, k) : 0;
+    struct counted c;
+    int r = look_up(img, cluster, &c, err);
+    *ret = c.count;
     return r;
 }
 
