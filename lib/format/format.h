@@ -329,6 +329,7 @@ struct amend_request {
 /* What a file holds moves towards its front, and the file is cut behind it. */
 struct compact_request {
     bool dry_run;          /* only tells what would be won: the image may be open for reading */
+    bool inquiry;          /* a dry run that only refuses what cannot be compacted, at no cost */
     bool zeros;            /* clusters that read as zeros give up their place */
     struct teller *teller; /* or NULL */
     struct platter_compact_result result; /* the format's part of it, on failure as well */

@@ -58,12 +58,13 @@ int ops_compact(const char *name, const struct platter_compact_options *o,
                 struct platter_error *err)
 {
     struct teller teller = {.fn = o->progress, .opaque = o->opaque};
-    struct compact_request look = {.dry_run = true};
+    struct compact_request look = {.dry_run = true, .inquiry = true};
     struct compact_request request = {.dry_run = o->flags & PLATTER_COMPACT_DRY_RUN,
                                       .zeros = o->flags & PLATTER_COMPACT_ZEROS,
                                       .teller = &teller};
 
-    /* Refuses what cannot be compacted before anything is changed. */
+    /* Refuses what cannot be compacted before anything is changed. All that costs time is left for
+     * tables that were checked. */
     int r = run(name, open, &look, err);
     uint64_t leaks = 0;
     if (r == 0)

@@ -219,7 +219,9 @@ static void set_sizes(struct compact *c)
     const struct qcow2 *q = c->q;
     uint64_t share = budget_limit(c->img->budget) / 32;
 
-    c->buffer_size = max_u64(q->cluster_size, min_u64(share, MOST_COPIED));
+    /* Whole clusters: what is encrypted is so by sectors. */
+    c->buffer_size =
+        max_u64(q->cluster_size, round_down(min_u64(share, MOST_COPIED), q->cluster_size));
     c->room_changes = (uint32_t)min_u64(max_u64(share / sizeof *c->changes, LEAST_CHANGES),
                                         q->l2.slice / q->entry_size);
     c->most_lower = (uint32_t)min_u64(max_u64(share / sizeof *c->lower, LEAST_CHANGES), MOST_LOWER);
@@ -230,8 +232,13 @@ static int begin(struct compact *c, struct platter_error *err)
     struct qcow2 *q = c->q;
     struct budget *budget = c->img->budget;
 
+    pthread_mutex_unlock(&c->img->lock);
+    int r = stream_size(c->img->stream, &c->request->result.file_size, err);
+    pthread_mutex_lock(&c->img->lock);
+    if (r < 0 || c->request->inquiry)
+        return r;
     set_sizes(c);
-    int r = load_counts(c->img, err);
+    r = load_counts(c->img, err);
     if (r == 0)
         r = budget_alloc(budget, q->l2.slice, "a copy of an L2 table", &c->slice, err);
     if (r == 0)
@@ -243,10 +250,7 @@ static int begin(struct compact *c, struct platter_error *err)
         return r;
     /* No record goes on where one ended before: its cluster may move. */
     q->packed_cursor = 0;
-    pthread_mutex_unlock(&c->img->lock);
-    r = stream_size(c->img->stream, &c->request->result.file_size, err);
-    pthread_mutex_lock(&c->img->lock);
-    return r < 0 ? r : compact_measure(c, err);
+    return compact_measure(c, err);
 }
 
 static void end(struct compact *c)
@@ -334,7 +338,7 @@ int qcow2_compact(struct image *img, struct compact_request *request, struct pla
     if (r < 0)
         return r;
     r = begin(&c, err);
-    if (r == 0)
+    if (r == 0 && !request->inquiry)
         r = request->dry_run ? look(&c, err) : work(&c, err);
     end(&c);
     qcow2_leave(img);

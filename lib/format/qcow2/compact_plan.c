@@ -5,6 +5,7 @@
  * free range has no block one will be needed.
  */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/ckd.h"
@@ -102,7 +103,13 @@ static int fixed_add(struct compact *c, hoff off, uint64_t bytes, struct platter
     return 0;
 }
 
-/* Tables of several clusters. */
+static int by_place(const void *a, const void *b)
+{
+    const struct compact_run *x = a, *y = b;
+    return (x->first > y->first) - (x->first < y->first);
+}
+
+/* Tables of several clusters, by their place. */
 static int collect_fixed(struct compact *c, struct platter_error *err)
 {
     const struct qcow2_header *h = &c->q->header;
@@ -121,6 +128,8 @@ static int collect_fixed(struct compact *c, struct platter_error *err)
         r = fixed_add(c, x->bitmap_directory, x->bitmap_directory_size, err);
     for (uint32_t i = 0; r == 0 && i < c->n_bitmaps; i++)
         r = fixed_add(c, c->bitmaps[i].table, c->bitmaps[i].n * UINT64_C(8), err);
+    if (r == 0 && c->n_fixed)
+        qsort(c->fixed, c->n_fixed, sizeof *c->fixed, by_place);
     return r;
 }
 
@@ -140,47 +149,66 @@ static uint64_t behind(uint64_t at, uint64_t n, uint64_t first, uint64_t obstacl
     return at < first + obstacle_n && first < at + n ? first + obstacle_n : at;
 }
 
-/* The lowest place for n clusters that nothing fixed touches and all of which have counts; 0: there
- * is none. */
-static uint64_t find_window(const struct compact *c, uint64_t n)
+/* ... and as far as clusters say that have no refcount block. */
+static uint64_t behind_gaps(const struct compact *c, uint64_t at, uint64_t n)
 {
+    for (uint64_t i = at >> block_bits(c); i <= (at + n - 1) >> block_bits(c); i++)
+        if (i >= c->q->reftable.n || c->q->reftable.entries[i] == 0)
+            at = max_u64(at, (i + 1) << block_bits(c));
+    return at;
+}
+
+/* The lowest place for n clusters before `target` that nothing fixed touches and all of which have
+ * counts; 0: there is none. */
+static uint64_t find_window(const struct compact *c, uint64_t target, uint64_t n)
+{
+    const struct qcow2_extensions *x = &c->q->extensions;
     uint64_t at = 1, before = 0;
-    while (at != before && at + n <= c->target) {
+    uint32_t i = 0;
+
+    while (at != before && at + n <= target) {
         before = at;
-        for (uint32_t i = 0; i < c->n_fixed; i++)
+        for (; i < c->n_fixed && c->fixed[i].first < at + n; i++)
             at = behind(at, n, c->fixed[i].first, c->fixed[i].n);
-        if (c->q->extensions.has_crypto)
-            at = behind(at, n, c->q->extensions.crypto_offset >> c->q->cluster_bits,
-                        compact_clusters(c, c->q->extensions.crypto_len));
-        for (uint64_t i = at >> block_bits(c); i <= (at + n - 1) >> block_bits(c); i++)
-            if (i >= c->q->reftable.n || c->q->reftable.entries[i] == 0)
-                at = max_u64(at, (i + 1) << block_bits(c));
+        if (x->has_crypto)
+            at = behind(at, n, x->crypto_offset >> c->q->cluster_bits,
+                        compact_clusters(c, x->crypto_len));
+        if (at + n <= target)
+            at = behind_gaps(c, at, n);
     }
-    return at + n <= c->target ? at : 0;
+    return at + n <= target ? at : 0;
+}
+
+/* Whether all tables from the k-th on can move into a window, where those before it stay. */
+static bool window_from(struct compact *c, uint64_t least, uint32_t k)
+{
+    uint64_t needed = 0;
+    c->target = least;
+    for (uint32_t i = 0; i < k; i++)
+        c->target = max_u64(c->target, c->fixed[i].first + c->fixed[i].n);
+    for (uint32_t i = k; i < c->n_fixed; i++)
+        if (c->fixed[i].first + c->fixed[i].n > c->target)
+            needed += c->fixed[i].n;
+    c->window = needed ? find_window(c, c->target, needed) : 0;
+    c->window_end = c->window ? c->window + needed : 0;
+    return needed == 0 || c->window;
 }
 
 /* Finds room for the tables of several clusters that must move. Where there is none the first of
- * them stays, and the file ends behind it. */
+ * them stay, as few as will do, and the file ends behind those. */
 static void choose_window(struct compact *c)
 {
-    for (;;) {
-        uint64_t needed = 0, first_end = UINT64_MAX;
-        for (uint32_t i = 0; i < c->n_fixed; i++) {
-            uint64_t end = c->fixed[i].first + c->fixed[i].n;
-            if (end <= c->target)
-                continue;
-            needed += c->fixed[i].n;
-            first_end = min_u64(first_end, end);
-        }
-        c->window = c->window_end = 0;
-        if (needed == 0)
-            return;
-        c->window = find_window(c, needed);
-        c->window_end = c->window ? c->window + needed : 0;
-        if (c->window)
-            return;
-        c->target = first_end;
+    uint64_t least = c->target;
+    uint32_t low = 0, high = c->n_fixed; /* with all of them in place nothing is needed */
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (window_from(c, least, middle))
+            high = middle;
+        else
+            low = middle + 1;
     }
+    window_from(c, least, low);
 }
 
 int compact_plan(struct compact *c, struct platter_error *err)

@@ -102,6 +102,20 @@ static int zero_table(struct compact *c, hoff table, goff guest, uint64_t paths,
     return r;
 }
 
+/* Also after an error: what was given up by then is. To one view a cluster may be zeros that is
+ * data to another, who then has it alone. */
+static int end_zeros(struct compact *c, struct platter_error *err)
+{
+    const struct compact_request *request = c->request;
+
+    if (request->dry_run || atomic_load(&c->img->poison) < 0)
+        return 0;
+    int r = compact_settle(c, err);
+    if (r == 0 && request->result.zeros_freed && c->q->header.n_snapshots)
+        r = qcow2_tree_own(c->img, NULL, err);
+    return r < 0 ? r : compact_settle(c, err);
+}
+
 int compact_zeros(struct compact *c, struct platter_error *err)
 {
     if (c->q->data_file)
@@ -109,8 +123,6 @@ int compact_zeros(struct compact *c, struct platter_error *err)
     int r = compact_count_tables(c, err);
     if (r == 0)
         r = compact_each_table(c, zero_table, err);
-    int e = atomic_load(&c->img->poison) == 0 && !c->request->dry_run
-                ? compact_settle(c, r < 0 ? NULL : err)
-                : 0;
+    int e = end_zeros(c, r < 0 ? NULL : err);
     return r < 0 ? r : e;
 }

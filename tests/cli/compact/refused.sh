@@ -21,8 +21,10 @@ cp good.qcow2 corrupt.qcow2
 put 79 '\x02' corrupt.qcow2
 cp good.qcow2 damaged.qcow2
 put 16391 '\x03' damaged.qcow2
+cp good.qcow2 counts.qcow2
+put 4100 '\x7f' counts.qcow2
 sha256sum ./*.qcow2 a.* >sums
-for image in dirty corrupt damaged; do
+for image in dirty corrupt damaged counts; do
     refused -n $image.qcow2
     refused $image.qcow2
 done

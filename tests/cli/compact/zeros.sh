@@ -17,3 +17,15 @@ qemu-img create -q -f qcow2 -o compat=0.10 old.qcow2 1M
 qemu-io -c 'write -P 0 0 256k' old.qcow2 >/dev/null
 platter compact --zeros old.qcow2
 qemu-img check -q old.qcow2
+echo '== zeros to one view, data to the other'
+qemu-img create -q -f qcow2 shared.qcow2 8M
+qemu-io -c 'write -P 7 0 1M' shared.qcow2 >/dev/null
+platter snapshot -c data shared.qcow2
+qemu-io -c 'write -z 0 1M' shared.qcow2 >/dev/null
+platter snapshot -c zeros shared.qcow2
+platter snapshot -a data shared.qcow2
+platter snapshot -d data shared.qcow2
+platter compact -q --zeros shared.qcow2
+platter check shared.qcow2 | head -1
+qemu-img check -q shared.qcow2
+qemu-io -c 'read -P 7 0 1M' shared.qcow2 | count 'bytes at'
