@@ -45,15 +45,13 @@ int compact_tick(struct compact *c, struct platter_error *err)
  * move. Those of several clusters come last, when their window is free. */
 static int move_all(struct compact *c, struct platter_error *err)
 {
-    bool split = false;
-
     int r = compact_count_tables(c, err);
     if (r == 0)
         r = compact_entries(c, err);
     if (r == 0)
         r = compact_settle(c, err);
     if (r == 0)
-        r = compact_map_end(c, &split, err);
+        r = compact_map_end(c, err);
     if (r == 0)
         r = compact_l2_tables(c, err);
     if (r == 0)
@@ -74,8 +72,6 @@ static int move_all(struct compact *c, struct platter_error *err)
  * each flag says what is true. */
 static int end_round(struct compact *c, struct platter_error *err)
 {
-    bool split = false;
-
     counts_close(&c->tables);
     if (atomic_load(&c->img->poison) < 0)
         return 0;
@@ -83,12 +79,9 @@ static int end_round(struct compact *c, struct platter_error *err)
     if (r == 0)
         r = compact_settle(c, err);
     if (r == 0)
-        r = compact_map_end(c, &split, err);
-    if (r == 0 && split) { /* the last reference to an old place may be the only one now */
-        r = compact_settle(c, err);
-        if (r == 0)
-            r = qcow2_tree_own(c->img, NULL, err);
-    }
+        r = compact_map_end(c, err);
+    if (r == 0) /* the last reference to an old place may be the only one now */
+        r = compact_own(c, err);
     return r < 0 ? r : compact_settle(c, err);
 }
 
@@ -287,7 +280,7 @@ static int look(struct compact *c, struct platter_error *err)
     r = compact_plan(c, err);
     result->new_size = min_u64(result->file_size, min_u64(c->target, c->end) << c->q->cluster_bits);
     for (uint64_t i = c->target; i < c->end && c->to_move; i++)
-        c->to_move -= counts_get(&c->gone, i);
+        c->to_move -= counts_marked(&c->gone, MARK_WALKED, i);
     result->clusters_moved = c->to_move;
     return r;
 }

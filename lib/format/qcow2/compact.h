@@ -108,7 +108,8 @@ struct compact {
     uint32_t n_lower, room_lower, kept_lower; /* those before kept_lower do not change */
     uint32_t most_lower;                      /* how many may wait */
     struct compact_map map;
-    struct counts gone;   /* a dry run: clusters that would give up their place */
+    bool unowned;         /* some entry may have a cluster alone that its flag calls shared */
+    struct counts gone;   /* a dry run: references that would go; marked: all of a cluster */
     struct counts tables; /* L2 tables: how many L1 entries refer to each */
     uint8_t *slice;       /* of an L2 table */
     uint8_t *buffer;      /* for copies: a cluster or more */
@@ -179,9 +180,10 @@ int compact_switch(struct compact *c, const void *field, size_t len, hoff at,
 bool compact_map_room(struct compact *c);
 struct compact_item *compact_map_find(const struct compact *c, uint64_t key);
 struct compact_item *compact_map_add(struct compact *c, uint64_t key, uint64_t to, uint64_t given);
-/* Everything is durable: counts of the clusters in the map are made what they are. *ret_split:
- * some have references of both kinds. */
-int compact_map_end(struct compact *c, bool *ret_split, struct platter_error *err);
+/* Everything is durable: counts of the clusters in the map are made what they are. */
+int compact_map_end(struct compact *c, struct platter_error *err);
+/* Flags of what was shared, and has one reference now, say so. */
+int compact_own(struct compact *c, struct platter_error *err);
 
 /* ---- the things that move ----------------------------------------------------------------------
  */

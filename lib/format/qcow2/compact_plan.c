@@ -179,17 +179,23 @@ static uint64_t find_window(const struct compact *c, uint64_t target, uint64_t n
     return at + n <= target ? at : 0;
 }
 
-/* Whether all tables from the k-th on can move into a window, where those before it stay. */
+/* Whether all tables from the k-th on can move into a window, where those before it stay. Until it
+ * has moved, a table takes what it has in front of the target: the window is evacuated without
+ * that.
+ */
 static bool window_from(struct compact *c, uint64_t least, uint32_t k)
 {
-    uint64_t needed = 0;
+    uint64_t needed = 0, in_front = 0;
     c->target = least;
     for (uint32_t i = 0; i < k; i++)
         c->target = max_u64(c->target, c->fixed[i].first + c->fixed[i].n);
     for (uint32_t i = k; i < c->n_fixed; i++)
-        if (c->fixed[i].first + c->fixed[i].n > c->target)
+        if (c->fixed[i].first + c->fixed[i].n > c->target) {
             needed += c->fixed[i].n;
-    c->window = needed ? find_window(c, c->target, needed) : 0;
+            in_front += c->target - min_u64(c->target, c->fixed[i].first);
+        }
+    bool fits = needed_for(c, c->target) + in_front <= c->target;
+    c->window = needed && fits ? find_window(c, c->target, needed) : 0;
     c->window_end = c->window ? c->window + needed : 0;
     return needed == 0 || c->window;
 }

@@ -406,7 +406,7 @@ struct compact_item *compact_map_add(struct compact *c, uint64_t key, uint64_t t
     return item;
 }
 
-int compact_map_end(struct compact *c, bool *ret_split, struct platter_error *err)
+int compact_map_end(struct compact *c, struct platter_error *err)
 {
     int r = 0;
     for (uint32_t i = 0; r == 0 && i < c->map.n; i++) {
@@ -416,8 +416,19 @@ int compact_map_end(struct compact *c, bool *ret_split, struct platter_error *er
             r = qcow2_count_take(c->img, item->key, item->seen, err);
         if (r == 0 && left)
             r = qcow2_count_take(c->img, item->to, left, err);
-        *ret_split = *ret_split || (left && item->seen);
+        c->unowned = c->unowned || (left && item->seen);
     }
     map_free(c, &c->map);
     return r;
+}
+
+int compact_own(struct compact *c, struct platter_error *err)
+{
+    if (!c->unowned)
+        return 0;
+    c->unowned = false;
+    int r = compact_settle(c, err);
+    if (r == 0)
+        r = qcow2_tree_own(c->img, NULL, err);
+    return r < 0 ? r : compact_settle(c, err);
 }

@@ -164,7 +164,6 @@ static int switch_l2(struct compact *c, const struct cursor *at, struct platter_
 int compact_l2_tables(struct compact *c, struct platter_error *err)
 {
     struct cursor at = cursor_begin(c);
-    bool split = false;
     int r;
 
     while ((r = cursor_next(c, &at, err)) > 0)
@@ -177,7 +176,7 @@ int compact_l2_tables(struct compact *c, struct platter_error *err)
         r = switch_l2(c, &at, err);
     if (r == 0)
         r = compact_settle(c, err);
-    return r == 0 ? compact_map_end(c, &split, err) : r;
+    return r == 0 ? compact_map_end(c, err) : r;
 }
 
 /* ---- tables that the header names --------------------------------------------------------------

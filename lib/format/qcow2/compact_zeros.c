@@ -43,13 +43,20 @@ static bool drop_place(const struct compact *c, struct qcow2_entry *e)
     return !old || !c->img->has_backing;
 }
 
-/* Counts the cluster, once where a dry run meets it in several tables. */
-static int give_up(struct compact *c, uint64_t cluster, struct platter_error *err)
+/* Some of the references to the cluster go: what is left may be one that has it alone, and a dry
+ * run counts it when the last one goes. */
+static int give_up(struct compact *c, uint64_t cluster, uint64_t paths, struct platter_error *err)
 {
-    if (counts_get(&c->gone, cluster))
-        return 0;
+    uint64_t count;
+    int r = qcow2_count_read(c->img, cluster, &count, err);
+    c->unowned = c->unowned || (count > paths && !c->request->dry_run);
+    if (r < 0 || !c->request->dry_run)
+        return r;
+    r = counts_add(&c->gone, cluster, 1, paths, err);
+    if (r < 0 || counts_get(&c->gone, cluster) != count)
+        return r;
     c->request->result.zeros_freed++;
-    return c->request->dry_run ? counts_add(&c->gone, cluster, 1, 1, err) : 0;
+    return counts_mark(&c->gone, MARK_WALKED, cluster, 1, err);
 }
 
 static int zero_slice(struct compact *c, hoff off, goff guest, uint64_t paths,
@@ -73,7 +80,7 @@ static int zero_slice(struct compact *c, hoff off, goff guest, uint64_t paths,
             if (r == 0 && zeros && drop_place(c, &e)) {
                 qcow2_entry_encode(c->img, c->slice + at, &e);
                 compact_lower(c, cluster, 1, paths);
-                r = give_up(c, cluster, err);
+                r = give_up(c, cluster, paths, err);
                 changed = true;
             }
         }
@@ -106,14 +113,18 @@ static int zero_table(struct compact *c, hoff table, goff guest, uint64_t paths,
  * data to another, who then has it alone. */
 static int end_zeros(struct compact *c, struct platter_error *err)
 {
-    const struct compact_request *request = c->request;
+    uint64_t before = c->used;
 
-    if (request->dry_run || atomic_load(&c->img->poison) < 0)
+    if (c->request->dry_run || atomic_load(&c->img->poison) < 0)
         return 0;
     int r = compact_settle(c, err);
-    if (r == 0 && request->result.zeros_freed && c->q->header.n_snapshots)
-        r = qcow2_tree_own(c->img, NULL, err);
-    return r < 0 ? r : compact_settle(c, err);
+    if (r == 0)
+        r = compact_own(c, err);
+    if (r == 0)
+        r = compact_measure(c, err);
+    if (r == 0)
+        c->request->result.zeros_freed = before - c->used;
+    return r;
 }
 
 int compact_zeros(struct compact *c, struct platter_error *err)

@@ -29,3 +29,16 @@ platter compact -q --zeros shared.qcow2
 platter check shared.qcow2 | head -1
 qemu-img check -q shared.qcow2
 qemu-io -c 'read -P 7 0 1M' shared.qcow2 | count 'bytes at'
+echo '== what views share is one cluster, and must be given up by all of them'
+qemu-img create -q -f qcow2 twice.qcow2 8M
+qemu-io -c 'write -P 0 0 1M' twice.qcow2 >/dev/null
+platter snapshot -c one twice.qcow2
+qemu-io -c 'write -P 1 4M 64k' twice.qcow2 >/dev/null
+platter compact -n --zeros twice.qcow2
+platter compact --zeros twice.qcow2
+qemu-img create -q -f qcow2 partly.qcow2 8M
+qemu-io -c 'write -P 7 0 1M' partly.qcow2 >/dev/null
+platter snapshot -c data partly.qcow2
+qemu-io -c 'write -z 0 1M' partly.qcow2 >/dev/null
+platter compact -n --zeros partly.qcow2
+platter compact --zeros partly.qcow2
