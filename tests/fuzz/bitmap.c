@@ -16,7 +16,7 @@ enum { MOST_CALLS = 16, CALL_BYTES = 4, MOST_FILE = 1 << 20, ROOM = 4 << 20, MOS
 static const char *const names[] = {"map", "second", "b0", ""};
 
 /* Looks at all that can be used; how many there are. */
-static size_t look(struct platter_disk *disk)
+static size_t look(struct platter_disk *disk, struct platter_error *err)
 {
     struct image *top = disk_top(disk);
     auto_free struct bitmap_info *all = NULL;
@@ -24,7 +24,7 @@ static size_t look(struct platter_disk *disk)
     uint64_t len, size = disk_size(disk);
     bool dirty;
 
-    if (top->format->bitmaps->list(top, &all, &n, NULL) < 0)
+    if (top->format->bitmaps->list(top, &all, &n, err) < 0)
         return 0;
     for (size_t i = 0; i < n && i < MOST_RUNS; i++) {
         goff off = 0;
@@ -69,7 +69,7 @@ static void run_call(struct platter_disk *disk, const uint8_t *call)
                     PLATTER_PREALLOCATION_OFF, NULL, NULL);
         break;
     case 3:
-        look(disk);
+        look(disk, NULL);
         break;
     default:
         change(disk, call);
@@ -92,11 +92,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     for (size_t i = 0; i < calls; i++)
         run_call(disk, data + 1 + i * CALL_BYTES);
-    size_t n = look(disk);
+    struct platter_error err = {0};
+    size_t before = look(disk, &err);
     if (disk_close(disk, NULL) < 0 || !(disk = fuzz_open(format, &file, false)))
         return 0;
-    if (look(disk) != n)
-        fuzz_found("there are other bitmaps than before");
+    size_t after = look(disk, &err);
+    if (after != before)
+        fuzz_found("there were %zu bitmaps, and now there are %zu: %s", before, after, err.message);
     disk_close(disk, NULL);
     return 0;
 }

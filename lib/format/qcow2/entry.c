@@ -30,6 +30,16 @@ bool qcow2_hits_tables(const struct qcow2 *q, hoff off, uint64_t len)
            (off < h->reftable_offset + reftable && end > h->reftable_offset);
 }
 
+bool qcow2_hits_lists(const struct qcow2 *q, hoff off, uint64_t len)
+{
+    hoff table = q->header.snapshots_offset, directory = q->extensions.bitmap_directory;
+    uint64_t snapshots = q->header.n_snapshots ? q->snapshots_size : 0;
+    uint64_t bitmaps = q->extensions.has_bitmaps ? q->extensions.bitmap_directory_size : 0;
+
+    return (snapshots && off < table + snapshots && table < off + len) ||
+           (bitmaps && off < directory + bitmaps && directory < off + len);
+}
+
 /* Section 5: x bits of offset, then the number of sectors behind the first. */
 static int decode_packed(const struct image *img, uint64_t raw, uint64_t bitmap, goff guest,
                          struct qcow2_entry *ret, struct platter_error *err)
@@ -52,8 +62,10 @@ static int decode_packed(const struct image *img, uint64_t raw, uint64_t bitmap,
     return 0;
 }
 
-static int check_place(const struct image *img, uint64_t raw, goff guest,
-                       const struct qcow2_entry *e, struct platter_error *err)
+/* What stands where the list of snapshots or of bitmaps is may be read, as those may be what is
+ * damaged, but nothing is written there. */
+static int check_place(const struct image *img, uint64_t raw, goff guest, struct qcow2_entry *e,
+                       struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
 
@@ -66,6 +78,7 @@ static int check_place(const struct image *img, uint64_t raw, goff guest,
                              "with an external data file its offset must be the same", err);
     if (qcow2_hits_tables(q, e->off, q->cluster_size))
         return corrupt(img, guest, raw, "it points into the header or a table", err);
+    e->copied = e->copied && !qcow2_hits_lists(q, e->off, q->cluster_size);
     return 0;
 }
 

@@ -36,11 +36,8 @@ int qcow2_check_overlap(struct image *img, uint64_t cluster, uint64_t n, struct 
 
     if (cluster >= q->old_clusters)
         return 0;
-    hit = qcow2_hits_tables(q, off, len) || hits_pointed(q, &q->l1, off, len) ||
-          hits_pointed(q, &q->reftable, off, len) ||
-          meets(off, len, q->header.snapshots_offset, q->snapshots_size) ||
-          (q->extensions.has_bitmaps &&
-           meets(off, len, q->extensions.bitmap_directory, q->extensions.bitmap_directory_size));
+    hit = qcow2_hits_tables(q, off, len) || qcow2_hits_lists(q, off, len) ||
+          hits_pointed(q, &q->l1, off, len) || hits_pointed(q, &q->reftable, off, len);
     for (uint32_t i = 0; !hit && i < q->header.n_snapshots; i++)
         hit = meets(off, len, q->snapshots[i].l1_offset, q->snapshots[i].l1_size * UINT64_C(8));
     for (uint32_t i = 0; !hit && i < q->bitmaps.n; i++)

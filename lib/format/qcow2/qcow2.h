@@ -321,6 +321,8 @@ struct qcow2 {
     bool snapshots_seen;    /* the counts of the L2 tables of snapshots were looked at */
     uint64_t old_clusters;  /* of the file at open: what is behind is surely nobody's */
     uint64_t next_free;     /* no free cluster before this one */
+    hoff taken_end;         /* behind it nothing was ever taken, nor was in the file at open */
+    hoff blank_end;         /* the file reaches this far, and is blank behind what is taken */
     hoff packed_cursor;     /* where the next packed record may start; 0: nowhere */
     struct qcow2_free *frees;
     uint32_t n_frees, room_frees;
@@ -384,6 +386,8 @@ int qcow2_l2_get(struct image *img, goff guest, struct qcow2_slot **ret, uint8_t
                  struct platter_error *err);
 /* Whether [off, off + len) of the file touches the header, L1 or refcount table, or keys. */
 bool qcow2_hits_tables(const struct qcow2 *q, hoff off, uint64_t len);
+/* The same for the snapshot table and the bitmap directory. */
+bool qcow2_hits_lists(const struct qcow2 *q, hoff off, uint64_t len);
 
 /* Refuses to write to a file that was cut short (length.c). */
 int qcow2_check_length(struct image *img, struct platter_error *err);

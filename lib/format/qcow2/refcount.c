@@ -230,6 +230,8 @@ static int punch_hole(struct image *img, uint64_t cluster, uint64_t n, struct pl
     struct qcow2 *q = qcow2_of(img);
     if (n == 0)
         return 0;
+    if (qcow2_hits_lists(q, cluster << q->cluster_bits, n << q->cluster_bits))
+        return qcow2_mark_corrupt(img, cluster << q->cluster_bits, err);
     pthread_mutex_unlock(&img->lock);
     int r = stream_discard(img->stream, cluster << q->cluster_bits, n << q->cluster_bits, err);
     pthread_mutex_lock(&img->lock);
