@@ -190,14 +190,39 @@ static int fill_old(struct platter_disk *disk, const struct reservation *room, g
     return r;
 }
 
+/* Whether nothing but zeros is known to stand in [off, end), at the end of the disk or before. */
+static int holds_nothing(struct platter_disk *disk, goff off, goff end, bool *ret,
+                         struct platter_error *err)
+{
+    end = min_u64(end, disk_size(disk));
+    while (*ret && off < end) {
+        struct disk_extent x;
+        int r = disk_map_held(disk, off, end - off, &x, err);
+        if (r < 0)
+            return r;
+        *ret = x.e.kind == EXTENT_ZERO;
+        off += x.e.len;
+    }
+    return 0;
+}
+
 static int fill(struct platter_disk *disk, const struct disk_write_step *step, const uint8_t *data,
                 struct platter_error *err)
 {
     const struct reservation *room = &step->room;
+    goff data_end = step->off + step->len;
+    bool only_data = room->blank;
+    int r = holds_nothing(disk, room->start, step->off, &only_data, err);
+    if (r == 0)
+        r = holds_nothing(disk, data_end, room->start + room->len, &only_data, err);
+    if (r < 0)
+        return r;
+    if (only_data)
+        return stream_pwrite(room->stream, data, step->len, room->off + (step->off - room->start),
+                             err);
     if (room->len != step->len && room->len <= BOUNCE)
         return fill_bounced(disk, step, data, err);
-    goff data_end = step->off + step->len;
-    int r = fill_old(disk, room, room->start, step->off - room->start, err);
+    r = fill_old(disk, room, room->start, step->off - room->start, err);
     if (r == 0)
         r = fill_old(disk, room, data_end, room->start + room->len - data_end, err);
     if (r == 0)

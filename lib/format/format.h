@@ -63,6 +63,7 @@ struct reservation {
                      (fill with zeros) */
     struct stream *stream;
     hoff off;
+    bool blank;         /* the place reads as zeros, which need not be written there */
     uint64_t cookie[4]; /* the format's own */
 };
 

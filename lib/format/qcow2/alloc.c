@@ -227,6 +227,7 @@ int qcow2_alloc(struct image *img, uint64_t want, hoff *ret_off, uint64_t *ret_n
         return r;
     *ret_off = q->next_free << q->cluster_bits;
     q->next_free += *ret_n;
+    q->taken_end = max_u64(q->taken_end, q->next_free << q->cluster_bits);
     return 0;
 }
 

@@ -114,6 +114,7 @@ static void set_geometry(struct image *img)
     /* Encrypted it is not the disk, whatever the image says of it. */
     q->data_raw = q->header.autoclear & QCOW2_AUTOCLEAR_RAW && !q->header.crypt_method;
     q->old_clusters = div_up(q->file_size, q->cluster_size);
+    q->taken_end = q->old_clusters << q->cluster_bits;
     q->prepared = !(q->header.autoclear & ~(uint64_t)QCOW2_AUTOCLEAR_RAW);
     img->size = round_down(q->header.size, 512);
     img->unit = (uint32_t)q->cluster_size;
@@ -270,11 +271,17 @@ int qcow2_open(struct image *img, struct platter_error *err)
     return r;
 }
 
-/* A record at the end of the file takes whole sectors (section 5). Nobody else is at work here, who
- * might write behind the end. */
-static int pad_file(struct image *img, struct platter_error *err)
+/* What the file was made longer by, and nobody took, goes. A record at the end of the file takes
+ * whole sectors (section 5). Nobody else is at work here, who might write behind the end. */
+static int end_file(struct image *img, struct platter_error *err)
 {
-    uint64_t size;
+    const struct qcow2 *q = qcow2_of(img);
+    uint64_t size, end = max_u64(q->taken_end, q->file_size);
+
+    if (q->blank_end > end)
+        return stream_resize(img->stream, end, err);
+    if (!q->pad)
+        return 0;
     int r = stream_size(img->stream, &size, err);
     return r < 0 || size % 512 == 0 ? r : stream_resize(img->stream, round_up(size, 512), err);
 }
@@ -288,9 +295,9 @@ int qcow2_close(struct image *img, struct platter_error *err)
         return 0;
     if (img->writable)
         r = qcow2_bitmaps_close(img, err);
-    if (q->pad && atomic_load(&img->poison) == 0) {
-        int padded = pad_file(img, r < 0 ? NULL : err);
-        r = r < 0 ? r : padded;
+    if (atomic_load(&img->poison) == 0) {
+        int e = end_file(img, r < 0 ? NULL : err);
+        r = r < 0 ? r : e;
     }
     qcow2_bitmaps_free(img);
     if (q->data != img->stream)

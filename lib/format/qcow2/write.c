@@ -13,6 +13,8 @@
 #include "base/cursor.h"
 #include "format/qcow2/qcow2.h"
 
+enum { BLANK_AHEAD = 1 << 20 };
+
 /* ---- an L2 table of our own --------------------------------------------------------------------
  */
 
@@ -162,17 +164,41 @@ static void reserve_fresh(const struct qcow2 *q, const struct qcow2_entry *first
     ret->cookie[0] = QCOW2_ROOM_FRESH;
 }
 
-/* Clusters for `want` guest clusters: in the image, or where they must be in a data file. */
+/* Clusters for `want` guest clusters: in the image, or where they must be in a data file.
+ * *ret_unused: nothing was ever there. */
 static int take_clusters(struct image *img, goff cluster, uint64_t want, hoff *ret_off,
-                         uint64_t *ret_n, struct platter_error *err)
+                         uint64_t *ret_n, bool *ret_unused, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    if (!q->data_file)
-        return qcow2_alloc(img, want, ret_off, ret_n, err);
+    hoff taken_end = q->taken_end;
+
+    if (!q->data_file) {
+        int r = qcow2_alloc(img, want, ret_off, ret_n, err);
+        *ret_unused = r == 0 && *ret_off >= max_u64(taken_end, q->file_size);
+        return r;
+    }
+    *ret_unused = false;
     *ret_off = cluster;
     *ret_n = want;
     /* The place is always the same: a hole that waits to be punched there must not hit new data. */
     return q->n_frees ? qcow2_flush_locked(img, err) : 0;
+}
+
+/* Has the file reach the end of new clusters, and further, so that this is seldom needed: they read
+ * as zeros then, and only what a guest writes there has to be written. */
+static bool make_blank(struct image *img, hoff first, hoff end)
+{
+    struct qcow2 *q = qcow2_of(img);
+    int r = 0;
+
+    if (end > q->blank_end) {
+        uint64_t len = end - first + BLANK_AHEAD;
+        pthread_mutex_unlock(&img->lock);
+        r = stream_zero(img->stream, first, len, STREAM_ZERO_UNMAP, NULL);
+        pthread_mutex_lock(&img->lock);
+        q->blank_end = r == 0 ? first + len : q->blank_end;
+    }
+    return r == 0;
 }
 
 static int reserve_locked(struct image *img, goff off, uint64_t len, struct reservation *ret,
@@ -184,6 +210,7 @@ static int reserve_locked(struct image *img, goff off, uint64_t len, struct rese
     struct qcow2_entry first, last;
     uint8_t *entry;
     uint64_t n;
+    bool unused;
 
     int r = qcow2_l2_own(img, off, err);
     if (r == 0)
@@ -197,7 +224,7 @@ static int reserve_locked(struct image *img, goff off, uint64_t len, struct rese
         return 0;
     }
     n = count_fresh(img, slot, entry, cluster, end);
-    r = take_clusters(img, cluster, n, &ret->off, &n, err);
+    r = take_clusters(img, cluster, n, &ret->off, &n, &unused, err);
     if (r < 0)
         return r;
     /* Allocating may have dropped the lock, and the slot with it. */
@@ -210,7 +237,11 @@ static int reserve_locked(struct image *img, goff off, uint64_t len, struct rese
             qcow2_count_down(img, ret->off >> q->cluster_bits, n, false, NULL);
         return r;
     }
+    hoff place = ret->off;
     reserve_fresh(q, &first, &last, off, end, n, ret);
+    bool in_part = ret->start < off || ret->start + ret->len > end;
+    ret->blank =
+        unused && in_part && !img->sealed && make_blank(img, place, place + n * q->cluster_size);
     return 0;
 }
 
