@@ -219,7 +219,6 @@ int qcow2_trim(struct image *img, struct platter_error *err)
     if (r < 0)
         return r;
     q->file_size = min_u64(q->file_size, size);
-    q->blank_end = min_u64(q->blank_end, size);
     return qcow2_barrier(img, err);
 }
 

@@ -271,17 +271,11 @@ int qcow2_open(struct image *img, struct platter_error *err)
     return r;
 }
 
-/* What the file was made longer by, and nobody took, goes. A record at the end of the file takes
- * whole sectors (section 5). Nobody else is at work here, who might write behind the end. */
-static int end_file(struct image *img, struct platter_error *err)
+/* A record at the end of the file takes whole sectors (section 5). Nobody else is at work here, who
+ * might write behind the end. */
+static int pad_file(struct image *img, struct platter_error *err)
 {
-    const struct qcow2 *q = qcow2_of(img);
-    uint64_t size, end = max_u64(q->taken_end, q->file_size);
-
-    if (q->blank_end > end)
-        return stream_resize(img->stream, end, err);
-    if (!q->pad)
-        return 0;
+    uint64_t size;
     int r = stream_size(img->stream, &size, err);
     return r < 0 || size % 512 == 0 ? r : stream_resize(img->stream, round_up(size, 512), err);
 }
@@ -295,9 +289,9 @@ int qcow2_close(struct image *img, struct platter_error *err)
         return 0;
     if (img->writable)
         r = qcow2_bitmaps_close(img, err);
-    if (atomic_load(&img->poison) == 0) {
-        int e = end_file(img, r < 0 ? NULL : err);
-        r = r < 0 ? r : e;
+    if (q->pad && atomic_load(&img->poison) == 0) {
+        int padded = pad_file(img, r < 0 ? NULL : err);
+        r = r < 0 ? r : padded;
     }
     qcow2_bitmaps_free(img);
     if (q->data != img->stream)

@@ -322,7 +322,6 @@ struct qcow2 {
     uint64_t old_clusters;  /* of the file at open: what is behind is surely nobody's */
     uint64_t next_free;     /* no free cluster before this one */
     hoff taken_end;         /* behind it nothing was ever taken, nor was in the file at open */
-    hoff blank_end;         /* the file reaches this far, and is blank behind what is taken */
     hoff packed_cursor;     /* where the next packed record may start; 0: nowhere */
     struct qcow2_free *frees;
     uint32_t n_frees, room_frees;

@@ -13,8 +13,6 @@
 #include "base/cursor.h"
 #include "format/qcow2/qcow2.h"
 
-enum { BLANK_AHEAD = 1 << 20 };
-
 /* ---- an L2 table of our own --------------------------------------------------------------------
  */
 
@@ -184,20 +182,13 @@ static int take_clusters(struct image *img, goff cluster, uint64_t want, hoff *r
     return q->n_frees ? qcow2_flush_locked(img, err) : 0;
 }
 
-/* Has the file reach the end of new clusters, and further, so that this is seldom needed: they read
- * as zeros then, and only what a guest writes there has to be written. */
-static bool make_blank(struct image *img, hoff first, hoff end)
+/* Has the file reach the end of new clusters: they read as zeros then, and only what a guest writes
+ * there has to be written. */
+static bool make_blank(struct image *img, hoff first, uint64_t len)
 {
-    struct qcow2 *q = qcow2_of(img);
-    int r = 0;
-
-    if (end > q->blank_end) {
-        uint64_t len = end - first + BLANK_AHEAD;
-        pthread_mutex_unlock(&img->lock);
-        r = stream_zero(img->stream, first, len, STREAM_ZERO_UNMAP, NULL);
-        pthread_mutex_lock(&img->lock);
-        q->blank_end = r == 0 ? first + len : q->blank_end;
-    }
+    pthread_mutex_unlock(&img->lock);
+    int r = stream_zero(img->stream, first, len, STREAM_ZERO_UNMAP, NULL);
+    pthread_mutex_lock(&img->lock);
     return r == 0;
 }
 
@@ -240,8 +231,7 @@ static int reserve_locked(struct image *img, goff off, uint64_t len, struct rese
     hoff place = ret->off;
     reserve_fresh(q, &first, &last, off, end, n, ret);
     bool in_part = ret->start < off || ret->start + ret->len > end;
-    ret->blank =
-        unused && in_part && !img->sealed && make_blank(img, place, place + n * q->cluster_size);
+    ret->blank = unused && in_part && !img->sealed && make_blank(img, place, n * q->cluster_size);
     return 0;
 }
 
