@@ -98,8 +98,8 @@ static int drop_blocks(struct compact *c, struct platter_error *err)
         if (self == 0 || self >> bits == i)
             continue;
         r = compact_count(c, i << bits, (i + 1) << bits, &used, &end, err);
-        if (r == 0 && used == 0)
-            r = compact_lower_room(c, 1, err);
+        if (r == 0 && used == 0 && c->n_lower >= c->most_lower)
+            r = compact_settle(c, err);
         if (r < 0 || used)
             continue;
         qcow2_cache_forget(c->img, &q->blocks, self << q->cluster_bits);
@@ -112,8 +112,13 @@ static int drop_blocks(struct compact *c, struct platter_error *err)
 
 static int cut(struct compact *c, struct platter_error *err)
 {
+    bool shorter = false;
     int r = drop_blocks(c, err);
     if (r == 0)
+        r = qcow2_trim(c->img, err);
+    if (r == 0)
+        r = compact_shorten_reftable(c, &shorter, err);
+    if (r == 0 && shorter) /* which may have been the end of the file */
         r = qcow2_trim(c->img, err);
     return r < 0 ? r : compact_measure(c, err);
 }
@@ -122,6 +127,7 @@ static int run_round(struct compact *c, struct platter_error *err)
 {
     c->run = c->packed_run = (struct compact_run){0};
     c->next = c->packed_next[0] = c->packed_next[1] = 1;
+    c->window_next = c->window;
     c->moved_before = c->moved;
     int r = move_all(c, err);
     int e = end_round(c, r < 0 ? NULL : err);
@@ -218,6 +224,7 @@ static void set_sizes(struct compact *c)
     c->room_changes = (uint32_t)min_u64(max_u64(share / sizeof *c->changes, LEAST_CHANGES),
                                         q->l2.slice / q->entry_size);
     c->most_lower = (uint32_t)min_u64(max_u64(share / sizeof *c->lower, LEAST_CHANGES), MOST_LOWER);
+    c->room_lower = c->most_lower + q->l2.slice / q->entry_size;
 }
 
 static int begin(struct compact *c, struct platter_error *err)
@@ -239,6 +246,9 @@ static int begin(struct compact *c, struct platter_error *err)
     if (r == 0)
         r = budget_alloc(budget, c->room_changes * sizeof *c->changes, "changes of an L2 table",
                          &c->changes, err);
+    if (r == 0)
+        r = budget_alloc(budget, c->room_lower * sizeof *c->lower, "the list of moved clusters",
+                         &c->lower, err);
     if (r < 0)
         return r;
     /* No record goes on where one ended before: its cluster may move. */
@@ -263,21 +273,34 @@ static void end(struct compact *c)
     budget_free(budget, c->changes, c->room_changes * sizeof *c->changes);
 }
 
+/* By how many clusters the refcount table will be shorter, by the plan. */
+static uint64_t reftable_shorter(const struct compact *c)
+{
+    const struct qcow2 *q = c->q;
+    unsigned bits = q->cluster_bits + 3 - q->header.refcount_order;
+    uint64_t end = min_u64(c->target, c->end);
+    return q->header.reftable_clusters - compact_reftable_needs(c, ((end - 1) >> bits) + 1);
+}
+
 /* What it would be, were it done. */
 static int look(struct compact *c, struct platter_error *err)
 {
     struct platter_compact_result *result = &c->request->result;
+    uint64_t shorter;
 
     int r = counts_open(&c->gone, c->img->budget, 0, err);
     if (r == 0 && c->request->zeros)
         r = compact_zeros(c, err);
-    counts_close(&c->tables);
     if (r == 0)
         r = compact_bitmaps_load(c, err);
     if (r < 0)
         return r;
     c->used -= min_u64(c->used - 1, result->zeros_freed + result->leaks);
     r = compact_plan(c, err);
+    if (r == 0 && (shorter = reftable_shorter(c)) > 0) {
+        c->used -= shorter;
+        r = compact_plan(c, err);
+    }
     result->new_size = min_u64(result->file_size, min_u64(c->target, c->end) << c->q->cluster_bits);
     for (uint64_t i = c->target; i < c->end && c->to_move; i++)
         c->to_move -= counts_marked(&c->gone, MARK_WALKED, i);
@@ -304,7 +327,6 @@ static int work(struct compact *c, struct platter_error *err)
     qcow2_bitmap_list_free(c->img, &c->q->bitmaps);
     c->q->bitmaps_loaded = false;
     int r = c->request->zeros ? compact_zeros(c, err) : 0;
-    counts_close(&c->tables);
     if (r == 0)
         r = run_rounds(c, err);
     if (bitmaps && (e = read_bitmaps_again(c, r < 0 ? NULL : err)) < 0 && r == 0)

@@ -90,6 +90,7 @@ struct compact {
     uint64_t used, end;          /* how many have a count; behind the last of them */
     uint64_t target;             /* where the tail begins */
     uint64_t window, window_end; /* to be evacuated for tables; equal: there is none */
+    uint64_t window_next;        /* no table stands in it from here on */
     uint64_t to_move;
     struct compact_run *fixed; /* what must stay together, or where it is */
     uint32_t n_fixed, room_fixed;
@@ -148,6 +149,8 @@ int compact_count(struct compact *c, uint64_t first, uint64_t end, uint64_t *ret
 int compact_measure(struct compact *c, struct platter_error *err);
 /* Decides what must move; c->to_move is 0 where nothing can be won. After compact_measure(). */
 int compact_plan(struct compact *c, struct platter_error *err);
+/* Clusters that the refcount table needs for its first n entries. */
+uint32_t compact_reftable_needs(const struct compact *c, uint64_t n);
 
 /* ---- compact_room.c ----------------------------------------------------------------------------
  */
@@ -167,8 +170,8 @@ int compact_end_room(struct compact *c, struct platter_error *err);
 int compact_copy(struct compact *c, hoff from, hoff to, uint64_t len, bool sealed,
                  struct platter_error *err);
 
-/* Room for n more calls of compact_lower(). */
-int compact_lower_room(struct compact *c, uint32_t n, struct platter_error *err);
+/* Where most_lower wait they must be settled; until then there is room for one each entry of a
+ * slice more. */
 void compact_lower(struct compact *c, uint64_t first, uint64_t n, uint64_t by);
 /* All that was changed is durable, in the order above, and the counts go down that waited. */
 int compact_settle(struct compact *c, struct platter_error *err);
@@ -190,8 +193,8 @@ int compact_own(struct compact *c, struct platter_error *err);
 
 /* Counts the L1 entries that refer to each L2 table. */
 int compact_count_tables(struct compact *c, struct platter_error *err);
-/* Calls fn for every L2 table, once, with the guest offset it begins with and how many L1 entries
- * refer to it. */
+/* Calls fn for every L2 table that was counted, once, with the guest offset it begins with and how
+ * many L1 entries refer to it. The counts are gone then. */
 int compact_each_table(struct compact *c,
                        int (*fn)(struct compact *c, hoff table, goff guest, uint64_t paths,
                                  struct platter_error *err),
@@ -211,6 +214,8 @@ int compact_free_table(struct compact *c, hoff off, uint64_t bytes, struct platt
 /* Tables of one cluster, or of several. */
 int compact_tables(struct compact *c, bool several, struct platter_error *err);
 int compact_blocks(struct compact *c, struct platter_error *err);
+/* Gives back what the refcount table has behind its last entry, in whole clusters. */
+int compact_shorten_reftable(struct compact *c, bool *ret_shorter, struct platter_error *err);
 
 /* Reads the directory into c->bitmaps. */
 int compact_bitmaps_load(struct compact *c, struct platter_error *err);

@@ -204,9 +204,6 @@ static int move_slice(struct compact *c, hoff off, struct table *t, struct platt
 
     int r = compact_slice_get(c, off, err);
     while (r == 0 && at < c->q->l2.slice) {
-        r = compact_lower_room(c, c->room_changes, err);
-        if (r < 0)
-            return r;
         c->kept_lower = c->n_lower;
         t->n = 0;
         for (; r == 0 && at < c->q->l2.slice && t->n < c->room_changes; at += c->q->entry_size)

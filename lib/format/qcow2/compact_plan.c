@@ -78,6 +78,14 @@ static uint64_t blocks_dropped(const struct compact *c)
     return n;
 }
 
+uint32_t compact_reftable_needs(const struct compact *c, uint64_t n)
+{
+    n = min_u64(n, c->q->reftable.n);
+    while (n > 1 && c->q->reftable.entries[n - 1] == 0)
+        n--;
+    return (uint32_t)max_u64(compact_clusters(c, n * 8), 1);
+}
+
 /* ---- what must stay together -------------------------------------------------------------------
  */
 

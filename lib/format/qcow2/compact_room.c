@@ -95,33 +95,41 @@ int compact_take(struct compact *c, uint64_t *ret, struct platter_error *err)
     return 0;
 }
 
+/* n free clusters side by side in the window, from where its last table ends. Where something could
+ * not be evacuated there may be enough behind that. */
+static int find_in_window(struct compact *c, uint64_t n, uint64_t *ret, struct platter_error *err)
+{
+    uint64_t free = 0, at = c->window_next, count;
+
+    for (; free < n && at < c->window_end; at++) {
+        int r = qcow2_count_read(c->img, at, &count, err);
+        if (r < 0)
+            return r;
+        free = count ? 0 : free + 1;
+    }
+    *ret = free < n ? 0 : at - n;
+    return 0;
+}
+
 int compact_take_table(struct compact *c, uint64_t n, uint64_t *ret, struct platter_error *err)
 {
-    struct compact_run run = {.first = c->window};
-    uint64_t got;
-    hoff off;
+    uint64_t first;
 
     if (n == 1)
         return compact_take(c, ret, err);
     *ret = 0;
-    while (run.n < n && run.first + n <= c->window_end) {
-        c->q->next_free = run.first + run.n;
-        int r = qcow2_alloc(c->img, n - run.n, &off, &got, err);
-        if (r == 0 && off >> c->q->cluster_bits != run.first + run.n) {
-            /* Something could not be evacuated: behind that there may be enough. */
-            r = qcow2_count_down(c->img, off >> c->q->cluster_bits, got, false, err);
-            if (r == 0)
-                r = give_back(c, &run, err);
-            run.first = off >> c->q->cluster_bits;
-            got = 0;
-        }
-        if (r < 0)
-            return r;
-        run.n += got;
-    }
-    if (run.n < n)
-        return 0;
-    *ret = run.first;
+    int r = find_in_window(c, n, &first, err);
+    if (r < 0 || first == 0)
+        return r;
+    r = qcow2_check_snapshot_counts(c->img, err);
+    if (r == 0)
+        r = qcow2_check_overlap(c->img, first, n, err);
+    if (r == 0)
+        r = qcow2_count_up(c->img, first, n, err);
+    if (r < 0)
+        return r;
+    c->window_next = first + n;
+    *ret = first;
     return 0;
 }
 
@@ -278,27 +286,6 @@ int compact_copy(struct compact *c, hoff from, hoff to, uint64_t len, bool seale
 
 /* ---- counts that go down -----------------------------------------------------------------------
  */
-
-int compact_lower_room(struct compact *c, uint32_t n, struct platter_error *err)
-{
-    uint32_t room = c->room_lower ? c->room_lower : 1024;
-    struct compact_lower *more;
-
-    if (n <= c->room_lower - c->n_lower)
-        return 0;
-    while (room < c->n_lower + n)
-        room *= 2;
-    int r =
-        budget_alloc(c->img->budget, room * sizeof *more, "the list of moved clusters", &more, err);
-    if (r < 0)
-        return r;
-    if (c->n_lower)
-        memcpy(more, c->lower, c->n_lower * sizeof *more);
-    budget_free(c->img->budget, c->lower, c->room_lower * sizeof *more);
-    c->lower = more;
-    c->room_lower = room;
-    return 0;
-}
 
 void compact_lower(struct compact *c, uint64_t first, uint64_t n, uint64_t by)
 {

@@ -11,7 +11,7 @@
 #include "base/cursor.h"
 #include "format/qcow2/compact.h"
 
-enum { L1_AT = 36, SNAPSHOT_ENTRY = 40 };
+enum { L1_AT = 36, SNAPSHOT_ENTRY = 40, KEPT = 8 };
 
 /* ---- all L1 entries ----------------------------------------------------------------------------
  */
@@ -58,14 +58,20 @@ static int cursor_next(struct compact *c, struct cursor *at, struct platter_erro
     }
 }
 
+/* Counts take what memory there is: some is kept from them for the work that needs them. */
 int compact_count_tables(struct compact *c, struct platter_error *err)
 {
     struct cursor at = cursor_begin(c);
+    struct budget *budget = c->img->budget;
+    uint64_t kept = budget_limit(budget) / KEPT;
 
     counts_close(&c->tables);
-    int r = counts_open(&c->tables, c->img->budget, 0, err);
+    if (budget_take(budget, kept, "the work on L2 tables", NULL) < 0)
+        kept = 0;
+    int r = counts_open(&c->tables, budget, 0, err);
     while (r == 0 && (r = cursor_next(c, &at, err)) > 0)
         r = counts_add(&c->tables, at.table >> c->q->cluster_bits, 1, 1, err);
+    budget_give(budget, kept);
     return r;
 }
 
@@ -80,15 +86,16 @@ int compact_each_table(struct compact *c,
     while ((r = cursor_next(c, &at, err)) > 0) {
         uint64_t cluster = at.table >> c->q->cluster_bits;
         uint64_t paths = counts_get(&c->tables, cluster);
-        /* Where the memory did not do for the counts the table is left alone. */
-        if (paths == 0 || counts_marked(&c->tables, MARK_WALKED, cluster))
+        /* It was walked, or the memory did not do for the counts: then it is left alone. */
+        if (paths == 0)
             continue;
-        r = counts_mark(&c->tables, MARK_WALKED, cluster, 1, err);
-        if (r == 0)
-            r = fn(c, at.table, (goff)at.i << c->q->l1_bits, paths, err);
+        for (uint64_t i = 0; i < paths; i++)
+            counts_take(&c->tables, cluster, 1);
+        r = fn(c, at.table, (goff)at.i << c->q->l1_bits, paths, err);
         if (r < 0)
-            return r;
+            break;
     }
+    counts_close(&c->tables);
     return r;
 }
 
@@ -248,6 +255,34 @@ static int move_reftable(struct compact *c, bool several, struct platter_error *
         return r;
     q->reftable.off = to;
     return compact_free_table(c, old, clusters * q->cluster_size, err);
+}
+
+/* What behind the last entry has no block is nothing to lose. */
+int compact_shorten_reftable(struct compact *c, bool *ret_shorter, struct platter_error *err)
+{
+    struct qcow2 *q = c->q;
+    uint32_t old = q->header.reftable_clusters, n = compact_reftable_needs(c, q->reftable.n);
+    uint64_t first = q->reftable.off >> q->cluster_bits;
+    struct qcow2_pointers shorter = {0};
+
+    *ret_shorter = n < old;
+    if (n >= old)
+        return 0;
+    int r = compact_settle(c, err);
+    if (r == 0)
+        r = qcow2_pointers_new(c->img, &shorter, q->reftable.off,
+                               (uint32_t)((n << q->cluster_bits) / 8), "the refcount table", err);
+    if (r == 0)
+        memcpy(shorter.entries, q->reftable.entries, shorter.n * sizeof *shorter.entries);
+    if (r == 0)
+        r = qcow2_reftable_switch(c->img, shorter.off, n, err);
+    if (r < 0) {
+        qcow2_pointers_free(c->img, &shorter);
+        return r;
+    }
+    qcow2_pointers_free(c->img, &q->reftable);
+    q->reftable = shorter;
+    return qcow2_count_down(c->img, first + n, old - n, false, err);
 }
 
 static int move_snapshot_table(struct compact *c, bool several, struct platter_error *err)

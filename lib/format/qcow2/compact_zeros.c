@@ -67,8 +67,6 @@ static int zero_slice(struct compact *c, hoff off, goff guest, uint64_t paths,
     bool changed = false, zeros;
 
     int r = compact_slice_get(c, off, err);
-    if (r == 0)
-        r = compact_lower_room(c, q->l2.slice / q->entry_size, err);
     if (r < 0)
         return r;
     c->kept_lower = c->n_lower;
