@@ -335,6 +335,15 @@ static bool judge_disk(const struct snapshot_case *c, struct buffer *image, enum
     return good;
 }
 
+/* Whether the refcount table ends with the cluster that its last entry stands in (section 6). */
+static bool table_is_short(const struct snapshot_case *c, const struct buffer *image)
+{
+    uint64_t at = get_be(image->bytes + 48, 8), n = get_be(image->bytes + 56, 4), last = 0;
+    for (uint64_t i = 0; i < n * c->specimen.cluster / 8; i++)
+        last = get_be(image->bytes + at + i * 8, 8) ? i : last;
+    return n == last * 8 / c->specimen.cluster + 1;
+}
+
 bool snapshot_case_judge(const struct snapshot_case *c, struct buffer *image,
                          enum change_stage stage, char *why, size_t why_size)
 {
@@ -349,6 +358,10 @@ bool snapshot_case_judge(const struct snapshot_case *c, struct buffer *image,
     bool whole = stage == CHANGE_CLOSED || stage == CHANGE_REFUSED;
     if (report.errors > (whole ? 0 : report.overcounted) || (whole && report.leaks > c->leaks)) {
         snprintf(why, why_size, "%llu leaks; %s", (unsigned long long)report.leaks, report.first);
+        return false;
+    }
+    if (stage == CHANGE_CLOSED && c->change == CHANGE_COMPACT && !table_is_short(c, image)) {
+        snprintf(why, why_size, "the refcount table is longer than what it names");
         return false;
     }
     return judge_view(c, image, "first", first, &c->first, why, why_size) &&
