@@ -193,8 +193,8 @@ static int apply(struct compact *c, hoff off, const struct table *t, struct plat
         put_be(c->slice + c->changes[i].at, 8, c->changes[i].raw);
     if (r == 0 && t->n)
         r = compact_slice_put(c, off, err);
-    if (r == 0)
-        c->moved += t->n;
+    for (uint32_t i = 0; r == 0 && i < t->n; i++)
+        c->moved += c->changes[i].from != 0; /* or it was moved for another entry */
     return r;
 }
 
