@@ -473,7 +473,7 @@ struct format {
     const struct snapshot_ops *snapshots;
 };
 
-extern const struct format format_raw, format_qcow2, format_vmdk, format_luks;
+extern const struct format format_raw, format_qcow2, format_vmdk, format_vma, format_luks;
 
 /* All formats, NULL-ended, in the order they are probed. */
 extern const struct format *const formats[];

@@ -8,7 +8,7 @@
 #include <string.h>
 
 const struct format *const formats[] = {
-    &format_qcow2, &format_vmdk, &format_luks, &format_raw, NULL,
+    &format_qcow2, &format_vmdk, &format_vma, &format_luks, &format_raw, NULL,
 };
 
 const struct format *format_find(const char *name)
@@ -31,7 +31,6 @@ const char *format_foreign(const uint8_t *prefix, size_t len)
                  {0, "WithoutFreeSpace", "a Parallels image"},
                  {0, "WithouFreSpacExt", "a Parallels image"},
                  {0, "QED\0", "a QED image"},
-                 {0, "VMA\0", "a VMA backup"},
                  {0, "\x1f\x8b\x08\0", "a gzip file (unpack it first)"},
                  {0, "\x1f\x8b\x08\x08", "a gzip file (unpack it first)"},
                  {257, "ustar", "a tar archive (an OVA is one: unpack it first)"}};
