@@ -9,6 +9,14 @@
 
 /* ---- list ------------------------------------------------------------------------------------ */
 
+/* The disks of an archive are views as well: only a snapshot may have a machine's state. */
+static void keep_snapshots(json_t *views)
+{
+    for (size_t i = json_array_size(views); i-- > 0;)
+        if (!json_object_get(json_array_get(views, i), "vm-state-size"))
+            json_array_remove(views, i);
+}
+
 static int list_run(const struct args *args, const char *image)
 {
     struct platter_error err = {0};
@@ -27,6 +35,7 @@ static int list_run(const struct args *args, const char *image)
         say("the list of snapshots cannot be read: %s", where.text);
         return EXIT_FAILED;
     }
+    keep_snapshots(list);
     if (wants_json(args)) {
         print_json(list);
     } else {

@@ -162,8 +162,9 @@ int platter_info(struct platter_disk *disk, unsigned layer, char **ret_json,
                  struct platter_error *err);
 
 /**
- * Lists the views of the file (internal snapshots) as a JSON array of objects with at least "name",
- * "id", "size" (bytes). *ret_json belongs to the caller.
+ * Lists the views of the file as a JSON array of objects with at least "name", "id" (a string of a
+ * snapshot, a number of a disk in an archive) and "size" (bytes). Internal snapshots have a
+ * "vm-state-size". *ret_json belongs to the caller.
  */
 int platter_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);
 

@@ -150,6 +150,12 @@ class Vma(Case):
             f.write(bytes(100))
         self.assertIn("100 bytes at", platter("digest", "good.vma@drive-scsi0", code=1).stderr)
 
+    def test_disks_are_no_snapshots_and_there_is_no_check(self):
+        archive("x.vma", self.disks, self.all_slots())
+        self.assertEqual(platter("snapshot", "-l", "x.vma").stdout, "")
+        self.assertEqual(json.loads(platter("snapshot", "-l", "--output=json", "x.vma").stdout), [])
+        self.assertIn("does not support checks", platter("check", "x.vma", code=63).stderr)
+
     def test_an_overlay_over_it(self):
         archive("x.vma", {1: self.disks[1]}, clusters(1, "1.raw"))
         platter("resize", "x.vma", "10M", code=1)

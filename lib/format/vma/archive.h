@@ -18,7 +18,7 @@ struct vma {
     struct vma_header header;
     struct vma_index *index;
     uint64_t n_extents;
-    unsigned device; /* that is shown; 0: a query of them all */
+    unsigned device; /* that is shown; 0: a query, or check, of them all */
     struct vma_cached cache[VMA_CACHED];
 };
 

@@ -219,13 +219,13 @@ static int add_slot(struct vma_index *x, const struct vma_slot *s, struct platte
     return r;
 }
 
-int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e, unsigned *ret_slot,
+int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e,
                   struct platter_error *err)
 {
     int r = grow(x->budget, &x->extents, x->n_extents, &x->room_extents, sizeof *x->extents, err);
-    for (*ret_slot = 0; r == 0 && *ret_slot < VMA_SLOTS; *ret_slot += r == 0)
-        if (e->slots[*ret_slot].device)
-            r = add_slot(x, &e->slots[*ret_slot], err);
+    for (unsigned i = 0; r == 0 && i < VMA_SLOTS; i++)
+        if (e->slots[i].device)
+            r = add_slot(x, &e->slots[i], err);
     if (r == 0 || r == -PLATTER_ECORRUPT)
         x->extents[x->n_extents++] = off;
     return r;

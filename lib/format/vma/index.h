@@ -26,8 +26,8 @@ int vma_index_new(struct budget *budget, struct vma_index **ret, struct platter_
 void vma_index_free(struct vma_index *x);
 
 /* Enters the extent at `off`, which stands behind all that were entered. PLATTER_ECORRUPT: it has a
- * cluster that was there before; *ret_slot says which, and those in front of it are entered. */
-int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e, unsigned *ret_slot,
+ * cluster that was there before; the slots in front of that are entered. */
+int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e,
                   struct platter_error *err);
 
 /* Where a cluster stands; false: it is not in the archive. */

@@ -55,7 +55,6 @@ static int enter_extent(struct image *img, uint64_t off, uint64_t file_size, uin
     const char *name = img->stream->name;
     uint8_t bytes[VMA_EXTENT];
     struct vma_extent e;
-    unsigned slot;
 
     if (file_size - off < VMA_EXTENT)
         return fail(
@@ -77,7 +76,7 @@ static int enter_extent(struct image *img, uint64_t off, uint64_t file_size, uin
     for (unsigned i = 0; r == 0 && i < VMA_SLOTS; i++)
         r = vma_slot_check(name, off, &v->header, &e.slots[i], err);
     if (r == 0) {
-        r = vma_index_add(v->index, off, &e, &slot, err);
+        r = vma_index_add(v->index, off, &e, err);
         r = r < 0 ? fail_in(err, r, "%s: the extent at %" PRIu64, name, off) : 0;
     }
     return r;
@@ -109,11 +108,10 @@ static int choose_device(struct image *img, struct platter_error *err)
         return found < 0 ? found : 0;
     }
     for (unsigned i = 1; i < VMA_DEVICES; i++)
-        if (h->devices[i].name && !h->devices[i].state) {
-            only = n++ ? only : i;
-        }
+        if (h->devices[i].name && !h->devices[i].state && n++ == 0)
+            only = i;
     v->device = n == 1 ? only : 0;
-    if (n == 1 || img->query)
+    if (n == 1 || img->query || img->checking)
         return 0;
     if (n == 0)
         return fail(err, ENOENT, "%s: there is no disk in this archive", img->stream->name);
