@@ -60,6 +60,9 @@ struct platter_open_options {
     void *secret_opaque; /**< passed to `secret` */
     uint64_t kdf_limit;  /**< most iterations of PBKDF2 for one key slot, which whoever made the
                               image chose; 0: 100 million */
+    /** Folder for a temporary unpacked copy of a compressed file that cannot be read at any place
+     *  otherwise; NULL: none is made, and such a file does not open. */
+    const char *spool;
 };
 
 /**

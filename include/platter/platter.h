@@ -21,6 +21,7 @@
 #ifndef PLATTER_H
 #define PLATTER_H
 
+#include "archive.h"
 #include "change.h"
 #include "check.h"
 #include "common.h"

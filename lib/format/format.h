@@ -471,6 +471,8 @@ struct format {
     const struct bitmap_ops *bitmaps; /* NULL: its images have none */
     /* NULL: its images hold no snapshots. */
     const struct snapshot_ops *snapshots;
+    /* NULL: its files are no archives (format/archive.h). */
+    const struct archive_ops *archive;
 };
 
 extern const struct format format_raw, format_qcow2, format_vmdk, format_vma, format_luks;

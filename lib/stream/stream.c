@@ -239,6 +239,7 @@ void stream_close(struct stream *s)
         return;
     if (s->ops->close)
         s->ops->close(s);
+    free(s->ahead);
     free(s->name);
     free(s);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A stream is a flat array of bytes somewhere: a file, a pipe, memory, a slice of another stream.
+ * A stream is a flat array of bytes somewhere: a file, a pipe, memory, a slice of another stream, a
+ * decompressor over another.
  *
  * Contract of every stream:
  * - Reads are whole or fail. A read past the end is an error (ECORRUPT, with offset and size): a
@@ -34,6 +35,10 @@ struct stream;
 struct stream_ops {
     const char *name; /* "file", "memory" ... */
     int (*pread)(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
+    /* Of what can only be read front to back, instead of pread: the next bytes, `len` of them
+     * unless the end comes first. Never two calls at once. */
+    int (*read)(struct stream *s, void *buf, size_t len, size_t *ret_len,
+                struct platter_error *err);
     int (*pwrite)(struct stream *s, const void *buf, size_t len, hoff off,
                   struct platter_error *err);
     int (*flush)(struct stream *s, struct platter_error *err);
@@ -58,9 +63,12 @@ struct stream_ops {
 /* The head of every stream; the implementation's own fields follow. */
 struct stream {
     const struct stream_ops *ops;
-    char *name;         /* for sentences and for finding neighbours: the path as it was given */
-    bool writable;      /* pwrite and friends may be called */
-    bool sequential;    /* only pwrite at the end so far works: a pipe */
+    char *name;      /* for sentences and for finding neighbours: the path as it was given */
+    bool writable;   /* pwrite and friends may be called */
+    bool sequential; /* only front to back, whether it is read or written: a pipe */
+    hoff position;   /* of stream_read(): bytes that it gave so far */
+    uint8_t *ahead;  /* of stream_peek(), where the stream is sequential; or NULL */
+    size_t ahead_used, ahead_len;
     atomic_uint shared; /* how many owners there are beside the first: stream_share() */
 };
 
@@ -68,6 +76,17 @@ struct stream {
 int stream_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
 /* The same, but what lies past the end of the stream reads as zeros. */
 int stream_pread_tail(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
+/* The next `len` bytes, front to back; fewer only where the end comes first: *ret_len. Works on
+ * every stream, also one that can be read anywhere (where each call goes on). One reader at a time.
+ */
+int stream_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
+                struct platter_error *err);
+/* What the next stream_read() will begin with; len is at most STREAM_MOST_PEEK. */
+enum { STREAM_MOST_PEEK = 64 << 10 };
+int stream_peek(struct stream *s, void *buf, size_t len, size_t *ret_len,
+                struct platter_error *err);
+/* As stream_read() of so many bytes that nobody wants: not read where the stream can do without. */
+int stream_skip(struct stream *s, uint64_t len, uint64_t *ret_len, struct platter_error *err);
 /* Writes all; grows the stream where it ends earlier. */
 int stream_pwrite(struct stream *s, const void *buf, size_t len, hoff off,
                   struct platter_error *err);
@@ -138,6 +157,11 @@ int stream_file_open(const char *path, unsigned flags, struct stream **ret,
                      struct platter_error *err);
 /* A descriptor that is written front to back (a pipe, stdout); it stays the caller's. */
 int stream_pipe_open(int fd, const char *name, struct stream **ret, struct platter_error *err);
+/* A descriptor that is read front to back; it stays the caller's. */
+int stream_input_open(int fd, const char *name, struct stream **ret, struct platter_error *err);
+/* What is read front to back, by name: "-" is standard input, a file can be read anywhere, and all
+ * else (a FIFO, a socket, a terminal) front to back only. */
+int stream_source_open(const char *name, struct stream **ret, struct platter_error *err);
 /* Memory that grows up to `limit` bytes. */
 int stream_memory_open(const char *name, uint64_t limit, struct stream **ret,
                        struct platter_error *err);

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A file of several disks, and of small files beside them, that is read and written front to back.
+ * (Of one that can be read anywhere, each disk is also a view: struct format.)
+ */
+#ifndef FORMAT_ARCHIVE_H
+#define FORMAT_ARCHIVE_H
+
+#include "base/memory.h"
+#include "format/format.h"
+#include "stream/stream.h"
+
+struct archive_config {
+    const char *name; /* as it stands there: not fit to be a file name as it is */
+    const uint8_t *bytes;
+    uint32_t size;
+    bool displaced; /* found where a writer of old put it by mistake */
+};
+
+struct archive_disk {
+    const char *name;
+    uint64_t size; /* bytes; of a state only a guess */
+    unsigned id;   /* as the archive numbers it */
+    bool state;    /* of a machine's memory: as long as what there is of it */
+};
+
+/* What an archive begins with. */
+struct archive_listing {
+    const struct format *format;
+    uint8_t uuid[16];
+    int64_t ctime; /* seconds since 1970 */
+    const struct archive_config *configs;
+    unsigned n_configs;
+    const struct archive_disk *disks; /* by ascending id */
+    unsigned n_disks;
+};
+
+/* ---- what can be wrong -------------------------------------------------------------------------
+ */
+
+enum archive_fault_kind {
+    ARCHIVE_FAULT_HEADER,    /* of the archive */
+    ARCHIVE_FAULT_EXTENT,    /* the header of a part of it: magic, checksum, uuid, counts */
+    ARCHIVE_FAULT_TRUNCATED, /* the archive ends inside of something */
+    ARCHIVE_FAULT_TRAILING,  /* something follows the end */
+    ARCHIVE_FAULT_LOST,      /* bytes that no part of the archive was found in */
+    ARCHIVE_FAULT_UNKNOWN,   /* data of a disk that is none of the archive's */
+    ARCHIVE_FAULT_DUPLICATE, /* data that was there before */
+    ARCHIVE_FAULT_BEYOND,    /* data behind the end of its disk */
+    ARCHIVE_FAULT_ORDER,     /* of a state */
+    ARCHIVE_FAULT_MISSING,   /* a range of a disk is not there */
+    ARCHIVE_FAULT_DIGEST,    /* a range is there, but not what its digest says */
+    ARCHIVE_FAULT_WRAPPER,   /* the compressed file around it */
+    ARCHIVE_FAULT_NOTE       /* unusual, and understood */
+};
+
+struct archive_fault {
+    enum archive_fault_kind kind;
+    hoff off;                        /* in the archive as it is unpacked; of MISSING: its end */
+    const struct archive_disk *disk; /* NULL: none */
+    goff start;                      /* guest range, where there is a disk */
+    uint64_t len;
+    const char *text; /* a whole sentence: file, offset, disk, cluster, what was expected */
+};
+
+/* ---- reading -----------------------------------------------------------------------------------
+ */
+
+enum {
+    ARCHIVE_HEADERS = 1u << 0, /* data is passed over: runs have no bytes */
+    ARCHIVE_VERIFY = 1u << 1,  /* a fault is told, and reading goes on where that makes sense: where
+                                  the next part is known to begin */
+    ARCHIVE_SALVAGE = 1u << 2 /* ... and where it is not, it is looked for; also without a header */
+};
+
+struct archive_request {
+    struct stream *stream; /* stays the caller's; read front to back from where it stands */
+    unsigned flags;
+    struct budget *budget;
+    const uint8_t *uuid; /* SALVAGE: what parts belong to it where the header is lost, or NULL */
+    /* Faults; only notes without VERIFY and SALVAGE, where the first other one is the error. */
+    void (*fault)(void *opaque, const struct archive_fault *fault);
+    /* Whether the data of a disk is wanted; NULL: of all. */
+    bool (*wanted)(void *opaque, const struct archive_disk *disk);
+    void *opaque;
+};
+
+/* A run of bytes of one disk, as the archive has it. Units are whole, so the last run of a disk may
+ * be stored longer than the disk; `len` ends with it. */
+struct archive_run {
+    const struct archive_disk *disk;
+    goff off;
+    uint64_t len;
+    const uint8_t *bytes; /* in the batch; NULL: zeros (or passed over) */
+    bool zero;
+};
+
+/* What is read at once. The room is the caller's: reader->batch_bytes of memory. */
+struct archive_batch {
+    uint8_t *room;
+    hoff off;                       /* in the archive, unpacked */
+    uint64_t len;                   /* bytes there */
+    const struct archive_run *runs; /* in room, until the next batch is read into it */
+    unsigned n_runs;
+};
+
+struct archive_reader {
+    const struct archive_reader_ops *ops;
+    struct archive_listing listing; /* valid until close */
+    size_t batch_bytes;
+};
+
+struct archive_reader_ops {
+    /* The next part: 1, 0 at the end (everything is there), or negative. One thread at a time;
+     * what is done with the batch may be done side by side. */
+    int (*next)(struct archive_reader *r, struct archive_batch *batch, struct platter_error *err);
+    /* How many bytes of a disk came so far (of a state: how long it is). */
+    uint64_t (*have)(const struct archive_reader *r, const struct archive_disk *disk);
+    void (*close)(struct archive_reader *r); /* NULL is fine */
+};
+
+/* ---- writing -----------------------------------------------------------------------------------
+ */
+
+/* What a new archive begins with; all of it is known before the first byte is written. */
+struct archive_plan {
+    struct stream *stream; /* stays the caller's; written front to back */
+    uint8_t uuid[16];
+    int64_t ctime;
+    const struct archive_config *configs;
+    unsigned n_configs;
+    const struct archive_disk *disks; /* ids are the writer's to give: 1, 2, ... in this order */
+    unsigned n_disks;
+    struct budget *budget;
+};
+
+struct archive_writer {
+    const struct archive_writer_ops *ops;
+};
+
+struct archive_writer_ops {
+    /* An ordered writer for disk number i of the plan, which is finished and closed before the next
+     * is begun. */
+    int (*disk)(struct archive_writer *w, unsigned i, struct image_writer **ret,
+                struct platter_error *err);
+    /* Ends the archive: all disks are there. */
+    int (*finish)(struct archive_writer *w, struct platter_error *err);
+    void (*close)(struct archive_writer *w);
+};
+
+/* ---- what a format of archives does ------------------------------------------------------------
+ */
+
+struct archive_ops {
+    /* Reads the beginning, and checks it. */
+    int (*reader_open)(const struct archive_request *request, struct archive_reader **ret,
+                       struct platter_error *err);
+    /* Writes the beginning. */
+    int (*writer_open)(const struct archive_plan *plan, struct archive_writer **ret,
+                       struct platter_error *err);
+    /* Whether a plan can be written at all (sizes of configurations, numbers, names), without
+     * writing anything. */
+    int (*may_write)(const struct archive_plan *plan, struct platter_error *err);
+};
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading front to back, of any stream. What can be read anywhere goes on at s->position; what was
+ * peeked of the rest waits in s->ahead.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "stream/inside.h"
+
+enum { SKIPPED_AT_ONCE = 64 << 10 };
+
+/* Bytes that are left of a stream that can be read anywhere. */
+static int left_of(struct stream *s, uint64_t *ret, struct platter_error *err)
+{
+    uint64_t size;
+    int r = stream_size(s, &size, err);
+    *ret = r == 0 && size > s->position ? size - s->position : 0;
+    return r;
+}
+
+static int read_anywhere(struct stream *s, void *buf, size_t len, size_t *ret_len,
+                         struct platter_error *err)
+{
+    uint64_t left;
+    int r = left_of(s, &left, err);
+    if (r < 0)
+        return r;
+    *ret_len = (size_t)min_u64(len, left);
+    return stream_pread(s, buf, *ret_len, s->position, err);
+}
+
+int stream_read(struct stream *s, void *buf, size_t len, size_t *ret_len, struct platter_error *err)
+{
+    size_t first = (size_t)min_u64(len, s->ahead_len - s->ahead_used), more = 0;
+    int r = 0;
+
+    if (first)
+        memcpy(buf, s->ahead + s->ahead_used, first);
+    if (s->ops->read && len > first)
+        r = s->ops->read(s, (uint8_t *)buf + first, len - first, &more, err);
+    else if (!s->ops->read)
+        r = read_anywhere(s, buf, len, &more, err);
+    if (r < 0)
+        return r;
+    s->ahead_used += first;
+    s->position += *ret_len = first + more;
+    return 0;
+}
+
+/* Has `len` bytes wait in s->ahead, or all there are. */
+static int look_ahead(struct stream *s, size_t len, struct platter_error *err)
+{
+    size_t there = s->ahead_len - s->ahead_used, more = 0;
+
+    if (there >= len)
+        return 0;
+    if (!s->ahead && !(s->ahead = malloc(STREAM_MOST_PEEK)))
+        return fail_memory(err, "the first bytes of a stream");
+    memmove(s->ahead, s->ahead + s->ahead_used, there);
+    s->ahead_used = 0;
+    s->ahead_len = there;
+    int r = s->ops->read(s, s->ahead + there, len - there, &more, err);
+    s->ahead_len += r < 0 ? 0 : more;
+    return r;
+}
+
+int stream_peek(struct stream *s, void *buf, size_t len, size_t *ret_len, struct platter_error *err)
+{
+    if (len > STREAM_MOST_PEEK)
+        return fail(err, EINVAL, "%s: so much is not looked at beforehand", s->name);
+    if (!s->ops->read)
+        return read_anywhere(s, buf, len, ret_len, err);
+    int r = look_ahead(s, len, err);
+    if (r < 0)
+        return r;
+    *ret_len = (size_t)min_u64(len, s->ahead_len - s->ahead_used);
+    if (*ret_len)
+        memcpy(buf, s->ahead + s->ahead_used, *ret_len);
+    return 0;
+}
+
+static int skip_anywhere(struct stream *s, uint64_t len, uint64_t *ret_len,
+                         struct platter_error *err)
+{
+    uint64_t left;
+    int r = left_of(s, &left, err);
+    if (r < 0)
+        return r;
+    s->position += *ret_len = min_u64(len, left);
+    return 0;
+}
+
+int stream_skip(struct stream *s, uint64_t len, uint64_t *ret_len, struct platter_error *err)
+{
+    uint8_t bytes[SKIPPED_AT_ONCE];
+    size_t n = 1;
+    int r = 0;
+
+    if (!s->ops->read)
+        return skip_anywhere(s, len, ret_len, err);
+    for (*ret_len = 0; r == 0 && n && *ret_len < len; *ret_len += n)
+        r = stream_read(s, bytes, (size_t)min_u64(len - *ret_len, sizeof bytes), &n, err);
+    return r;
+}
