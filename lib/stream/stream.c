@@ -67,7 +67,7 @@ static int check_change(const struct stream *s, hoff off, uint64_t len, struct p
 int stream_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err)
 {
     if (!s->ops->pread)
-        return fail_unsupported(s, "be read", err);
+        return fail_unsupported(s, "be read at any place", err);
     if (!range_fits(off, len))
         return stream_fail_past_end(s, off, len, INT64_MAX, err);
     return len == 0 ? 0 : s->ops->pread(s, buf, len, off, err);
