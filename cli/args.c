@@ -24,6 +24,10 @@ int usage_error(const struct verb *verb, const char *format, ...)
     say("%s", n < 0 ? format : text);
     if (n >= 0)
         free(text);
+    if (called_as_vma()) {
+        help_group(group_find("vma"), stdout);
+        return output_end(EXIT_FAILED);
+    }
     fprintf(stderr, "Try 'platter%s%s --help' for more information\n", verb ? " " : "",
             verb ? verb->name : "");
     return EXIT_FAILED;
@@ -225,6 +229,16 @@ static bool ends_with_negative(const struct verb *verb, int argc, char **argv)
     return verb->signed_operand && last[0] == '-' && isdigit((unsigned char)last[1]);
 }
 
+/* -h */
+static int verb_help(const struct verb *verb)
+{
+    if (called_as_vma())
+        help_group(group_find("vma"), stdout);
+    else
+        help_verb(verb, stdout);
+    return output_end(called_as_vma() ? EXIT_FAILED : EXIT_FINE);
+}
+
 int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret)
 {
     bool negative = ends_with_negative(verb, argc, argv);
@@ -235,10 +249,8 @@ int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret)
     opterr = 0;
     optind = 1;
     for (int value; (value = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
-        if (value == 'h' || value == HELP) {
-            help_verb(verb, stdout);
-            return output_end(EXIT_FINE) + 1;
-        }
+        if (value == 'h' || value == HELP)
+            return verb_help(verb) + 1;
         if (value == ':')
             return usage_error(verb, "missing argument for option '%s'", argv[optind - 1]) + 1;
         if (value == '?' && optopt > ' ' && optopt < LONG_BASE)

@@ -143,6 +143,22 @@ extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_creat
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 
+/* Verbs of two words: "vma list" is one of the group "vma". */
+struct group {
+    const char *name;
+    const char *summary;
+};
+extern const struct group groups[]; /* ends with .name = NULL */
+const struct group *group_find(const char *name);
+/* The second word of a verb of the group; NULL: it is none of it. A group of NULL has the verbs of
+ * one word. */
+const char *group_word(const struct group *group, const struct verb *verb);
+
+/* Whether the program was called as vma, by a link: the group vma is all it has then, and wrong
+ * usage, or -h, is answered by a text on standard output and exit code 1, as the program of that
+ * name does. */
+bool called_as_vma(void);
+
 /* Options that several verbs have. */
 #define OPT_FLAG_AT(l, n, field, text)                                                             \
     {                                                                                              \
@@ -221,6 +237,7 @@ int size_parse(const char *text, uint64_t *ret);
 /* The generated texts: --help, the page of a man page, the completion of bash. */
 void help_overview(FILE *out);
 void help_verb(const struct verb *verb, FILE *out);
+void help_group(const struct group *group, FILE *out);
 int man_page(const char *name, const char *prose_path);
 int completion_bash(void);
 

@@ -12,7 +12,10 @@ void help_overview(FILE *out)
                  "Virtual machine disks in any format: read, write, convert, compare.\n\n"
                  "commands:\n");
     for (int i = 0; verbs[i]; i++)
-        fprintf(out, "  %-10s%s\n", verbs[i]->name, verbs[i]->summary);
+        if (group_word(NULL, verbs[i]))
+            fprintf(out, "  %-10s%s\n", verbs[i]->name, verbs[i]->summary);
+    for (const struct group *g = groups; g->name; g++)
+        fprintf(out, "  %-10s%s\n", g->name, g->summary);
     fputs("\n'platter COMMAND --help' or 'platter help COMMAND' tells its options;\n"
           "'platter --version' the version. IMAGE@NAME is a view (a snapshot) of IMAGE.\n\n"
           "examples:\n"
@@ -55,6 +58,33 @@ void help_verb(const struct verb *verb, FILE *out)
     print_indented(out, verb->examples);
 }
 
+static void help_usage(const struct verb *verb, const char *program, FILE *out)
+{
+    char left[64];
+    fprintf(out, "  %s%s", program, verb->name);
+    for (const struct opt *o = verb->opts; o->help; o++) {
+        if (o->kind == OPT_REFUSED)
+            continue;
+        opt_spell(o, left, sizeof left);
+        fprintf(out, " [%s]", left);
+    }
+    fprintf(out, "%s%s\n", *verb->operands ? " " : "", verb->operands);
+}
+
+void help_group(const struct group *group, FILE *out)
+{
+    const char *program = called_as_vma() ? "" : "platter ";
+    fprintf(out, "usage: %s%s COMMAND [options] ...\n%s\n\ncommands:\n", program, group->name,
+            group->summary);
+    for (int i = 0; verbs[i]; i++)
+        if (group_word(group, verbs[i]))
+            fprintf(out, "  %-10s%s\n", group_word(group, verbs[i]), verbs[i]->summary);
+    fputs("\n", out);
+    for (int i = 0; verbs[i]; i++)
+        if (group_word(group, verbs[i]))
+            help_usage(verbs[i], program, out);
+}
+
 /* ---- man pages ------------------------------------------------------------------------------- */
 
 /* Text of a roff line: hyphens and backslashes as they are, no line starts with a control. */
@@ -72,10 +102,10 @@ static void roff_text(const char *text)
     }
 }
 
-static void man_synopsis(const struct verb *verb)
+static void man_usage(const struct verb *verb)
 {
     char left[64];
-    printf(".SH SYNOPSIS\n.B platter %s\n", verb->name);
+    printf(".B platter %s\n", verb->name);
     for (const struct opt *o = verb->opts; o->help; o++) {
         if (o->kind == OPT_REFUSED)
             continue;
@@ -90,7 +120,6 @@ static void man_synopsis(const struct verb *verb)
 static void man_options(const struct verb *verb)
 {
     char left[64];
-    puts(".SH OPTIONS");
     for (const struct opt *o = verb->opts; o->help; o++) {
         if (o->kind == OPT_REFUSED)
             continue;
@@ -105,32 +134,78 @@ static void man_options(const struct verb *verb)
 
 static void man_examples(const struct verb *verb)
 {
-    puts(".SH EXAMPLES\n.nf");
     for (const char *line = verb->examples, *end; (end = strchr(line, '\n')); line = end + 1) {
         char *copy = strndup(line, (size_t)(end - line));
         roff_text(copy ? copy : "");
         putchar('\n');
         free(copy);
     }
-    puts(".fi");
 }
 
-static void man_verbs(void)
+static void man_commands(void)
 {
     puts(".SH COMMANDS");
     for (int i = 0; verbs[i]; i++)
-        printf(".TP\n.BR platter\\-%s (1)\n%s.\n", verbs[i]->name, verbs[i]->summary);
+        if (group_word(NULL, verbs[i]))
+            printf(".TP\n.BR platter\\-%s (1)\n%s.\n", verbs[i]->name, verbs[i]->summary);
+    for (const struct group *g = groups; g->name; g++)
+        printf(".TP\n.BR platter\\-%s (1)\n%s.\n", g->name, g->summary);
+}
+
+/* What a page is about: the program, a verb, or the verbs of a group. */
+struct page {
+    const char *name;
+    const struct verb *verb;
+    const struct group *group;
+};
+
+static bool page_has(const struct page *page, const struct verb *verb)
+{
+    return page->verb == verb || (page->group && group_word(page->group, verb));
+}
+
+static void page_synopsis(const struct page *page)
+{
+    const char *between = ".SH SYNOPSIS\n";
+    for (int i = 0; verbs[i]; i++) {
+        if (!page_has(page, verbs[i]))
+            continue;
+        fputs(between, stdout);
+        man_usage(verbs[i]);
+        between = ".br\n";
+    }
+}
+
+static void page_options(const struct page *page)
+{
+    puts(".SH OPTIONS");
+    for (int i = 0; verbs[i]; i++) {
+        if (!page_has(page, verbs[i]))
+            continue;
+        if (page->group)
+            printf(".SS platter %s\n%s.\n", verbs[i]->name, verbs[i]->summary);
+        man_options(verbs[i]);
+    }
+}
+
+static void page_examples(const struct page *page)
+{
+    puts(".SH EXAMPLES\n.nf");
+    for (int i = 0; verbs[i]; i++)
+        if (page_has(page, verbs[i]))
+            man_examples(verbs[i]);
+    puts(".fi");
 }
 
 /* Copies the prose; its lines @OPTIONS@ and @COMMANDS@ stand for what the tables say. */
-static void man_body(const struct verb *verb, FILE *prose)
+static void page_body(const struct page *page, FILE *prose)
 {
     char line[1024];
     while (fgets(line, sizeof line, prose)) {
-        if (verb && strcmp(line, "@OPTIONS@\n") == 0)
-            man_options(verb);
+        if (page->name && strcmp(line, "@OPTIONS@\n") == 0)
+            page_options(page);
         else if (strcmp(line, "@COMMANDS@\n") == 0)
-            man_verbs();
+            man_commands();
         else
             fputs(line, stdout);
     }
@@ -138,7 +213,8 @@ static void man_body(const struct verb *verb, FILE *prose)
 
 int man_page(const char *name, const char *prose_path)
 {
-    const struct verb *verb = verb_find(name);
+    struct page page = {.verb = verb_find(name), .group = group_find(name)};
+    page.name = page.verb || page.group ? name : NULL;
     FILE *prose = fopen(prose_path, "r");
     if (!prose) {
         say("%s: %s", prose_path, strerror(errno));
@@ -146,14 +222,17 @@ int man_page(const char *name, const char *prose_path)
     }
     printf(
         ".TH platter%s%s 1 \"\" \"platter %s\" \"User Commands\"\n.SH NAME\nplatter%s%s \\- %s\n",
-        verb ? "\\-" : "", verb ? name : "", platter_version(), verb ? "\\-" : "", verb ? name : "",
-        verb ? verb->summary : "virtual machine disks in any format");
-    if (verb)
-        man_synopsis(verb);
-    man_body(verb, prose);
+        page.name ? "\\-" : "", page.name ? name : "", platter_version(), page.name ? "\\-" : "",
+        page.name ? name : "",
+        page.verb    ? page.verb->summary
+        : page.group ? page.group->summary
+                     : "virtual machine disks in any format");
+    if (page.name)
+        page_synopsis(&page);
+    page_body(&page, prose);
     fclose(prose);
-    if (verb) {
-        man_examples(verb);
+    if (page.name) {
+        page_examples(&page);
         puts(".SH SEE ALSO\n.BR platter (1)");
     }
     return output_end(EXIT_FINE);
@@ -184,9 +263,9 @@ static void complete_argument(const struct verb *verb, const struct opt *o)
         return;
     fputs("        ", stdout);
     if (o->letter)
-        printf("%s:-%c%s", verb->name, o->letter, o->name ? "|" : "");
+        printf("'%s:-%c'%s", verb->name, o->letter, o->name ? "|" : "");
     if (o->name)
-        printf("%s:--%s", verb->name, o->name);
+        printf("'%s:--%s'", verb->name, o->name);
     fputs(") ", stdout);
     if (o->kind == OPT_FORMAT) {
         fputs("COMPREPLY=($(compgen -W '", stdout);
@@ -207,7 +286,7 @@ static void complete_argument(const struct verb *verb, const struct opt *o)
 
 static void complete_names(const struct verb *verb)
 {
-    printf("        %s) options='", verb->name);
+    printf("        '%s') options='", verb->name);
     for (const struct opt *o = verb->opts; o->help; o++) {
         if (o->kind == OPT_REFUSED)
             continue;
@@ -217,6 +296,16 @@ static void complete_names(const struct verb *verb)
             printf("--%s%s ", o->name, o->arg ? "=" : "");
     }
     puts("--help' ;;");
+}
+
+/* The second word of the verbs of a group. */
+static void complete_group(const struct group *group)
+{
+    printf("        %s) words='--help", group->name);
+    for (int i = 0; verbs[i]; i++)
+        if (group_word(group, verbs[i]))
+            printf(" %s", group_word(group, verbs[i]));
+    puts("' ;;");
 }
 
 int completion_bash(void)
@@ -229,12 +318,22 @@ int completion_bash(void)
          "    if ((COMP_CWORD == 1)); then");
     fputs("        COMPREPLY=($(compgen -W 'help --version --help", stdout);
     for (int i = 0; verbs[i]; i++)
-        printf(" %s", verbs[i]->name);
-    puts("' -- \"$cur\"))\n        return\n    fi\n    case ${COMP_WORDS[1]}:$prev in");
+        if (group_word(NULL, verbs[i]))
+            printf(" %s", verbs[i]->name);
+    for (const struct group *g = groups; g->name; g++)
+        printf(" %s", g->name);
+    puts("' -- \"$cur\"))\n        return\n    fi\n"
+         "    local verb=${COMP_WORDS[1]} words=''\n    case $verb in");
+    for (const struct group *g = groups; g->name; g++)
+        complete_group(g);
+    puts("    esac\n"
+         "    if [[ $words ]] && ((COMP_CWORD == 2)); then\n"
+         "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n        return\n    fi\n"
+         "    [[ $words ]] && verb+=\" ${COMP_WORDS[2]}\"\n    case $verb:$prev in");
     for (int i = 0; verbs[i]; i++)
         for (const struct opt *o = verbs[i]->opts; o->help; o++)
             complete_argument(verbs[i], o);
-    puts("    esac\n    case ${COMP_WORDS[1]} in");
+    puts("    esac\n    case $verb in");
     for (int i = 0; verbs[i]; i++)
         complete_names(verbs[i]);
     puts("    esac\n"

@@ -24,6 +24,37 @@ const struct verb *verb_find(const char *name)
     return NULL;
 }
 
+const struct group groups[] = {
+    {"archive", "make an archive of disks, or the index of one"},
+    {"vma", "archives of disks, with the words of Proxmox's program of that name"},
+    {NULL, NULL}};
+
+const struct group *group_find(const char *name)
+{
+    for (const struct group *g = groups; g->name; g++)
+        if (strcmp(g->name, name) == 0)
+            return g;
+    return NULL;
+}
+
+const char *group_word(const struct group *group, const struct verb *verb)
+{
+    const char *space = strchr(verb->name, ' ');
+    if (!group)
+        return space ? NULL : verb->name;
+    size_t len = strlen(group->name);
+    return space && strncmp(verb->name, group->name, len) == 0 && verb->name + len == space
+               ? space + 1
+               : NULL;
+}
+
+static bool as_vma;
+
+bool called_as_vma(void)
+{
+    return as_vma;
+}
+
 static int verb_run(const struct verb *verb, int argc, char **argv)
 {
     struct args args = {0};
@@ -40,13 +71,46 @@ static int verb_run(const struct verb *verb, int argc, char **argv)
     return code;
 }
 
-static int help_run(const char *name)
+static const struct verb *group_verb(const struct group *group, const char *word)
 {
-    const struct verb *verb = name ? verb_find(name) : NULL;
-    if (name && !verb)
-        return usage_error(NULL, "Command not found: %s", name);
+    for (int i = 0; verbs[i]; i++) {
+        const char *own = group_word(group, verbs[i]);
+        if (own && strcmp(own, word) == 0)
+            return verbs[i];
+    }
+    return NULL;
+}
+
+static bool is_help(const char *word)
+{
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* argv[0] is the name of the group, or the program that was called by that name. */
+static int group_run(const struct group *group, int argc, char **argv)
+{
+    const struct verb *verb = argc > 1 ? group_verb(group, argv[1]) : NULL;
+    if (verb)
+        return verb_run(verb, argc - 1, argv + 1);
+    if (argc > 1 && !is_help(argv[1]))
+        return usage_error(NULL, "Command not found: %s %s", group->name, argv[1]);
+    help_group(group, stdout);
+    return output_end(argc > 1 && !called_as_vma() ? EXIT_FINE : EXIT_FAILED);
+}
+
+static int help_run(int argc, char **argv)
+{
+    const struct group *group = argc > 0 ? group_find(argv[0]) : NULL;
+    const struct verb *verb =
+        argc > 0 ? group_verb(group && argc > 1 ? group : NULL, argv[group && argc > 1 ? 1 : 0])
+                 : NULL;
     if (verb)
         help_verb(verb, stdout);
+    else if (group && argc == 1)
+        help_group(group, stdout);
+    else if (argc > 0)
+        return usage_error(NULL, "Command not found: %s%s%s", argv[0], group ? " " : "",
+                           group ? argv[1] : "");
     else
         help_overview(stdout);
     return output_end(EXIT_FINE);
@@ -71,12 +135,8 @@ static void allow_many_files(void)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-int main(int argc, char **argv)
+static int program_run(int argc, char **argv)
 {
-    keep_standard_descriptors();
-    allow_many_files();
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN); /* ulimit -f: the write fails, and what it was for is taken away */
     if (argc < 2)
         return usage_error(NULL, "Not enough arguments");
     const char *name = argv[1];
@@ -84,15 +144,30 @@ int main(int argc, char **argv)
         printf("platter %s\n", platter_version());
         return output_end(EXIT_FINE);
     }
-    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
-        return help_run(argv[2]);
+    if (is_help(name))
+        return help_run(argc - 2, argv + 2);
     if (strcmp(name, "__man") == 0 && argc == 4)
         return man_page(argv[2], argv[3]);
     if (strcmp(name, "__completion") == 0)
         return completion_bash();
-    const struct verb *verb = verb_find(name);
+    if (group_find(name))
+        return group_run(group_find(name), argc - 1, argv + 1);
+    const struct verb *verb = group_verb(NULL, name);
     if (!verb)
         return usage_error(
             NULL, name[0] == '-' ? "unrecognized option '%s'" : "Command not found: %s", name);
     return verb_run(verb, argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    keep_standard_descriptors();
+    allow_many_files();
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* ulimit -f: the write fails, and what it was for is taken away */
+    const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    as_vma = argc > 0 && strcmp(slash ? slash + 1 : argv[0], "vma") == 0;
+    if (as_vma)
+        return group_run(group_find("vma"), argc, argv);
+    return program_run(argc, argv);
 }
