@@ -22,6 +22,9 @@ struct archive_disk {
     uint64_t size; /* bytes; of a state only a guess */
     unsigned id;   /* as the archive numbers it */
     bool state;    /* of a machine's memory: as long as what there is of it */
+    /* Of an archive whose beginning is lost, and that could not be looked through beforehand: as
+     * long as what comes of it, like a state; size is 0. */
+    bool unsized;
 };
 
 /* What an archive begins with. */
@@ -31,7 +34,7 @@ struct archive_listing {
     int64_t ctime; /* seconds since 1970 */
     const struct archive_config *configs;
     unsigned n_configs;
-    const struct archive_disk *disks; /* by ascending id */
+    const struct archive_disk *disks; /* by ascending id; unsized ones as they come */
     unsigned n_disks;
 };
 
@@ -80,9 +83,10 @@ struct archive_request {
     const uint8_t *uuid; /* SALVAGE: what parts belong to it where the header is lost, or NULL */
     /* Faults; only notes without VERIFY and SALVAGE, where the first other one is the error. */
     void (*fault)(void *opaque, const struct archive_fault *fault);
-    /* Whether the data of a disk is wanted; NULL: of all. */
-    bool (*wanted)(void *opaque, const struct archive_disk *disk);
     void *opaque;
+    /* SALVAGE: the disks of an archive whose beginning is lost, as another reader found them that
+     * came to its end; used only then. */
+    const struct archive_listing *found;
 };
 
 /* A run of bytes of one disk, as the archive has it. Units are whole, so the last run of a disk may
@@ -108,6 +112,13 @@ struct archive_reader {
     const struct archive_reader_ops *ops;
     struct archive_listing listing; /* valid until close */
     size_t batch_bytes;
+    bool lost_header; /* of SALVAGE: the disks are not known from the beginning */
+    /* What it is read for is often known only after the listing: these may be set before the first
+     * next(). */
+    unsigned flags; /* the request's; HEADERS and VERIFY may be added */
+    /* Whether the data of a disk is wanted; NULL: of all. Other runs come without bytes. */
+    bool (*wanted)(void *opaque, const struct archive_disk *disk);
+    void *wanted_opaque;
 };
 
 struct archive_reader_ops {
