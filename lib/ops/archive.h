@@ -26,6 +26,9 @@ struct platter_archive {
     platter_fault_fn fault;
     void *opaque;
     uint64_t faults; /* how many so far, notes aside */
+    /* Whoever uses it sees each fault as well (archive_tell() calls it), before it is told. */
+    void (*watch)(void *opaque, const struct archive_fault *fault);
+    void *watch_opaque;
 };
 
 int archive_open(const char *name, const struct platter_archive_options *options,
