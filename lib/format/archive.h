@@ -133,7 +133,8 @@ struct archive_reader_ops {
 /* ---- writing -----------------------------------------------------------------------------------
  */
 
-/* What a new archive begins with; all of it is known before the first byte is written. */
+/* What a new archive begins with; all of it is known before the first byte is written, and stays
+ * until the writer is closed. */
 struct archive_plan {
     struct stream *stream; /* stays the caller's; written front to back */
     uint8_t uuid[16];
@@ -156,6 +157,9 @@ struct archive_writer_ops {
                 struct platter_error *err);
     /* Ends the archive: all disks are there. */
     int (*finish)(struct archive_writer *w, struct platter_error *err);
+    /* Writes the beginning again, at the end: the configurations of the plan, which is still there,
+     * have other bytes now, of the same lengths. Of a stream that is not sequential. */
+    int (*begin_again)(struct archive_writer *w, struct platter_error *err);
     void (*close)(struct archive_writer *w);
 };
 

@@ -168,6 +168,8 @@ struct writer_ops;
 struct image_writer {
     const struct writer_ops *ops;
     uint32_t unit; /* bytes of guest data that are encoded and appended at once */
+    /* Bytes of the disk that were found to be zeros and not stored so far; of an archive's. */
+    uint64_t zeros;
 };
 
 struct writer_ops {
@@ -179,6 +181,9 @@ struct writer_ops {
     /* Appends what encode gave; offsets ascend; what is left out reads as zeros. */
     int (*append)(struct image_writer *w, goff off, size_t len, const void *packed,
                   size_t packed_len, struct platter_error *err);
+    /* NULL, or told of zeros, in order with the rest, whole units but for the end of the disk: for
+     * who has work with what is left out, which can be cancelled between two of them. */
+    int (*zeros)(struct image_writer *w, goff off, uint64_t len, struct platter_error *err);
     /* Ends the image. */
     int (*finish)(struct image_writer *w, struct platter_error *err);
     void (*close)(struct image_writer *w); /* frees; after finish or instead of it */

@@ -211,13 +211,14 @@ static int writer_prepare(struct sink *base, struct parcel *p, struct platter_er
     p->out_used = 0;
     int r = 0;
     for (size_t i = 0; i < n && r == 0; i++) {
-        for (uint64_t done = 0; done < plain[i].len && r == 0; done += w->unit) {
+        if (plain[i].kind == PIECE_ZERO && w->ops->zeros)
+            r = parcel_add(p, &plain[i], err);
+        for (uint64_t done = 0; plain[i].kind == PIECE_DATA && done < plain[i].len && r == 0;
+             done += w->unit) {
             struct piece piece = {.kind = PIECE_PACKED,
                                   .off = plain[i].off + done,
                                   .len = min_u64(w->unit, plain[i].len - done),
                                   .bytes = p->out + p->out_used};
-            if (plain[i].kind == PIECE_ZERO)
-                continue;
             r = w->ops->encode(w, piece.off, plain[i].bytes + done, (size_t)piece.len,
                                p->out + p->out_used, &piece.packed_len, err);
             p->out_used += piece.packed_len;
@@ -233,9 +234,12 @@ static int writer_place(struct sink *base, struct parcel *p, struct platter_erro
 {
     struct image_writer *w = ((struct writer_sink *)base)->w;
     int r = 0;
-    for (size_t i = 0; i < p->n_pieces && r == 0; i++)
-        r = w->ops->append(w, p->pieces[i].off, (size_t)p->pieces[i].len, p->pieces[i].bytes,
-                           p->pieces[i].packed_len, err);
+    for (size_t i = 0; i < p->n_pieces && r == 0; i++) {
+        const struct piece *piece = &p->pieces[i];
+        r = piece->kind == PIECE_ZERO ? w->ops->zeros(w, piece->off, piece->len, err)
+                                      : w->ops->append(w, piece->off, (size_t)piece->len,
+                                                       piece->bytes, piece->packed_len, err);
+    }
     return r;
 }
 
