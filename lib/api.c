@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api.h"
 #include "base/ckd.h"
 #include "disk/disk.h"
 #include "ops/ops.h"
@@ -17,41 +18,8 @@ enum {
     COMPARE_FLAGS = PLATTER_COMPARE_STRICT * 2 - 1,
     CHECK_FLAGS = PLATTER_CHECK_DATA * 2 - 1,
     /* Of commit and rebase. */
-    CHAIN_FLAGS = PLATTER_OPEN_NO_LOCK | PLATTER_OPEN_PROBE_BACKING | PLATTER_OPEN_IGNORE_CID,
-    MAX_GROWTH = 4096 /* a structure longer than ours by more than this is garbage */
+    CHAIN_FLAGS = PLATTER_OPEN_NO_LOCK | PLATTER_OPEN_PROBE_BACKING | PLATTER_OPEN_IGNORE_CID
 };
-
-/* Makes own, zeroed by the caller, a copy of what is given (or nothing). `size` is the first member
- * of all structures. What an older header had no field for is zero; what a newer one has is refused
- * unless it is zero: it must not be left undone in silence. */
-static int complete(void *own, size_t own_size, const void *given, struct platter_error *err)
-{
-    const uint8_t *bytes = given;
-    size_t size = own_size;
-    if (given)
-        memcpy(&size, given, sizeof size);
-    if (size < sizeof size || size > own_size + MAX_GROWTH)
-        return fail(err, EINVAL, "a structure of options must have its size in the field `size`");
-    for (size_t i = own_size; i < size; i++)
-        if (bytes[i] != 0)
-            return fail(err, EINVAL, "an option is asked for that this version does not know");
-    if (given)
-        memcpy(own, given, min_u64(size, own_size));
-    memcpy(own, &own_size, sizeof own_size);
-    return 0;
-}
-
-static int check_flags(unsigned flags, unsigned known, const char *what, struct platter_error *err)
-{
-    if (flags & ~known)
-        return fail(err, EINVAL, "%s was given unknown flags 0x%x", what, flags & ~known);
-    return 0;
-}
-
-static int need(const void *pointer, const char *what, struct platter_error *err)
-{
-    return pointer ? 0 : fail(err, EINVAL, "%s must be given", what);
-}
 
 void platter_free(void *memory)
 {
@@ -171,14 +139,6 @@ static void give_extent(struct platter_extent *extent, const struct disk_extent 
         full.file = x->e.stream->name;
     }
     memcpy(extent, &full, min_u64(extent->size, sizeof full));
-}
-
-/* What is filled in for the caller has room for what every version knows. */
-static int check_room(size_t size, size_t least, struct platter_error *err)
-{
-    if (size < least)
-        return fail(err, EINVAL, "a structure to be filled must have its size in the field `size`");
-    return 0;
 }
 
 int platter_map(struct platter_disk *disk, uint64_t offset, uint64_t length,

@@ -215,4 +215,5 @@ const struct format format_vma = {
     .map = vma_map,
     .info = vma_info,
     .views = vma_views,
+    .archive = &vma_archive_ops,
 };

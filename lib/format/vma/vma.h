@@ -10,6 +10,7 @@
  *   index.c    which extent each cluster stands in (index.h)
  *   map.c      and where in it
  *   vma.c      the archive as an image, of which each device is a view (archive.h)
+ *   reader.c   the archive front to back (reader.h)
  */
 #ifndef FORMAT_VMA_H
 #define FORMAT_VMA_H
@@ -31,6 +32,9 @@ enum {
     VMA_CONFIGS = 256,
     VMA_MOST_BLOB = 65535
 };
+
+struct archive_ops;
+extern const struct archive_ops vma_archive_ops; /* front to back: archive_ops.c */
 
 /* ---- the header (section 3) --------------------------------------------------------------------
  */
