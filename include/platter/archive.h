@@ -83,6 +83,21 @@ void platter_archive_close(struct platter_archive *archive);
 int platter_archive_info(struct platter_archive *archive, char **ret_json,
                          struct platter_error *err);
 
+/** A disk of an archive. */
+struct platter_archive_device {
+    size_t size;      /**< sizeof(struct platter_archive_device), set by the caller */
+    const char *name; /**< any bytes but NUL; they belong to the archive */
+    uint64_t length;  /**< bytes; of a state only a guess */
+    unsigned id;      /**< as the archive numbers it */
+    bool state;       /**< of a machine's memory */
+    bool unsized;     /**< salvaged, and as long as what comes of it; length is 0 */
+};
+
+/** The disk number `index` in the order of platter_archive_info(). ENOENT: there is none of that
+ *  number. */
+int platter_archive_device(struct platter_archive *archive, unsigned index,
+                           struct platter_archive_device *device, struct platter_error *err);
+
 /**
  * The content of the configuration number `index` in the order of platter_archive_info(); the bytes
  * belong to the archive. ENOENT: there is none of that number.
@@ -105,10 +120,12 @@ bool platter_archive_name_is_safe(const char *name, size_t room);
 /* ---- extract --------------------------------------------------------------------------------- */
 
 enum {
-    PLATTER_EXTRACT_EXISTING = 1u << 0,    /**< the target is there: write into it, keep its size */
+    /** The target is there, at least as large as the disk: write into it, keep its size. */
+    PLATTER_EXTRACT_EXISTING = 1u << 0,
     PLATTER_EXTRACT_WRITE_ZEROS = 1u << 1, /**< an existing target may not read as zeros */
     PLATTER_EXTRACT_COMPRESS = 1u << 2,    /**< compress what the format can compress */
-    PLATTER_EXTRACT_EXCLUSIVE = 1u << 3    /**< fail where the target exists */
+    PLATTER_EXTRACT_EXCLUSIVE = 1u << 3,   /**< fail where the target exists, be it as a link */
+    PLATTER_EXTRACT_FITTING = 1u << 4      /**< an existing target is at most 4 MiB too large */
 };
 
 /** Where one disk of an archive goes. */
@@ -117,8 +134,9 @@ struct platter_extract_target {
     const char *disk;       /**< its name in the archive */
     const char *target;     /**< a path */
     unsigned flags;         /**< PLATTER_EXTRACT_* */
-    const char *format;     /**< of the target. NULL: raw for a new one, found out of one that is
-                                 there. The state of a machine is written raw */
+    const char *format;     /**< of the target. NULL: raw for a new one, and for one that is there
+                                 if it is in /dev or its name ends in .raw, else found out. The
+                                 state of a machine is written raw, to a new file */
     const char *options;    /**< creation options, as in platter_create() */
     uint64_t rate;          /**< most bytes a second; 0: no limit */
     const char *rate_group; /**< targets with the same one share the limit; NULL: its own */

@@ -100,7 +100,8 @@ static unsigned file_flags(const struct target_request *q)
 {
     unsigned flags = STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY;
     flags |= q->exclusive ? STREAM_FILE_EXCLUSIVE : 0;
-    flags |= q->durable && q->n_sources > 0 ? STREAM_FILE_DIRECT : 0; /* the rest writes little */
+    bool bulk = q->bulk || q->n_sources > 0; /* the rest writes little */
+    flags |= q->durable && bulk ? STREAM_FILE_DIRECT : 0;
     return flags;
 }
 
@@ -383,19 +384,37 @@ static void withdraw_all(const struct target *t, struct platter_error *err)
     stream_withdraw(t->stream, all, err);
 }
 
-int target_publish(struct target *t, struct platter_error *err)
+/* What can be taken back, if the next one cannot have its name. */
+static int publish_each(struct target *const *targets, unsigned n, struct platter_error *err)
 {
-    if (t->n_files == 0)
-        return stream_publish(t->stream, t->request->durable, err);
-    int r = t->request->durable ? flush_all(t, err) : 0;
+    int r = 0;
+    unsigned done = 0;
+    while (done < n && r == 0)
+        r = publish_all(targets[done++], err);
+    while (r < 0 && done > 0)
+        withdraw_all(targets[--done], err);
+    return r;
+}
+
+int targets_publish(struct target *const *targets, unsigned n, struct platter_error *err)
+{
+    if (n == 1 && targets[0]->n_files == 0)
+        return stream_publish(targets[0]->stream, targets[0]->request->durable, err);
+    int r = 0;
+    for (unsigned i = 0; i < n && r == 0; i++)
+        r = targets[i]->request->durable ? flush_all(targets[i], err) : 0;
     if (r < 0)
         return r;
-    sigset_t before; /* they wait until there is one image, and nothing is left beside it */
+    sigset_t before; /* they wait until all are there, and nothing is left beside them */
     hold_signals(&before);
-    r = publish_all(t, err);
-    if (r < 0)
-        withdraw_all(t, err);
-    close_files(t);
+    r = publish_each(targets, n, err);
+    for (unsigned i = 0; i < n; i++)
+        close_files(targets[i]);
     release_signals(&before);
     return r;
+}
+
+int target_publish(struct target *t, struct platter_error *err)
+{
+    return targets_publish(&t, 1, err);
 }

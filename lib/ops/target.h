@@ -24,6 +24,7 @@ struct target_request {
     platter_secret_fn secret; /* for a new image that is encrypted, and for its backing files */
     void *secret_opaque;
     bool exclusive;           /* an existing file is an error */
+    bool bulk;                /* much will be written, as where there are sources */
     bool durable;             /* it will be waited for: start writing to the disk at once */
     const char *const *allow; /* for the backing file's own backing files */
 };
@@ -66,6 +67,8 @@ int target_disk(struct target *t, uint64_t memory_limit, struct platter_disk **r
 /* Gives all files their names, when no disk is open over them any more: the image is complete. All
  * that is left to do is target_close(). */
 int target_publish(struct target *t, struct platter_error *err);
+/* The same for several images: all of them get their names, or none does. */
+int targets_publish(struct target *const *targets, unsigned n, struct platter_error *err);
 
 /* Rule 9: fails if the file at `path` is one that a disk is read from; `role` is what it is. */
 int check_not_of(const char *path, const struct platter_disk *disk, const char *role,

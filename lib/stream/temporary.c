@@ -245,7 +245,10 @@ int temporary_open(const char *path, bool exclusive, struct temporary **ret, int
         return fail_memory(err, "a new file");
     t->folder = t->held = -1;
     t->exclusive = exclusive;
-    int r = resolve_links(path, &t->shown, err);
+    /* A link is something that is there as well, wherever it leads. */
+    int r = exclusive ? 0 : resolve_links(path, &t->shown, err);
+    if (exclusive && !(t->shown = string_copy(path)))
+        r = fail_memory(err, "a path");
     if (r == 0)
         r = temporary_make(t, ret_fd, &in_place, err);
     if (r < 0 || in_place)
