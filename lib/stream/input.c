@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,8 +15,20 @@ struct input_stream {
     struct stream head;
     int fd;
     bool own;      /* to be closed */
+    bool waits;    /* for more to come; what can only be written says so at once */
+    int wake;      /* an eventfd: input_interrupt() was called */
     uint64_t came; /* bytes so far */
 };
+
+/* Comes back when there is something to read, or ECANCELED. */
+static int wait_for_input(const struct input_stream *in, struct platter_error *err)
+{
+    struct pollfd fds[] = {{.fd = in->fd, .events = POLLIN}, {.fd = in->wake, .events = POLLIN}};
+    while (in->waits && poll(fds, 2, -1) < 0)
+        if (errno != EINTR && errno != EAGAIN)
+            return fail_errno(err, errno, "%s: cannot wait for it", in->head.name);
+    return fds[1].revents ? fail(err, ECANCELED, "%s: reading was cancelled", in->head.name) : 0;
+}
 
 static int input_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
                       struct platter_error *err)
@@ -24,13 +37,13 @@ static int input_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
     ssize_t n = 1;
 
     for (*ret_len = 0; n != 0 && *ret_len < len;) {
+        int r = wait_for_input(in, err);
+        if (r < 0)
+            return r;
         n = read(in->fd, (char *)buf + *ret_len, len - *ret_len);
-        if (n < 0 && errno == EAGAIN) {
-            struct pollfd wait = {.fd = in->fd, .events = POLLIN};
-            poll(&wait, 1, -1);
-        } else if (n < 0 && errno != EINTR) {
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
             return fail_errno(err, errno, "%s: cannot read at offset %" PRIu64, s->name, in->came);
-        } else if (n > 0) {
+        if (n > 0) {
             *ret_len += (size_t)n;
             in->came += (uint64_t)n;
         }
@@ -38,16 +51,26 @@ static int input_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
     return 0;
 }
 
+static void input_interrupt(struct stream *s)
+{
+    const uint64_t one = 1;
+    /* Of eight bytes nothing can be left, and a count that is full wakes as well. */
+    (void)!write(((struct input_stream *)s)->wake, &one, sizeof one);
+}
+
 static void input_close(struct stream *s)
 {
     const struct input_stream *in = (struct input_stream *)s;
     if (in->own)
         close(in->fd);
+    if (in->wake >= 0)
+        close(in->wake);
 }
 
 static const struct stream_ops input_ops = {
     .name = "pipe",
     .read = input_read,
+    .interrupt = input_interrupt,
     .close = input_close,
 };
 
@@ -63,6 +86,13 @@ static int open_fd(int fd, bool own, const char *name, struct stream **ret,
     in->head.sequential = true;
     in->fd = fd;
     in->own = own;
+    in->waits = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_WRONLY;
+    in->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (in->wake < 0) {
+        int r = fail_errno(err, errno, "%s: cannot open", name);
+        stream_close(&in->head);
+        return r;
+    }
     *ret = &in->head;
     return 0;
 }

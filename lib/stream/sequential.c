@@ -25,10 +25,11 @@ static int read_anywhere(struct stream *s, void *buf, size_t len, size_t *ret_le
 {
     uint64_t left;
     int r = left_of(s, &left, err);
-    if (r < 0)
-        return r;
-    *ret_len = (size_t)min_u64(len, left);
-    return stream_pread(s, buf, *ret_len, s->position, err);
+    size_t n = (size_t)min_u64(len, left);
+    if (r == 0)
+        r = stream_pread(s, buf, n, s->position, err);
+    *ret_len = r < 0 ? 0 : n;
+    return r;
 }
 
 int stream_read(struct stream *s, void *buf, size_t len, size_t *ret_len, struct platter_error *err)
@@ -42,11 +43,9 @@ int stream_read(struct stream *s, void *buf, size_t len, size_t *ret_len, struct
         r = s->ops->read(s, (uint8_t *)buf + first, len - first, &more, err);
     else if (!s->ops->read)
         r = read_anywhere(s, buf, len, &more, err);
-    if (r < 0)
-        return r;
     s->ahead_used += first;
     s->position += *ret_len = first + more;
-    return 0;
+    return r;
 }
 
 /* Has `len` bytes wait in s->ahead, or all there are. */
@@ -62,23 +61,28 @@ static int look_ahead(struct stream *s, size_t len, struct platter_error *err)
     s->ahead_used = 0;
     s->ahead_len = there;
     int r = s->ops->read(s, s->ahead + there, len - there, &more, err);
-    s->ahead_len += r < 0 ? 0 : more;
+    s->ahead_len += more;
     return r;
 }
 
 int stream_peek(struct stream *s, void *buf, size_t len, size_t *ret_len, struct platter_error *err)
 {
+    *ret_len = 0;
     if (len > STREAM_MOST_PEEK)
         return fail(err, EINVAL, "%s: so much is not looked at beforehand", s->name);
     if (!s->ops->read)
         return read_anywhere(s, buf, len, ret_len, err);
     int r = look_ahead(s, len, err);
-    if (r < 0)
-        return r;
     *ret_len = (size_t)min_u64(len, s->ahead_len - s->ahead_used);
     if (*ret_len)
         memcpy(buf, s->ahead + s->ahead_used, *ret_len);
-    return 0;
+    return r;
+}
+
+void stream_interrupt(struct stream *s)
+{
+    if (s->ops->interrupt)
+        s->ops->interrupt(s);
 }
 
 static int skip_anywhere(struct stream *s, uint64_t len, uint64_t *ret_len,
@@ -86,10 +90,8 @@ static int skip_anywhere(struct stream *s, uint64_t len, uint64_t *ret_len,
 {
     uint64_t left;
     int r = left_of(s, &left, err);
-    if (r < 0)
-        return r;
     s->position += *ret_len = min_u64(len, left);
-    return 0;
+    return r;
 }
 
 int stream_skip(struct stream *s, uint64_t len, uint64_t *ret_len, struct platter_error *err)

@@ -39,6 +39,8 @@ struct stream_ops {
      * unless the end comes first. Never two calls at once. */
     int (*read)(struct stream *s, void *buf, size_t len, size_t *ret_len,
                 struct platter_error *err);
+    /* From any thread: a read that waits, and all later ones, come back with ECANCELED. */
+    void (*interrupt)(struct stream *s);
     int (*pwrite)(struct stream *s, const void *buf, size_t len, hoff off,
                   struct platter_error *err);
     int (*flush)(struct stream *s, struct platter_error *err);
@@ -76,8 +78,11 @@ struct stream {
 int stream_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
 /* The same, but what lies past the end of the stream reads as zeros. */
 int stream_pread_tail(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
-/* The next `len` bytes, front to back; fewer only where the end comes first: *ret_len. Works on
- * every stream, also one that can be read anywhere (where each call goes on). One reader at a time.
+/*
+ * The next `len` bytes, front to back; fewer only where the end or a failure comes first: *ret_len,
+ * which is right after a failure too, since what came before it was read. Works on every stream,
+ * also one that can be read anywhere (where each call goes on). One reader at a time. The same is
+ * true of stream_peek() and stream_skip().
  */
 int stream_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
                 struct platter_error *err);
@@ -85,6 +90,9 @@ int stream_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
 enum { STREAM_MOST_PEEK = 64 << 10 };
 int stream_peek(struct stream *s, void *buf, size_t len, size_t *ret_len,
                 struct platter_error *err);
+/* From any thread: a stream_read() that waits for what is to come, and all later ones, come back
+ * with ECANCELED. Streams that never wait for long: nothing. */
+void stream_interrupt(struct stream *s);
 /* As stream_read() of so many bytes that nobody wants: not read where the stream can do without. */
 int stream_skip(struct stream *s, uint64_t len, uint64_t *ret_len, struct platter_error *err);
 /* Writes all; grows the stream where it ends earlier. */

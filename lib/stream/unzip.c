@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading what is inside of a compressed file, front to back:
+ *
+ *     base -> reader -> in -> worker (unpacks) -> out -> stream_read()
+ *
+ * Two threads, so that waiting for a disk or a pipe, unpacking, and what is done with the bytes go
+ * on side by side.
+ */
+#include "stream/unzip.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "base/signals.h"
+#include "config.h"
+#include "stream/inside.h"
+
+enum {
+    RING_IN = 512 << 10,
+    RING_OUT = 4 << 20, /* a little more than one extent of an archive */
+    READ_PIECE = 128 << 10
+};
+
+/* ---- the parts of a file --------------------------------------------------------------------- */
+
+static uint64_t place_of(struct unzip *z)
+{
+    return z->start + ring_position(&z->in);
+}
+
+int unzip_damaged(struct unzip *z, const struct unzip_step *s, const char *why,
+                  struct platter_error *err)
+{
+    return fail(err, PLATTER_ECORRUPT, "%s: the %s data is damaged at offset %" PRIu64 ": %s",
+                z->head.name, wrapper_name(z->wrapper), place_of(z) + (s ? s->in_used : 0), why);
+}
+
+int unzip_truncated(struct unzip *z, const char *part, struct platter_error *err)
+{
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: ends at offset %" PRIu64 ", inside of a %s %s: it is truncated", z->head.name,
+                place_of(z), wrapper_name(z->wrapper), part);
+}
+
+int unzip_zeros(struct unzip *z, uint64_t *ret, struct platter_error *err)
+{
+    const uint8_t *bytes;
+    size_t len;
+
+    for (*ret = 0;; *ret += len) {
+        int r = ring_bytes(&z->in, 1, &bytes, &len, err);
+        if (r < 0 || len == 0)
+            return r;
+        if (!is_zero(bytes, len))
+            return unzip_damaged(z, NULL, "what follows is neither compressed nor zeros", err);
+        ring_take(&z->in, len);
+    }
+}
+
+/* One call of the library: 1 at the end of the part. */
+static int step_once(struct unzip *z, const struct unzip_ops *ops, void *state,
+                     struct platter_error *err)
+{
+    struct unzip_step s = {0};
+    int r = ring_bytes(&z->in, 1, &s.in, &s.in_len, err);
+    if (r < 0)
+        return r;
+    s.out_len = ring_room(&z->out, UNZIP_PIECE, &s.out);
+    if (s.out_len == 0)
+        return fail(err, ECANCELED, "cancelled");
+    s.out_len = (size_t)min_u64(s.out_len, UNZIP_PIECE);
+    r = ops->step(z, state, &s, err);
+    ring_put(&z->out, s.out_used);
+    ring_take(&z->in, s.in_used);
+    if (r != 0 || s.in_used || s.out_used)
+        return r;
+    /* At the end of the input the library may still have held bytes back, but not now. */
+    return s.in_len ? unzip_damaged(z, NULL, "it leads nowhere", err)
+                    : unzip_truncated(z, ops->part, err);
+}
+
+int unzip_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
+                struct platter_error *err)
+{
+    uint8_t prefix[UNZIP_PREFIX];
+    bool any = false;
+
+    for (;; any = true) {
+        size_t len;
+        int r = ring_peek(&z->in, prefix, sizeof prefix, &len, err);
+        if (r < 0)
+            return r;
+        if (len == 0)
+            return any ? 0 : unzip_damaged(z, NULL, "it is empty", err);
+        r = ops->begin(z, state, prefix, len, err);
+        if (r <= 0)
+            return r;
+        do
+            r = step_once(z, ops, state, err);
+        while (r == 0);
+        if (r < 0)
+            return r;
+    }
+}
+
+/* ---- threads --------------------------------------------------------------------------------- */
+
+static void *read_base(void *arg)
+{
+    struct unzip *z = arg;
+    struct platter_error error = {0};
+    size_t n = 1;
+    int r = 0;
+
+    while (r == 0 && n > 0) {
+        uint8_t *room;
+        size_t len = ring_room(&z->in, READ_PIECE, &room);
+        if (len == 0)
+            break;
+        r = stream_read(z->base, room, (size_t)min_u64(len, READ_PIECE), &n, &error);
+        ring_put(&z->in, n);
+    }
+    ring_end(&z->in, r, &error);
+    return NULL;
+}
+
+static void *unpack(void *arg)
+{
+    static int (*const kinds[])(struct unzip *, struct platter_error *) = {
+        [WRAP_ZSTD] = unzip_zstd,   [WRAP_GZIP] = unzip_gzip, [WRAP_LZOP] = unzip_lzop,
+        [WRAP_BZIP2] = unzip_bzip2, [WRAP_XZ] = unzip_xz,
+    };
+    struct unzip *z = arg;
+    struct platter_error error = {0};
+
+    int r = kinds[z->wrapper](z, &error);
+    ring_end(&z->out, r, &error);
+    ring_abandon(&z->in);
+    return NULL;
+}
+
+static int start(pthread_t *thread, void *(*main)(void *), struct unzip *z, bool *ret,
+                 struct platter_error *err)
+{
+    sigset_t before;
+    /* Signals are for the threads of who uses the library. */
+    hold_signals(&before);
+    int code = pthread_create(thread, NULL, main, z);
+    release_signals(&before);
+    *ret = code == 0;
+    return code ? fail_errno(err, code, "no thread to unpack it") : 0;
+}
+
+/* ---- the stream ------------------------------------------------------------------------------ */
+
+static int unzip_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
+                      struct platter_error *err)
+{
+    return ring_read(&((struct unzip *)s)->out, buf, len, ret_len, err);
+}
+
+static void stop_child(struct unzip *z)
+{
+    WITH_LOCK(&z->child_lock);
+    z->stopping = true;
+    if (z->child)
+        kill(z->child, SIGKILL);
+}
+
+static void unzip_interrupt(struct stream *s)
+{
+    ring_abandon(&((struct unzip *)s)->out);
+}
+
+static void unzip_close(struct stream *s)
+{
+    struct unzip *z = (struct unzip *)s;
+
+    if (z->reading) {
+        ring_abandon(&z->in);
+        ring_abandon(&z->out);
+        stop_child(z);
+        stream_interrupt(z->base);
+        pthread_join(z->reader, NULL);
+    }
+    if (z->working)
+        pthread_join(z->worker, NULL);
+    ring_close(&z->in);
+    ring_close(&z->out);
+    pthread_mutex_destroy(&z->child_lock);
+    budget_unref(z->budget);
+    stream_close(z->base);
+}
+
+static const struct stream_ops unzip_ops = {
+    .name = "compressed",
+    .read = unzip_read,
+    .interrupt = unzip_interrupt,
+    .close = unzip_close,
+};
+
+static int start_all(struct unzip *z, struct platter_error *err)
+{
+    int r = ring_open(&z->in, RING_IN, z->budget, "reading a compressed file", err);
+    if (r == 0)
+        r = ring_open(&z->out, RING_OUT, z->budget, "unpacking a compressed file", err);
+    if (r == 0)
+        r = start(&z->reader, read_base, z, &z->reading, err);
+    if (r == 0)
+        r = start(&z->worker, unpack, z, &z->working, err);
+    return r < 0 ? fail_in(err, r, "%s", z->head.name) : 0;
+}
+
+int stream_unzip_open(struct stream *base, enum wrapper w, struct budget *budget,
+                      struct stream **ret, struct platter_error *err)
+{
+    struct unzip *z = NULL;
+    int r = unzip_check(w, err);
+
+    if (r < 0)
+        fail_in(err, r, "%s", base->name);
+    else if (!(z = stream_new(sizeof *z, &unzip_ops, base->name, err)))
+        r = -ENOMEM;
+    if (r < 0) {
+        stream_close(base);
+        return r;
+    }
+    z->head.sequential = true;
+    z->base = base;
+    z->start = base->position;
+    z->wrapper = w;
+    z->budget = budget_ref(budget);
+    pthread_mutex_init(&z->child_lock, NULL);
+    r = start_all(z, err);
+    if (r < 0)
+        stream_close(&z->head);
+    else
+        *ret = &z->head;
+    return r;
+}
