@@ -41,8 +41,8 @@ int vma_input_read(struct vma_input *in, void *buf, size_t len, size_t *ret_len,
     if (*ret_len == len)
         return 0;
     int r = stream_read(in->stream, (uint8_t *)buf + *ret_len, len - *ret_len, &more, err);
-    in->pos += r < 0 ? 0 : more;
-    *ret_len += r < 0 ? 0 : more;
+    in->pos += more;
+    *ret_len += more;
     return r < 0 && *ret_len == 0 ? r : 0;
 }
 
@@ -54,7 +54,7 @@ int vma_input_peek(struct vma_input *in, void *buf, size_t len, size_t *ret_len,
     if (*ret_len == len)
         return 0;
     int r = stream_peek(in->stream, (uint8_t *)buf + *ret_len, len - *ret_len, &more, err);
-    *ret_len += r < 0 ? 0 : more;
+    *ret_len += more;
     return r < 0 && *ret_len == 0 ? r : 0;
 }
 
@@ -65,8 +65,8 @@ int vma_input_skip(struct vma_input *in, uint64_t len, uint64_t *ret_len, struct
     if (*ret_len == len)
         return 0;
     int r = stream_skip(in->stream, len - *ret_len, &more, err);
-    in->pos += r < 0 ? 0 : more;
-    *ret_len += r < 0 ? 0 : more;
+    in->pos += more;
+    *ret_len += more;
     return r < 0 && *ret_len == 0 ? r : 0;
 }
 
