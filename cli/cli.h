@@ -76,6 +76,7 @@ struct args {
     struct action actions[MAX_ACTIONS];
     unsigned n_actions;
     const char *source, *bitmap; /* bitmap -b; map --bitmap */
+    const char *index_file;      /* archive index -o */
     uint64_t granularity;
     bool has_granularity, bitmaps, skip_broken_bitmaps;
     uint64_t start, length, disk_size, sparse_size, rate, memory, workers, buffer, step;
@@ -136,7 +137,7 @@ struct verb {
     int (*run)(const struct args *args);
 };
 
-extern const struct verb verb_key, verb_compact;
+extern const struct verb verb_key, verb_compact, verb_archive_index;
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;

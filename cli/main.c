@@ -10,11 +10,11 @@
 
 #include "cli.h"
 
-const struct verb *const verbs[] = {&verb_info,   &verb_create,  &verb_convert, &verb_dd,
-                                    &verb_map,    &verb_compare, &verb_digest,  &verb_measure,
-                                    &verb_check,  &verb_resize,  &verb_commit,  &verb_rebase,
-                                    &verb_amend,  &verb_compact, &verb_key,     &verb_snapshot,
-                                    &verb_bitmap, &verb_bench,   &verb_formats, NULL};
+const struct verb *const verbs[] = {
+    &verb_info,    &verb_create,        &verb_convert, &verb_dd,       &verb_map,    &verb_compare,
+    &verb_digest,  &verb_measure,       &verb_check,   &verb_resize,   &verb_commit, &verb_rebase,
+    &verb_amend,   &verb_compact,       &verb_key,     &verb_snapshot, &verb_bitmap, &verb_bench,
+    &verb_formats, &verb_archive_index, NULL};
 
 const struct verb *verb_find(const char *name)
 {

@@ -2,6 +2,7 @@
 /* The public surface of archives: checks arguments, and calls down. */
 #include "api.h"
 #include "ops/archive.h"
+#include "ops/ops.h"
 
 int platter_archive_open(const char *name, const struct platter_archive_options *options,
                          struct platter_archive **ret_archive, struct platter_error *err)
@@ -40,4 +41,10 @@ int platter_archive_config(struct platter_archive *archive, unsigned index, cons
     if (r == 0)
         r = need(ret_length, "a place for the length", err);
     return r < 0 ? r : archive_config(archive, index, ret_name, ret_bytes, ret_length, err);
+}
+
+int platter_archive_index(const char *name, const char *index, struct platter_error *err)
+{
+    int r = need(name, "a name", err);
+    return r < 0 ? r : ops_archive_index(name, index, err);
 }

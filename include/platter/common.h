@@ -40,7 +40,9 @@ const char *platter_version(void);
 enum platter_name_kind {
     PLATTER_NAME_BACKING = 1,   /**< a backing file or parent, opened as a disk of its own */
     PLATTER_NAME_DATA_FILE = 2, /**< the external data file of a qcow2 */
-    PLATTER_NAME_EXTENT = 3     /**< an extent of a VMDK */
+    PLATTER_NAME_EXTENT = 3,    /**< an extent of a VMDK */
+    PLATTER_NAME_INDEX = 4      /**< the index of an archive, NAME.index beside it, which is only
+                                     asked for: nothing in an archive names it */
 };
 
 /** One question to the gate. All strings belong to the library and live until the answer. */

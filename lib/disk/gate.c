@@ -69,6 +69,8 @@ static const char *kind_name(enum platter_name_kind kind)
         return "data file";
     case PLATTER_NAME_EXTENT:
         return "extent";
+    case PLATTER_NAME_INDEX:
+        return "index";
     }
     return "file";
 }
@@ -303,7 +305,9 @@ static int open_named(const struct name_opener *opener, const struct image *imag
     if (r < 0)
         return r;
     unsigned use = writable ? gate->lock_use : gate->lock_use & ~change;
-    r = gate->no_lock ? 0 : stream_lock(s, use, gate->lock_deny, err);
+    /* An index is only ever replaced as a whole, and by whoever wants to. */
+    bool lock = !gate->no_lock && kind != PLATTER_NAME_INDEX;
+    r = lock ? stream_lock(s, use, gate->lock_deny, err) : 0;
     if (r < 0) {
         stream_close(s);
         return r;

@@ -176,6 +176,11 @@ struct archive_ops {
     /* Whether a plan can be written at all (sizes of configurations, numbers, names), without
      * writing anything. */
     int (*may_write)(const struct archive_plan *plan, struct platter_error *err);
+    /* Writes the index of an archive that was opened with img->checking, to be kept in the file
+     * NAME.index. NULL: its archives have none. */
+    int (*keep_index)(struct image *img, struct stream *out, struct platter_error *err);
+    /* Whether a file is such an index, of whatever archive. */
+    bool (*is_index)(struct stream *s);
 };
 
 #endif

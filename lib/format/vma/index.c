@@ -12,7 +12,8 @@ enum {
     PAGE_BITS = 10, /* chunks that are allocated together */
     PAGE = 1 << PAGE_BITS,
     PAGES = 1 << (32 - CHUNK_BITS - PAGE_BITS),
-    MOST_RUNS = 32, /* beyond that an array is faster, and soon smaller */
+    FEW_RUNS = 8,
+    MOST_RUNS = 1024, /* beyond that an array is faster, and soon smaller */
     FEW = 64
 };
 
@@ -25,9 +26,9 @@ struct run {
 };
 
 struct chunk {
-    struct run *runs;   /* MOST_RUNS of them; NULL: there are none, or there is an array */
+    struct run *runs;   /* ascending; NULL: there are none, or there is an array */
     uint32_t *ordinals; /* CHUNK of them, NOWHERE where none is; or NULL */
-    uint16_t n_runs;
+    uint16_t n_runs, room;
 };
 
 /* An extent that has clusters of a device. */
@@ -64,7 +65,7 @@ int vma_index_new(struct budget *budget, struct vma_index **ret, struct platter_
 
 static void chunk_free(struct budget *budget, struct chunk *c)
 {
-    budget_free(budget, c->runs, MOST_RUNS * sizeof *c->runs);
+    budget_free(budget, c->runs, c->room * sizeof *c->runs);
     budget_free(budget, c->ordinals, CHUNK * sizeof *c->ordinals);
 }
 
@@ -116,14 +117,28 @@ static int grow(struct budget *budget, void *array, uint32_t n, uint32_t *room, 
 /* ---- chunks ------------------------------------------------------------------------------------
  */
 
+/* How many runs begin at `at` or before. */
+static unsigned runs_until(const struct chunk *c, uint32_t at)
+{
+    unsigned low = 0, high = c->n_runs;
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+        if (c->runs[middle].first <= at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static uint32_t chunk_find(const struct chunk *c, uint32_t at)
 {
     if (c->ordinals)
         return c->ordinals[at];
-    for (unsigned i = 0; i < c->n_runs; i++)
-        if (at >= c->runs[i].first && at - c->runs[i].first < c->runs[i].n)
-            return c->runs[i].ordinal + (at - c->runs[i].first);
-    return NOWHERE;
+    unsigned i = runs_until(c, at);
+    if (i == 0 || at - c->runs[i - 1].first >= c->runs[i - 1].n)
+        return NOWHERE;
+    return c->runs[i - 1].ordinal + (at - c->runs[i - 1].first);
 }
 
 /* Runs become an array. */
@@ -135,31 +150,54 @@ static int unroll(struct budget *budget, struct chunk *c, struct platter_error *
         return r;
     for (uint32_t at = 0; at < CHUNK; at++)
         ordinals[at] = chunk_find(c, at);
-    budget_free(budget, TAKE(c->runs), MOST_RUNS * sizeof *c->runs);
+    budget_free(budget, TAKE(c->runs), c->room * sizeof *c->runs);
     c->ordinals = ordinals;
-    c->n_runs = 0;
+    c->n_runs = c->room = 0;
+    return 0;
+}
+
+/* Room for one more run, or an array. */
+static int chunk_grow(struct budget *budget, struct chunk *c, struct platter_error *err)
+{
+    struct run *more;
+    uint16_t room = c->room ? (uint16_t)(c->room * 2) : FEW_RUNS;
+
+    if (c->n_runs < c->room || c->ordinals)
+        return 0;
+    if (c->n_runs == MOST_RUNS)
+        return unroll(budget, c, err);
+    int r = budget_alloc(budget, room * sizeof *more, what, &more, err);
+    if (r < 0)
+        return r;
+    if (c->n_runs)
+        memcpy(more, c->runs, c->n_runs * sizeof *more);
+    budget_free(budget, c->runs, c->room * sizeof *c->runs);
+    c->runs = more;
+    c->room = room;
     return 0;
 }
 
 static int chunk_add(struct budget *budget, struct chunk *c, uint32_t at, uint32_t ordinal,
                      struct platter_error *err)
 {
-    struct run *last = c->n_runs ? &c->runs[c->n_runs - 1] : NULL;
-    int r = 0;
+    unsigned i = runs_until(c, at);
+    struct run *before = i ? &c->runs[i - 1] : NULL;
 
-    if (last && last->first + last->n == (int)at && last->ordinal + last->n == ordinal) {
-        last->n++;
+    if (before && before->first + before->n == (int)at && before->ordinal + before->n == ordinal) {
+        before->n++;
         return 0;
     }
-    if (!c->ordinals && !c->runs)
-        r = budget_alloc(budget, MOST_RUNS * sizeof *c->runs, what, &c->runs, err);
-    if (r == 0 && c->n_runs == MOST_RUNS)
-        r = unroll(budget, c, err);
-    if (r == 0 && c->ordinals)
+    int r = chunk_grow(budget, c, err);
+    if (r < 0)
+        return r;
+    if (c->ordinals) {
         c->ordinals[at] = ordinal;
-    else if (r == 0)
-        c->runs[c->n_runs++] = (struct run){(uint16_t)at, 1, ordinal};
-    return r;
+        return 0;
+    }
+    memmove(c->runs + i + 1, c->runs + i, (c->n_runs - i) * sizeof *c->runs);
+    c->runs[i] = (struct run){(uint16_t)at, 1, ordinal};
+    c->n_runs++;
+    return 0;
 }
 
 static struct chunk *chunk_of(const struct device *d, uint32_t cluster)
@@ -197,7 +235,8 @@ static int device_make(struct vma_index *x, unsigned number, struct device **ret
     return r;
 }
 
-static int add_slot(struct vma_index *x, const struct vma_slot *s, struct platter_error *err)
+static int add_slot(struct vma_index *x, const struct vma_slot *s, bool *ret_again,
+                    struct platter_error *err)
 {
     struct device *d;
     struct chunk *c;
@@ -207,10 +246,9 @@ static int add_slot(struct vma_index *x, const struct vma_slot *s, struct platte
         r = chunk_make(x, d, s->cluster, &c, err);
     if (r < 0)
         return r;
-    if (chunk_find(c, s->cluster & (CHUNK - 1)) != NOWHERE)
-        return fail(err, PLATTER_ECORRUPT,
-                    "cluster %" PRIu32 " of device %u is there a second time", s->cluster,
-                    s->device);
+    *ret_again = chunk_find(c, s->cluster & (CHUNK - 1)) != NOWHERE;
+    if (*ret_again)
+        return 0;
     if (d->n == NOWHERE)
         return fail(err, PLATTER_ECORRUPT, "device %u has more clusters than there can be",
                     s->device);
@@ -220,13 +258,25 @@ static int add_slot(struct vma_index *x, const struct vma_slot *s, struct platte
 }
 
 int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e,
-                  struct platter_error *err)
+                  unsigned *ret_again, struct platter_error *err)
 {
+    bool used = false, again = false;
     int r = grow(x->budget, &x->extents, x->n_extents, &x->room_extents, sizeof *x->extents, err);
-    for (unsigned i = 0; r == 0 && i < VMA_SLOTS; i++)
-        if (e->slots[i].device)
-            r = add_slot(x, &e->slots[i], err);
-    if (r == 0 || r == -PLATTER_ECORRUPT)
+
+    for (unsigned i = 0; r == 0 && i < VMA_SLOTS; i++) {
+        const struct vma_slot *s = &e->slots[i];
+        if (s->device == 0)
+            continue;
+        used = true;
+        r = add_slot(x, s, &again, err);
+        if (r == 0 && again && ret_again)
+            ++*ret_again;
+        else if (r == 0 && again)
+            r = fail(err, PLATTER_ECORRUPT,
+                     "cluster %" PRIu32 " of device %u is there a second time", s->cluster,
+                     s->device);
+    }
+    if (used && (r == 0 || r == -PLATTER_ECORRUPT))
         x->extents[x->n_extents++] = off;
     return r;
 }
@@ -234,8 +284,7 @@ int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e,
 /* ---- asking ------------------------------------------------------------------------------------
  */
 
-bool vma_index_find(const struct vma_index *x, unsigned device, uint32_t cluster,
-                    struct vma_place *ret)
+bool vma_index_find(const struct vma_index *x, unsigned device, uint32_t cluster, uint64_t *ret_off)
 {
     const struct device *d = x->devices[device];
     const struct chunk *c = chunk_of(d, cluster);
@@ -252,8 +301,7 @@ bool vma_index_find(const struct vma_index *x, unsigned device, uint32_t cluster
         else
             high = middle;
     }
-    *ret = (struct vma_place){.off = x->extents[d->parts[low].extent],
-                              .nth = ordinal - d->parts[low].ordinal};
+    *ret_off = x->extents[d->parts[low].extent];
     return true;
 }
 
@@ -262,34 +310,33 @@ uint64_t vma_index_count(const struct vma_index *x, unsigned device)
     return x->devices[device] ? x->devices[device]->n : 0;
 }
 
-/* How many clusters from `at` on are missing (or not), as far as the chunk tells. */
-static uint64_t alike_in_chunk(const struct device *d, uint64_t at, bool *ret_missing)
-{
-    const struct chunk *c = chunk_of(d, (uint32_t)at);
-    uint64_t n = 1, left = CHUNK - (at & (CHUNK - 1));
-
-    *ret_missing = !c || chunk_find(c, at & (CHUNK - 1)) == NOWHERE;
-    if (!c || (!c->ordinals && c->n_runs == 0))
-        return left;
-    while (n < left && (chunk_find(c, (at + n) & (CHUNK - 1)) == NOWHERE) == *ret_missing)
-        n++;
-    return n;
-}
-
-uint64_t vma_index_missing(const struct vma_index *x, unsigned device, uint64_t from, uint64_t end,
-                           uint64_t *ret_first)
+bool vma_index_next(const struct vma_index *x, unsigned device, uint64_t *cluster)
 {
     const struct device *d = x->devices[device];
-    uint64_t found = 0, n;
-    bool missing;
+    uint64_t at = *cluster;
 
-    for (uint64_t at = from; at < end; at += n) {
-        n = min_u64(alike_in_chunk(d, at, &missing), end - at);
-        if (!missing && found)
-            break;
-        if (missing && found == 0)
-            *ret_first = at;
-        found += missing ? n : 0;
+    while (d && at <= UINT32_MAX) {
+        const struct chunk *c = chunk_of(d, (uint32_t)at);
+        if (!c) {
+            at = round_down(at, CHUNK * PAGE) + CHUNK * PAGE;
+        } else if (!c->ordinals && c->n_runs == 0) {
+            at = round_down(at, CHUNK) + CHUNK;
+        } else if (chunk_find(c, at & (CHUNK - 1)) == NOWHERE) {
+            at++;
+        } else {
+            *cluster = at;
+            return true;
+        }
     }
-    return found;
+    return false;
+}
+
+uint32_t vma_index_extents(const struct vma_index *x)
+{
+    return x->n_extents;
+}
+
+uint64_t vma_index_extent(const struct vma_index *x, uint32_t i)
+{
+    return x->extents[i];
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Where a device's bytes stand (section 10). The index knows the extent of each cluster; what is
- * stored of it, and where, the extent's header tells, of which the last few are kept.
+ * stored of it, and where, the extent's header tells, of which the last few are in memory.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -9,48 +9,88 @@
 #include "base/ckd.h"
 #include "format/vma/archive.h"
 
-/* The header of the extent at `off`, which was checked when the archive was opened. */
+/* A header was checked when the archive was opened, or is when it is read for an index that was
+ * kept. */
 static int load_extent(struct image *img, uint64_t off, struct vma_extent *ret,
                        struct platter_error *err)
 {
-    struct vma *v = vma_of(img);
-    struct vma_cached *c = &v->cache[off / VMA_EXTENT % VMA_CACHED];
+    struct vma_archive *a = vma_of(img)->archive;
+    struct vma_cached *c = &a->cache[off / VMA_EXTENT % VMA_CACHED];
     uint8_t bytes[VMA_EXTENT];
 
-    pthread_mutex_lock(&img->lock);
+    pthread_mutex_lock(&a->lock);
     bool have = c->off == off;
     if (have)
         *ret = c->extent;
-    pthread_mutex_unlock(&img->lock);
+    pthread_mutex_unlock(&a->lock);
     if (have)
         return 0;
     int r = stream_pread(img->stream, bytes, sizeof bytes, off, err);
     if (r == 0)
-        r = vma_extent_decode(img->stream->name, off, bytes, v->header.uuid, ret, err);
+        r = vma_extent_decode(img->stream->name, off, bytes, a->header.uuid, ret, err);
+    if (r == 0 && ret->blocks * (uint64_t)VMA_BLOCK > a->size - off - VMA_EXTENT && !img->salvage)
+        r = fail(err, PLATTER_ECORRUPT, "%s: the extent at %" PRIu64 " does not end in the file",
+                 img->stream->name, off);
     if (r < 0)
         return r;
-    pthread_mutex_lock(&img->lock);
+    pthread_mutex_lock(&a->lock);
     *c = (struct vma_cached){off, *ret};
-    pthread_mutex_unlock(&img->lock);
+    pthread_mutex_unlock(&a->lock);
     return 0;
 }
 
 /* A slot of an extent, and where its first stored block stands. */
 struct spot {
-    const struct vma_extent *extent;
+    struct vma_extent extent;
     unsigned i;
     uint64_t off;
 };
 
-static bool find_slot(const struct vma_extent *e, uint64_t off, unsigned device, unsigned nth,
-                      uint32_t cluster, struct spot *ret)
+/* The extent at `off` has to have the cluster: an index that was kept may say what is not so. */
+static int load_spot(struct image *img, uint64_t off, uint32_t cluster, struct spot *ret,
+                     struct platter_error *err)
 {
-    *ret = (struct spot){.extent = e, .off = off + VMA_EXTENT};
-    for (; ret->i < VMA_SLOTS;
-         ret->off += vma_slot_blocks(&e->slots[ret->i++]) * (uint64_t)VMA_BLOCK)
-        if (e->slots[ret->i].device == device && nth-- == 0)
-            return e->slots[ret->i].cluster == cluster;
-    return false;
+    const struct vma *v = vma_of(img);
+    const struct vma_slot *s = ret->extent.slots;
+
+    int r = load_extent(img, off, &ret->extent, err);
+    if (r < 0)
+        return r;
+    ret->off = off + VMA_EXTENT;
+    for (ret->i = 0; ret->i < VMA_SLOTS; ret->i++, s++) {
+        if (s->device == v->device && s->cluster == cluster)
+            return vma_slot_check(img->stream->name, off, &v->archive->header, s, err);
+        ret->off += vma_slot_blocks(s) * (uint64_t)VMA_BLOCK;
+    }
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: the extent at %" PRIu64 " is not what it was when the archive was indexed",
+                img->stream->name, off);
+}
+
+static int find_spot(struct image *img, uint32_t cluster, struct spot *ret,
+                     struct platter_error *err)
+{
+    const struct vma *v = vma_of(img);
+    struct vma_archive *a = v->archive;
+    const struct vma_index *index = atomic_load(&a->index);
+    uint64_t off;
+
+    if (!index) {
+        /* Whatever is wrong with it: the archive itself tells. */
+        if (a->kept && vma_kept_find(a->kept, v->device, cluster, &off) &&
+            load_spot(img, off, cluster, ret, NULL) == 0)
+            return 0;
+        int r = vma_archive_survey(img, a, err);
+        if (r < 0)
+            return r;
+        index = atomic_load(&a->index);
+    }
+    if (!vma_index_find(index, v->device, cluster, &off))
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: cluster %" PRIu32 " of device %u (%s) is not in the archive: it is "
+                    "damaged or was cut short",
+                    img->stream->name, cluster, v->device, a->header.devices[v->device].name);
+    return load_spot(img, off, cluster, ret, err);
 }
 
 /* How many blocks from `first` on are stored, or not stored, as that one is. */
@@ -60,17 +100,23 @@ static unsigned alike(uint32_t mask, unsigned first, bool stored)
     return (unsigned)__builtin_ctz(bits);
 }
 
-/* Blocks that go on in the next clusters of the device, as far as they follow in the extent. */
+/* Blocks that go on in the next clusters of the device, as far as they follow in the extent; others
+ * may come in between, but none of their data between ours. */
 static uint64_t go_on(const struct spot *at, bool stored, uint64_t want)
 {
-    const struct vma_slot *s = &at->extent->slots[at->i];
+    const struct vma_slot *s = &at->extent.slots[at->i], *end = at->extent.slots + VMA_SLOTS;
+    uint32_t cluster = s->cluster;
+    const uint8_t device = s->device;
     uint64_t n = 0;
 
-    for (unsigned k = 1; n < want && at->i + k < VMA_SLOTS; k++) {
-        const struct vma_slot *next = s + k;
-        if (next->device != s->device || next->cluster != s->cluster + k)
+    for (s++; n < want && s < end; s++) {
+        if (s->device != device && stored && vma_slot_blocks(s) > 0)
             break;
-        unsigned more = alike(next->mask, 0, stored);
+        if (s->device != device)
+            continue;
+        if (s->cluster != ++cluster)
+            break;
+        unsigned more = alike(s->mask, 0, stored);
         n += more;
         if (more < VMA_BLOCKS)
             break;
@@ -81,32 +127,21 @@ static uint64_t go_on(const struct spot *at, bool stored, uint64_t want)
 int vma_map(struct image *img, goff off, uint64_t len, struct extent *ret,
             struct platter_error *err)
 {
-    const struct vma *v = vma_of(img);
     uint32_t cluster = (uint32_t)(off / VMA_CLUSTER);
     unsigned block = (unsigned)(off % VMA_CLUSTER / VMA_BLOCK);
-    struct vma_place place;
-    struct vma_extent e;
     struct spot at;
 
-    if (v->device == 0)
+    if (vma_of(img)->device == 0)
         return fail(err, EINVAL, "%s: of an archive one disk is read, by its name",
                     img->stream->name);
-    if (!vma_index_find(v->index, v->device, cluster, &place))
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: cluster %" PRIu32 " of device %u (%s) is not in the archive: it is "
-                    "damaged or was cut short",
-                    img->stream->name, cluster, v->device, v->header.devices[v->device].name);
-    int r = load_extent(img, place.off, &e, err);
+    int r = find_spot(img, cluster, &at, err);
     if (r < 0)
         return r;
-    if (!find_slot(&e, place.off, v->device, place.nth, cluster, &at))
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: the extent at %" PRIu64 " is not what it was when the archive was opened",
-                    img->stream->name, place.off);
-    uint32_t mask = e.slots[at.i].mask;
+    uint32_t mask = at.extent.slots[at.i].mask;
     bool stored = mask >> block & 1;
     uint64_t n = alike(mask, block, stored);
-    if (block + n == VMA_BLOCKS)
+    /* What a salvage passed over in the extent must not come back. */
+    if (block + n == VMA_BLOCKS && !img->salvage)
         n += go_on(&at, stored, div_up(len, VMA_BLOCK));
     *ret = (struct extent){.kind = stored ? EXTENT_DATA : EXTENT_ZERO,
                            .len = min_u64(len, n * VMA_BLOCK - off % VMA_BLOCK)};
