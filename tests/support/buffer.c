@@ -14,6 +14,7 @@
 struct buffer_stream {
     struct stream head;
     struct buffer *buffer;
+    uint64_t came; /* bytes that were read front to back */
 };
 
 struct buffer buffer_new(uint64_t capacity)
@@ -160,6 +161,30 @@ int stream_buffer_open(struct buffer *b, const char *name, bool writable, struct
     if (!s)
         return -ENOMEM;
     s->head.writable = writable;
+    s->buffer = b;
+    *ret = &s->head;
+    return 0;
+}
+
+static int buffer_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
+                       struct platter_error *err)
+{
+    struct buffer_stream *in = (struct buffer_stream *)s;
+    *ret_len = (size_t)min_u64(len, in->buffer->size - in->came);
+    int r = buffer_pread(s, buf, *ret_len, in->came, err);
+    in->came += *ret_len;
+    return r;
+}
+
+static const struct stream_ops input_ops = {.name = "pipe", .read = buffer_read};
+
+int stream_buffer_input_open(struct buffer *b, const char *name, struct stream **ret,
+                             struct platter_error *err)
+{
+    struct buffer_stream *s = stream_new(sizeof *s, &input_ops, name, err);
+    if (!s)
+        return -ENOMEM;
+    s->head.sequential = true;
     s->buffer = b;
     *ret = &s->head;
     return 0;

@@ -27,5 +27,8 @@ void buffer_save(const struct buffer *b, const char *path);
 
 int stream_buffer_open(struct buffer *b, const char *name, bool writable, struct stream **ret,
                        struct platter_error *err);
+/* The same bytes, front to back only, as if they came out of a pipe. */
+int stream_buffer_input_open(struct buffer *b, const char *name, struct stream **ret,
+                             struct platter_error *err);
 
 #endif
