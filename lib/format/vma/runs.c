@@ -122,8 +122,9 @@ static int enter(struct vma_reader *r, const struct taken *t, bool *ret_use,
                         " of device %u (%s), which was there before",
                         r->file, r->off, t->slot->cluster, t->disk->id, t->disk->name);
     e = check_order(r, t, err);
-    if (e == 0)
-        e = coverage_add(c, t->slot->cluster, err);
+    if (e < 0)
+        return e;
+    e = coverage_add(c, t->slot->cluster, err);
     return e < 0 ? fail_in(err, e, "%s", r->file) : 0;
 }
 
@@ -179,8 +180,8 @@ static int take_slot(struct vma_reader *r, struct archive_batch *batch, const st
     uint64_t len = vma_slot_blocks(t->slot) * (uint64_t)VMA_BLOCK;
     bool use = true;
 
-    /* Of an extent that is cut off, what is there of it. */
-    if (t->at + len > r->data_len)
+    /* Of an extent that is cut off, what is there of it, and what needs no data. */
+    if (len && t->at + len > r->data_len)
         return 0;
     int e = check_place(r, t, &use, err);
     if (e == 0 && use)
