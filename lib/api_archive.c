@@ -48,3 +48,24 @@ int platter_archive_index(const char *name, const char *index, struct platter_er
     int r = need(name, "a name", err);
     return r < 0 ? r : ops_archive_index(name, index, err);
 }
+
+int platter_archive_verify(struct platter_archive *archive,
+                           const struct platter_verify_options *options,
+                           struct platter_verification *verification, struct platter_error *err)
+{
+    struct platter_verification full = {.size = sizeof full};
+    struct platter_verify_options o = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = check_flags(o.flags, PLATTER_VERIFY_DATA, "platter_archive_verify()", err);
+    if (r == 0)
+        r = need(verification, "a place for what is found", err);
+    if (r == 0)
+        r = check_room(verification->size, sizeof full, err);
+    if (r < 0)
+        return r;
+    full.size = verification->size;
+    r = archive_verify(archive, &o, &full, err);
+    memcpy(verification, &full, min_u64(full.size, sizeof full));
+    return r;
+}

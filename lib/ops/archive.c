@@ -119,7 +119,7 @@ static int open_archive(struct platter_archive *a, const struct platter_archive_
 
     int r = o->uuid ? parse_uuid(o->uuid, uuid, err) : 0;
     if (r == 0)
-        r = stream_source_open(a->name, &a->stream, err);
+        r = stream_unwrapped_open(a->name, a->budget, &a->stream, &a->wrapper, err);
     if (r == 0)
         r = choose_format(a, o->format, &format, err);
     if (r < 0)
@@ -217,6 +217,7 @@ static json_t *describe_disk(struct platter_archive *a, const struct archive_dis
 int archive_info(struct platter_archive *a, char **ret_json, struct platter_error *err)
 {
     const struct archive_listing *l = &a->reader->listing;
+    const char *wrapper = wrapper_name(a->wrapper);
     json_t *disks = json_array();
     char uuid[2 * UUID + 5], *out = uuid;
 
@@ -225,9 +226,9 @@ int archive_info(struct platter_archive *a, char **ret_json, struct platter_erro
     for (unsigned i = 0; i < l->n_disks; i++)
         json_array_append_new(disks, describe_disk(a, &l->disks[i]));
     json_t *o =
-        json_pack("{s:o, s:s, s:n, s:s, s:I, s:o, s:o}", "filename", json_name(a->stream->name),
-                  "format", l->format->name, "compression", "uuid", uuid, "ctime",
-                  (json_int_t)l->ctime, "configs", describe_configs(l), "devices", disks);
+        json_pack("{s:o, s:s, s:s?, s:s, s:I, s:o, s:o}", "filename", json_name(a->stream->name),
+                  "format", l->format->name, "compression", *wrapper ? wrapper : NULL, "uuid", uuid,
+                  "ctime", (json_int_t)l->ctime, "configs", describe_configs(l), "devices", disks);
     *ret_json = o ? json_dumps(o, JSON_INDENT(4)) : NULL;
     json_decref(o);
     return *ret_json ? 0 : fail_memory(err, "a description in JSON");
