@@ -85,6 +85,8 @@ struct args {
     bool probe_backing, ignore_cid, offload, target_is_zero, salvage, strict, nodes, data;
     bool list, summary, snapshots;
     bool dry_run, zeros; /* compact */
+    bool verbose;
+    const char *config, *map_file, *disks; /* vma */
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
@@ -141,6 +143,7 @@ extern const struct verb verb_key, verb_compact, verb_archive_index;
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
+extern const struct verb verb_vma_list, verb_vma_config, verb_vma_extract;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 

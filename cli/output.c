@@ -60,7 +60,7 @@ void say(const char *format, ...)
     va_start(args, format);
     int n = vasprintf(&text, format, args);
     va_end(args);
-    fputs("platter: ", stderr);
+    fputs(called_as_vma() ? "vma: " : "platter: ", stderr);
     put_text(stderr, n < 0 ? format : text);
     putc('\n', stderr);
     if (n >= 0)

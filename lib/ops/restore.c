@@ -287,6 +287,8 @@ int restore_run(struct restore *restore, struct platter_error *err)
                               .progress = restore->progress,
                               .progress_opaque = restore->opaque};
     pthread_mutex_init(&run->lock, NULL);
+    for (unsigned i = 0; i < restore->n_rates; i++)
+        restore->rates[i].next_ns = now_ns();
     restore->holes = 0;
     int r = open_batches(run, err);
     if (r == 0)
