@@ -10,7 +10,7 @@
 
 #include "base/awake.h"
 #include "base/ckd.h"
-#include "ops/walk.h"
+#include "ops/batches.h"
 
 enum {
     BLOCK = 4096,                  /* runs of zeros from there on are not stored */
@@ -23,10 +23,7 @@ struct run {
     struct archive_reader *reader;
     struct walk walk;
     uint64_t done; /* bytes of the wanted disks; next()'s */
-    struct archive_batch batches[WALK_MAX_WORKERS];
-    pthread_mutex_t lock; /* guards the two below */
-    struct archive_batch *idle[WALK_MAX_WORKERS];
-    unsigned n_idle;
+    struct batches batches;
     /* What filling a hole met with. */
     int hole_result;
     struct platter_error hole_error;
@@ -49,18 +46,6 @@ static bool is_wanted(void *opaque, const struct archive_disk *disk)
 
 /* ---- next ------------------------------------------------------------------------------------ */
 
-static struct archive_batch *take_batch(struct run *run)
-{
-    WITH_LOCK(&run->lock);
-    return run->idle[--run->n_idle]; /* there is one for each worker */
-}
-
-static void give_batch(struct run *run, struct archive_batch *batch)
-{
-    WITH_LOCK(&run->lock);
-    run->idle[run->n_idle++] = batch;
-}
-
 /* Bytes of the wanted disks in a batch; notes where each of them ends so far. */
 static uint64_t note_runs(const struct restore *restore, const struct archive_batch *batch)
 {
@@ -79,10 +64,10 @@ static uint64_t note_runs(const struct restore *restore, const struct archive_ba
 static int restore_next(void *opaque, struct walk_chunk *ret, struct platter_error *err)
 {
     struct run *run = opaque;
-    struct archive_batch *batch = take_batch(run);
+    struct archive_batch *batch = batch_take(&run->batches);
     int r = run->reader->ops->next(run->reader, batch, err);
     if (r <= 0) {
-        give_batch(run, batch);
+        batch_give(&run->batches, batch);
         return r;
     }
     uint64_t len = note_runs(run->restore, batch);
@@ -159,7 +144,7 @@ static int restore_work(void *opaque, unsigned worker, struct walk_chunk *c,
     (void)worker;
     struct run *run = opaque;
     int r = write_batch(run->restore, c->of_next, &c->moved, err);
-    give_batch(run, c->of_next);
+    batch_give(&run->batches, c->of_next);
     return r;
 }
 
@@ -209,31 +194,6 @@ static void see_fault(void *opaque, const struct archive_fault *fault)
     run->restore->holes++;
     if (run->hole_result == 0)
         run->hole_result = write_zeros(o, fault->start, fault->len, &run->hole_error);
-}
-
-/* Rooms for as many workers as there is memory for, at least one. */
-static int open_batches(struct run *run, struct platter_error *err)
-{
-    const struct restore *restore = run->restore;
-    unsigned wanted = walk_workers(restore->workers);
-    for (unsigned n = 0; n < wanted; n++) {
-        struct archive_batch *b = &run->batches[n];
-        int r = budget_alloc(restore->archive->budget, run->reader->batch_bytes,
-                             "the buffers of an extraction", &b->room, n == 0 ? err : NULL);
-        if (r < 0 && n == 0)
-            return r;
-        if (r < 0)
-            break;
-        run->idle[run->n_idle++] = b;
-    }
-    run->walk.workers = run->n_idle;
-    return 0;
-}
-
-static void close_batches(struct run *run)
-{
-    for (unsigned n = 0; n < WALK_MAX_WORKERS; n++)
-        budget_free(run->restore->archive->budget, run->batches[n].room, run->reader->batch_bytes);
 }
 
 static uint64_t total_of(const struct restore *restore)
@@ -286,14 +246,14 @@ int restore_run(struct restore *restore, struct platter_error *err)
                               .total = total_of(restore),
                               .progress = restore->progress,
                               .progress_opaque = restore->opaque};
-    pthread_mutex_init(&run->lock, NULL);
     for (unsigned i = 0; i < restore->n_rates; i++)
         restore->rates[i].next_ns = now_ns();
     restore->holes = 0;
-    int r = open_batches(run, err);
+    int r =
+        batches_open(&run->batches, run->reader, restore->archive->budget, restore->workers, err);
+    run->walk.workers = run->batches.n;
     if (r == 0)
         r = walk_archive(run, err);
-    close_batches(run);
-    pthread_mutex_destroy(&run->lock);
+    batches_close(&run->batches);
     return r;
 }
