@@ -273,6 +273,11 @@ int snapshot_end(struct progress *progress, int r, const struct platter_error *e
 /* Writes the machine's state of a snapshot to --export, or makes one with that of --import. */
 int snapshot_state(const struct args *args, const char *image, const char *name);
 
+/* ---- archives (fault.c) ---------------------------------------------------------------------- */
+
+/* "kind", "archive-offset", "disk" with "offset" and "length" where there is one, and "text". */
+json_t *fault_json(const struct platter_fault *fault);
+
 /* ---- keys (secrets.c) ------------------------------------------------------------------------ */
 
 /* Whether the objects make sense; prints if not. 0, or EXIT_FAILED. */
