@@ -379,7 +379,27 @@ static int zstd_unpack(const void *in, size_t in_len, void *out, size_t n, size_
     return zstd_slowly(d, in, in_len, out, n, ret_out, err);
 }
 
+int codec_unpack_frames(const void *in, size_t in_len, void *out, size_t cap, size_t *ret_len,
+                        struct platter_error *err)
+{
+    ZSTD_DCtx *d = zstd_unpacker();
+    if (!d)
+        return fail_memory(err, "decompression");
+    *ret_len = ZSTD_decompressDCtx(d, out, cap, in, in_len);
+    if (ZSTD_isError(*ret_len))
+        return fail(err, PLATTER_ECORRUPT, "the zstd data is damaged: %s",
+                    ZSTD_getErrorName(*ret_len));
+    return 0;
+}
+
 #else
+
+int codec_unpack_frames(const void *in, size_t in_len, void *out, size_t cap, size_t *ret_len,
+                        struct platter_error *err)
+{
+    (void)in, (void)in_len, (void)out, (void)cap, (void)ret_len;
+    return codec_check(CODEC_ZSTD, err);
+}
 
 static int zstd_pack(const void *in, size_t n, void *out, size_t cap, size_t *ret_len,
                      struct platter_error *err)

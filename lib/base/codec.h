@@ -37,4 +37,11 @@ int codec_unpack(enum codec codec, const void *in, size_t in_len, void *out, siz
 int codec_unpack_zlib(const void *in, size_t in_len, void *out, size_t n, size_t *ret_out,
                       size_t *ret_used, struct platter_error *err);
 
+/*
+ * Unpacks frames of zstd that follow one another and are all of `in`, into at most `cap` bytes;
+ * *ret_len is how many they gave. The checksums that frames have are verified.
+ */
+int codec_unpack_frames(const void *in, size_t in_len, void *out, size_t cap, size_t *ret_len,
+                        struct platter_error *err);
+
 #endif

@@ -65,7 +65,7 @@ static bool same_place(const struct compare *cmp, const struct disk_extent *a,
 {
     bool stored = a->e.kind == EXTENT_DATA || a->e.kind == EXTENT_PACKED;
     if (!stored || a->e.kind != b->e.kind || a->e.off != b->e.off || a->e.sealed != b->e.sealed ||
-        !stream_same_file(a->e.stream, b->e.stream))
+        !stream_same_bytes(a->e.stream, b->e.stream))
         return false;
     return a->e.kind == EXTENT_DATA ||
            (a->e.unit_start == b->e.unit_start && a->e.unit_len == b->e.unit_len &&

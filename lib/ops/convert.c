@@ -63,7 +63,7 @@ static unsigned images_above(const struct job *job, const struct platter_disk *b
     const struct platter_disk *source = job->sources.disks[0];
     for (unsigned i = 1; i < source->depth; i++)
         if (source->chain[i]->format == disk_top(backing)->format &&
-            stream_same_file(source->chain[i]->stream, disk_top(backing)->stream))
+            stream_same_bytes(source->chain[i]->stream, disk_top(backing)->stream))
             return i;
     return 0;
 }

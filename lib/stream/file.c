@@ -470,6 +470,23 @@ static int file_open_path(struct file_stream *f, const char *path, unsigned flag
                       flags & STREAM_FILE_WRITE ? " for writing" : "");
 }
 
+/* In a file system that knows no files without a name it has one for a moment. */
+static int file_open_unnamed(struct file_stream *f, const char *folder, struct platter_error *err)
+{
+    f->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (f->fd >= 0)
+        return 0;
+    auto_free char *path = string_format("%s/.platter-XXXXXX", folder);
+    if (!path)
+        return fail_memory(err, "a file name");
+    if (is_unsupported(errno) || errno == EISDIR)
+        f->fd = mkostemp(path, O_CLOEXEC);
+    if (f->fd < 0)
+        return fail_errno(err, errno, "%s: cannot make a temporary file in this folder", folder);
+    unlink(path);
+    return 0;
+}
+
 /* A second way to the same file. Where it cannot be had everything goes through the cache. */
 static void file_open_direct(struct file_stream *f)
 {
@@ -501,6 +518,8 @@ int stream_file_open(const char *path, unsigned flags, struct stream **ret,
     int r = flags & STREAM_FILE_REGULAR ? refuse_link(path, err) : 0;
     if (r == 0 && (flags & STREAM_FILE_TEMPORARY))
         r = temporary_open(path, flags & STREAM_FILE_EXCLUSIVE, &f->temporary, &f->fd, err);
+    if (r == 0 && (flags & STREAM_FILE_UNNAMED))
+        r = file_open_unnamed(f, path, err);
     if (r == 0 && f->fd < 0)
         r = file_open_path(f, path, flags | (f->head.writable ? STREAM_FILE_WRITE : 0), err);
     if (r == 0)
@@ -521,12 +540,23 @@ void stream_take_rights(struct stream *s, struct stream *of)
         temporary_take_rights(file_of(s)->temporary, file_of(s)->fd, file_of(of)->fd);
 }
 
+/* The file that a stream is, or is unpacked from; NULL: there is none. */
+static const struct file_stream *file_under(struct stream *s)
+{
+    while (s->base)
+        s = s->base;
+    return s->ops == &file_ops ? file_of(s) : NULL;
+}
+
 bool stream_same_file(struct stream *a, struct stream *b)
 {
-    if (a->ops != &file_ops || b->ops != &file_ops)
-        return false;
-    const struct file_stream *x = file_of(a), *y = file_of(b);
-    return x->block == y->block && x->dev == y->dev && x->ino == y->ino;
+    const struct file_stream *x = file_under(a), *y = file_under(b);
+    return x && y && x->block == y->block && x->dev == y->dev && x->ino == y->ino;
+}
+
+bool stream_same_bytes(struct stream *a, struct stream *b)
+{
+    return (a->base != NULL) == (b->base != NULL) && stream_same_file(a, b);
 }
 
 uint32_t stream_block_size(struct stream *s)
@@ -560,6 +590,8 @@ bool stream_is_dense(struct stream *s)
 int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err)
 {
     struct stat st;
+    while (s->base)
+        s = s->base;
     if (s->ops != &file_ops || file_of(s)->block)
         return stream_size(s, ret, err);
     if (fstat(file_of(s)->fd, &st) < 0)

@@ -190,6 +190,8 @@ int stream_copy_from(struct stream *s, hoff off, struct stream *src, hoff src_of
 
 int stream_lock(struct stream *s, unsigned use, unsigned deny, struct platter_error *err)
 {
+    if (s->base)
+        return stream_lock(s->base, use, deny, err);
     return s->ops->lock ? s->ops->lock(s, use, deny, err) : 0;
 }
 
@@ -239,6 +241,7 @@ void stream_close(struct stream *s)
         return;
     if (s->ops->close)
         s->ops->close(s);
+    stream_close(s->base);
     free(s->ahead);
     free(s->name);
     free(s);

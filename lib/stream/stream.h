@@ -68,6 +68,9 @@ struct stream {
     char *name;      /* for sentences and for finding neighbours: the path as it was given */
     bool writable;   /* pwrite and friends may be called */
     bool sequential; /* only front to back, whether it is read or written: a pipe */
+    /* What its bytes are unpacked from, and belongs to it: answers what is asked about the file
+     * (which it is, its locks, the space it takes). NULL: it is the file itself. */
+    struct stream *base;
     hoff position;   /* of stream_read(): bytes that it gave so far */
     uint8_t *ahead;  /* of stream_peek(), where the stream is sequential; or NULL */
     size_t ahead_used, ahead_len;
@@ -157,7 +160,9 @@ enum {
     STREAM_FILE_EXCLUSIVE = 1u << 2, /* TEMPORARY: publishing over an existing file is EEXIST */
     STREAM_FILE_REGULAR = 1u << 3,   /* refuse everything but regular files, and follow no link: for
                                         names out of images */
-    STREAM_FILE_DIRECT = 1u << 4     /* large aligned writes may pass the host's cache by */
+    STREAM_FILE_DIRECT = 1u << 4,    /* large aligned writes may pass the host's cache by */
+    STREAM_FILE_UNNAMED = 1u << 5    /* WRITE: a new file in the folder `path` that nobody else can
+                                        open, and that ends with the stream */
 };
 
 /* A local file or block device. Other kinds of files are refused. */
@@ -186,15 +191,19 @@ void stream_file_remove_temporaries(void);
  * read a part of it. Other streams: nothing. */
 void stream_take_rights(struct stream *s, struct stream *of);
 
-/* Whether two streams are the same file (device and inode); false for other kinds. */
+/* Whether two streams are the same file (device and inode), or unpacked from it; false for other
+ * kinds. */
 bool stream_same_file(struct stream *a, struct stream *b);
+/* ... and read as the same bytes: both unpacked, or neither. */
+bool stream_same_bytes(struct stream *a, struct stream *b);
 /* What space is given back in, bytes, a power of two from 512 to 64 KiB: the block of a file. */
 uint32_t stream_block_size(struct stream *s);
 /* Whether a file takes nearly all of its length: where it has holes they are room set aside, which
  * counts as data, so nobody asks for them. Of one that is only read that is decided once. Other
  * streams: true. */
 bool stream_is_dense(struct stream *s);
-/* The bytes of disk space a file really takes; its size where that is not known. */
+/* The bytes of disk space a file really takes, compressed where it is; its size where that is not
+ * known. */
 int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err);
 
 #endif

@@ -120,7 +120,7 @@ static void *read_base(void *arg)
         size_t len = ring_room(&z->in, READ_PIECE, &room);
         if (len == 0)
             break;
-        r = stream_read(z->base, room, (size_t)min_u64(len, READ_PIECE), &n, &error);
+        r = stream_read(z->head.base, room, (size_t)min_u64(len, READ_PIECE), &n, &error);
         ring_put(&z->in, n);
     }
     ring_end(&z->in, r, &error);
@@ -183,7 +183,7 @@ static void unzip_close(struct stream *s)
         ring_abandon(&z->in);
         ring_abandon(&z->out);
         stop_child(z);
-        stream_interrupt(z->base);
+        stream_interrupt(z->head.base);
         pthread_join(z->reader, NULL);
     }
     if (z->working)
@@ -192,7 +192,6 @@ static void unzip_close(struct stream *s)
     ring_close(&z->out);
     pthread_mutex_destroy(&z->child_lock);
     budget_unref(z->budget);
-    stream_close(z->base);
 }
 
 static const struct stream_ops unzip_ops = {
@@ -229,7 +228,7 @@ int stream_unzip_open(struct stream *base, enum wrapper w, struct budget *budget
         return r;
     }
     z->head.sequential = true;
-    z->base = base;
+    z->head.base = base;
     z->start = base->position;
     z->wrapper = w;
     z->budget = budget_ref(budget);

@@ -19,7 +19,6 @@ enum { UNZIP_PIECE = 256 << 10 /* bytes that are unpacked at once: they stay in 
 
 struct unzip {
     struct stream head;
-    struct stream *base;
     hoff start; /* where base stood */
     enum wrapper wrapper;
     struct budget *budget;

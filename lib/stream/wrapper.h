@@ -72,6 +72,14 @@ struct unpack_policy {
 };
 
 /*
+ * All that `from` (taken, on failure as well) has to give, front to back, to be read anywhere: in
+ * memory, or, where that is too much, in a temporary file without a name in `folder`. NULL: there
+ * may be none; then that is ENOTSUP, with a sentence that says what to do.
+ */
+int stream_spool_open(struct stream *from, const char *folder, struct budget *budget,
+                      struct stream **ret, struct platter_error *err);
+
+/*
  * The bytes inside of `base` (taken, on failure as well), to be read anywhere and by many threads:
  * by the frames of zstd, if there are several, and their table; by the blocks of lzop; of gzip by
  * checkpoints that one pass over all of it makes; and by a temporary copy of the rest. ENOTSUP,
