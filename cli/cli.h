@@ -329,6 +329,8 @@ json_t *json_text(const char *text);
 void print_json(json_t *value);
 /* The table of snapshots of qemu-img, if there are any. */
 void print_snapshots(const json_t *list);
+/* What the description of an archive has beside that of any image. */
+void print_archive(const json_t *specific);
 /* Whether --output=json was given. */
 bool wants_json(const struct args *args);
 /* Flushes standard output; returns `code`, or EXIT_FAILED (printed) if something was lost. */

@@ -143,7 +143,9 @@ static void print_human(const json_t *info)
     print_backing(info);
     print_snapshots(json_object_get(info, "snapshots"));
     const json_t *specific = json_object_get(json_object_get(info, "format-specific"), "data");
-    if (json_object_size(specific)) {
+    if (json_object_get(specific, "devices")) {
+        print_archive(specific);
+    } else if (json_object_size(specific)) {
         fputs("Format specific information:", stdout);
         print_value(specific, 0);
     }

@@ -157,6 +157,17 @@ static int judge_slot(struct survey *s, uint64_t extent, struct vma_slot *slot, 
     return 0;
 }
 
+static int fail_to_enter(int r, const char *name, uint64_t off, struct platter_error *err)
+{
+    if (r == -ENOMEM)
+        return fail(err, ENOMEM,
+                    "%s: to index an archive whose clusters are in such disorder takes more memory "
+                    "than is allowed: raise the limit, or have its index written once (platter "
+                    "archive index %s), which is read bit by bit",
+                    name, name);
+    return r < 0 ? fail_in(err, r, "%s: the extent at %" PRIu64, name, off) : r;
+}
+
 /* *ret_len is set where there is a sound header. */
 static int enter_extent(struct survey *s, uint64_t off, uint64_t *ret_len,
                         struct platter_error *err)
@@ -190,7 +201,7 @@ static int enter_extent(struct survey *s, uint64_t off, uint64_t *ret_len,
     }
     if (r == 0) {
         r = vma_index_add(s->index, off, &e, s->img->salvage ? &s->n_dropped : NULL, err);
-        r = r < 0 ? fail_in(err, r, "%s: the extent at %" PRIu64, name, off) : 0;
+        r = fail_to_enter(r, name, off, err);
     }
     s->n_extents += r == 0;
     return r;

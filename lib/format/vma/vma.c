@@ -64,12 +64,13 @@ static int load(struct image *img, struct platter_error *err)
     return 0;
 }
 
-/* Whoever only asks what there is in an archive is told that as well if it is damaged. */
+/* Whoever only asks what there is in an archive is told that as well if it is damaged, or so wild
+ * that its index is too large. */
 static int survey_for_query(struct image *img, struct vma_archive *a, struct platter_error *err)
 {
     struct platter_error why = {0};
     int r = vma_archive_survey(img, a, &why);
-    if (r == -PLATTER_ECORRUPT)
+    if (r == -PLATTER_ECORRUPT || r == -ENOMEM)
         return image_doubt(img, err, "%s", why.message);
     return r < 0 ? fail(err, -r, "%s", why.message) : 0;
 }
