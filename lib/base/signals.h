@@ -7,6 +7,7 @@
 #ifndef BASE_SIGNALS_H
 #define BASE_SIGNALS_H
 
+#include <pthread.h>
 #include <signal.h>
 
 static inline void hold_signals(sigset_t *ret_before)
@@ -19,6 +20,17 @@ static inline void hold_signals(sigset_t *ret_before)
 static inline void release_signals(const sigset_t *before)
 {
     pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
+/* As pthread_create(): a thread that no signal comes to. They are for the threads of who uses the
+ * library; and a pipe that nobody reads is an error there, whatever SIGPIPE is set to. */
+static inline int thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
+{
+    sigset_t before;
+    hold_signals(&before);
+    int code = pthread_create(thread, NULL, main, arg);
+    release_signals(&before);
+    return code;
 }
 
 #endif

@@ -145,11 +145,7 @@ static void *unpack(void *arg)
 static int start(pthread_t *thread, void *(*main)(void *), struct unzip *z, bool *ret,
                  struct platter_error *err)
 {
-    sigset_t before;
-    /* Signals are for the threads of who uses the library. */
-    hold_signals(&before);
-    int code = pthread_create(thread, NULL, main, z);
-    release_signals(&before);
+    int code = thread_start(thread, main, z);
     *ret = code == 0;
     return code ? fail_errno(err, code, "no thread to unpack it") : 0;
 }
