@@ -87,6 +87,8 @@ struct args {
     bool dry_run, zeros; /* compact */
     bool verbose;
     const char *config, *map_file, *disks; /* vma */
+    const char *folder, *uuid;             /* extract */
+    bool configs;
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
@@ -143,7 +145,8 @@ extern const struct verb verb_key, verb_compact, verb_archive_index;
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
-extern const struct verb verb_vma_list, verb_vma_config, verb_vma_extract, verb_vma_verify;
+extern const struct verb verb_extract, verb_vma_list, verb_vma_config, verb_vma_extract,
+    verb_vma_verify;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 
