@@ -68,8 +68,8 @@ struct stream {
     char *name;      /* for sentences and for finding neighbours: the path as it was given */
     bool writable;   /* pwrite and friends may be called */
     bool sequential; /* only front to back, whether it is read or written: a pipe */
-    /* What its bytes are unpacked from, and belongs to it: answers what is asked about the file
-     * (which it is, its locks, the space it takes). NULL: it is the file itself. */
+    /* What its bytes are unpacked from, or packed into, and belongs to it: answers what is asked
+     * about the file (which it is, its locks, the space it takes). NULL: it is the file itself. */
     struct stream *base;
     hoff position;   /* of stream_read(): bytes that it gave so far */
     uint8_t *ahead;  /* of stream_peek(), where the stream is sequential; or NULL */

@@ -28,8 +28,7 @@ struct slot {
 };
 
 struct zip {
-    struct stream head;
-    struct stream *base;
+    struct stream head; /* its base is what is written to */
     enum wrapper wrapper;
     int level;
     size_t frame, bound; /* bytes of a slot's in and out */
@@ -85,7 +84,7 @@ static void write_next(struct zip *z)
 
     z->writing = true;
     pthread_mutex_unlock(&z->lock);
-    int r = stream_pwrite(z->base, s->out, s->out_len, z->base_size, &error);
+    int r = stream_pwrite(z->head.base, s->out, s->out_len, z->base_size, &error);
     if (r == 0 && z->wrapper == WRAP_ZSTD)
         seek_table_add(&z->table, s->out_len, s->in_len);
     z->base_size += s->out_len;
@@ -234,7 +233,7 @@ static int zip_flush(struct stream *s, struct platter_error *err)
     struct zip *z = zip_of(s);
     WITH_LOCK(&z->fill_lock);
     int r = wait_until(z, 0, err);
-    return r < 0 ? r : stream_flush(z->base, err);
+    return r < 0 ? r : stream_flush(z->head.base, err);
 }
 
 /* The last frame, which of nothing is an empty one, and the table. */
@@ -250,7 +249,7 @@ static int finish(struct zip *z, struct platter_error *err)
         r = wait_until(z, 0, err);
     if (r == 0)
         seek_table_finish(&z->table, &table, &len);
-    return r < 0 || len == 0 ? r : stream_pwrite(z->base, table, len, z->base_size, err);
+    return r < 0 || len == 0 ? r : stream_pwrite(z->head.base, table, len, z->base_size, err);
 }
 
 static int zip_publish(struct stream *s, bool durable, struct platter_error *err)
@@ -264,17 +263,17 @@ static int zip_publish(struct stream *s, bool durable, struct platter_error *err
         return r;
     }
     z->finished = true;
-    return stream_publish(z->base, durable, err);
+    return stream_publish(z->head.base, durable, err);
 }
 
 static int zip_make_way(struct stream *s, bool durable, struct platter_error *err)
 {
-    return stream_make_way(zip_of(s)->base, durable, err);
+    return stream_make_way(s->base, durable, err);
 }
 
 static int zip_withdraw(struct stream *s, bool back, struct platter_error *err)
 {
-    return stream_withdraw(zip_of(s)->base, back, err);
+    return stream_withdraw(s->base, back, err);
 }
 
 static void stop_workers(struct zip *z)
@@ -301,7 +300,6 @@ static void zip_close(struct stream *s)
     pthread_mutex_destroy(&z->lock);
     pthread_mutex_destroy(&z->fill_lock);
     budget_unref(z->budget);
-    stream_close(z->base);
 }
 
 static const struct stream_ops zip_ops = {
@@ -389,7 +387,7 @@ int stream_zip_open(struct stream *base, enum wrapper w, const struct zip_option
     }
     z->head.writable = true;
     z->head.sequential = true;
-    z->base = base;
+    z->head.base = base;
     z->wrapper = w;
     z->budget = z->table.budget = budget_ref(budget);
     pthread_mutex_init(&z->fill_lock, NULL);
