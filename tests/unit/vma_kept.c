@@ -350,6 +350,20 @@ static void test_of_another(void **state)
     assert_refused(&f, foreign);
     write_index(&f);
     assert_int_equal(read_all(&f), 3);
+    /* A header of an extent that is another one, of the same length. */
+    vmaimage_put(&f.v, f.v.extents[0].off + VI_SLOTS_AT + 2, 1, 1);
+    vmaimage_seal_extent(&f.v, f.v.extents[0].off);
+    assert_refused(&f, foreign);
+    write_index(&f);
+    /* Longer, by an extent that is empty. */
+    struct buffer before = f.v.file;
+    f.v.file = buffer_copy(&before, before.size + VMA_EXTENT);
+    vma_extent_encode(&(struct vma_extent){0}, f.v.uuid, f.v.file.bytes + before.size);
+    f.v.file.size += VMA_EXTENT;
+    assert_refused(&f, foreign);
+    buffer_free(&f.v.file);
+    f.v.file = before;
+    assert_int_equal(read_all(&f), 3);
     put_be(f.index.bytes + 8, 4, 2);
     assert_refused(&f, "is of a newer kind");
     put_be(f.index.bytes + 8, 4, 1);
