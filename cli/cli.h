@@ -71,6 +71,7 @@ struct args {
     const char *repair;                                         /* leaks or all */
     const char *count, *depth, *flush_interval, *pattern, *aio; /* bench: numbers, and a way */
     char *creation; /* all -o, joined by commas; allocated */
+    const char *spool; /* a folder */
     const char *allow[MAX_ALLOW + 1];
     unsigned n_allow;
     struct action actions[MAX_ACTIONS];
@@ -196,7 +197,9 @@ bool called_as_vma(void);
         OPT_FLAG_AT(0, "probe-backing", probe_backing,                                             \
                     "guess the format of backing files where the image does not name it"),         \
         OPT_FLAG_AT(0, "ignore-cid", ignore_cid,                                                   \
-                    "take the parent of a VMDK even if it was changed or is another one")
+                    "take the parent of a VMDK even if it was changed or is another one"),         \
+        OPT_TEXT(0, "spool", "DIR", OPT_FILE, spool,                                               \
+                 "folder for a temporary unpacked copy of compressed files, where they need one")
 #define OPT_PROGRESS                                                                               \
     OPT_FLAG_AT('p', NULL, progress, "show how far the work has come"),                            \
         OPT_TEXT(0, "progress", "text|json", OPT_CHOICE, progress_style,                           \

@@ -47,9 +47,23 @@ struct platter_open_options image_options(const struct args *args, const char *f
         .format = format,
         .memory_limit = args->memory / 2, /* the other half is for the buffers of the work */
         .allow = args->n_allow ? args->allow : NULL,
+        .spool = args->spool,
         .secret = secrets_tell,
         .secret_opaque = (void *)(uintptr_t)args,
         .kdf_limit = args->kdf_limit};
+}
+
+/* Whether the bytes of the file are those of the disk. */
+static bool is_compressed(struct platter_disk *disk)
+{
+    char *text = NULL;
+    if (platter_info(disk, 0, &text, NULL))
+        return false;
+    json_t *info = json_loads(text, 0, NULL);
+    bool ret = json_object_get(info, "compression") != NULL;
+    json_decref(info);
+    platter_free(text);
+    return ret;
 }
 
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
@@ -68,8 +82,9 @@ int image_open(const struct args *args, const char *name, const char *format, un
         say_error(&err);
     bool notice = !r && !format && !args->quiet && !(flags & PLATTER_OPEN_QUERY);
     if (notice && strcmp(platter_format(*ret), "raw") == 0)
-        say("%s: no known format: taken as raw; give -f raw if that is what it is",
-            file ? file : name);
+        say("%s: no known format%s", file ? file : name,
+            is_compressed(*ret) ? " in what is compressed in it: taken as raw"
+                                : ": taken as raw; give -f raw if that is what it is");
     for (unsigned i = 0; !r && i < platter_depth(*ret); i++)
         if (platter_doubt(*ret, i))
             say("%s", platter_doubt(*ret, i));

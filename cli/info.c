@@ -134,6 +134,7 @@ static void print_human(const json_t *info)
         printf("disk size: %s\n", human_size((uint64_t)integer(info, "actual-size"), size));
     else
         puts("disk size: unavailable");
+    print_field(info, "compression", "compressed with");
     if (json_is_true(json_object_get(info, "encrypted")))
         puts("encrypted: yes");
     if (json_object_get(info, "cluster-size"))

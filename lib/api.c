@@ -110,6 +110,8 @@ int platter_flush(struct platter_disk *disk, struct platter_error *err)
 static unsigned extent_flags(const struct disk_extent *x)
 {
     unsigned flags = x->present ? PLATTER_EXTENT_PRESENT : 0;
+    /* Inside of a compressed file nothing has a place that anybody could look at. */
+    bool inside = x->e.stream && x->e.stream->base;
     switch (x->e.kind) {
     case EXTENT_BACKING:
         break;
@@ -117,13 +119,17 @@ static unsigned extent_flags(const struct disk_extent *x)
         flags |= PLATTER_EXTENT_ZERO;
         break;
     case EXTENT_DATA:
-        flags |= PLATTER_EXTENT_DATA | (x->e.sealed ? 0u : (unsigned)PLATTER_EXTENT_OFFSET);
+        flags |= PLATTER_EXTENT_DATA;
+        if (inside)
+            flags |= PLATTER_EXTENT_PACKED;
+        else if (!x->e.sealed)
+            flags |= PLATTER_EXTENT_OFFSET;
         break;
     case EXTENT_PACKED:
         flags |= PLATTER_EXTENT_DATA | PLATTER_EXTENT_PACKED;
         break;
     }
-    return x->e.has_place ? flags | PLATTER_EXTENT_OFFSET : flags;
+    return x->e.has_place && !inside ? flags | PLATTER_EXTENT_OFFSET : flags;
 }
 
 /* Fills as much of the caller's structure as it has room for. `data`: the format stores the extent

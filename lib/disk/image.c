@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* One image of a chain: finding its format, opening it, closing it. */
-#include "base/ckd.h"
+/* One image of a chain: opening it, closing it. */
 #include "disk/inside.h"
-
-enum {
-    PROBE_MAGIC = 4096,    /* of a file, where most formats have their magic */
-    PROBE_BYTES = 64 << 10 /* the most that formats may look at: vmdk.md section 2 */
-};
 
 void image_free(struct image *img)
 {
@@ -39,6 +33,7 @@ int image_load(struct stream *stream, const struct image_setup *setup, struct im
     pthread_mutex_init(&img->lock, NULL);
     img->format = setup->format;
     img->stream = stream;
+    img->compression = setup->compression;
     img->writable = setup->writable;
     img->query = setup->query;
     img->salvage = setup->salvage;
@@ -63,65 +58,5 @@ int image_load(struct stream *stream, const struct image_setup *setup, struct im
         return r;
     }
     *ret = img;
-    return 0;
-}
-
-/* Which format is surest that a file that begins with `prefix` is its own; NULL if none is. */
-static const struct format *surest(const uint8_t *prefix, size_t len, uint64_t file_size)
-{
-    const struct format *ret = NULL;
-    enum probe best = PROBE_NO;
-    for (const struct format *const *f = formats; *f; f++) {
-        enum probe sure = (*f)->probe ? (*f)->probe(prefix, len, file_size) : PROBE_NO;
-        if (sure > best) {
-            best = sure;
-            ret = *f;
-        }
-    }
-    return ret;
-}
-
-static int probe(struct stream *s, bool allow_raw, const struct format **ret,
-                 struct platter_error *err)
-{
-    uint64_t size;
-    int r = stream_size(s, &size, err);
-    if (r < 0)
-        return r;
-    auto_free uint8_t *prefix = malloc(PROBE_BYTES);
-    if (!prefix)
-        return fail_memory(err, "the first bytes of a file");
-    size_t n = (size_t)min_u64(size, PROBE_MAGIC);
-    if ((r = stream_pread(s, prefix, n, 0, err)) < 0)
-        return r;
-    if ((*ret = surest(prefix, n, size)))
-        return 0;
-    n = (size_t)min_u64(size, PROBE_BYTES);
-    if ((r = stream_pread(s, prefix, n, 0, err)) < 0)
-        return r;
-    if ((*ret = surest(prefix, n, size)))
-        return 0;
-    const char *foreign = format_foreign(prefix, n);
-    if (foreign)
-        return fail(
-            err, PLATTER_ENOFORMAT,
-            "%s: is %s, a format that cannot be read yet; -f raw takes the bytes of the file "
-            "as the disk",
-            s->name, foreign);
-    if (!allow_raw)
-        return fail(err, PLATTER_ENOFORMAT,
-                    "%s: no format recognised: if it is a raw disk, say so (-f raw)", s->name);
-    *ret = &format_raw;
-    return 0;
-}
-
-int image_choose_format(struct stream *s, const char *name, bool allow_raw,
-                        const struct format **ret, struct platter_error *err)
-{
-    if (!name)
-        return probe(s, allow_raw, ret, err);
-    *ret = format_find(name);
-    if (!*ret)
-        return fail(err, ENOTSUP, "%s: no format is called \"%s\"", s->name, name);
     return 0;
 }

@@ -10,6 +10,7 @@
 /* What an image opens with. */
 struct image_setup {
     const struct format *format;
+    const char *compression; /* of the file: image->compression */
     const char *view;
     bool writable, query, salvage, checking, ordered;
     struct budget *budget;
@@ -21,9 +22,25 @@ struct image_setup {
 int image_load(struct stream *stream, const struct image_setup *setup, struct image **ret,
                struct platter_error *err);
 void image_free(struct image *img);
-/* The format called so, or, NULL, the one that the file shows; `allow_raw`: else raw. */
-int image_choose_format(struct stream *s, const char *name, bool allow_raw,
-                        const struct format **ret, struct platter_error *err);
+
+/* ---- identify.c: what a file is ---------------------------------------------------------------
+ */
+
+/* What is said of it. */
+struct image_choice {
+    const char *format; /* NULL: found by content */
+    bool allow_raw;     /* else, if nothing is found, take it as raw */
+    const char *spool;  /* platter_open_options.spool */
+};
+
+/*
+ * Finds out what `*stream` is, and fills in format and compression of a setup whose budget and
+ * `query` are set. A file that is compressed is taken for what is inside of it, and *stream with
+ * it, unless the format is named and has no magic: raw is the bytes as they are. The stream stays
+ * the caller's, on failure as well, where it may be NULL then.
+ */
+int image_identify(struct stream **stream, const struct image_choice *choice,
+                   struct image_setup *setup, struct platter_error *err);
 
 /* ---- assemble.c ------------------------------------------------------------------------------ */
 

@@ -32,18 +32,19 @@ static int check_link(const struct platter_disk *disk, struct stream *s, const c
     return 0;
 }
 
-static int backing_format(const struct image *child, struct stream *s, unsigned flags,
-                          const struct format **ret, struct platter_error *err)
+static int identify_backing(const struct image *child, struct stream **s,
+                            const struct platter_open_options *o, struct image_setup *setup,
+                            struct platter_error *err)
 {
-    const char *name = child->backing_format;
-    if (!name && !(flags & PLATTER_OPEN_PROBE_BACKING))
+    const struct image_choice choice = {.format = child->backing_format, .spool = o->spool};
+    if (!choice.format && !(o->flags & PLATTER_OPEN_PROBE_BACKING))
         return fail(
             err, PLATTER_EGATE,
             "%s: does not name the format of its backing file \"%s\", and guessing it would "
             "let a guest choose what is opened: name it in the image (rebase -u -F) or ask "
             "for the guess (--probe-backing)",
             child->stream->name, child->backing_name);
-    int r = image_choose_format(s, name, false, ret, err);
+    int r = image_identify(s, &choice, setup, err);
     return r < 0 ? fail_in(err, r, "backing file of %s", child->stream->name) : 0;
 }
 
@@ -85,8 +86,8 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
                                 .budget = disk->budget,
                                 .opener = &gate.opener};
     if ((r = check_link(disk, s, child->stream->name, err)) < 0 ||
-        (r = backing_format(child, s, o->flags, &setup.format, err)) < 0 ||
-        (r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0) {
+        (r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0 ||
+        (r = identify_backing(child, &s, o, &setup, err)) < 0) {
         gate_done(&gate);
         stream_close(s);
         return r;
@@ -176,6 +177,8 @@ static int open_chain(struct platter_disk *disk, const struct platter_open_optio
 static int open_top(struct platter_disk *disk, const char *name,
                     const struct platter_open_options *o, bool checking, struct platter_error *err)
 {
+    const struct image_choice choice = {
+        .format = o->format, .allow_raw = o->flags & PLATTER_OPEN_ALLOW_RAW, .spool = o->spool};
     struct gate gate = gate_of(o);
     choose_locks(&gate, o->flags, disk->writable);
     struct stream *s;
@@ -193,8 +196,7 @@ static int open_top(struct platter_disk *disk, const char *name,
                                 .budget = disk->budget,
                                 .opener = &gate.opener};
     if ((r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0 ||
-        (r = image_choose_format(s, o->format, o->flags & PLATTER_OPEN_ALLOW_RAW, &setup.format,
-                                 err)) < 0) {
+        (r = image_identify(&s, &choice, &setup, err)) < 0) {
         stream_close(s);
         return r;
     }

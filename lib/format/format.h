@@ -103,8 +103,10 @@ struct file_maker {
 
 struct image {
     const struct format *format;
-    struct stream *stream; /* owned; the file as it was opened */
-    void *state;           /* the format's own */
+    struct stream *stream; /* owned; the file as it was opened, or what is inside of it */
+    /* What the file is compressed with, a static string; NULL: it is not. */
+    const char *compression;
+    void *state; /* the format's own */
     /* Guest bytes; any multiple of 1 (raw), most formats of 512. Only resize changes it, while the
      * engine keeps all other calls but those that just ask for it away. */
     _Atomic uint64_t size;
@@ -358,6 +360,7 @@ struct format {
     bool flat;
     bool needs_file; /* new images need a file that grows and ends with them: no block device */
     bool not_zero;   /* a new image does not read as zeros before it is written */
+    bool in_order;   /* a query opens on a stream that can only be read front to back as well */
 
     /* Pure: looks at the first bytes (up to 64 KiB) of a file of file_size bytes. NULL: never
      * guessed. */

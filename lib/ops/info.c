@@ -46,6 +46,8 @@ static int info_common(const struct image *img, json_t *info, struct platter_err
     if (img->unit != 512)
         r |= json_object_set_new(info, "cluster-size", json_integer(img->unit));
     r |= json_object_set_new(info, "format", json_string(img->format->name));
+    if (img->compression != NULL)
+        r |= json_object_set_new(info, "compression", json_string(img->compression));
     r |= json_object_set_new(info, "actual-size", json_integer((json_int_t)allocated));
     r |= json_object_set_new(info, "dirty-flag", json_false());
     return r == 0 ? 0 : fail_memory(err, "a description in JSON");

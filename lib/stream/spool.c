@@ -11,7 +11,7 @@
 #include "stream/wrapper.h"
 
 enum {
-    MEMORY_SHARE = 4, /* of the budget, that a copy in memory may take */
+    MEMORY_SHARE = 2, /* of the budget, that a copy in memory may take */
     COPY_PIECE = 256 << 10,
     HOLE = 4096 /* bytes of zeros that are not written */
 };

@@ -146,6 +146,7 @@ const struct format format_vma = {
     .name = "vma",
     .title = "Proxmox VE backup archive",
     .no_backing = true,
+    .in_order = true,
     .probe = vma_probe,
     .open = vma_open,
     .close = vma_close,

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* What a file is: compressed or not, and which format the file, or what is inside of it, has. */
+#include "base/ckd.h"
+#include "disk/inside.h"
+#include "stream/wrapper.h"
+
+enum {
+    PROBE_MAGIC = 4096,            /* of a file, where most formats have their magic */
+    PROBE_BYTES = STREAM_MOST_PEEK /* the most that formats may look at: vmdk.md section 2 */
+};
+
+/* ---- formats -----------------------------------------------------------------------------------
+ */
+
+/* Which format is surest that a file that begins with `prefix` is its own; NULL if none is. */
+static const struct format *surest(const uint8_t *prefix, size_t len, uint64_t file_size)
+{
+    const struct format *ret = NULL;
+    enum probe best = PROBE_NO;
+    for (const struct format *const *f = formats; *f; f++) {
+        enum probe sure = (*f)->probe ? (*f)->probe(prefix, len, file_size) : PROBE_NO;
+        if (sure > best) {
+            best = sure;
+            ret = *f;
+        }
+    }
+    return ret;
+}
+
+static int fail_unknown(const struct stream *s, const char *foreign, struct platter_error *err)
+{
+    if (foreign && s->base)
+        return fail(err, PLATTER_ENOFORMAT,
+                    "%s: holds, compressed, %s, a format that cannot be read yet", s->name,
+                    foreign);
+    if (foreign)
+        return fail(
+            err, PLATTER_ENOFORMAT,
+            "%s: is %s, a format that cannot be read yet; -f raw takes the bytes of the file "
+            "as the disk",
+            s->name, foreign);
+    if (s->base)
+        return fail(err, PLATTER_ENOFORMAT,
+                    "%s: no format recognised in what is compressed in it: if that is a raw disk, "
+                    "unpack it first",
+                    s->name);
+    return fail(err, PLATTER_ENOFORMAT,
+                "%s: no format recognised: if it is a raw disk, say so (-f raw)", s->name);
+}
+
+static int probe(struct stream *s, bool allow_raw, const struct format **ret,
+                 struct platter_error *err)
+{
+    static const size_t lengths[] = {PROBE_MAGIC, PROBE_BYTES};
+    uint64_t size = UINT64_MAX;
+    size_t n = 0;
+    auto_free uint8_t *prefix = malloc(PROBE_BYTES);
+    if (!prefix)
+        return fail_memory(err, "the first bytes of a file");
+    int r = s->sequential ? 0 : stream_size(s, &size, err);
+    *ret = NULL;
+    for (size_t i = 0; r == 0 && !*ret && i < sizeof lengths / sizeof *lengths; i++) {
+        r = stream_peek(s, prefix, lengths[i], &n, err);
+        if (r == 0)
+            *ret = surest(prefix, n, size);
+    }
+    if (r < 0 || *ret)
+        return r;
+    const char *foreign = format_foreign(prefix, n);
+    if (foreign || !allow_raw)
+        return fail_unknown(s, foreign, err);
+    *ret = &format_raw;
+    return 0;
+}
+
+/* ---- compressed files --------------------------------------------------------------------------
+ */
+
+/* A raw disk may begin with anything. */
+static int fail_damaged(int r, const struct image_choice *choice, struct platter_error *err)
+{
+    auto_free char *said = err ? string_copy(err->message) : NULL;
+    if (r != -PLATTER_ECORRUPT || choice->format || !said)
+        return r;
+    return fail(err, -r, "%s; if it is a raw disk that only looks compressed, say so (-f raw)",
+                said);
+}
+
+/* *stream becomes what is inside of it, if it is compressed. */
+static int unwrap(struct stream **stream, const struct image_choice *choice,
+                  struct image_setup *setup, struct platter_error *err)
+{
+    const struct unpack_policy policy = {.spool = choice->spool, .query = setup->query};
+    uint8_t prefix[WRAP_PROBE];
+    size_t len;
+    int r = stream_peek(*stream, prefix, sizeof prefix, &len, err);
+    enum wrapper w = r == 0 ? wrapper_probe(prefix, len) : WRAP_NONE;
+    if (w == WRAP_NONE)
+        return r;
+    setup->compression = wrapper_name(w);
+    if ((*stream)->writable)
+        return fail(err, ENOTSUP,
+                    "%s: is compressed (%s), and what is inside cannot be written to: unpack it "
+                    "first; -f raw takes the bytes of the file as the disk",
+                    (*stream)->name, setup->compression);
+    r = stream_unpacked_open(TAKE(*stream), w, &policy, setup->budget, stream, err);
+    return r < 0 ? fail_damaged(r, choice, err) : 0;
+}
+
+int image_identify(struct stream **stream, const struct image_choice *choice,
+                   struct image_setup *setup, struct platter_error *err)
+{
+    int r = 0;
+    setup->format = choice->format ? format_find(choice->format) : NULL;
+    if (choice->format && !setup->format)
+        return fail(err, ENOTSUP, "%s: no format is called \"%s\"", (*stream)->name,
+                    choice->format);
+    if (!setup->format || setup->format->probe)
+        r = unwrap(stream, choice, setup, err);
+    if (r == 0 && !setup->format)
+        r = probe(*stream, choice->allow_raw, &setup->format, err);
+    /* A query that is read front to back. */
+    if (r == 0 && (*stream)->sequential && !setup->format->in_order)
+        r = stream_spool_open(TAKE(*stream), choice->spool, setup->budget, stream, err);
+    return r;
+}
