@@ -149,6 +149,11 @@ static int choose_configs(struct extract_job *job)
     return 0;
 }
 
+static unsigned unsafe_flag(const struct args *args)
+{
+    return args->cache && strcmp(args->cache, "unsafe") == 0 ? PLATTER_EXTRACT_UNSAFE : 0;
+}
+
 /* ---- configurations -------------------------------------------------------------------------- */
 
 /* To the file that was named, which must be new, or to standard output. */
@@ -185,7 +190,8 @@ static int save_configs(struct extract_job *job)
             r = platter_archive_config(job->archive, c->index, &name, &bytes, &len, &err);
             r = r ? say_error(&err) : write_config(c, bytes);
         } else {
-            r = platter_archive_save_config(job->archive, c->index, job->folder, &err);
+            r = platter_archive_save_config(job->archive, c->index, job->folder,
+                                            unsafe_flag(job->args), &err);
             if (r)
                 say_error(&err);
         }
@@ -257,9 +263,8 @@ static void withdraw(const struct extract_job *job)
 static int extract_disks(struct extract_job *job, uint64_t *ret_holes)
 {
     struct platter_error err = {0};
-    bool unsafe = job->args->cache && strcmp(job->args->cache, "unsafe") == 0;
     struct platter_extract_options options = {.size = sizeof options,
-                                              .flags = unsafe ? PLATTER_EXTRACT_UNSAFE : 0,
+                                              .flags = unsafe_flag(job->args),
                                               .targets = job->list,
                                               .n_targets = job->n_disks,
                                               .workers = (unsigned)job->args->workers,

@@ -256,7 +256,7 @@ static int save_configs(const struct extraction *x)
     const void *bytes;
     size_t len;
     for (unsigned i = 0; !platter_archive_config(x->archive, i, &name, &bytes, &len, NULL); i++)
-        if (platter_archive_save_config(x->archive, i, x->folder, &err)) {
+        if (platter_archive_save_config(x->archive, i, x->folder, 0, &err)) {
             say_error(&err);
             return -EIO;
         }

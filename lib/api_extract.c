@@ -17,10 +17,12 @@ int platter_archive_device(struct platter_archive *archive, unsigned index,
 }
 
 int platter_archive_save_config(struct platter_archive *archive, unsigned index, const char *folder,
-                                struct platter_error *err)
+                                unsigned flags, struct platter_error *err)
 {
     int r = need(folder, "a folder", err);
-    return r < 0 ? r : archive_save_config(archive, index, folder, err);
+    if (r == 0)
+        r = check_flags(flags, PLATTER_EXTRACT_UNSAFE, "platter_archive_save_config()", err);
+    return r < 0 ? r : archive_save_config(archive, index, folder, flags, err);
 }
 
 static int complete_target(struct platter_extract_target *own,

@@ -108,10 +108,10 @@ int platter_archive_config(struct platter_archive *archive, unsigned index, cons
 /**
  * Writes the configuration number `index` to a new file in `folder` (which exists), under its own
  * name. EINVAL where that name is not safe as the name of a file; EEXIST where there is one:
- * nothing is ever replaced, and no link followed.
+ * nothing is ever replaced, and no link followed. `flags`: PLATTER_EXTRACT_UNSAFE.
  */
 int platter_archive_save_config(struct platter_archive *archive, unsigned index, const char *folder,
-                                struct platter_error *err);
+                                unsigned flags, struct platter_error *err);
 
 /** Whether a name out of an archive is fit to be a file name as it is: not empty, no dots alone, no
  *  slash, backslash or control character, at most `room` bytes. */

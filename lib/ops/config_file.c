@@ -20,7 +20,7 @@ bool platter_archive_name_is_safe(const char *name, size_t room)
 
 /* Under a temporary name first, in a folder that is held open; then under its own, if that is free.
  */
-static int write_new_file(const char *path, const void *bytes, size_t len,
+static int write_new_file(const char *path, const void *bytes, size_t len, bool durable,
                           struct platter_error *err)
 {
     struct stream *s;
@@ -30,13 +30,13 @@ static int write_new_file(const char *path, const void *bytes, size_t len,
         return r;
     r = len > 0 ? stream_pwrite(s, bytes, len, 0, err) : 0;
     if (r == 0)
-        r = stream_publish(s, true, err);
+        r = stream_publish(s, durable, err);
     stream_close(s);
     return r;
 }
 
 int archive_save_config(struct platter_archive *a, unsigned index, const char *folder,
-                        struct platter_error *err)
+                        unsigned flags, struct platter_error *err)
 {
     const char *name;
     const void *bytes;
@@ -50,5 +50,7 @@ int archive_save_config(struct platter_archive *a, unsigned index, const char *f
                     "read it by its name, and choose another one for the file",
                     a->stream->name, name);
     auto_free char *path = string_format("%s/%s", *folder ? folder : ".", name);
-    return path ? write_new_file(path, bytes, len, err) : fail_memory(err, "a path");
+    if (!path)
+        return fail_memory(err, "a path");
+    return write_new_file(path, bytes, len, !(flags & PLATTER_EXTRACT_UNSAFE), err);
 }

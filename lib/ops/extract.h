@@ -11,6 +11,6 @@ int archive_extract(struct platter_archive *a, const struct platter_extract_opti
 int archive_device(struct platter_archive *a, unsigned index, struct platter_archive_device *ret,
                    struct platter_error *err);
 int archive_save_config(struct platter_archive *a, unsigned index, const char *folder,
-                        struct platter_error *err);
+                        unsigned flags, struct platter_error *err);
 
 #endif
