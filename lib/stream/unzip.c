@@ -31,6 +31,17 @@ static uint64_t place_of(struct unzip *z)
     return z->start + ring_position(&z->in);
 }
 
+int unzip_take(struct unzip *z, uint64_t *taken, uint64_t want, struct platter_error *err)
+{
+    auto_free char *what =
+        string_format("%s: unpacking %s", z->head.name, wrapper_name(z->wrapper));
+    if (want <= *taken)
+        return 0;
+    int r = budget_take(z->budget, want - *taken, what ? what : "unpacking", err);
+    *taken = r < 0 ? *taken : want;
+    return r;
+}
+
 int unzip_damaged(struct unzip *z, const struct unzip_step *s, const char *why,
                   struct platter_error *err)
 {

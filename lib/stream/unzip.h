@@ -67,6 +67,8 @@ struct unzip_ops {
 int unzip_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
                 struct platter_error *err);
 
+/* Has *taken of the budget be `want` at least. */
+int unzip_take(struct unzip *z, uint64_t *taken, uint64_t want, struct platter_error *err);
 /* PLATTER_ECORRUPT: what is wrong where z->in stands, or behind what a step has used; s may be
  * NULL. */
 int unzip_damaged(struct unzip *z, const struct unzip_step *s, const char *why,

@@ -33,12 +33,9 @@ static int begin(struct unzip *z, void *state, const uint8_t *prefix, size_t len
     if (len >= 4 && (memcmp(prefix, "BZh", 3) != 0 || prefix[3] < '1' || prefix[3] > '9'))
         return unzip_damaged(z, NULL, "a stream should begin there, or the file end", err);
     uint64_t want = BASE_BYTES + (uint64_t)LEVEL_BYTES * (len < 4 ? 0 : prefix[3] - '0');
-    if (want > d->taken) {
-        int r = budget_take(z->budget, want - d->taken, "unpacking bzip2", err);
-        if (r < 0)
-            return r;
-        d->taken = want;
-    }
+    int r = unzip_take(z, &d->taken, want, err);
+    if (r < 0)
+        return r;
     end(d);
     memset(&d->decoder, 0, sizeof d->decoder);
     if (BZ2_bzDecompressInit(&d->decoder, 0, 0) != BZ_OK)

@@ -10,8 +10,6 @@
 #include <zlib.h>
 #endif
 
-enum { DECODER = 96 << 10 /* memory of a decoder */ };
-
 static int begin_member(struct unzip *z, const uint8_t *prefix, size_t len,
                         struct platter_error *err)
 {
@@ -68,15 +66,21 @@ int unzip_gzip(struct unzip *z, struct platter_error *err)
 {
     static const struct unzip_ops ops = {.part = "member", .begin = begin, .step = step};
     struct inflate_state *d = NULL;
+    uint64_t taken = 0;
 
-    int r = budget_alloc(z->budget, sizeof *d, "unpacking gzip", &d, err);
+    int r = unzip_take(z, &taken, sizeof *d, err);
+    if (r == 0 && !(d = malloc(sizeof *d)))
+        r = fail_memory(err, "unpacking gzip");
     if (r == 0)
         r = unzip_parts(z, &ops, d, err);
-    budget_free(z->budget, d, sizeof *d);
+    free(d);
+    budget_give(z->budget, taken);
     return r;
 }
 
 #else
+
+enum { DECODER = 48 << 10 /* memory of a decoder */ };
 
 static int begin(struct unzip *z, void *state, const uint8_t *prefix, size_t len,
                  struct platter_error *err)
@@ -106,8 +110,9 @@ int unzip_gzip(struct unzip *z, struct platter_error *err)
 {
     static const struct unzip_ops ops = {.part = "member", .begin = begin, .step = step};
     z_stream d = {0};
+    uint64_t taken = 0;
 
-    int r = budget_take(z->budget, DECODER, "unpacking gzip", err);
+    int r = unzip_take(z, &taken, DECODER, err);
     if (r < 0)
         return r;
     if (inflateInit2(&d, MAX_WBITS + 16) != Z_OK)
@@ -115,7 +120,7 @@ int unzip_gzip(struct unzip *z, struct platter_error *err)
     else
         r = unzip_parts(z, &ops, &d, err);
     inflateEnd(&d);
-    budget_give(z->budget, DECODER);
+    budget_give(z->budget, taken);
     return r;
 }
 

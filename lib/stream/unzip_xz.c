@@ -14,7 +14,7 @@ struct xz {
     uint64_t taken; /* of the budget: the decoder's limit */
 };
 
-/* Padding, up to the next stream or the end: 1 where a stream follows. */
+/* Padding, if there is any, up to the next stream or the end: 1 where a stream follows. */
 static int skip_padding(struct unzip *z, struct platter_error *err)
 {
     const uint8_t *bytes;
@@ -32,6 +32,8 @@ static int skip_padding(struct unzip *z, struct platter_error *err)
     } while (len && n == len);
     if (zeros % PADDING)
         return unzip_damaged(z, NULL, "the zeros in front are no multiple of 4", err);
+    if (len && bytes[n] != 0xFD)
+        return unzip_damaged(z, NULL, "a stream should begin there, or the file end", err);
     return len > 0;
 }
 
@@ -39,8 +41,8 @@ static int begin(struct unzip *z, void *state, const uint8_t *prefix, size_t len
                  struct platter_error *err)
 {
     struct xz *d = state;
-    (void)len;
-    int r = prefix[0] == 0 ? skip_padding(z, err) : 1;
+    (void)prefix, (void)len;
+    int r = skip_padding(z, err);
     if (r != 1)
         return r;
     if (lzma_stream_decoder(&d->decoder, d->taken ? d->taken : 1, LZMA_TELL_UNSUPPORTED_CHECK) !=
@@ -55,10 +57,9 @@ static int more_memory(struct unzip *z, struct xz *d, struct platter_error *err)
     uint64_t want = lzma_memusage(&d->decoder);
     if (want <= d->taken)
         return fail_memory(err, "unpacking xz");
-    int r = budget_take(z->budget, want - d->taken, "unpacking xz", err);
+    int r = unzip_take(z, &d->taken, want, err);
     if (r < 0)
-        return fail_in(err, r, "%s", z->head.name);
-    d->taken = want;
+        return r;
     return lzma_memlimit_set(&d->decoder, want) == LZMA_OK ? 0 : fail_memory(err, "unpacking xz");
 }
 

@@ -45,21 +45,12 @@ static uint64_t window_of(const uint8_t *prefix, size_t len)
 /* Memory for the window, once for all frames. */
 static int take_window(struct unzip *z, struct zstd *d, uint64_t window, struct platter_error *err)
 {
-    uint64_t want;
     if (window > UINT64_C(1) << WINDOW_LOG_MOST)
         return fail(err, ENOTSUP,
                     "%s: the zstd frame at offset %" PRIu64 " looks back %" PRIu64
                     " bytes; 2 GiB are the most that is known",
                     z->head.name, z->start + ring_position(&z->in), window);
-    want = window + DECODER;
-    if (want <= d->taken)
-        return 0;
-    int r =
-        budget_take(z->budget, want - d->taken, "unpacking zstd with a window of this size", err);
-    if (r < 0)
-        return fail_in(err, r, "%s", z->head.name);
-    d->taken = want;
-    return 0;
+    return unzip_take(z, &d->taken, window + DECODER, err);
 }
 
 static int begin(struct unzip *z, void *state, const uint8_t *prefix, size_t len,
