@@ -56,3 +56,21 @@ sys.stdout.buffer.write(random.Random(int(sys.argv[2])).randbytes(int(sys.argv[1
 put() {
     printf "%b" "$2" | dd of="$3" bs=1 seek="$1" conv=notrunc status=none
 }
+
+# archive FILE [-c NAME=TEXT]... [-s SEED] [-p SLOTS] [[ID:]NAME=RAW]...: a VMA archive of these
+# disks, by the tests' own writer; -s shuffles its clusters.
+archive() {
+    PYTHONDONTWRITEBYTECODE=1 python3 "${BASH_ENV%/*}/make_archive.py" "$@"
+}
+
+# three_disks: a.raw with holes, whose size is no multiple of a cluster, b.raw of zeros, c.raw full.
+three_disks() {
+    data 300K a.raw 1
+    truncate -s 700K a.raw
+    data 100K end 2
+    dd if=end of=a.raw bs=1K seek=650 conv=notrunc status=none
+    truncate -s 740K a.raw
+    truncate -s 256K b.raw
+    data 528K c.raw 3
+    rm end
+}
