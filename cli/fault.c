@@ -4,19 +4,14 @@
 
 static const char *kind_name(enum platter_fault_kind kind)
 {
-    static const char *const names[] = {[PLATTER_FAULT_HEADER] = "header",
-                                        [PLATTER_FAULT_EXTENT] = "extent",
-                                        [PLATTER_FAULT_TRUNCATED] = "truncated",
-                                        [PLATTER_FAULT_TRAILING] = "trailing",
-                                        [PLATTER_FAULT_LOST] = "lost",
-                                        [PLATTER_FAULT_UNKNOWN] = "unknown-disk",
-                                        [PLATTER_FAULT_DUPLICATE] = "duplicate",
-                                        [PLATTER_FAULT_BEYOND] = "beyond-end",
-                                        [PLATTER_FAULT_ORDER] = "order",
-                                        [PLATTER_FAULT_MISSING] = "missing",
-                                        [PLATTER_FAULT_DIGEST] = "digest",
-                                        [PLATTER_FAULT_WRAPPER] = "wrapper",
-                                        [PLATTER_FAULT_NOTE] = "note"};
+    static const char *const names[] = {
+        [PLATTER_FAULT_HEADER] = "header",       [PLATTER_FAULT_EXTENT] = "extent",
+        [PLATTER_FAULT_TRUNCATED] = "truncated", [PLATTER_FAULT_TRAILING] = "trailing",
+        [PLATTER_FAULT_LOST] = "lost",           [PLATTER_FAULT_UNKNOWN] = "unknown-disk",
+        [PLATTER_FAULT_DUPLICATE] = "duplicate", [PLATTER_FAULT_BEYOND] = "beyond-end",
+        [PLATTER_FAULT_ORDER] = "order",         [PLATTER_FAULT_MISSING] = "missing",
+        [PLATTER_FAULT_DIGEST] = "digest",       [PLATTER_FAULT_WRAPPER] = "wrapper",
+        [PLATTER_FAULT_NOTE] = "note",           [PLATTER_FAULT_DOUBT] = "doubtful"};
     return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "other";
 }
 

@@ -31,7 +31,8 @@ enum platter_fault_kind {
     PLATTER_FAULT_MISSING = 9,   /**< a range of a disk is not there */
     PLATTER_FAULT_DIGEST = 10,   /**< a range is there, but its digest says that it is damaged */
     PLATTER_FAULT_WRAPPER = 11,  /**< the compressed file around the archive is damaged */
-    PLATTER_FAULT_NOTE = 12      /**< unusual, but understood: nothing is wrong */
+    PLATTER_FAULT_NOTE = 12,     /**< unusual, but understood: nothing is wrong */
+    PLATTER_FAULT_DOUBT = 13     /**< a range is there, and used, but may be damaged */
 };
 
 /** One thing that is wrong with an archive. Strings live until the return. */

@@ -54,7 +54,8 @@ enum archive_fault_kind {
     ARCHIVE_FAULT_MISSING,   /* a range of a disk is not there */
     ARCHIVE_FAULT_DIGEST,    /* a range is there, but not what its digest says */
     ARCHIVE_FAULT_WRAPPER,   /* the compressed file around it */
-    ARCHIVE_FAULT_NOTE       /* unusual, and understood */
+    ARCHIVE_FAULT_NOTE,      /* unusual, and understood */
+    ARCHIVE_FAULT_DOUBT      /* a range is there, but where it stands something is wrong */
 };
 
 struct archive_fault {

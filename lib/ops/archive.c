@@ -24,7 +24,8 @@ _Static_assert((int)ARCHIVE_FAULT_HEADER == (int)PLATTER_FAULT_HEADER &&
                    (int)ARCHIVE_FAULT_MISSING == (int)PLATTER_FAULT_MISSING &&
                    (int)ARCHIVE_FAULT_DIGEST == (int)PLATTER_FAULT_DIGEST &&
                    (int)ARCHIVE_FAULT_WRAPPER == (int)PLATTER_FAULT_WRAPPER &&
-                   (int)ARCHIVE_FAULT_NOTE == (int)PLATTER_FAULT_NOTE,
+                   (int)ARCHIVE_FAULT_NOTE == (int)PLATTER_FAULT_NOTE &&
+                   (int)ARCHIVE_FAULT_DOUBT == (int)PLATTER_FAULT_DOUBT,
                "kinds of faults");
 
 /* ---- faults ------------------------------------------------------------------------------------

@@ -39,10 +39,22 @@ static int corrupt(const char *file, uint64_t off, const char *why, struct platt
     return fail(err, PLATTER_ECORRUPT, "%s: the extent at %" PRIu64 ": %s", file, off, why);
 }
 
+void vma_extent_slots(const uint8_t *bytes, struct vma_extent *ret)
+{
+    ret->blocks = 0;
+    for (unsigned i = 0; i < VMA_SLOTS; i++) {
+        const uint8_t *at = bytes + SLOTS_AT + i * SLOT_SIZE;
+        ret->slots[i] = (struct vma_slot){.mask = (uint16_t)get_be(at, 2),
+                                          .device = at[3],
+                                          .cluster = (uint32_t)get_be(at + 4, 4)};
+        ret->blocks += vma_slot_blocks(&ret->slots[i]);
+    }
+}
+
 int vma_extent_decode(const char *file, uint64_t off, const uint8_t *bytes, const uint8_t *uuid,
                       struct vma_extent *ret, struct platter_error *err)
 {
-    uint64_t stored = 0;
+    uint32_t count = (uint32_t)get_be(bytes + COUNT_AT, 2);
 
     if (!checksum_is_right(bytes))
         return corrupt(file, off, "the checksum of its header is wrong", err);
@@ -52,24 +64,17 @@ int vma_extent_decode(const char *file, uint64_t off, const uint8_t *bytes, cons
         return corrupt(file, off, "it does not begin with VMAE", err);
     if (get_be(bytes + 4, 2) != 0)
         return corrupt(file, off, "reserved bytes at offset 4 are not zero", err);
-    ret->blocks = (uint32_t)get_be(bytes + COUNT_AT, 2);
-    if (ret->blocks > VMA_MOST_BLOCKS)
+    if (count > VMA_MOST_BLOCKS)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: the extent at %" PRIu64 ": block_count is %" PRIu32
                     ", but an extent has at most %d blocks",
-                    file, off, ret->blocks, VMA_MOST_BLOCKS);
-    for (unsigned i = 0; i < VMA_SLOTS; i++) {
-        const uint8_t *at = bytes + SLOTS_AT + i * SLOT_SIZE;
-        ret->slots[i] = (struct vma_slot){.mask = (uint16_t)get_be(at, 2),
-                                          .device = at[3],
-                                          .cluster = (uint32_t)get_be(at + 4, 4)};
-        stored += vma_slot_blocks(&ret->slots[i]);
-    }
-    if (stored != ret->blocks)
+                    file, off, count, VMA_MOST_BLOCKS);
+    vma_extent_slots(bytes, ret);
+    if (ret->blocks != count)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: the extent at %" PRIu64 ": block_count is %" PRIu32
-                    ", but its clusters have %" PRIu64 " blocks",
-                    file, off, ret->blocks, stored);
+                    ", but its clusters have %" PRIu32 " blocks",
+                    file, off, count, ret->blocks);
     return 0;
 }
 

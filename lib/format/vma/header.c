@@ -251,6 +251,31 @@ int vma_header_decode(const char *file, uint8_t *bytes, uint32_t size, struct vm
     return r;
 }
 
+bool vma_header_rescue(const char *file, uint8_t *bytes, uint32_t size, struct vma_header *ret)
+{
+    struct decoding d = {.file = file, .bytes = bytes, .size = size};
+    bool any = false;
+
+    *ret = (struct vma_header){.size = size};
+    if (size <= VMA_FIXED)
+        return false;
+    if (take_bounds(&d) < 0) { /* then they are where they usually are */
+        d.blobs = bytes + VMA_FIXED;
+        d.blobs_off = VMA_FIXED;
+        d.blobs_size = size - VMA_FIXED;
+    }
+    ret->ctime = (int64_t)get_be(bytes + CTIME_AT, 8);
+    find_starts(&d);
+    for (unsigned i = 1; i < VMA_DEVICES; i++) {
+        if (take_device(&d, i, ret) < 0)
+            ret->devices[i] = (struct vma_device){0};
+        any |= ret->devices[i].name != NULL;
+    }
+    for (unsigned i = 0; i < VMA_CONFIGS; i++)
+        take_config(&d, i, ret);
+    return any;
+}
+
 int vma_device_find(const char *file, const struct vma_header *h, const char *name,
                     struct platter_error *err)
 {

@@ -40,212 +40,75 @@ bool vma_is_wanted(const struct vma_reader *r, const struct archive_disk *disk)
     return !r->head.wanted || r->head.wanted(r->head.wanted_opaque, disk);
 }
 
-/* Reads as much as there is. Where the stream fails, a damaged wrapper ends the archive early, if
- * that is to be told; *ret_len is what came before. */
-static int read_input(struct vma_reader *r, void *buf, size_t len, size_t *ret_len,
-                      struct platter_error *err)
+/* ---- bytes -------------------------------------------------------------------------------------
+ */
+
+/* A damaged wrapper ends the archive early, if that is to be told. */
+static int stream_failed(struct vma_reader *r, int code, const struct platter_error *why,
+                         struct platter_error *err)
 {
-    struct archive_fault f = {.kind = ARCHIVE_FAULT_WRAPPER};
+    const struct archive_fault f = {.kind = ARCHIVE_FAULT_WRAPPER, .off = r->in.pos};
+    r->failed = true;
+    if (code == -PLATTER_ECORRUPT && vma_goes_on(r))
+        return vma_tell(r, &f, err, "%s", why->message);
+    return fail(err, -code, "%s", why->message);
+}
+
+int vma_read(struct vma_reader *r, void *buf, size_t len, size_t *ret_len,
+             struct platter_error *err)
+{
     struct platter_error why = {0};
     size_t n = 1;
     int e = 0;
 
     for (*ret_len = 0; e == 0 && n && *ret_len < len; *ret_len += n) {
         n = 0;
+        if (r->failed && !r->in.back)
+            break;
         e = vma_input_read(&r->in, (uint8_t *)buf + *ret_len, len - *ret_len, &n, &why);
     }
-    if (e == 0)
+    return e == 0 ? 0 : stream_failed(r, e, &why, err);
+}
+
+int vma_skip(struct vma_reader *r, uint64_t len, uint64_t *ret_len, struct platter_error *err)
+{
+    struct platter_error why = {0};
+    *ret_len = 0;
+    if (r->failed && !r->in.back)
         return 0;
-    f.off = r->in.pos;
-    r->ended = true;
-    if (e == -PLATTER_ECORRUPT && vma_goes_on(r))
-        return vma_tell(r, &f, err, "%s", why.message);
-    return fail(err, -e, "%s", why.message);
-}
-
-/* ---- the beginning -----------------------------------------------------------------------------
- */
-
-static int fail_short(const struct vma_reader *r, const uint8_t *fixed, uint64_t got, uint64_t size,
-                      struct platter_error *err)
-{
-    if (got < 4 || memcmp(fixed, "VMA", 4) != 0)
-        return fail(err, PLATTER_ENOFORMAT, "%s: is no VMA archive: it does not begin with VMA",
-                    r->file);
-    return fail(err, PLATTER_ECORRUPT,
-                "%s: a VMA archive has a header of %s%" PRIu64
-                " bytes, but this one ends at %" PRIu64 ": it was cut short",
-                r->file, size == VMA_FIXED ? "more than " : "", size, got);
-}
-
-static int read_header(struct vma_reader *r, struct platter_error *err)
-{
-    uint8_t fixed[VMA_FIXED];
-    uint32_t size = 0;
-    size_t n, more = 0;
-
-    int e = read_input(r, fixed, sizeof fixed, &n, err);
-    if (e == 0 && n < sizeof fixed)
-        e = fail_short(r, fixed, n, VMA_FIXED, err);
-    if (e == 0)
-        e = vma_header_size(r->file, fixed, &size, err);
-    if (e == 0)
-        e = budget_alloc(r->request.budget, size, "the header of an archive", &r->bytes, err);
-    if (e < 0)
-        return e;
-    r->header.size = size;
-    memcpy(r->bytes, fixed, sizeof fixed);
-    e = read_input(r, r->bytes + sizeof fixed, size - sizeof fixed, &more, err);
-    if (e == 0 && more < size - sizeof fixed)
-        e = fail_short(r, fixed, n + more, size, err);
-    return e < 0 ? e : vma_header_decode(r->file, r->bytes, size, &r->header, err);
-}
-
-static int add_disk(struct vma_reader *r, unsigned device, const struct archive_disk *disk,
-                    struct platter_error *err)
-{
-    unsigned n = r->head.listing.n_disks++;
-    r->disks[n] = *disk;
-    r->disk_of[device] = n + 1;
-    return coverage_new(r->request.budget, &r->coverage[device], err);
-}
-
-static int list_disks(struct vma_reader *r, struct platter_error *err)
-{
-    int e = 0;
-    for (unsigned i = 1; e == 0 && i < VMA_DEVICES; i++) {
-        const struct vma_device *d = &r->header.devices[i];
-        struct archive_disk disk = {.name = d->name, .size = d->size, .id = i, .state = d->state};
-        if (d->name)
-            e = add_disk(r, i, &disk, err);
-    }
-    return e;
-}
-
-static int list_configs(struct vma_reader *r, struct platter_error *err)
-{
-    const struct archive_fault note = {.kind = ARCHIVE_FAULT_NOTE};
-    int e = 0;
-    for (unsigned i = 0; e == 0 && i < r->header.n_configs; i++) {
-        const struct vma_config *c = &r->header.configs[i];
-        r->configs[i] = (struct archive_config){c->name, c->bytes, c->size, c->displaced};
-        if (c->displaced)
-            e = vma_tell(r, &note, err,
-                         "%s: the content of the configuration %s stands where a writer of 2013 "
-                         "put it: behind its name",
-                         r->file, c->name);
-    }
-    r->head.listing.n_configs = r->header.n_configs;
-    return e;
-}
-
-static int open_reader(struct vma_reader *r, struct platter_error *err)
-{
-    struct archive_listing *l = &r->head.listing;
-
-    int e = read_header(r, err);
-    l->format = &format_vma;
-    l->configs = r->configs;
-    l->disks = r->disks;
-    if (e == 0)
-        e = list_disks(r, err);
-    if (e == 0)
-        e = list_configs(r, err);
-    memcpy(l->uuid, r->header.uuid, sizeof l->uuid);
-    l->ctime = r->header.ctime;
-    return e;
-}
-
-static void reader_close(struct archive_reader *head)
-{
-    struct vma_reader *r = head ? vma_reader_of(head) : NULL;
-    if (!r)
-        return;
-    for (unsigned i = 0; i < VMA_DEVICES; i++)
-        coverage_free(r->coverage[i]);
-    budget_free(r->request.budget, r->bytes, r->header.size);
-    vma_input_close(&r->in);
-    free(r);
-}
-
-int vma_reader_open(const struct archive_request *request, struct archive_reader **ret,
-                    struct platter_error *err)
-{
-    struct vma_reader *r = calloc(1, sizeof *r);
-    if (!r)
-        return fail_memory(err, "an archive");
-    r->head.ops = &vma_reader_ops;
-    r->head.batch_bytes = VMA_ROOM;
-    r->head.flags = request->flags;
-    r->request = *request;
-    r->file = request->stream->name;
-    vma_input_open(&r->in, request->stream, request->budget);
-    int e = open_reader(r, err);
-    if (e < 0)
-        reader_close(&r->head);
-    else
-        *ret = &r->head;
-    return e;
+    int e = vma_input_skip(&r->in, len, ret_len, &why);
+    return e == 0 ? 0 : stream_failed(r, e, &why, err);
 }
 
 /* ---- extents -----------------------------------------------------------------------------------
  */
 
-static int tell_scrap(struct vma_reader *r, size_t n, struct platter_error *err)
-{
-    struct archive_fault f = {.kind = ARCHIVE_FAULT_TRAILING, .off = r->off};
-    r->ended = true;
-    return vma_tell(
-        r, &f, err,
-        "%s: %zu bytes at %" PRIu64
-        " are too few for an extent: the archive was cut short, or something follows it",
-        r->file, n, r->off);
-}
-
-/* The rest is not looked at: where the next extent begins, nobody knows. */
-static int leave_rest(struct vma_reader *r, struct platter_error *err)
-{
-    struct archive_fault f = {.kind = ARCHIVE_FAULT_LOST, .off = r->off};
-    uint64_t n = 0;
-
-    r->ended = true;
-    int e = vma_input_skip(&r->in, UINT64_MAX, &n, err);
-    if (e < 0)
-        return e;
-    return vma_tell(r, &f, err,
-                    "%s: from %" PRIu64 " to the end at %" PRIu64
-                    " nothing was looked at, for where the next extent begins is not known: "
-                    "salvaging finds it",
-                    r->file, r->off, r->in.pos);
-}
-
-static int tell_damaged(struct vma_reader *r, const struct platter_error *why,
-                        struct platter_error *err)
-{
-    const struct archive_fault f = {.kind = ARCHIVE_FAULT_EXTENT, .off = r->off};
-    int e = vma_tell(r, &f, err, "%s", why->message);
-    return e < 0 ? e : leave_rest(r, err);
-}
-
 /* The header of the next extent: 1, 0 where there is none. */
 static int read_extent(struct vma_reader *r, struct platter_error *err)
 {
+    struct archive_fault f = {.kind = ARCHIVE_FAULT_EXTENT, .off = r->in.pos};
     struct platter_error why = {0};
     uint8_t bytes[VMA_EXTENT];
+    struct vma_gap gap;
     size_t n = 0;
 
     r->off = r->in.pos;
-    int e = read_input(r, bytes, sizeof bytes, &n, err);
-    if (e < 0 || r->ended)
-        return e;
+    int e = vma_read(r, bytes, sizeof bytes, &n, err);
     r->ended = n == 0;
-    if (n == 0)
-        return 0;
+    if (e < 0 || n == 0)
+        return e;
     if (n < sizeof bytes)
-        return tell_scrap(r, n, err);
+        return vma_cross_gap(r, bytes, n, &gap, err);
+    r->doubt = NULL;
     if (vma_extent_decode(r->file, r->off, bytes, r->header.uuid, &r->extent, &why) == 0)
         return 1;
-    return tell_damaged(r, &why, err);
+    if (vma_goes_on(r) && !vma_extent_probe(bytes, r->header.uuid))
+        return vma_cross_gap(r, bytes, n, &gap, err);
+    /* Only its numbers do not fit each other: what follows will show whether they can be used. */
+    r->doubt = VMA_CONTRADICTS;
+    vma_extent_slots(bytes, &r->extent);
+    e = vma_tell(r, &f, err, "%s", why.message);
+    return e < 0 ? e : 1;
 }
 
 /* Whether the data of the extent is to be passed over: nobody wants it, and that is cheaper than
@@ -258,7 +121,7 @@ static bool may_pass(const struct vma_reader *r)
         return true;
     for (unsigned i = 0; i < VMA_SLOTS; i++) {
         const struct archive_disk *d = vma_disk_of(r, r->extent.slots[i].device);
-        if (d && vma_is_wanted(r, d))
+        if (d ? vma_is_wanted(r, d) : r->head.lost_header)
             return false;
     }
     return true;
@@ -267,9 +130,9 @@ static bool may_pass(const struct vma_reader *r)
 static int tell_truncated(struct vma_reader *r, struct platter_error *err)
 {
     struct archive_fault f = {.kind = ARCHIVE_FAULT_TRUNCATED, .off = r->off};
-    if (r->ended) /* the reason was told */
-        return 0;
     r->ended = true;
+    if (r->failed) /* the reason was told */
+        return 0;
     return vma_tell(r, &f, err,
                     "%s: the extent at %" PRIu64 " has %" PRIu32
                     " bytes, but the archive ends at %" PRIu64 ": it was cut short",
@@ -285,12 +148,16 @@ static int read_data(struct vma_reader *r, struct platter_error *err)
 
     r->passed = may_pass(r);
     if (r->passed) {
-        e = vma_input_skip(&r->in, len, &n, err);
+        e = vma_skip(r, len, &n, err);
         r->data_len = (size_t)n;
     } else {
-        e = read_input(r, r->data, len, &r->data_len, err);
+        e = vma_read(r, r->data, len, &r->data_len, err);
     }
-    return e < 0 || r->data_len == len ? e : tell_truncated(r, err);
+    const size_t came = r->data_len;
+    if (e == 0 && vma_goes_on(r))
+        e = vma_judge(r, err);
+    /* Where the next one stands in its midst, it is not the archive that ends. */
+    return e < 0 || r->data_len == len || r->data_len < came ? e : tell_truncated(r, err);
 }
 
 /* ---- the end -----------------------------------------------------------------------------------
@@ -378,5 +245,40 @@ static uint64_t reader_have(const struct archive_reader *head, const struct arch
            (last ? disk->size - (n - 1) * VMA_CLUSTER : 0);
 }
 
-const struct archive_reader_ops vma_reader_ops = {
+/* ---- open and close ----------------------------------------------------------------------------
+ */
+
+static void reader_close(struct archive_reader *head)
+{
+    struct vma_reader *r = head ? vma_reader_of(head) : NULL;
+    if (!r)
+        return;
+    for (unsigned i = 0; i < VMA_DEVICES; i++)
+        coverage_free(r->coverage[i]);
+    budget_free(r->request.budget, r->bytes, r->bytes_len);
+    vma_input_close(&r->in);
+    free(r);
+}
+
+static const struct archive_reader_ops ops = {
     .next = reader_next, .have = reader_have, .close = reader_close};
+
+int vma_reader_open(const struct archive_request *request, struct archive_reader **ret,
+                    struct platter_error *err)
+{
+    struct vma_reader *r = calloc(1, sizeof *r);
+    if (!r)
+        return fail_memory(err, "an archive");
+    r->head.ops = &ops;
+    r->head.batch_bytes = VMA_ROOM;
+    r->head.flags = request->flags;
+    r->request = *request;
+    r->file = request->stream->name;
+    vma_input_open(&r->in, request->stream, request->budget);
+    int e = vma_open_header(r, err);
+    if (e < 0)
+        reader_close(&r->head);
+    else
+        *ret = &r->head;
+    return e;
+}

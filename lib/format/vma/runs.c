@@ -171,39 +171,98 @@ static void add_runs(struct vma_reader *r, struct archive_batch *batch, const st
     }
 }
 
+/* ---- doubt -------------------------------------------------------------------------------------
+ */
+
+/* Clusters of one disk, one behind the other, whose data may be wrong. */
+struct doubted {
+    const struct archive_disk *disk;
+    uint64_t first, n;
+};
+
+static int tell_doubt(struct vma_reader *r, struct doubted *d, struct platter_error *err)
+{
+    struct archive_fault f = {.kind = ARCHIVE_FAULT_DOUBT, .off = r->off, .disk = d->disk};
+    const struct archive_disk *disk = d->disk;
+    uint64_t first = d->first, last = d->first + d->n - 1;
+
+    *d = (struct doubted){0};
+    if (!disk)
+        return 0;
+    f.start = first * VMA_CLUSTER;
+    f.len = min_u64((last + 1) * VMA_CLUSTER, end_of(disk)) - f.start;
+    if (first == last)
+        return vma_tell(r, &f, err,
+                        "%s: cluster %" PRIu64 " of device %u (%s), in the extent at %" PRIu64
+                        ", may be wrong: %s",
+                        r->file, first, disk->id, disk->name, r->off, r->doubt);
+    return vma_tell(r, &f, err,
+                    "%s: clusters %" PRIu64 " to %" PRIu64
+                    " of device %u (%s), in the extent at %" PRIu64 ", may be wrong: %s",
+                    r->file, first, last, disk->id, disk->name, r->off, r->doubt);
+}
+
+static int doubt(struct vma_reader *r, struct doubted *d, const struct taken *t,
+                 struct platter_error *err)
+{
+    int e = 0;
+    if (d->disk != t->disk || d->first + d->n != t->slot->cluster) {
+        e = tell_doubt(r, d, err);
+        *d = (struct doubted){.disk = t->disk, .first = t->slot->cluster};
+    }
+    d->n++;
+    return e;
+}
+
 /* ---- slots -------------------------------------------------------------------------------------
  */
 
+/* *ret_use: it is in the batch now. */
 static int take_slot(struct vma_reader *r, struct archive_batch *batch, const struct taken *t,
-                     struct platter_error *err)
+                     bool *ret_use, struct platter_error *err)
 {
     uint64_t len = vma_slot_blocks(t->slot) * (uint64_t)VMA_BLOCK;
-    bool use = true;
 
+    *ret_use = false;
     /* Of an extent that is cut off, what is there of it, and what needs no data. */
     if (len && t->at + len > r->data_len)
         return 0;
-    int e = check_place(r, t, &use, err);
-    if (e == 0 && use)
-        e = enter(r, t, &use, err);
-    if (e == 0 && use)
+    int e = check_place(r, t, ret_use, err);
+    if (e == 0 && *ret_use)
+        e = enter(r, t, ret_use, err);
+    if (e == 0 && *ret_use)
         add_runs(r, batch, t);
+    return e;
+}
+
+/* A disk that no header tells of is one all the same. */
+static int disk_of(struct vma_reader *r, unsigned device, const struct archive_disk **ret,
+                   struct platter_error *err)
+{
+    int e = 0;
+    if (device && r->head.lost_header && !vma_disk_of(r, device))
+        e = vma_add_unsized(r, device, err);
+    *ret = vma_disk_of(r, device);
     return e;
 }
 
 int vma_take_slots(struct vma_reader *r, struct archive_batch *batch, struct platter_error *err)
 {
+    struct doubted doubted = {0};
     struct taken t = {0};
     int e = 0;
 
     batch->runs = (const struct archive_run *)(const void *)batch->room;
     batch->n_runs = 0;
     for (unsigned i = 0; e == 0 && i < VMA_SLOTS; i++) {
+        bool used = false;
         t.slot = &r->extent.slots[i];
-        t.disk = vma_disk_of(r, t.slot->device);
-        if (t.slot->device && (!t.disk || vma_is_wanted(r, t.disk)))
-            e = take_slot(r, batch, &t, err);
+        e = disk_of(r, t.slot->device, &t.disk, err);
+        if (e == 0 && t.slot->device && (!t.disk || vma_is_wanted(r, t.disk)))
+            e = take_slot(r, batch, &t, &used, err);
+        if (e == 0 && used && t.slot->mask && r->doubt)
+            e = doubt(r, &doubted, &t, err);
         t.at += vma_slot_blocks(t.slot) * (uint64_t)VMA_BLOCK;
     }
-    return e;
+    return e < 0 ? e : tell_doubt(r, &doubted, err);
 }

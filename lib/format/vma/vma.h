@@ -71,6 +71,9 @@ int vma_header_size(const char *file, const uint8_t *fixed, uint32_t *ret,
 /* Decodes and checks a header of `size` bytes, which outlive *ret; they are the same afterwards. */
 int vma_header_decode(const char *file, uint8_t *bytes, uint32_t size, struct vma_header *ret,
                       struct platter_error *err);
+/* What can be read of a header that is damaged, from `size` bytes; not its uuid. Whether there is
+ * any device. */
+bool vma_header_rescue(const char *file, uint8_t *bytes, uint32_t size, struct vma_header *ret);
 /* The device of that name: its number; ENOENT, or EINVAL where two have it. */
 int vma_device_find(const char *file, const struct vma_header *h, const char *name,
                     struct platter_error *err);
@@ -102,6 +105,8 @@ static inline unsigned vma_slot_blocks(const struct vma_slot *s)
 /* Whether an extent of this archive begins with these VMA_EXTENT bytes: magic, uuid and checksum.
  */
 bool vma_extent_probe(const uint8_t *bytes, const uint8_t *uuid);
+/* What the slots say, whatever else is right or wrong, and how many blocks that makes. */
+void vma_extent_slots(const uint8_t *bytes, struct vma_extent *ret);
 /* The header of the extent at `off`. */
 int vma_extent_decode(const char *file, uint64_t off, const uint8_t *bytes, const uint8_t *uuid,
                       struct vma_extent *ret, struct platter_error *err);

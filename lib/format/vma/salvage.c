@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How reading goes on where an extent is damaged. Extents follow each other without gaps, and only
+ * their headers have checksums. So where the next header is not at its place, either it is damaged
+ * itself, or bytes came or went in front of it: then the data of the extent before it has moved
+ * somewhere, and nobody knows where. It is used only where that can be ruled out, as far as it can.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "format/vma/reader.h"
+#include "format/vma/resync.h"
+
+enum {
+    WINDOW = 256 << 10, /* bytes that are searched at once */
+    MOST_EXTENT = VMA_EXTENT + VMA_MOST_BLOCKS * VMA_BLOCK
+};
+
+/* ---- looking for the next one ------------------------------------------------------------------
+ */
+
+static int search_window(struct vma_reader *r, const uint8_t *uuid, uint64_t limit, uint8_t *window,
+                         bool *ret_found, bool *ret_zeros, struct platter_error *err)
+{
+    size_t have = 0, n = 1;
+    uint64_t passed = 0;
+    int e = 0;
+
+    *ret_found = false;
+    *ret_zeros = true;
+    while (e == 0 && n > 0 && !*ret_found && passed <= limit) {
+        e = vma_read(r, window + have, WINDOW - have, &n, err);
+        size_t len = have + n, at = vma_find_extent(window, len, uuid);
+        *ret_found = at < len;
+        *ret_zeros = *ret_zeros && is_zero(window, at);
+        if (*ret_found)
+            return e < 0 ? e : vma_input_put_back(&r->in, window + at, len - at, err);
+        /* A header may begin in the last bytes. */
+        have = len < VMA_EXTENT - 1 ? len : VMA_EXTENT - 1;
+        memmove(window, window + len - have, have);
+        passed += n;
+    }
+    return e;
+}
+
+int vma_search(struct vma_reader *r, const uint8_t *uuid, uint64_t limit, bool *ret_found,
+               bool *ret_zeros, struct platter_error *err)
+{
+    uint8_t *window;
+    int e = budget_alloc(r->request.budget, WINDOW, "the search for an extent", &window, err);
+    if (e < 0)
+        return e;
+    e = search_window(r, uuid, limit, window, ret_found, ret_zeros, err);
+    budget_free(r->request.budget, window, WINDOW);
+    return e;
+}
+
+/* ---- gaps --------------------------------------------------------------------------------------
+ */
+
+static int tell_scrap(struct vma_reader *r, size_t n, struct platter_error *err)
+{
+    const struct archive_fault f = {.kind = ARCHIVE_FAULT_TRAILING, .off = r->in.pos - n};
+    r->ended = true;
+    if (r->failed) /* the reason was told */
+        return 0;
+    return vma_tell(
+        r, &f, err,
+        "%s: %zu bytes at %" PRIu64
+        " are too few for an extent: the archive was cut short, or something follows it",
+        r->file, n, f.off);
+}
+
+static int tell_zeros(struct vma_reader *r, hoff off, struct platter_error *err)
+{
+    const struct archive_fault f = {.kind = ARCHIVE_FAULT_TRAILING, .off = off};
+    r->ended = true;
+    return vma_tell(r, &f, err,
+                    "%s: %" PRIu64 " zero bytes follow the last extent at %" PRIu64
+                    ": the archive was filled up, or its end is lost",
+                    r->file, r->in.pos - off, off);
+}
+
+/* Nothing sound was found: there is nothing more, or it was not looked for any further. */
+static int leave_rest(struct vma_reader *r, hoff off, struct platter_error *err)
+{
+    const struct archive_fault f = {.kind = ARCHIVE_FAULT_LOST, .off = off};
+    uint64_t n = 0;
+    int e = vma_skip(r, UINT64_MAX, &n, err);
+
+    r->ended = true;
+    if (e < 0)
+        return e;
+    if (n == 0)
+        return vma_tell(r, &f, err,
+                        "%s: from %" PRIu64 " to the end at %" PRIu64 " there is no sound extent",
+                        r->file, off, r->in.pos);
+    return vma_tell(r, &f, err,
+                    "%s: from %" PRIu64 " to the end at %" PRIu64
+                    " nothing was looked at, for where the next extent begins is not known: "
+                    "salvaging finds it",
+                    r->file, off, r->in.pos);
+}
+
+int vma_cross_gap(struct vma_reader *r, const uint8_t *bytes, size_t n, struct vma_gap *ret,
+                  struct platter_error *err)
+{
+    const hoff off = r->in.pos - n;
+    struct archive_fault f = {.kind = ARCHIVE_FAULT_EXTENT, .off = off};
+    bool salvage = r->head.flags & ARCHIVE_SALVAGE, zeros = is_zero(bytes, n), rest = true;
+    struct platter_error why = {0};
+    struct vma_extent unused;
+
+    *ret = (struct vma_gap){.off = off};
+    if (n < VMA_EXTENT)
+        return tell_scrap(r, n, err);
+    vma_extent_decode(r->file, off, bytes, r->header.uuid, &unused, &why);
+    if (!vma_goes_on(r))
+        return vma_tell(r, &f, err, "%s", why.message);
+    int e = vma_input_put_back(&r->in, bytes + 1, n - 1, err);
+    if (e == 0)
+        e = vma_search(r, r->header.uuid, salvage ? UINT64_MAX : MOST_EXTENT, &ret->crossed, &rest,
+                       err);
+    if (e < 0)
+        return e;
+    if (!ret->crossed && zeros && rest)
+        return tell_zeros(r, off, err);
+    e = vma_tell(r, &f, err, "%s", why.message);
+    if (e < 0 || !ret->crossed)
+        return e < 0 ? e : leave_rest(r, off, err);
+    f.kind = ARCHIVE_FAULT_LOST;
+    ret->next = r->in.pos;
+    return vma_tell(r, &f, err,
+                    "%s: %" PRIu64 " bytes at %" PRIu64
+                    " are lost: the next sound extent begins at %" PRIu64,
+                    r->file, ret->next - off, off, ret->next);
+}
+
+/* ---- data --------------------------------------------------------------------------------------
+ */
+
+/* Whether so many bytes are what is left of extents whose headers are damaged, and nothing else:
+ * all else in them is blocks. */
+static bool are_extents(uint64_t n)
+{
+    const uint64_t of_block = VMA_BLOCK / VMA_EXTENT;
+    uint64_t headers = n / VMA_EXTENT % of_block, least = div_up(n, MOST_EXTENT) % of_block;
+    return n % VMA_EXTENT == 0 && (headers == least || headers == least + 1);
+}
+
+/* The data of the extent stands in memory, with the `n` bytes that follow it. */
+static int judge_by(struct vma_reader *r, size_t n, struct platter_error *err)
+{
+    uint8_t *behind = r->data + r->data_len;
+    size_t at = vma_find_extent(r->data, r->data_len + n, r->header.uuid);
+    struct archive_fault f = {.kind = ARCHIVE_FAULT_LOST, .off = r->off};
+    struct vma_gap gap;
+
+    if (at < r->data_len) {
+        int e = vma_input_put_back(&r->in, r->data + at, r->data_len + n - at, err);
+        r->data_len = at;
+        r->doubt = "bytes are gone from among them";
+        if (e < 0)
+            return e;
+        return vma_tell(r, &f, err,
+                        "%s: bytes of the extent at %" PRIu64 " are lost: it has %" PRIu32
+                        " of them, but the next one begins at %" PRIu64,
+                        r->file, r->off, VMA_EXTENT + r->extent.blocks * (uint32_t)VMA_BLOCK,
+                        r->in.pos);
+    }
+    if (n == 0)
+        return 0;
+    bool was = n == VMA_EXTENT && vma_was_extent(behind, n, r->header.uuid);
+    int e = vma_cross_gap(r, behind, n, &gap, err);
+    if (e == 0 && gap.crossed && !r->doubt && !was && !are_extents(gap.next - gap.off))
+        r->doubt = "bytes were put in, or are gone, in front of the next extent";
+    return e;
+}
+
+int vma_judge(struct vma_reader *r, struct platter_error *err)
+{
+    const size_t len = r->extent.blocks * (size_t)VMA_BLOCK;
+    uint8_t *behind = r->data + r->data_len;
+    size_t n = 0;
+
+    int e = r->data_len < len ? 0 : vma_read(r, behind, VMA_EXTENT, &n, err);
+    if (e < 0)
+        return e;
+    bool sound = n == VMA_EXTENT && vma_extent_probe(behind, r->header.uuid);
+    if (sound || (n == 0 && r->data_len == len)) {
+        r->doubt = NULL;
+        return vma_input_put_back(&r->in, behind, n, err);
+    }
+    if (r->passed)
+        e = vma_input_pread(&r->in, r->data, r->data_len, r->off + VMA_EXTENT, err);
+    return e < 0 ? e : judge_by(r, n, err);
+}
