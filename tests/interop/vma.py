@@ -162,6 +162,146 @@ class Vma(Case):
         platter("create", "-f", "qcow2", "-b", "x.vma", "-F", "vma", "over.qcow2")
         platter("compare", "-F", "raw", "over.qcow2", "1.raw")
 
+    # ---- the index that is kept ------------------------------------------------------------------
+
+    def test_index(self):
+        archive("x.vma", self.disks, self.all_slots())
+        plain = platter("info", "--output=json", "x.vma").stdout
+        said = platter("archive", "index", "x.vma").stdout
+        self.assertEqual(said, "Index written to x.vma.index.\n")
+        indexed = platter("info", "--output=json", "x.vma").stdout
+        self.assertEqual(plain.replace('"indexed": false', '"indexed": true'), indexed)
+        self.check_disks()
+        platter("archive", "index", "-q", "x.vma")  # an older one is replaced
+        os.rename("x.vma.index", "other")
+        self.assertEqual(platter("info", "--output=json", "x.vma").stdout, plain)
+        platter("archive", "index", "-o", "other", "x.vma")
+        os.symlink("other", "x.vma.index")  # beside it: it may be a link
+        self.assertIn('"indexed": true', platter("info", "--output=json", "x.vma").stdout)
+
+    def test_index_is_no_way_out_of_the_folder(self):
+        archive("x.vma", self.disks, self.all_slots())
+        os.mkdir("elsewhere")
+        platter("archive", "index", "-o", "elsewhere/index", "x.vma")
+        os.mkdir("in")
+        os.rename("x.vma", "in/x.vma")
+        os.symlink("../elsewhere/index", "in/x.vma.index")
+        self.assertIn('"indexed": false', platter("info", "--output=json", "in/x.vma").stdout)
+        os.unlink("in/x.vma.index")
+        os.mkfifo("in/x.vma.index")
+        self.assertIn('"indexed": false', platter("info", "--output=json", "in/x.vma").stdout)
+
+    def test_index_that_does_not_fit(self):
+        archive("x.vma", self.disks, self.all_slots())
+        platter("archive", "index", "x.vma")
+        turned = sorted(self.all_slots(), key=lambda s: -s[1])
+        archive("x.vma", self.disks, turned)
+        got = platter("info", "x.vma")
+        self.assertIn("x.vma.index: is of another archive", got.stderr)
+        self.assertIn("platter archive index x.vma", got.stderr)
+        self.check_disks()
+        with open("x.vma.index", "r+b") as f:
+            f.seek(4096 + 5)
+            f.write(b"\xff")
+        archive("x.vma", self.disks, self.all_slots())
+        self.assertIn("x.vma.index: is damaged", platter("info", "x.vma").stderr)
+        self.check_disks()
+
+    def test_index_replaces_nothing_else(self):
+        archive("x.vma", self.disks, self.all_slots())
+        before = sha256("x.vma")
+        for name in ("1.raw", "x.vma"):
+            got = platter("archive", "index", "-o", name, "x.vma", code=1).stderr
+            self.assertIn("is no index of an archive", got)
+        self.assertEqual(sha256("x.vma"), before)
+        platter("create", "-f", "qcow2", "a.qcow2", "1M")
+        self.assertIn("has no index", platter("archive", "index", "a.qcow2", code=1).stderr)
+        with open("x.vma", "r+b") as f:
+            f.truncate(os.path.getsize("x.vma") - 1)
+        self.assertIn("cut short", platter("archive", "index", "x.vma", code=1).stderr)
+        self.assertFalse(os.path.exists("x.vma.index"))
+
+    # ---- quirks and damage -----------------------------------------------------------------------
+
+    def test_zeros_just_past_the_end(self):
+        """A writer of 2013 left them (vma.md section 7.3)."""
+        for full in (True, False):
+            extra = (7, 48, b"", full)
+            archive("x.vma", self.disks, [*self.all_slots(), extra])
+            self.assertIn("zeros just past the end", platter("info", "x.vma").stderr)
+            self.check_disks()
+            platter("archive", "index", "x.vma")
+            self.assertIn("zeros just past the end", platter("info", "x.vma").stderr)
+            os.unlink("x.vma.index")
+        for bad in ((7, 48, b"x", False), (7, 49, b"", True)):
+            archive("x.vma", self.disks, [*self.all_slots(), bad])
+            self.assertIn("has only 48 of them",
+                          platter("digest", "x.vma@drive-virtio1", code=1).stderr)
+        archive("x.vma", self.disks, [*self.all_slots(), extra, extra])
+        platter("digest", "x.vma@drive-virtio1", code=1)
+
+    def test_info_of_what_is_damaged(self):
+        archive("x.vma", self.disks, self.all_slots())
+        with open("x.vma", "r+b") as f:
+            f.truncate(os.path.getsize("x.vma") - 1)
+        got = platter("info", "--output=json", "x.vma")
+        self.assertIn("cut short", got.stderr)
+        data = json.loads(got.stdout)["format-specific"]["data"]
+        self.assertEqual([d["name"] for d in data["devices"]], [d[0] for d in self.disks.values()])
+        self.assertNotIn("missing-clusters", data["devices"][0])
+
+    def test_a_whole_disk_beside_one_that_is_not(self):
+        archive("x.vma", self.disks, [s for s in self.all_slots() if s[:2] != (1, 3)])
+        self.check_disks(disks={i: self.disks[i] for i in (2, 7)})
+        platter("digest", "x.vma@drive-scsi0", code=1)
+
+    def test_salvage(self):
+        """What stood where the damage is becomes holes, told as such, and nothing else does."""
+        rng = random.Random(11)
+        slots = self.all_slots(full=True)
+        rng.shuffle(slots)
+        per, length = 7, 512 + 7 * CLUSTER
+        start = len(header(self.disks, (("qemu-server.conf", b"memory: 512\n"),)))
+        n = -(-len(slots) // per)
+        for kind in ("header", "magic", "insert", "remove", "cut", "repeat"):
+            archive("x.vma", self.disks, slots, per=per)
+            bad = sorted(rng.sample(range(1, n - 1), 3))
+            lost = {s[:2] for i in bad for s in slots[i * per:(i + 1) * per]}
+            with open("x.vma", "rb") as f:
+                data = bytearray(f.read())
+            if kind == "cut":
+                data = data[:start + bad[0] * length + 512 + 2 * CLUSTER + 5]
+                lost = {s[:2] for s in slots[bad[0] * per + 2:]}
+            for i in reversed(bad) if kind != "cut" else []:
+                at = start + i * length
+                if kind in ("header", "magic"):
+                    data[at + (100 if kind == "header" else 1)] ^= 1
+                elif kind == "insert":
+                    data[at:at + 512] = rng.randbytes(700)
+                elif kind == "remove":
+                    del data[at:at + 1000]
+                else:
+                    lost = set()
+                    data[at:at] = data[start:start + length]
+            with open("x.vma", "wb") as f:
+                f.write(data)
+            platter("info", "--salvage", "x.vma")
+            for i, (name, size) in self.disks.items():
+                with open(f"{i}.raw", "rb") as f:
+                    want = bytearray(f.read())
+                gone = sorted(c for d, c in lost if d == i)
+                twice = kind == "repeat" and any(s[0] == i for s in slots[:per])
+                got = platter("convert", "--salvage", "-O", "raw", f"x.vma@{name}", "out.raw",
+                              code=4 if gone or twice else 0)
+                for c in gone:
+                    end = min(size, (c + 1) * CLUSTER)
+                    want[c * CLUSTER:end] = bytes(end - c * CLUSTER)
+                with open("out.raw", "rb") as f:
+                    self.assertEqual(f.read(), want, (kind, name))
+                told = sum(int(line.split("length ")[1].split(":")[0])
+                           for line in got.stderr.splitlines() if "hole at" in line)
+                self.assertEqual(told, sum(min(size, (c + 1) * CLUSTER) - c * CLUSTER for c in gone))
+
 
 if __name__ == "__main__":
     main()

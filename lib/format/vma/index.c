@@ -270,7 +270,7 @@ int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e,
         used = true;
         r = add_slot(x, s, &again, err);
         if (r == 0 && again && ret_again)
-            ++*ret_again;
+            ret_again[s->device]++;
         else if (r == 0 && again)
             r = fail(err, PLATTER_ECORRUPT,
                      "cluster %" PRIu32 " of device %u is there a second time", s->cluster,

@@ -20,8 +20,8 @@ int vma_index_new(struct budget *budget, struct vma_index **ret, struct platter_
 void vma_index_free(struct vma_index *x);
 
 /* Enters the extent at `off`, which stands behind all that were entered. A cluster that was there
- * before counts in *ret_again and is passed over; where that is NULL, it is PLATTER_ECORRUPT, and
- * the slots in front of it are entered. */
+ * before is passed over, and counts in ret_again[its device]; where that is NULL, it is
+ * PLATTER_ECORRUPT, and the slots in front of it are entered. */
 int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e,
                   unsigned *ret_again, struct platter_error *err);
 

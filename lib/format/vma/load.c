@@ -104,7 +104,7 @@ struct survey {
     bool extra[VMA_DEVICES]; /* a cluster of zeros just past its end was passed over */
     /* Of a salvage. */
     uint64_t n_damaged, first_damaged; /* places */
-    unsigned n_dropped;                /* clusters that cannot be, or came again */
+    unsigned dropped[VMA_DEVICES];     /* clusters that cannot be, or came again */
 };
 
 static int read_zeros(const struct survey *s, uint64_t off, unsigned blocks, bool *ret_zero,
@@ -151,7 +151,7 @@ static int judge_slot(struct survey *s, uint64_t extent, struct vma_slot *slot, 
     bool bad = r < 0 || !range_inside(off, len, s->a->size);
     if (r < 0 && !salvage)
         return r;
-    s->n_dropped += bad;
+    s->dropped[slot->device] += bad;
     if (bad || extra)
         *slot = (struct vma_slot){0};
     return 0;
@@ -200,7 +200,7 @@ static int enter_extent(struct survey *s, uint64_t off, uint64_t *ret_len,
         at += len;
     }
     if (r == 0) {
-        r = vma_index_add(s->index, off, &e, s->img->salvage ? &s->n_dropped : NULL, err);
+        r = vma_index_add(s->index, off, &e, s->img->salvage ? s->dropped : NULL, err);
         r = fail_to_enter(r, name, off, err);
     }
     s->n_extents += r == 0;
@@ -248,20 +248,27 @@ static int pass_damage(struct survey *s, uint64_t off, uint64_t *ret_next,
     return find_extent(s, off + 1, ret_next, err);
 }
 
-static int doubt_salvage(const struct survey *s, struct platter_error *err)
+/* Of the disk that is asked for: damage elsewhere is none of its. 0: of all. */
+static int doubt_salvage(const struct survey *s, unsigned device, struct platter_error *err)
 {
+    const struct vma_device *d = &s->a->header.devices[device];
+    bool whole = d->name && !d->state && vma_index_count(s->index, device) == vma_clusters(d->size);
+    unsigned dropped = 0;
     int r = 0;
-    if (s->n_damaged)
+
+    if (s->n_damaged && !whole)
         r = image_doubt(s->img, err,
                         "%s: at %" PRIu64 " place%s of the archive, first at %" PRIu64
                         ", there is no sound extent: what stood there cannot be read",
                         s->img->stream->name, s->n_damaged, s->n_damaged > 1 ? "s" : "",
                         s->first_damaged);
-    if (r == 0 && s->n_dropped)
+    for (unsigned i = 0; i < VMA_DEVICES; i++)
+        dropped += device == 0 || i == device ? s->dropped[i] : 0;
+    if (r == 0 && dropped)
         r = image_doubt(s->img, err,
                         "%s: %u cluster%s that cannot be there, end too early or came again are "
                         "passed over",
-                        s->img->stream->name, s->n_dropped, s->n_dropped > 1 ? "s" : "");
+                        s->img->stream->name, dropped, dropped > 1 ? "s" : "");
     return r;
 }
 
@@ -289,7 +296,7 @@ static int look_at_all(struct survey *s, struct platter_error *err)
 /* What was found becomes known. `open` runs, so that nobody reads it meanwhile. */
 static int take_survey(struct vma_archive *a, const struct survey *s, struct platter_error *err)
 {
-    int r = doubt_salvage(s, err);
+    int r = doubt_salvage(s, vma_of(s->img)->device, err);
     a->known = true;
     a->n_extents = s->n_extents;
     for (unsigned i = 0; i < VMA_DEVICES; i++) {
