@@ -9,6 +9,8 @@
 #include "support/prng.h"
 #include "support/process.h"
 
+const enum wrapper all_wrappers[] = {WRAP_ZSTD, WRAP_GZIP, WRAP_LZOP, WRAP_BZIP2, WRAP_XZ};
+
 struct buffer content_new(size_t size, uint64_t seed)
 {
     static const char *const words[] = {"disk ", "cluster ", "of a ", "machine\n", "0x1000, "};
@@ -39,6 +41,12 @@ struct buffer buffers_joined(const struct buffer *a, const struct buffer *b)
         memcpy(both.bytes + both.size, b->bytes, b->size);
     both.size += b->size;
     return both;
+}
+
+struct buffer with_behind(const struct buffer *a, const void *bytes, size_t n)
+{
+    struct buffer behind = {.bytes = (uint8_t *)bytes, .size = n, .capacity = n};
+    return buffers_joined(a, &behind);
 }
 
 static struct buffer filtered(const char *command, const struct buffer *in)
@@ -87,4 +95,29 @@ int read_out(struct stream *s, size_t piece, uint64_t capacity, struct buffer *g
     }
     stream_close(s);
     return r;
+}
+
+int unpack(struct buffer *packed, enum wrapper w, size_t piece, uint64_t capacity,
+           struct buffer *got, struct platter_error *err)
+{
+    struct budget *budget = budget_new(PACKED_MEMORY);
+    struct stream *s;
+    MUST(budget);
+    *got = (struct buffer){0};
+    int r = unzip_buffer(packed, w, budget, &s, err);
+    if (r == 0)
+        r = read_out(s, piece, capacity, got, err);
+    MUST(budget_take(budget, PACKED_MEMORY, "all of it", NULL) == 0);
+    budget_unref(budget);
+    return r;
+}
+
+void assert_unpacks(struct buffer *packed, enum wrapper w, const struct buffer *want)
+{
+    struct buffer got;
+    struct platter_error error = {0};
+    if (unpack(packed, w, 65536, want->size, &got, &error) != 0)
+        fail_msg("%s: %s", wrapper_name(w), error.message);
+    assert_same(&got, want);
+    buffer_free(&got);
 }

@@ -2,47 +2,14 @@
 /* Reading what is inside of compressed files, front to back: lib/stream/unzip.h. */
 #include "unit.h"
 
-#include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/cursor.h"
 #include "packed.h"
 #include "support/fault.h"
-#include "support/must.h"
-#include "support/prng.h"
-#include "support/process.h"
-
-static const enum wrapper all[] = {WRAP_ZSTD, WRAP_GZIP, WRAP_LZOP, WRAP_BZIP2, WRAP_XZ};
-enum {
-    WRAPPERS = sizeof all / sizeof *all,
-    SMALL = 40,
-    MUCH = 5 << 20 /* more than all threads together have room for */
-};
 
 static struct budget *budget;
-
-/* What comes of packed bytes, and how it ended. */
-static int unpack(struct buffer *packed, enum wrapper w, size_t piece, uint64_t capacity,
-                  struct buffer *got, struct platter_error *ret_err)
-{
-    struct stream *s = NULL;
-    assert_works(unzip_buffer(packed, w, budget, &s, &err));
-    return read_out(s, piece, capacity, got, ret_err);
-}
-
-static void assert_unpacks(struct buffer *packed, enum wrapper w, const struct buffer *want)
-{
-    struct buffer got;
-    struct platter_error error = {0};
-    if (unpack(packed, w, 65536, want->size, &got, &error) != 0)
-        fail_msg("%s: %s", wrapper_name(w), error.message);
-    assert_same(&got, want);
-    buffer_free(&got);
-}
 
 /* Fails as damage, with a sentence that names file and place, after it gave what is in front. */
 static void assert_damaged(struct buffer *packed, enum wrapper w, const struct buffer *before,
@@ -64,11 +31,11 @@ static void assert_damaged(struct buffer *packed, enum wrapper w, const struct b
 static void test_probe(void **state)
 {
     (void)state;
-    struct buffer text = content_new(SMALL, 1);
+    struct buffer text = content_new(PACKED_SMALL, 1);
     for (unsigned i = 0; i < WRAPPERS; i++) {
-        struct buffer packed = packed_by(all[i], "", &text);
-        assert_int_equal(wrapper_probe(packed.bytes, WRAP_PROBE), all[i]);
-        assert_int_equal(wrapper_find(wrapper_name(all[i])), all[i]);
+        struct buffer packed = packed_by(all_wrappers[i], "", &text);
+        assert_int_equal(wrapper_probe(packed.bytes, WRAP_PROBE), all_wrappers[i]);
+        assert_int_equal(wrapper_find(wrapper_name(all_wrappers[i])), all_wrappers[i]);
         for (size_t len = 0; len < 3; len++)
             assert_int_equal(wrapper_probe(packed.bytes, len), WRAP_NONE);
         packed.bytes[1] ^= 1;
@@ -88,13 +55,13 @@ static void test_probe(void **state)
 
 static void test_sizes(void **state)
 {
-    static const size_t sizes[] = {0, 1, 4096, 65537, 1000003, MUCH};
+    static const size_t sizes[] = {0, 1, 4096, 65537, 1000003, PACKED_MUCH};
     (void)state;
     for (unsigned n = 0; n < sizeof sizes / sizeof *sizes; n++) {
         struct buffer content = content_new(sizes[n], n);
         for (unsigned i = 0; i < WRAPPERS; i++) {
-            struct buffer packed = packed_by(all[i], "-1", &content);
-            assert_unpacks(&packed, all[i], &content);
+            struct buffer packed = packed_by(all_wrappers[i], "-1", &content);
+            assert_unpacks(&packed, all_wrappers[i], &content);
             buffer_free(&packed);
         }
         buffer_free(&content);
@@ -108,10 +75,11 @@ static void test_parts_follow_one_another(void **state)
     struct buffer a = content_new(70000, 1), b = content_new(3, 2), none = content_new(0, 3);
     struct buffer ab = buffers_joined(&a, &b);
     for (unsigned i = 0; i < WRAPPERS; i++) {
-        struct buffer pa = packed_by(all[i], "", &a), pb = packed_by(all[i], "", &b);
-        struct buffer pn = packed_by(all[i], "", &none);
+        struct buffer pa = packed_by(all_wrappers[i], "", &a),
+                      pb = packed_by(all_wrappers[i], "", &b);
+        struct buffer pn = packed_by(all_wrappers[i], "", &none);
         struct buffer first = buffers_joined(&pa, &pn), both = buffers_joined(&first, &pb);
-        assert_unpacks(&both, all[i], &ab);
+        assert_unpacks(&both, all_wrappers[i], &ab);
         buffer_free(&pa);
         buffer_free(&pb);
         buffer_free(&pn);
@@ -215,33 +183,28 @@ static void test_skippable(void **state)
 
 /* ---- what is not ----------------------------------------------------------------------------- */
 
-static struct buffer with_behind(const struct buffer *packed, const void *bytes, size_t n)
-{
-    struct buffer behind = {.bytes = (uint8_t *)bytes, .size = n, .capacity = n};
-    return buffers_joined(packed, &behind);
-}
-
 static void test_what_follows(void **state)
 {
     static const uint8_t zeros[70000], other[70001] = {[70000] = 1};
     (void)state;
     struct buffer content = content_new(5000, 1);
     for (unsigned i = 0; i < WRAPPERS; i++) {
-        struct buffer packed = packed_by(all[i], "", &content);
+        struct buffer packed = packed_by(all_wrappers[i], "", &content);
         struct buffer text = with_behind(&packed, "and more", 8);
         struct buffer padded = with_behind(&packed, zeros, sizeof zeros);
         struct buffer late = with_behind(&packed, other, sizeof other);
-        assert_damaged(&text, all[i], &content, all[i] == WRAP_LZOP ? "garbage" : "should");
+        assert_damaged(&text, all_wrappers[i], &content,
+                       all_wrappers[i] == WRAP_LZOP ? "garbage" : "should");
         /* gzip is padded on tapes, and xz is by its rules; lzop itself ignores zeros. */
-        if (all[i] == WRAP_ZSTD || all[i] == WRAP_BZIP2)
-            assert_damaged(&padded, all[i], &content, "should");
+        if (all_wrappers[i] == WRAP_ZSTD || all_wrappers[i] == WRAP_BZIP2)
+            assert_damaged(&padded, all_wrappers[i], &content, "should");
         else
-            assert_unpacks(&padded, all[i], &content);
+            assert_unpacks(&padded, all_wrappers[i], &content);
         padded.size = packed.size + 1;
-        if (all[i] == WRAP_XZ)
-            assert_damaged(&padded, all[i], &content, "multiple of 4");
-        if (all[i] != WRAP_LZOP)
-            assert_damaged(&late, all[i], &content, "damaged");
+        if (all_wrappers[i] == WRAP_XZ)
+            assert_damaged(&padded, all_wrappers[i], &content, "multiple of 4");
+        if (all_wrappers[i] != WRAP_LZOP)
+            assert_damaged(&late, all_wrappers[i], &content, "damaged");
         buffer_free(&packed);
         buffer_free(&text);
         buffer_free(&padded);
@@ -255,7 +218,8 @@ static void test_nothing(void **state)
     (void)state;
     struct buffer none = buffer_new(0);
     for (unsigned i = 0; i < WRAPPERS; i++)
-        assert_damaged(&none, all[i], &none, all[i] == WRAP_LZOP ? "lzop" : "empty");
+        assert_damaged(&none, all_wrappers[i], &none,
+                       all_wrappers[i] == WRAP_LZOP ? "lzop" : "empty");
     assert_fails(unzip_buffer(&none, WRAP_NONE, budget, &(struct stream *){0}, &err), EINVAL,
                  "nothing");
     buffer_free(&none);
@@ -265,15 +229,16 @@ static void test_nothing(void **state)
 static void test_every_truncation(void **state)
 {
     (void)state;
-    struct buffer content = content_new(SMALL, 5), got;
+    struct buffer content = content_new(PACKED_SMALL, 5), got;
     for (unsigned i = 0; i < WRAPPERS; i++) {
-        struct buffer one = packed_by(all[i], "", &content), two = buffers_joined(&one, &one);
+        struct buffer one = packed_by(all_wrappers[i], "", &content),
+                      two = buffers_joined(&one, &one);
         size_t last = 0;
         for (size_t len = 1; len<two.size; len += len> one.size ? 7 : 1) {
             struct buffer cut = buffer_copy(&two, 0);
             struct platter_error error = {0};
             cut.size = len;
-            int r = unpack(&cut, all[i], 1000, 1000, &got, &error);
+            int r = unpack(&cut, all_wrappers[i], 1000, 1000, &got, &error);
             assert_int_equal(r, len == one.size ? 0 : -PLATTER_ECORRUPT);
             assert_true(got.size >= last && got.size <= 2 * content.size);
             assert_memory_equal(got.bytes, content.bytes, min_u64(got.size, content.size));
@@ -292,14 +257,14 @@ static void test_every_truncation(void **state)
 static void test_every_bit(void **state)
 {
     (void)state;
-    struct buffer content = content_new(SMALL, 6), got;
+    struct buffer content = content_new(PACKED_SMALL, 6), got;
     for (unsigned i = 0; i < WRAPPERS; i++) {
-        struct buffer packed = packed_by(all[i], "", &content);
+        struct buffer packed = packed_by(all_wrappers[i], "", &content);
         unsigned noticed = 0;
         for (size_t at = 0; at < packed.size; at++) {
             struct platter_error error = {0};
             packed.bytes[at] ^= (uint8_t)(1u << at % 8);
-            int r = unpack(&packed, all[i], 4096, 65536, &got, &error);
+            int r = unpack(&packed, all_wrappers[i], 4096, 65536, &got, &error);
             if (r == 0)
                 assert_same(&got, &content);
             else if (r != -PLATTER_ECORRUPT && r != -ENOMEM && r != -ENOTSUP)
@@ -370,15 +335,15 @@ static void test_base_fails(void **state)
     (void)state;
     struct buffer content = content_new(3 << 20, 8), got;
     for (unsigned i = 0; i < WRAPPERS; i++) {
-        struct buffer packed = packed_by(all[i], "-1", &content);
+        struct buffer packed = packed_by(all_wrappers[i], "-1", &content);
         struct fault_plan plan = {.kinds = FAULT_PREAD, .at = 4, .lasting = true, .code = EIO};
         struct stream *base = NULL, *s = NULL;
         assert_works(stream_buffer_open(&packed, "packed", false, &base, &err));
         assert_works(stream_fault_open(base, &plan, &base, &err));
-        assert_works(stream_unzip_open(base, all[i], budget, &s, &err));
+        assert_works(stream_unzip_open(base, all_wrappers[i], budget, &s, &err));
         struct platter_error error = {0};
         assert_int_equal(read_out(s, 65536, content.size, &got, &error), -EIO);
-        assert_true(all[i] == WRAP_BZIP2 || got.size > 0);
+        assert_true(all_wrappers[i] == WRAP_BZIP2 || got.size > 0);
         assert_memory_equal(got.bytes, content.bytes, got.size);
         buffer_free(&got);
         buffer_free(&packed);
@@ -393,13 +358,13 @@ static void test_budget(void **state)
     (void)state;
     struct buffer content = content_new(100000, 9), got;
     for (unsigned i = 0; i < WRAPPERS; i++) {
-        struct buffer packed = packed_by(all[i], "", &content);
+        struct buffer packed = packed_by(all_wrappers[i], "", &content);
         bool worked = false;
         for (uint64_t limit = 1 << 16; !worked && limit <= 64 << 20; limit *= 2) {
             struct budget *little = budget_new(limit);
             struct stream *s = NULL;
             struct platter_error error = {0};
-            int r = unzip_buffer(&packed, all[i], little, &s, &error);
+            int r = unzip_buffer(&packed, all_wrappers[i], little, &s, &error);
             if (r == 0) {
                 r = read_out(s, 100000, content.size, &got, &error);
                 worked = r == 0;
@@ -448,204 +413,6 @@ static void test_windows(void **state)
     buffer_free(&content);
 }
 
-/* ---- pipes, and ending early ----------------------------------------------------------------- */
-
-struct feeder {
-    pthread_t thread;
-    int fd;
-    const struct buffer *bytes;
-    bool slow; /* in small pieces */
-};
-
-static void *feed(void *arg)
-{
-    struct feeder *f = arg;
-    ssize_t n = 1;
-    for (size_t at = 0; n > 0 && at < f->bytes->size; at += (size_t)n) {
-        size_t len = min_u64(f->slow ? 1 + at % 1009 : 1 << 20, f->bytes->size - at);
-        n = write(f->fd, f->bytes->bytes + at, len);
-        if (f->slow && at % 7 == 0)
-            usleep(100);
-    }
-    close(f->fd);
-    return NULL;
-}
-
-static struct stream *through_pipe(struct feeder *f, enum wrapper w, int ret_fds[2])
-{
-    struct stream *base = NULL, *s = NULL;
-    assert_int_equal(pipe2(ret_fds, O_CLOEXEC), 0);
-    f->fd = ret_fds[1];
-    if (f->bytes)
-        assert_int_equal(pthread_create(&f->thread, NULL, feed, f), 0);
-    assert_works(stream_input_open(ret_fds[0], "packed", &base, &err));
-    assert_works(stream_unzip_open(base, w, budget, &s, &err));
-    return s;
-}
-
-static void test_slow_pipe(void **state)
-{
-    (void)state;
-    struct buffer content = content_new(300000, 10), got;
-    for (unsigned i = 0; i < WRAPPERS; i++) {
-        struct buffer packed = packed_by(all[i], "", &content);
-        struct feeder f = {.bytes = &packed, .slow = true};
-        int fds[2];
-        struct stream *s = through_pipe(&f, all[i], fds);
-        assert_works(read_out(s, 30000, content.size, &got, &err));
-        assert_same(&got, &content);
-        pthread_join(f.thread, NULL);
-        close(fds[0]);
-        buffer_free(&got);
-        buffer_free(&packed);
-    }
-    buffer_free(&content);
-}
-
-/* Nothing comes, and who waits for it is told to stop. */
-static void *interrupt(void *arg)
-{
-    usleep(20000);
-    stream_interrupt(arg);
-    return NULL;
-}
-
-static void test_silent_pipe(void **state)
-{
-    (void)state;
-    for (unsigned i = 0; i < WRAPPERS; i++)
-        for (unsigned wait = 0; wait < 2; wait++) {
-            struct feeder f = {.bytes = NULL};
-            int fds[2];
-            struct stream *s = through_pipe(&f, all[i], fds);
-            pthread_t thread;
-            size_t n;
-            if (wait) {
-                assert_int_equal(pthread_create(&thread, NULL, interrupt, s), 0);
-                assert_fails(stream_read(s, &(uint8_t){0}, 1, &n, &err), ECANCELED, "cancel");
-                assert_int_equal(n, 0);
-                pthread_join(thread, NULL);
-            }
-            stream_close(s);
-            close(fds[0]);
-            close(fds[1]);
-        }
-}
-
-static unsigned open_files(void)
-{
-    unsigned n = 0;
-    for (int fd = 0; fd < 200; fd++)
-        n += fcntl(fd, F_GETFD) >= 0;
-    return n;
-}
-
-/* Closed at once, after the first bytes, or when all threads wait for room; nothing is left. */
-static void test_close_early(void **state)
-{
-    (void)state;
-    struct buffer content = content_new(MUCH, 11);
-    for (unsigned i = 0; i < WRAPPERS; i++) {
-        struct buffer packed = packed_by(all[i], "-1", &content);
-        for (unsigned how = 0; how < 3; how++) {
-            unsigned before = open_files();
-            struct stream *s = NULL;
-            uint8_t byte = 0;
-            size_t n;
-            assert_works(unzip_buffer(&packed, all[i], budget, &s, &err));
-            if (how)
-                assert_works(stream_read(s, &byte, 1, &n, &err));
-            if (how == 2)
-                usleep(50000);
-            stream_close(s);
-            assert_true(how == 0 || byte == content.bytes[0]);
-            assert_int_equal(open_files(), before);
-            assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
-        }
-        buffer_free(&packed);
-    }
-    buffer_free(&content);
-}
-
-/* ---- the program lzop ------------------------------------------------------------------------ */
-
-static void test_no_program(void **state)
-{
-    (void)state;
-    struct buffer content = content_new(SMALL, 1), got;
-    struct buffer packed = packed_by(WRAP_LZOP, "", &content);
-    auto_free char *path = string_copy(getenv("PATH"));
-    setenv("PATH", scratch_folder(), 1);
-    assert_fails(unpack(&packed, WRAP_LZOP, 10, 10, &got, &err), ENOTSUP, "not installed");
-    buffer_free(&got);
-    setenv("PATH", path, 1);
-    assert_unpacks(&packed, WRAP_LZOP, &content);
-    setenv("LZOP", "--list", 1);
-    assert_unpacks(&packed, WRAP_LZOP, &content);
-    unsetenv("LZOP");
-    buffer_free(&packed);
-    buffer_free(&content);
-}
-
-/* It ends while there is more for it: that is no reason for us to. */
-static void test_program_has_enough(void **state)
-{
-    static uint8_t noise[4 << 20];
-    (void)state;
-    struct buffer content = content_new(1000, 12), got;
-    struct buffer packed = packed_by(WRAP_LZOP, "", &content);
-    memset(noise, 'x', sizeof noise);
-    struct buffer much = with_behind(&packed, noise, sizeof noise);
-    void (*before)(int) = signal(SIGPIPE, SIG_DFL);
-    assert_fails(unpack(&much, WRAP_LZOP, 1000, 1000, &got, &err), PLATTER_ECORRUPT, "garbage");
-    assert_same(&got, &content);
-    signal(SIGPIPE, before);
-    buffer_free(&got);
-    buffer_free(&much);
-    buffer_free(&packed);
-    buffer_free(&content);
-}
-
-/* How it ended has gone to somebody else: then what came is not known to be all. */
-static void test_children_ignored(void **state)
-{
-    (void)state;
-    struct buffer content = content_new(1000, 12), got;
-    struct buffer packed = packed_by(WRAP_LZOP, "", &content);
-    void (*before)(int) = signal(SIGCHLD, SIG_IGN);
-    assert_fails(unpack(&packed, WRAP_LZOP, 1000, 1000, &got, &err), ECHILD, "SIGCHLD");
-    signal(SIGCHLD, before);
-    buffer_free(&got);
-    buffer_free(&packed);
-    buffer_free(&content);
-}
-
-/* ---- by name --------------------------------------------------------------------------------- */
-
-static void test_by_name(void **state)
-{
-    (void)state;
-    struct buffer content = content_new(70000, 13), got;
-    auto_free char *path = scratch_path("a file.vma");
-    enum wrapper w;
-    struct stream *s = NULL;
-    for (unsigned i = 0; i <= WRAPPERS; i++) {
-        struct buffer packed =
-            i < WRAPPERS ? packed_by(all[i], "", &content) : buffer_copy(&content, 0);
-        buffer_save(&packed, path);
-        assert_works(stream_unwrapped_open(path, budget, &s, &w, &err));
-        assert_string_equal(s->name, path);
-        assert_int_equal(w, i < WRAPPERS ? all[i] : WRAP_NONE);
-        assert_works(read_out(s, 7000, content.size, &got, &err));
-        assert_same(&got, &content);
-        buffer_free(&got);
-        buffer_free(&packed);
-    }
-    unlink(path);
-    assert_fails(stream_unwrapped_open(path, budget, &s, &w, &err), ENOENT, path);
-    buffer_free(&content);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -664,13 +431,6 @@ int main(void)
         cmocka_unit_test(test_base_fails),
         cmocka_unit_test(test_budget),
         cmocka_unit_test(test_windows),
-        cmocka_unit_test(test_slow_pipe),
-        cmocka_unit_test(test_silent_pipe),
-        cmocka_unit_test(test_close_early),
-        cmocka_unit_test(test_no_program),
-        cmocka_unit_test(test_program_has_enough),
-        cmocka_unit_test(test_children_ignored),
-        cmocka_unit_test(test_by_name),
     };
     budget = budget_new(PACKED_MEMORY);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
