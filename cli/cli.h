@@ -70,7 +70,7 @@ struct args {
     const char *export_file, *import_file;
     const char *repair;                                         /* leaks or all */
     const char *count, *depth, *flush_interval, *pattern, *aio; /* bench: numbers, and a way */
-    char *creation; /* all -o, joined by commas; allocated */
+    char *creation;    /* all -o, joined by commas; allocated */
     const char *spool; /* a folder */
     const char *allow[MAX_ALLOW + 1];
     unsigned n_allow;
@@ -89,6 +89,7 @@ struct args {
     bool verbose;
     const char *config, *map_file, *disks; /* vma */
     const char *folder, *uuid;             /* extract */
+    const char *digest_file;               /* verify */
     bool configs;
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
@@ -146,6 +147,7 @@ extern const struct verb verb_key, verb_compact, verb_archive_index;
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
+extern const struct verb verb_verify;
 extern const struct verb verb_extract, verb_vma_list, verb_vma_config, verb_vma_extract,
     verb_vma_verify;
 extern const struct verb *const verbs[]; /* NULL-ended */

@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum {
     MEMORY = 64 << 20, /* bytes of tables and buffers, where nobody says otherwise */
@@ -53,7 +54,7 @@ static void tell(void *opaque, const struct archive_fault *fault)
     archive_tell(opaque, fault);
 }
 
-/* ---- open --------------------------------------------------------------------------------------
+/* ---- what it is --------------------------------------------------------------------------------
  */
 
 static int hex_digit(char c)
@@ -94,42 +95,121 @@ static int find_format(struct stream *s, const struct format **ret, struct platt
     return r < 0 ? r : fail(err, PLATTER_ENOFORMAT, "%s: is no archive that is known", s->name);
 }
 
-static int choose_format(struct platter_archive *a, const char *name, const struct format **ret,
+/* Where it comes from, and what it is. */
+struct source {
+    struct stream *stream;
+    enum wrapper wrapper;
+    const struct format *format;
+};
+
+static int choose_format(const struct platter_archive *a, const char *name, struct source *s,
                          struct platter_error *err)
 {
-    *ret = name ? format_find(name) : NULL;
-    if (name && (!*ret || !(*ret)->archive))
+    s->format = name ? format_find(name) : NULL;
+    if (name && (!s->format || !s->format->archive))
         return fail(err, EINVAL, "%s is no format of archives; there is vma", name);
-    if (*ret)
+    if (s->format)
         return 0;
-    int r = find_format(a->stream, ret, err);
+    int r = find_format(s->stream, &s->format, err);
     /* What has lost its beginning is taken for what there is. */
     if (r == -PLATTER_ENOFORMAT && a->flags & PLATTER_ARCHIVE_SALVAGE) {
-        *ret = &format_vma;
+        s->format = &format_vma;
         return 0;
     }
     return r;
 }
 
+static int open_source(const struct platter_archive *a, const char *format, struct source *ret,
+                       struct platter_error *err)
+{
+    int r = stream_unwrapped_open(a->name, a->budget, &ret->stream, &ret->wrapper, err);
+    return r < 0 ? r : choose_format(a, format, ret, err);
+}
+
+/* ---- disks that no beginning tells of ----------------------------------------------------------
+ */
+
+/* Reads all of it, and notes how long each disk is as far as it is there. */
+static int find_disks(struct archive_reader *reader, struct budget *budget,
+                      struct archive_listing *ret, struct platter_error *err)
+{
+    struct archive_batch batch = {0};
+    struct archive_disk *disks;
+
+    int r = budget_alloc(budget, reader->batch_bytes, "parts of an archive", &batch.room, err);
+    while (r == 0 && (r = reader->ops->next(reader, &batch, err)) > 0)
+        r = 0;
+    budget_free(budget, batch.room, reader->batch_bytes);
+    if (r < 0)
+        return r;
+    disks = calloc(reader->listing.n_disks + 1, sizeof *disks);
+    if (!disks)
+        return fail_memory(err, "the disks of an archive");
+    for (unsigned i = 0; i < reader->listing.n_disks; i++) {
+        disks[i] = reader->listing.disks[i];
+        disks[i].name = NULL; /* the reader's */
+        disks[i].size = reader->ops->have(reader, &reader->listing.disks[i]);
+    }
+    ret->disks = disks;
+    ret->n_disks = reader->listing.n_disks;
+    return 0;
+}
+
+/* An archive whose beginning is lost is looked through, where it can be read twice. */
+static int look_through(const struct platter_archive *a, const char *format,
+                        const struct archive_request *request, struct archive_listing *ret,
+                        struct platter_error *err)
+{
+    struct archive_request quiet = *request;
+    struct archive_reader *reader = NULL;
+    struct source s = {0};
+    struct stat st;
+
+    if (strcmp(a->name, "-") == 0 || stat(a->name, &st) < 0 ||
+        !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
+        return 0;
+    quiet.fault = NULL;
+    quiet.flags |= ARCHIVE_HEADERS;
+    int r = open_source(a, format, &s, err);
+    quiet.stream = s.stream;
+    if (r == 0)
+        r = s.format->archive->reader_open(&quiet, &reader, err);
+    if (r == 0 && reader->lost_header)
+        r = find_disks(reader, a->budget, ret, err);
+    if (reader)
+        reader->ops->close(reader);
+    stream_close(s.stream);
+    return r;
+}
+
+/* ---- open --------------------------------------------------------------------------------------
+ */
+
 static int open_archive(struct platter_archive *a, const struct platter_archive_options *o,
                         struct platter_error *err)
 {
-    const struct format *format;
     uint8_t uuid[UUID];
+    struct source s = {0};
+    struct archive_listing found = {0};
     struct archive_request request = {.budget = a->budget, .fault = tell, .opaque = a};
 
     int r = o->uuid ? parse_uuid(o->uuid, uuid, err) : 0;
-    if (r == 0)
-        r = stream_unwrapped_open(a->name, a->budget, &a->stream, &a->wrapper, err);
-    if (r == 0)
-        r = choose_format(a, o->format, &format, err);
     if (r < 0)
         return r;
-    request.stream = a->stream;
     request.uuid = o->uuid ? uuid : NULL;
-    if (a->flags & PLATTER_ARCHIVE_SALVAGE)
+    if (a->flags & PLATTER_ARCHIVE_SALVAGE) {
         request.flags = ARCHIVE_SALVAGE;
-    return format->archive->reader_open(&request, &a->reader, err);
+        request.found = &found;
+        r = look_through(a, o->format, &request, &found, err);
+    }
+    if (r == 0)
+        r = open_source(a, o->format, &s, err);
+    request.stream = a->stream = s.stream;
+    a->wrapper = s.wrapper;
+    if (r == 0)
+        r = s.format->archive->reader_open(&request, &a->reader, err);
+    free((void *)(uintptr_t)found.disks);
+    return r;
 }
 
 int archive_open(const char *name, const struct platter_archive_options *options,

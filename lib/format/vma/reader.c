@@ -276,6 +276,8 @@ int vma_reader_open(const struct archive_request *request, struct archive_reader
     r->file = request->stream->name;
     vma_input_open(&r->in, request->stream, request->budget);
     int e = vma_open_header(r, err);
+    r->request.uuid = NULL; /* they are the caller's */
+    r->request.found = NULL;
     if (e < 0)
         reader_close(&r->head);
     else

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/* platter verify: whether archives are whole, and where they are not. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "cli.h"
+
+enum { KEPT = 100000 /* faults in a report, and holes of a disk; a hostile archive has no end */ };
+
+struct verifying {
+    const struct args *args;
+    const char *name;
+    struct progress progress;
+    json_t *faults;
+    json_t *holes; /* of the disks, by their names: arrays */
+    uint64_t n_faults;
+};
+
+/* ---- what is found ---------------------------------------------------------------------------
+ */
+
+static void keep_hole(struct verifying *v, const struct platter_fault *fault)
+{
+    json_t *list = json_object_get(v->holes, fault->disk);
+    if (!list && json_object_set_new(v->holes, fault->disk, json_array()) == 0)
+        list = json_object_get(v->holes, fault->disk);
+    if (json_array_size(list) < KEPT)
+        json_array_append_new(list, json_pack("{s:I, s:I}", "offset", (json_int_t)fault->offset,
+                                              "length", (json_int_t)fault->length));
+}
+
+static void take_fault(void *opaque, const struct platter_fault *fault)
+{
+    struct verifying *v = opaque;
+    v->n_faults += fault->kind != PLATTER_FAULT_NOTE;
+    if (fault->kind == PLATTER_FAULT_MISSING && fault->disk)
+        keep_hole(v, fault);
+    if (wants_json(v->args) && json_array_size(v->faults) < KEPT)
+        json_array_append_new(v->faults, fault_json(fault));
+    if (wants_json(v->args) || v->args->quiet)
+        return;
+    progress_clear(&v->progress);
+    say("%s", fault->text);
+}
+
+/* ---- the report ------------------------------------------------------------------------------ */
+
+static void complete_devices(const struct verifying *v, json_t *info)
+{
+    size_t i;
+    json_t *device;
+    json_array_foreach (json_object_get(info, "devices"), i, device) {
+        const char *name = json_string_value(json_object_get(device, "name"));
+        json_t *holes = name ? json_object_get(v->holes, name) : NULL;
+        json_object_set_new(device, "holes", holes ? json_incref(holes) : json_array());
+    }
+}
+
+/* The description of the archive, with what was found. */
+static json_t *report(const struct verifying *v, struct platter_archive *archive,
+                      const struct platter_verification *found)
+{
+    char *text = NULL;
+    json_t *o = NULL;
+    if (archive && platter_archive_info(archive, &text, NULL) == 0)
+        o = json_loads(text, 0, NULL);
+    platter_free(text);
+    if (!o)
+        o = json_object();
+    complete_devices(v, o);
+    json_object_set_new(o, "filename", json_text(v->name));
+    json_object_set_new(o, "whole", json_boolean(v->n_faults == 0));
+    json_object_set_new(o, "extents", json_integer((json_int_t)found->extents));
+    json_object_set_new(o, "clusters", json_integer((json_int_t)found->clusters));
+    json_object_set_new(o, "missing", json_integer((json_int_t)found->missing));
+    json_object_set_new(o, "digests", json_boolean(found->digests));
+    json_object_set_new(o, "fault-count", json_integer((json_int_t)v->n_faults));
+    json_object_set(o, "faults", v->faults);
+    return o;
+}
+
+static uint64_t number_of(const json_t *o, const char *field)
+{
+    return (uint64_t)json_integer_value(json_object_get(o, field));
+}
+
+static void print_device(const struct verifying *v, const json_t *device)
+{
+    const char *name = json_string_value(json_object_get(device, "name"));
+    const json_t *holes = json_object_get(device, "holes");
+    bool state = json_is_true(json_object_get(device, "vmstate"));
+    uint64_t size = number_of(device, "size"), present = number_of(device, "present"), lost = 0;
+    char text[32], more[32];
+    size_t i;
+    json_t *hole;
+
+    json_array_foreach (holes, i, hole)
+        lost += number_of(hole, "length");
+    put_text(stdout, v->name);
+    fputs(": ", stdout);
+    put_text(stdout, name ? name : "");
+    printf(": %s, ", human_size(state || size == 0 ? present : size, text));
+    if (lost)
+        printf("%s of it missing, in %zu %s\n", human_size(lost, more), json_array_size(holes),
+               json_array_size(holes) == 1 ? "range" : "ranges");
+    else
+        puts("all there");
+}
+
+static void print_report(const struct verifying *v, const json_t *o)
+{
+    size_t i;
+    json_t *device;
+    json_array_foreach (json_object_get(o, "devices"), i, device)
+        print_device(v, device);
+    put_text(stdout, v->name);
+    if (v->n_faults)
+        printf(": damaged: %" PRIu64 " %s\n", v->n_faults,
+               v->n_faults == 1 ? "fault was found" : "faults were found");
+    else
+        printf(": no faults were found; %s\n", json_is_true(json_object_get(o, "digests"))
+                                                   ? "the data is what its digests are of"
+                                                   : "there are no digests of the data");
+}
+
+/* ---- verifying ------------------------------------------------------------------------------- */
+
+/* What cannot even be opened may be damaged, which is a finding like others. */
+static int not_opened(struct verifying *v, int code, const struct platter_error *err)
+{
+    struct platter_fault f = {.size = sizeof f, .kind = PLATTER_FAULT_HEADER, .text = err->message};
+    if (code != -PLATTER_ECORRUPT)
+        return say_error(err);
+    take_fault(v, &f);
+    return EXIT_FINE;
+}
+
+static int verify_archive(struct verifying *v, struct platter_archive **ret,
+                          struct platter_verification *found)
+{
+    const struct args *args = v->args;
+    struct platter_error err = {0};
+    struct platter_archive_options open = {.size = sizeof open,
+                                           .flags = args->salvage ? PLATTER_ARCHIVE_SALVAGE : 0,
+                                           .uuid = args->uuid,
+                                           .memory_limit = args->memory,
+                                           .fault = take_fault,
+                                           .opaque = v};
+    struct platter_verify_options options = {.size = sizeof options,
+                                             .flags = args->data ? PLATTER_VERIFY_DATA : 0,
+                                             .digest = args->digest_file,
+                                             .workers = (unsigned)args->workers,
+                                             .progress = progress_tick,
+                                             .opaque = &v->progress};
+    progress_start(&v->progress, args, wants_json(args));
+    int r = platter_archive_open(v->name, &open, ret, &err);
+    if (r) {
+        progress_end(&v->progress, false);
+        return not_opened(v, r, &err);
+    }
+    r = platter_archive_verify(*ret, &options, found, &err);
+    progress_end(&v->progress, !r);
+    return r ? say_error(&err) : EXIT_FINE;
+}
+
+/* One archive: its report goes to `list`, or is printed. */
+static int verify_one(const struct args *args, const char *name, json_t *list)
+{
+    struct verifying v = {
+        .args = args, .name = name, .faults = json_array(), .holes = json_object()};
+    struct platter_verification found = {.size = sizeof found};
+    struct platter_archive *archive = NULL;
+
+    int code = verify_archive(&v, &archive, &found);
+    if (code == EXIT_FINE) {
+        json_t *o = report(&v, archive, &found);
+        if (!list && !args->quiet)
+            print_report(&v, o);
+        if (list)
+            json_array_append(list, o);
+        json_decref(o);
+        code = v.n_faults ? EXIT_CORRUPT : EXIT_FINE;
+    }
+    platter_archive_close(archive);
+    json_decref(v.faults);
+    json_decref(v.holes);
+    return code;
+}
+
+static int verify_run(const struct args *args)
+{
+    json_t *list = wants_json(args) ? json_array() : NULL;
+    int code = EXIT_FINE;
+
+    if (args->n_operands < 1)
+        return usage_error(&verb_verify, "Expecting at least one archive");
+    if (args->uuid && !args->salvage)
+        return usage_error(&verb_verify, "--uuid is for archives that are salvaged (--salvage)");
+    if (args->digest_file && args->n_operands > 1)
+        return usage_error(&verb_verify, "--digest is for one archive");
+    for (int i = 0; i < args->n_operands && !signals_caught(); i++) {
+        int one = verify_one(args, args->operands[i], list);
+        /* Damage is what matters most. */
+        code = one == EXIT_CORRUPT || code == EXIT_FINE ? one : code;
+    }
+    if (list && args->n_operands > 1)
+        print_json(json_incref(list));
+    else if (json_array_size(list))
+        print_json(json_incref(json_array_get(list, 0)));
+    json_decref(list);
+    return output_end(code);
+}
+
+static const struct opt verify_opts[] = {
+    OPT_FLAG_AT(0, "salvage", salvage,
+                "go on behind damage of any size, and without the beginning of an archive"),
+    OPT_TEXT(0, "uuid", "UUID", OPT_STRING, uuid,
+             "with --salvage: of an archive that has lost its beginning; found out if not given"),
+    OPT_FLAG_AT(0, "data", data, "read the data as well, though there is no digest of it"),
+    OPT_TEXT(0, "digest", "FILE", OPT_FILE, digest_file,
+             "digests of the data; if not given those in the archive or ARCHIVE.platter.digest"),
+    OPT_OUTPUT,
+    OPT_PROGRESS,
+    OPT_QUIET,
+    OPT_WORKERS,
+    {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
+     "most memory for tables and buffers, 64M if not given"},
+    OPT_END};
+
+const struct verb verb_verify = {
+    .name = "verify",
+    .summary = "tell whether archives are whole, and where they are not",
+    .operands = "ARCHIVE...",
+    .opts = verify_opts,
+    .examples = "platter verify vzdump-qemu-100.vma.zst\n"
+                "platter verify --salvage --output=json broken.vma\n"
+                "ssh backup cat vm.vma.zst | platter verify --digest vm.vma.platter.digest -\n",
+    .long_work = true,
+    .run = verify_run};
