@@ -72,6 +72,9 @@ struct args {
     const char *count, *depth, *flush_interval, *pattern, *aio; /* bench: numbers, and a way */
     char *creation;    /* all -o, joined by commas; allocated */
     const char *spool; /* a folder */
+    const char *compression;
+    uint64_t level;
+    bool exclusive;
     const char *allow[MAX_ALLOW + 1];
     unsigned n_allow;
     struct action actions[MAX_ACTIONS];
@@ -143,6 +146,7 @@ struct verb {
     int (*run)(const struct args *args);
 };
 
+extern const struct verb verb_vma_repack;
 extern const struct verb verb_key, verb_compact, verb_archive_index;
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,

@@ -49,6 +49,22 @@ int platter_archive_index(const char *name, const char *index, struct platter_er
     return r < 0 ? r : ops_archive_index(name, index, err);
 }
 
+int platter_archive_repack(const char *name, const char *target,
+                           const struct platter_repack_options *options, struct platter_error *err)
+{
+    struct platter_repack_options o = {0};
+    int r = complete(&o, sizeof o, options, err);
+    if (r == 0)
+        r = check_flags(
+            o.flags, PLATTER_ARCHIVE_EXCLUSIVE | PLATTER_ARCHIVE_TO_FD | PLATTER_ARCHIVE_UNSAFE,
+            "platter_archive_repack()", err);
+    if (r == 0)
+        r = need(name, "a name", err);
+    if (r == 0)
+        r = need(target, "a target", err);
+    return r < 0 ? r : ops_repack(name, target, &o, err);
+}
+
 int platter_archive_verify(struct platter_archive *archive,
                            const struct platter_verify_options *options,
                            struct platter_verification *verification, struct platter_error *err)

@@ -79,6 +79,8 @@ int ops_compact(const char *name, const struct platter_compact_options *options,
                 const struct platter_open_options *open, struct platter_compact_result *ret,
                 struct platter_error *err);
 
+int ops_repack(const char *name, const char *target, const struct platter_repack_options *options,
+               struct platter_error *err);
 int ops_archive_index(const char *name, const char *index, struct platter_error *err);
 
 int ops_amend(const char *name, const struct platter_amend_options *options,

@@ -90,7 +90,7 @@ static int move_to_file(struct spool *p, const char *folder, uint8_t *buf,
     int r = stream_file_open(folder, STREAM_FILE_WRITE | STREAM_FILE_UNNAMED, &file, err);
     for (uint64_t off = 0, n; r == 0 && off < p->size; off += n) {
         n = min_u64(p->size - off, COPY_PIECE);
-        r = stream_pread(p->copy, buf, n, off, err);
+        r = stream_pread_tail(p->copy, buf, n, off, err); /* it ends where zeros begin */
         if (r == 0)
             r = write_sparse(file, buf, n, off, err);
     }

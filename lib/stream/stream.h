@@ -71,7 +71,7 @@ struct stream {
     /* What its bytes are unpacked from, or packed into, and belongs to it: answers what is asked
      * about the file (which it is, its locks, the space it takes). NULL: it is the file itself. */
     struct stream *base;
-    hoff position;  /* of stream_read(): bytes that it gave so far */
+    _Atomic hoff position; /* of stream_read(): bytes that it gave so far */
     uint8_t *ahead; /* of stream_peek(), where the stream is sequential; or NULL */
     size_t ahead_used, ahead_len;
     atomic_uint shared; /* how many owners there are beside the first: stream_share() */

@@ -29,7 +29,7 @@ struct sample {
 };
 
 static const struct sample samples[] = {
-    {"zstd, a frame", WRAP_ZSTD, "zstd -q -f $P -o $T", true},
+    {"zstd, a frame", WRAP_ZSTD, "zstd -q --zstd=wlog=19 -f $P -o $T", true},
     {"zstd, frames that tell their size", WRAP_ZSTD,
      "split -b 700001 $P $T.; for p in $T.*; do zstd -q -c $p; rm $p; done > $T", false},
     {"zstd, small frames", WRAP_ZSTD,
@@ -206,13 +206,42 @@ static void test_no_spool(void **state)
     for (size_t i = 0; i < SAMPLES; i++) {
         if (!samples[i].spooled)
             continue;
-        assert_fails(open_buffer(&packed[i], false, false, 15 << 20, &s, &err), ENOTSUP,
+        assert_fails(open_buffer(&packed[i], false, false, 8 << 20, &s, &err), ENOTSUP,
                      "--spool FOLDER");
         /* What is little fits into memory. */
         assert_works(open_buffer(&packed[i], false, false, BUDGET, &s, &err));
         read_by_threads(s, false);
         stream_close(s);
     }
+}
+
+/* A copy that moves from memory to a file in the middle of zeros, and ends with them. */
+static void test_spool_zeros(void **state)
+{
+    (void)state;
+    enum { MEBI = 1 << 20, LIMIT = 8 << 20 };
+    struct buffer b = buffer_new(11 * MEBI);
+    struct budget *budget = budget_new(LIMIT);
+    struct stream *base = NULL, *s = NULL;
+    uint8_t byte = 0;
+    uint64_t size = 0, len = 0;
+    bool hole = false;
+    b.size = b.capacity;
+    memset(b.bytes + MEBI, 0xA5, 100);
+    memset(b.bytes + 9 * MEBI, 0x5A, 100);
+    assert_works(stream_buffer_input_open(&b, "from", &base, &err));
+    assert_works(stream_spool_open(base, scratch_folder(), budget, &s, &err));
+    assert_works(stream_size(s, &size, &err));
+    assert_int_equal(size, b.size);
+    for (uint64_t off = 0; off < size; off += MEBI) {
+        assert_works(stream_pread(s, &byte, 1, off, &err));
+        assert_int_equal(byte, b.bytes[off]);
+    }
+    assert_works(stream_extents(s, 2 * MEBI, size - 2 * MEBI, &len, &hole, &err));
+    assert_true(hole && len >= 6 * MEBI);
+    stream_close(s);
+    budget_unref(budget);
+    buffer_free(&b);
 }
 
 /* A query makes no pass: what it can have at once it has, and else the bytes from the front. */
@@ -444,10 +473,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_reads), cmocka_unit_test(test_little_memory),
-        cmocka_unit_test(test_no_spool),     cmocka_unit_test(test_query),
-        cmocka_unit_test(test_damage),       cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_table),        cmocka_unit_test(test_table_lies),
-        cmocka_unit_test(test_huge_claims),
+        cmocka_unit_test(test_spool_zeros),  cmocka_unit_test(test_no_spool),
+        cmocka_unit_test(test_query),        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_truncated),    cmocka_unit_test(test_table),
+        cmocka_unit_test(test_table_lies),   cmocka_unit_test(test_huge_claims),
     };
     return cmocka_run_group_tests(tests, make_samples, free_samples);
 }
