@@ -6,7 +6,7 @@ import os
 import random
 
 from peers import MIB, Case, main, make_content, platter, qemu_img, sha256
-from vma_writer import BLOCK, CLUSTER, archive, clusters, header, seal
+from vma_writer import BLOCK, CLUSTER, archive, clusters, header, index, seal
 
 
 class Vma(Case):
@@ -165,10 +165,14 @@ class Vma(Case):
     # ---- the index that is kept ------------------------------------------------------------------
 
     def test_index(self):
-        archive("x.vma", self.disks, self.all_slots())
+        slots = self.all_slots()
+        slots[5:5] = [None] * 200  # empty extents
+        archive("x.vma", self.disks, [*slots, *[None] * 60])
         plain = platter("info", "--output=json", "x.vma").stdout
         said = platter("archive", "index", "x.vma").stdout
         self.assertEqual(said, "Index written to x.vma.index.\n")
+        with open("x.vma", "rb") as f, open("x.vma.index", "rb") as beside:
+            self.assertEqual(beside.read(), index(f.read(), self.disks))
         indexed = platter("info", "--output=json", "x.vma").stdout
         self.assertEqual(plain.replace('"indexed": false', '"indexed": true'), indexed)
         self.check_disks()

@@ -73,3 +73,43 @@ def seal(path, at, length):
         whole = f.read(length)
         f.seek(md5)
         f.write(hashlib.md5(whole).digest())
+
+
+def index(data, devices):
+    """The index of an archive's bytes, after docs/vma-index.md; `devices` as for header()."""
+    runs, counts, samples, n = {}, {}, [], 0
+    off = struct.unpack_from(">I", data, 56)[0]
+    while off < len(data):
+        places = []
+        for i in range(SLOTS):
+            _, device, cluster = struct.unpack_from(">HxBI", data, off + 40 + i * 8)
+            if device and cluster < -(-devices[device][1] // CLUSTER):
+                places.append((device, cluster))
+        for device, cluster in places:
+            counts[device] = counts.get(device, 0) + 1
+            runs.setdefault((device, cluster >> 12), {})[cluster & 4095] = off
+        samples += [off] if places else []
+        off += 512 + BLOCK * struct.unpack_from(">H", data, off + 6)[0]
+        n += 1
+    directory, pieces = b"", b""
+    for (device, number), piece in sorted(runs.items()):
+        packed, last = [], None
+        for at in sorted(piece):
+            if last and last[2] == piece[at] and last[0] + last[1] == at:
+                last[1] += 1
+            else:
+                last = [at, 1, piece[at]]
+                packed.append(last)
+        packed = b"".join(struct.pack(">HHQ", *run) for run in packed)
+        directory += struct.pack(">BxHIQ", device, len(packed) // 12, number,
+                                 4096 + 32 * len(runs) + len(pieces))
+        directory += hashlib.sha256(packed).digest()[:16]
+        pieces += packed
+    most = min(8, len(samples))
+    chosen = [samples[i * (len(samples) - 1) // max(most - 1, 1)] for i in range(most)]
+    head = struct.pack(">8sII16s16sQQQQ32x", b"VMAINDEX", 1, 0, data[8:24], data[32:48], len(data), n,
+                       len(runs), 4096 + len(directory) + len(pieces))
+    head += b"".join(struct.pack(">Q", at) + data[at + 24:at + 40] for at in chosen).ljust(192, b"\0")
+    head += b"".join(struct.pack(">Q", counts.get(i, 0)) for i in range(256))
+    head = head.ljust(4096, b"\0")
+    return head[:80] + hashlib.sha256(head + directory).digest() + head[112:] + directory + pieces

@@ -9,12 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/ckd.h"
 #include "base/cursor.h"
-#include "base/hash.h"
 #include "disk/inside.h"
 #include "format/vma/archive.h"
 #include "support/vmaimage.h"
+#include "support/vmakept.h"
 
 /* An archive, and what the gate gives for the name of its index. */
 struct files {
@@ -263,21 +262,6 @@ static void test_cut_short(void **state)
     end(&f);
 }
 
-/* Makes all checksums of the index right. */
-static void seal(struct buffer *b)
-{
-    uint64_t n = get_be(b->bytes + KEPT_SIZE_AT + 16, 8);
-    uint8_t *entry = b->bytes + KEPT_HEADER, sum[HASH_MAX];
-    for (uint64_t i = 0; i < n; i++, entry += KEPT_ENTRY) {
-        uint64_t off = get_be(entry + 8, 8), len = get_be(entry + 2, 2) * KEPT_RUN;
-        if (!range_inside(off, len, b->size))
-            continue;
-        hash_bytes(hash_find("sha256"), b->bytes + off, len, NULL, 0, sum);
-        memcpy(entry + 16, sum, KEPT_PIECE_SUM);
-    }
-    kept_sum(b->bytes, b->bytes + KEPT_HEADER, n, b->bytes + KEPT_SUM_AT);
-}
-
 /* One that lies about where clusters are, but whose checksums are right: the archive itself says
  * what is so. */
 static void test_lies(void **state)
@@ -312,7 +296,7 @@ static void test_lies(void **state)
                        prng_below(&prng, first - KEPT_SUM_AT - KEPT_SUM - 2),
                    2, prng_next(&prng));
         }
-        seal(&f.index);
+        vmakept_seal(&f.index);
         noticed += read_all(&f) < 3;
     }
     assert_in_range(noticed, 200, 599);

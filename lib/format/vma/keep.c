@@ -98,7 +98,7 @@ static int put_samples(const struct keeping *k, uint8_t *header, struct platter_
         uint64_t off = vma_index_extent(k->index, (uint32_t)number);
         uint8_t *p = header + KEPT_SAMPLES_AT + i * (size_t)KEPT_SAMPLE;
         put_be(p, 8, off);
-        r = stream_pread(k->img->stream, p + 8, KEPT_MD5, off + EXTENT_MD5_AT, err);
+        r = stream_pread(k->img->stream, p + 8, KEPT_MD5, off + VMA_EXTENT_MD5_AT, err);
     }
     return r;
 }
@@ -113,7 +113,7 @@ static int write_head(const struct keeping *k, struct platter_error *err)
     write_be32(&w, KEPT_VERSION);
     write_be32(&w, a->extra ? KEPT_EXTRA : 0);
     write_bytes(&w, a->header.uuid, VMA_UUID);
-    write_bytes(&w, a->bytes + HEADER_MD5_AT, KEPT_MD5);
+    write_bytes(&w, a->bytes + VMA_HEADER_MD5_AT, KEPT_MD5);
     write_be64(&w, a->size);
     write_be64(&w, a->n_extents);
     write_be64(&w, k->n_entries);

@@ -124,7 +124,7 @@ static const char *judge_header(const uint8_t *header, const struct vma_archive 
     if (get_be(header + 8, 4) != KEPT_VERSION || get_be(header + 12, 4) & ~(uint64_t)KEPT_EXTRA)
         return newer;
     if (memcmp(header + KEPT_UUID_AT, a->header.uuid, VMA_UUID) != 0 ||
-        memcmp(header + KEPT_MD5_AT, a->bytes + HEADER_MD5_AT, KEPT_MD5) != 0 ||
+        memcmp(header + KEPT_MD5_AT, a->bytes + VMA_HEADER_MD5_AT, KEPT_MD5) != 0 ||
         get_be(sizes, 8) != a->size)
         return foreign;
     if (get_be(sizes + 16, 8) > (size - KEPT_HEADER) / KEPT_ENTRY || get_be(sizes + 24, 8) != size)
@@ -158,7 +158,7 @@ static const char *judge_samples(const struct image *img, const uint8_t *header,
             continue;
         if (!range_inside(off, VMA_EXTENT, a->size) ||
             stream_pread(img->stream, bytes, sizeof bytes, off, NULL) < 0 ||
-            memcmp(bytes + EXTENT_MD5_AT, p + 8, KEPT_MD5) != 0 ||
+            memcmp(bytes + VMA_EXTENT_MD5_AT, p + 8, KEPT_MD5) != 0 ||
             vma_extent_decode(img->stream->name, off, bytes, a->header.uuid, &e, NULL) < 0)
             return foreign;
     }

@@ -39,8 +39,8 @@ enum {
     KEPT_PIECE_BITS = 12,
     KEPT_PIECE = 1 << KEPT_PIECE_BITS,
     KEPT_MD5 = 16,
-    HEADER_MD5_AT = 32, /* in an archive */
-    EXTENT_MD5_AT = 24
+    VMA_HEADER_MD5_AT = 32, /* in an archive */
+    VMA_EXTENT_MD5_AT = 24
 };
 
 #define KEPT_MAGIC "VMAINDEX"
