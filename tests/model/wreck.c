@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/* wreck.h: damage, and what it leaves. */
+#include "model/wreck.h"
+
+#include <string.h>
+
+#include "support/must.h"
+
+/* The extent whose header stands unharmed at `at` of the damaged file. */
+static const struct vmaimage_extent *extent_at(const struct vmaimage *v,
+                                               const struct vmaimage_wreck *w, uint64_t at)
+{
+    if (at >= w->file.size || w->was[at] < (int32_t)v->header_size)
+        return NULL;
+    for (size_t i = 0; i < v->n_extents; i++)
+        if (v->extents[i].off == (hoff)w->was[at])
+            return wreck_is(w, at, v->extents[i].off, VI_EXTENT) ? &v->extents[i] : NULL;
+    return NULL;
+}
+
+/* ---- what is left ------------------------------------------------------------------------------
+ */
+
+static struct remains *remains_of(struct oracle *o, uint8_t device)
+{
+    for (unsigned i = 0; i < o->n_disks; i++)
+        if (o->disks[i].of->id == device)
+            return &o->disks[i];
+    MUST(!"a sound archive has no such slot");
+    return NULL;
+}
+
+static void unpack(uint8_t *out, uint16_t mask, const uint8_t *stored)
+{
+    for (unsigned b = 0; b < VI_BLOCKS; b++)
+        if (mask >> b & 1) {
+            memcpy(out + b * VI_BLOCK, stored, VI_BLOCK);
+            stored += VI_BLOCK;
+        }
+}
+
+static void take_slot(struct oracle *o, const struct vmaimage_slot *s, const struct buffer *file,
+                      uint64_t at, uint64_t until)
+{
+    struct remains *d = remains_of(o, s->device);
+    unsigned blocks = (unsigned)__builtin_popcount(s->mask);
+
+    if (blocks && at + (uint64_t)blocks * VI_BLOCK > until) {
+        o->sound = false;
+        return;
+    }
+    if (d->have[s->cluster] || (d->of->state && s->cluster != d->end))
+        o->sound = false;
+    if (d->have[s->cluster])
+        return;
+    d->have[s->cluster] = true;
+    if (d->of->state && d->end <= s->cluster)
+        d->end = s->cluster + 1;
+    unpack(d->content + (size_t)s->cluster * VI_CLUSTER, s->mask, file->bytes + at);
+}
+
+/* What of the extent lies in front of `until`. */
+static void take_extent(struct oracle *o, const struct vmaimage_extent *e,
+                        const struct vmaimage_wreck *w, uint64_t at, uint64_t until)
+{
+    o->extents++;
+    for (unsigned i = 0; i < VI_SLOTS; i++)
+        if (e->slots[i].device)
+            take_slot(o, &e->slots[i], &w->file, at + (e->slots[i].off - e->off), until);
+}
+
+/* An extent at which the chain breaks is followed by no other: the next may stand inside of what
+ * its own data was to be, and then its data ends there. */
+static uint64_t where_it_ends(const struct vmaimage *v, const struct vmaimage_wreck *w, uint64_t at,
+                              const struct vmaimage_extent *e)
+{
+    uint64_t end = at + e->len;
+
+    if (end == w->file.size || extent_at(v, w, end))
+        return end;
+    for (uint64_t i = at + VI_EXTENT; i < end && i < w->file.size; i++)
+        if (extent_at(v, w, i))
+            return i;
+    return end < w->file.size ? end : w->file.size;
+}
+
+static void walk(struct oracle *o, const struct vmaimage *v, const struct vmaimage_wreck *w)
+{
+    uint64_t at = o->header ? v->header_size : 0;
+
+    while (at < w->file.size) {
+        const struct vmaimage_extent *e = extent_at(v, w, at);
+        if (!e) {
+            o->sound = false;
+            at++;
+            continue;
+        }
+        uint64_t end = where_it_ends(v, w, at, e);
+        if (end != at + e->len)
+            o->sound = false;
+        take_extent(o, e, w, at, end);
+        at = end;
+    }
+}
+
+void oracle_make(struct oracle *o, const struct vmaimage *v, const struct vmaimage_wreck *w)
+{
+    *o = (struct oracle){.header = wreck_is(w, 0, 0, v->header_size), .n_disks = v->n_disks};
+    o->sound = o->header;
+    for (unsigned i = 0; i < v->n_disks; i++) {
+        const struct vmaimage_disk *d = &v->disks[i];
+        o->disks[i] = (struct remains){.of = d,
+                                       .end = d->state ? 0 : d->clusters,
+                                       .have = calloc(d->clusters + 1, sizeof(bool)),
+                                       .content = calloc(d->clusters + 1, VI_CLUSTER)};
+        MUST(o->disks[i].have && o->disks[i].content);
+    }
+    walk(o, v, w);
+    for (unsigned i = 0; i < v->n_disks; i++)
+        for (uint32_t c = 0; c < o->disks[i].end; c++)
+            o->sound &= o->disks[i].have[c];
+}
+
+void oracle_free(struct oracle *o)
+{
+    for (unsigned i = 0; i < o->n_disks; i++) {
+        free(o->disks[i].have);
+        free(o->disks[i].content);
+    }
+}
+
+/* ---- damage ------------------------------------------------------------------------------------
+ */
+
+struct place {
+    const struct vmaimage_extent *extent;
+    uint64_t at;
+};
+
+/* One of the extents that are still there. */
+static bool pick(const struct vmaimage *v, const struct vmaimage_wreck *w, struct prng *p,
+                 struct place *ret)
+{
+    size_t n = 0;
+    for (uint64_t at = 0; at < w->file.size; at++) {
+        const struct vmaimage_extent *e = extent_at(v, w, at);
+        if (e && at + e->len <= w->file.size && prng_below(p, ++n) == 0)
+            *ret = (struct place){e, at};
+    }
+    return n > 0;
+}
+
+/* Junk that looks like something: bytes, zeros, magics, an extent of another archive. */
+static void insert_junk(struct vmaimage_wreck *w, struct prng *p, hoff at, bool *ret_foreign)
+{
+    uint8_t foreign[VI_EXTENT];
+    uint64_t len = prng_chance(p, 50) ? 512 * (1 + prng_below(p, 20)) : 1 + prng_below(p, 150000);
+
+    wreck_insert(w, at, NULL, len, p);
+    if (prng_chance(p, 30)) {
+        void *zeros = calloc(1, len);
+        MUST(zeros);
+        wreck_overwrite(w, at, zeros, len, p);
+        free(zeros);
+    }
+    if (prng_chance(p, 40))
+        wreck_overwrite(w, at + prng_below(p, len > 4 ? len - 3 : 1), "VMAE", len < 4 ? len : 4, p);
+    if (len >= VI_EXTENT && prng_chance(p, 40)) {
+        vmaimage_foreign_extent(p, foreign);
+        wreck_overwrite(w, at + prng_below(p, len - VI_EXTENT + 1), foreign, VI_EXTENT, p);
+        *ret_foreign = true;
+    }
+}
+
+/* Often one byte, at most what is there. */
+static uint64_t random_length(const struct vmaimage_wreck *w, struct prng *p, uint64_t at)
+{
+    uint64_t len = prng_chance(p, 40) ? 1 : 1 + prng_below(p, 300000);
+    return len < w->file.size - at ? len : w->file.size - at;
+}
+
+static void swap_places(struct vmaimage_wreck *w, struct place a, struct place b)
+{
+    if (a.at > b.at) {
+        struct place c = a;
+        a = b;
+        b = c;
+    }
+    if (a.at + a.extent->len <= b.at)
+        wreck_swap(w, a.at, a.extent->len, b.at, b.extent->len);
+}
+
+/* Not in the size of a disk, which nothing else tells. */
+static void flip_in_header(struct vmaimage_wreck *w, const struct vmaimage *v, struct prng *p)
+{
+    uint64_t at = prng_below(p, v->header_size);
+    while (at >= VI_DEVICES_AT && at < VI_FIXED && at % 32 >= 8 && at % 32 < 16)
+        at = prng_below(p, v->header_size);
+    wreck_flip(w, at, (unsigned)prng_below(p, 8));
+}
+
+const char *wreck_something(struct vmaimage_wreck *w, const struct vmaimage *v, struct prng *p,
+                            bool *ret_foreign)
+{
+    struct place a, b;
+    if (!pick(v, w, p, &a) || !pick(v, w, p, &b))
+        return "nothing is left to damage";
+    uint64_t behind = w->file.size - a.at, at;
+    switch (prng_below(p, 13)) {
+    case 0:
+        flip_in_header(w, v, p);
+        return "a flip in the header";
+    case 1:
+    case 2:
+        wreck_flip(w, a.at + prng_below(p, VI_EXTENT), (unsigned)prng_below(p, 8));
+        return "a flip in the header of an extent";
+    case 3:
+        wreck_flip(w, a.at + prng_below(p, behind), (unsigned)prng_below(p, 8));
+        return "a flip anywhere behind the header";
+    case 4:
+        wreck_cut(w, a.at + prng_below(p, behind));
+        return "cut short anywhere";
+    case 5:
+        wreck_cut(w, a.at);
+        return "cut short behind an extent";
+    case 6:
+        wreck_remove(w, a.at, a.extent->len);
+        return "an extent less";
+    case 7:
+        wreck_repeat(w, a.at, a.extent->len, b.at);
+        return "an extent once more";
+    case 8:
+        insert_junk(w, p, a.at, ret_foreign);
+        return "junk between extents";
+    case 9:
+        insert_junk(w, p, w->file.size, ret_foreign);
+        return "junk at the end";
+    case 10:
+        at = a.at + prng_below(p, behind);
+        wreck_overwrite(w, at, NULL, random_length(w, p, at), p);
+        return "a range overwritten";
+    case 11:
+        at = a.at + prng_below(p, behind);
+        wreck_remove(w, at, random_length(w, p, at));
+        return "a range less";
+    default:
+        swap_places(w, a, b);
+        return "two extents that changed places";
+    }
+}
