@@ -15,6 +15,7 @@ struct verifying {
     json_t *faults;
     json_t *holes; /* of the disks, by their names: arrays */
     uint64_t n_faults;
+    bool lost_header; /* what there should be is not known for sure */
 };
 
 /* ---- what is found ---------------------------------------------------------------------------
@@ -34,6 +35,7 @@ static void take_fault(void *opaque, const struct platter_fault *fault)
 {
     struct verifying *v = opaque;
     v->n_faults += fault->kind != PLATTER_FAULT_NOTE;
+    v->lost_header |= fault->kind == PLATTER_FAULT_HEADER;
     if (fault->kind == PLATTER_FAULT_MISSING && fault->disk)
         keep_hole(v, fault);
     if (wants_json(v->args) && json_array_size(v->faults) < KEPT)
@@ -105,7 +107,7 @@ static void print_device(const struct verifying *v, const json_t *device)
         printf("%s of it missing, in %zu %s\n", human_size(lost, more), json_array_size(holes),
                json_array_size(holes) == 1 ? "range" : "ranges");
     else
-        puts("all there");
+        puts(v->lost_header ? "nothing of it is known to be missing" : "all there");
 }
 
 static void print_report(const struct verifying *v, const json_t *o)
