@@ -103,8 +103,7 @@ static int unwrap(struct stream **stream, const struct image_choice *choice,
                     "%s: is compressed (%s), and what is inside cannot be written to: unpack it "
                     "first; -f raw takes the bytes of the file as the disk",
                     (*stream)->name, setup->compression);
-    r = stream_unpacked_open(TAKE(*stream), w, &policy, setup->budget, stream, err);
-    return r < 0 ? fail_damaged(r, choice, err) : 0;
+    return stream_unpacked_open(TAKE(*stream), w, &policy, setup->budget, stream, err);
 }
 
 int image_identify(struct stream **stream, const struct image_choice *choice,
@@ -122,5 +121,5 @@ int image_identify(struct stream **stream, const struct image_choice *choice,
     /* A query that is read front to back. */
     if (r == 0 && (*stream)->sequential && !setup->format->in_order)
         r = stream_spool_open(TAKE(*stream), choice->spool, setup->budget, stream, err);
-    return r;
+    return r < 0 && setup->compression ? fail_damaged(r, choice, err) : r;
 }
