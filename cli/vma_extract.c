@@ -14,7 +14,8 @@
 enum {
     MOST_DISKS = 256,  /* of an archive */
     MOST_LINES = 4096, /* of a map; many more than there are disks */
-    MOST_NAME = 255    /* bytes that file systems take */
+    MOST_NAME = 255,   /* bytes that file systems take */
+    SECTOR = 512
 };
 
 /* A line of the map; strings of `line` stand in `text`. */
@@ -195,15 +196,22 @@ static int add_mapped(struct extraction *x, const struct platter_archive_device 
     return 0;
 }
 
+/* A new file of zeros, as long as a disk, in whole sectors. */
+static int make_file(const char *path, uint64_t length)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (fd >= 0 && ftruncate(fd, (off_t)((length + SECTOR - 1) / SECTOR * SECTOR)) == 0)
+        return close(fd);
+    int code = errno;
+    say("%s: cannot make a file of %" PRIu64 " bytes: %s", path, length, strerror(code));
+    if (fd >= 0)
+        close(fd);
+    return -code;
+}
+
 /* A file in the folder, under a name that says that it is not finished. */
 static int add_file(struct extraction *x, const struct platter_archive_device *d)
 {
-    struct platter_error err = {0};
-    const struct platter_create_options create = {.size = sizeof create,
-                                                  .flags = PLATTER_CREATE_EXCLUSIVE,
-                                                  .format = "raw",
-                                                  .has_disk_size = true,
-                                                  .disk_size = d->length};
     unsigned i = x->n;
     if (!platter_archive_name_is_safe(d->name, MOST_NAME - strlen("tmp-disk-.raw"))) {
         say("%s: the disk \"%s\" has a name that is not safe in that of a file",
@@ -217,11 +225,9 @@ static int add_file(struct extraction *x, const struct platter_archive_device *d
     fputs("DEVINFO ", stdout);
     put_text(stdout, x->paths[i]);
     printf(" %" PRIu64 "\n", d->length);
-    int r = platter_create(x->paths[i], &create, &err);
-    if (r) {
-        say_error(&err);
+    int r = make_file(x->paths[i], d->length);
+    if (r)
         return r;
-    }
     struct platter_extract_target *t = add_target(x, d->name);
     t->target = x->paths[i];
     t->flags = PLATTER_EXTRACT_EXISTING;
