@@ -57,8 +57,9 @@ put() {
     printf "%b" "$2" | dd of="$3" bs=1 seek="$1" conv=notrunc status=none
 }
 
-# archive FILE [-c NAME=TEXT]... [-s SEED] [-p SLOTS] [[ID:]NAME=RAW]...: a VMA archive of these
-# disks, by the tests' own writer; -s shuffles its clusters.
+# archive FILE [-c NAME=TEXT]... [-s SEED] [-x N]... [-t N]... [-p SLOTS] [[ID:]NAME=RAW]...: a VMA
+# archive of these disks, by the tests' own writer; -s shuffles its clusters, -x leaves one out, -t has
+# one twice.
 archive() {
     PYTHONDONTWRITEBYTECODE=1 python3 "${BASH_ENV%/*}/make_archive.py" "$@"
 }
