@@ -97,7 +97,7 @@ static void read_archive(struct stream *s, unsigned how, const uint8_t *bytes, u
 {
     struct reading g = {.size = size};
     struct platter_error err = {0};
-    struct budget *budget = budget_new(FUZZ_MEMORY);
+    struct budget *budget = budget_new(4 * FUZZ_MEMORY);
     struct archive_request request = {.stream = s,
                                       .flags = how &
                                                (ARCHIVE_HEADERS | ARCHIVE_VERIFY | ARCHIVE_SALVAGE),
