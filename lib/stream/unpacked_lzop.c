@@ -190,6 +190,8 @@ static int hop(struct lzop_file *l, struct peephole *hole, struct platter_error 
 {
     const uint8_t *bytes;
     size_t len;
+    uint64_t usual = 0;
+    bool last = false;
     int r = 0;
     for (hoff off = l->header_len; r == 0;) {
         r = peephole_look(hole, off, BLOCK_HEADER, &bytes, &len, err);
@@ -210,6 +212,12 @@ static int hop(struct lzop_file *l, struct peephole *hole, struct platter_error 
                         "%s: the lzop data is damaged at offset %" PRIu64
                         ": there is no block header",
                         l->u.head.name, off);
+        /* All of them have the same length, but for the last. Nothing protects it, and a wrong one
+         * would move all that follows. */
+        usual = usual ? usual : plain;
+        if (last || plain > usual)
+            return 0;
+        last = plain < usual;
         r = spans_add(&l->spans, plain, all, err);
         off += all;
     }

@@ -3,8 +3,8 @@
  * Files of many zstd frames (RFC 8878). Where each begins stands in a table at the end of files
  * that are made to be read anywhere (the seekable format of zstd: a skippable frame), and otherwise
  * is found by going from block to block, whose headers tell how long they are. The table is only
- * believed where it agrees with the size of the file; what it says of each frame shows when that is
- * unpacked.
+ * believed where it agrees with the size of the file and with what each frame says of itself: a
+ * length that is wrong would move all that follows.
  */
 #include <inttypes.h>
 
@@ -29,7 +29,7 @@ static const uint32_t frame_magic = 0xFD2FB528, skippable_magic = 0x184D2A50,
 struct zstd_file {
     struct unpacked u;
     struct spans spans;
-    struct peephole hole; /* while the frames are looked for */
+    struct peephole hole, table; /* while the frames are looked for: at those, and in the table */
 };
 
 static struct zstd_file *zstd_of(struct unpacked *u)
@@ -37,55 +37,7 @@ static struct zstd_file *zstd_of(struct unpacked *u)
     return container_of(u, struct zstd_file, u);
 }
 
-/* ---- the table ---------------------------------------------------------------------------------
- */
-
-/* Looks for a table that may be one: where it begins, and how its entries are. */
-static int find_table(struct zstd_file *z, hoff *ret_start, uint32_t *ret_n, size_t *ret_entry,
-                      struct platter_error *err)
-{
-    const uint8_t *bytes;
-    size_t len;
-    *ret_n = 0;
-    if (z->hole.size < SKIPPABLE_HEADER + FOOTER)
-        return 0;
-    int r = peephole_look(&z->hole, z->hole.size - FOOTER, FOOTER, &bytes, &len, err);
-    if (r < 0 || get_le(bytes + 5, 4) != footer_magic || bytes[4] & 0x7C)
-        return r;
-    uint32_t n = (uint32_t)get_le(bytes, 4);
-    *ret_entry = bytes[4] & 0x80 ? 12 : 8;
-    uint64_t content = (uint64_t)n * *ret_entry + FOOTER;
-    if (content > UINT32_MAX || content + SKIPPABLE_HEADER > z->hole.size)
-        return 0;
-    *ret_start = z->hole.size - content - SKIPPABLE_HEADER;
-    r = peephole_look(&z->hole, *ret_start, SKIPPABLE_HEADER, &bytes, &len, err);
-    if (r == 0 && get_le(bytes, 4) == table_magic && get_le(bytes + 4, 4) == content)
-        *ret_n = n;
-    return r;
-}
-
-/* 1: the frames are known; 0: there is no table, or it cannot be right. -E2BIG as spans_add(). */
-static int read_table(struct zstd_file *z, struct platter_error *err)
-{
-    hoff start = 0;
-    uint32_t n;
-    size_t entry = 0, len;
-    const uint8_t *bytes;
-    int r = find_table(z, &start, &n, &entry, err);
-    for (uint32_t i = 0; i < n && r == 0; i++) {
-        hoff at = start + SKIPPABLE_HEADER + i * (uint64_t)entry;
-        r = peephole_look(&z->hole, at, entry, &bytes, &len, err);
-        if (r < 0)
-            return r;
-        uint64_t packed = get_le(bytes, 4), plain = get_le(bytes + 4, 4);
-        r = plain ? spans_add(&z->spans, plain, packed, err) : spans_skip(&z->spans, packed, err);
-    }
-    if (r < 0 || n == 0)
-        return r;
-    return spans_end(&z->spans).packed == start;
-}
-
-/* ---- from header to header ---------------------------------------------------------------------
+/* ---- frames ------------------------------------------------------------------------------------
  */
 
 struct frame {
@@ -175,6 +127,8 @@ static int measure_frame(struct zstd_file *z, hoff off, struct frame *f, struct 
     if (r < 0)
         return r;
     f->len += f->checksum ? 4 : 0;
+    if (f->content != UINT64_MAX && f->content > f->bound)
+        return damaged(z, off, "the frame says that it holds more than its blocks can", err);
     return f->len <= z->hole.size - off ? 0 : cut_short(z, err);
 }
 
@@ -197,6 +151,98 @@ static int unpack_to_measure(struct zstd_file *z, hoff off, struct frame *f,
     budget_free(z->u.budget, bytes, room);
     return r;
 }
+
+/* ---- the table ---------------------------------------------------------------------------------
+ */
+
+/* Looks for a table that may be one: where it begins, and how its entries are. */
+static int find_table(struct zstd_file *z, hoff *ret_start, uint32_t *ret_n, size_t *ret_entry,
+                      struct platter_error *err)
+{
+    const uint8_t *bytes;
+    size_t len;
+    *ret_n = 0;
+    if (z->hole.size < SKIPPABLE_HEADER + FOOTER)
+        return 0;
+    int r = peephole_look(&z->table, z->hole.size - FOOTER, FOOTER, &bytes, &len, err);
+    if (r < 0 || get_le(bytes + 5, 4) != footer_magic || bytes[4] & 0x7C)
+        return r;
+    uint32_t n = (uint32_t)get_le(bytes, 4);
+    *ret_entry = bytes[4] & 0x80 ? 12 : 8;
+    uint64_t content = (uint64_t)n * *ret_entry + FOOTER;
+    if (content > UINT32_MAX || content + SKIPPABLE_HEADER > z->hole.size)
+        return 0;
+    *ret_start = z->hole.size - content - SKIPPABLE_HEADER;
+    r = peephole_look(&z->table, *ret_start, SKIPPABLE_HEADER, &bytes, &len, err);
+    if (r == 0 && get_le(bytes, 4) == table_magic && get_le(bytes + 4, 4) == content)
+        *ret_n = n;
+    return r;
+}
+
+/* A frame that says otherwise than the table: ECORRUPT where it is damaged, -E2BIG without a
+ * sentence where it is the table that is wrong, or may be. */
+static int try_frame(struct zstd_file *z, hoff off, struct frame *f, struct platter_error *err)
+{
+    int r = measure_frame(z, off, f, err);
+    if (r == 0)
+        r = unpack_to_measure(z, off, f, err);
+    return r == 0 ? -E2BIG : r;
+}
+
+/* Whether the frame at `off` may be as the table has it: 1 or 0. One that does not even begin as a
+ * frame is damaged, and that is for who reads it. */
+static int check_entry(struct zstd_file *z, hoff off, uint64_t plain, uint64_t packed,
+                       struct platter_error *err)
+{
+    const uint8_t *bytes;
+    size_t len;
+    struct frame f;
+    if (packed > z->hole.size - off)
+        return 0;
+    int r = peephole_look(&z->hole, off, SKIPPABLE_HEADER, &bytes, &len, err);
+    if (r < 0 || len < SKIPPABLE_HEADER)
+        return r;
+    uint32_t magic = (uint32_t)get_le(bytes, 4);
+    if ((magic & ~UINT32_C(15)) == skippable_magic)
+        return plain == 0 && packed == SKIPPABLE_HEADER + get_le(bytes + 4, 4);
+    if (magic != frame_magic)
+        return 1;
+    r = read_frame_header(z, off, &f, err);
+    if (r == 0 && f.content != plain)
+        r = f.content == UINT64_MAX ? -E2BIG : try_frame(z, off, &f, err);
+    if (r == 0 || r == -PLATTER_ECORRUPT)
+        return 1;
+    return r == -E2BIG ? 0 : r;
+}
+
+/* 1: the frames are known; 0: there is no table, or it cannot be right. -E2BIG as spans_add(). */
+static int read_table(struct zstd_file *z, bool query, struct platter_error *err)
+{
+    hoff start = 0;
+    uint32_t n;
+    size_t entry = 0, len;
+    const uint8_t *bytes;
+    /* Where little is read it is not worth to look at all frames of a large file. */
+    bool trust = query && z->hole.size > UNPACKED_QUERY;
+    int r = find_table(z, &start, &n, &entry, err);
+    for (uint32_t i = 0; i < n && r == 0; i++) {
+        hoff at = start + SKIPPABLE_HEADER + i * (uint64_t)entry;
+        r = peephole_look(&z->table, at, entry, &bytes, &len, err);
+        if (r < 0)
+            return r;
+        uint64_t packed = get_le(bytes, 4), plain = get_le(bytes + 4, 4);
+        r = trust ? 1 : check_entry(z, spans_end(&z->spans).packed, plain, packed, err);
+        if (r <= 0)
+            return r;
+        r = plain ? spans_add(&z->spans, plain, packed, err) : spans_skip(&z->spans, packed, err);
+    }
+    if (r < 0 || n == 0)
+        return r;
+    return spans_end(&z->spans).packed == start;
+}
+
+/* ---- from frame to frame -----------------------------------------------------------------------
+ */
 
 /* What stands at `off`: *ret_len bytes, entered. -E2BIG without a sentence: too large for that; 1:
  * it cannot be measured without reading all of it. */
@@ -275,7 +321,9 @@ static int find_frames(struct zstd_file *z, bool query, struct platter_error *er
 {
     int r = peephole_open(&z->hole, z->u.head.base, err);
     if (r == 0)
-        r = read_table(z, err);
+        r = peephole_open(&z->table, z->u.head.base, err);
+    if (r == 0)
+        r = read_table(z, query, err);
     if (r == 1)
         return 0;
     if (r < 0 && r != -E2BIG)

@@ -400,6 +400,16 @@ static void test_table(void **state)
         assert_fails(stream_pread(s, &byte, 1, FRAME, &err), PLATTER_ECORRUPT,
                      "the frame at offset");
         assert_works(stream_pread(s, &byte, 1, 2 * FRAME, &err));
+        assert_int_equal(byte, plain.bytes[2 * FRAME]);
+        stream_close(s);
+        /* ... and one whose length is damaged does not move those behind it. */
+        b.bytes[t.packed[0]] ^= 1;
+        b.bytes[t.packed[0] + 5] ^= 1;
+        assert_works(open_buffer(&b, false, false, BUDGET, &s, &err));
+        assert_fails(stream_pread(s, &byte, 1, FRAME, &err), PLATTER_ECORRUPT,
+                     "the frame at offset");
+        assert_works(stream_pread(s, &byte, 1, 2 * FRAME, &err));
+        assert_int_equal(byte, plain.bytes[2 * FRAME]);
         stream_close(s);
         buffer_free(&b);
     }
@@ -411,7 +421,7 @@ static void test_table_lies(void **state)
     (void)state;
     struct buffer *frames = &packed[FRAMES_SAMPLE];
     const struct table right = find_table(frames);
-    for (int lie = 0; lie < 8; lie++) {
+    for (int lie = 0; lie < 10; lie++) {
         struct table t = right;
         uint32_t n = t.n;
         bool believed = false;
@@ -434,16 +444,20 @@ static void test_table_lies(void **state)
         case 5: /* a byte of one belongs to the next: the sums are right */
             t.plain[1]++;
             t.plain[2]--;
-            believed = true;
             break;
-        case 6:
+        case 6: /* which looks as if a frame was damaged */
             t.packed[1]++;
             t.packed[2]--;
             believed = true;
             break;
-        default: /* shorter than it is */
+        case 7: /* shorter than it is */
             t.plain[t.n - 1]--;
-            believed = true;
+            break;
+        case 8: /* nothing is in it */
+            t.plain[1] = 0;
+            break;
+        default:
+            t.plain[t.n - 1] = 0;
         }
         struct buffer b = with_table(frames, &t, false, n);
         if (believed)
