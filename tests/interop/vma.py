@@ -102,6 +102,12 @@ class Vma(Case):
         archive("twice.vma", {1: ("a", 512), 2: ("a", 512)}, [(1, 0, b"", False), (2, 0, b"", False)])
         self.assertIn("devices 1 and 2 have the same name",
                       platter("digest", "twice.vma@a", code=1).stderr)
+        self.assertEqual(json.loads(platter("info", "--output=json", "twice.vma@2").stdout)
+                         ["format-specific"]["data"]["devices"][0]["id"], 2)
+        platter("digest", "twice.vma@3", code=1)
+        archive("number.vma", {1: ("2", 512), 2: ("b", 4096)}, [(1, 0, b"", False), (2, 0, b"", False)])
+        self.assertEqual(json.loads(platter("info", "--output=json", "number.vma@2").stdout)
+                         ["virtual-size"], 512)
         archive("last.vma", {255: ("a", 512)}, [(255, 0, b"x", False)])
         platter("digest", "last.vma")
 

@@ -105,6 +105,7 @@ struct survey {
     /* Of a salvage. */
     uint64_t n_damaged, first_damaged; /* places */
     unsigned dropped[VMA_DEVICES];     /* clusters that cannot be, or came again */
+    uint8_t *window;                   /* what is searched for extents, or NULL */
 };
 
 static int read_zeros(const struct survey *s, uint64_t off, unsigned blocks, bool *ret_zero,
@@ -210,32 +211,44 @@ static int enter_extent(struct survey *s, uint64_t off, uint64_t *ret_len,
 /* ---- salvage -----------------------------------------------------------------------------------
  */
 
-enum { WINDOW = 1 << 20 };
+enum { WINDOW = 1 << 20, FIRST_LOOK = 4096 };
 
-/* The first sound extent at `off` or behind it; the end of the file where there is none. */
-static int find_extent(const struct survey *s, uint64_t off, uint64_t *ret,
-                       struct platter_error *err)
+/* Where in these bytes the first sound extent begins; `len`: nowhere. */
+static size_t find_in(const struct survey *s, const uint8_t *bytes, size_t len)
+{
+    const uint8_t *end = bytes + len;
+    for (const uint8_t *p = bytes; (p = memmem(p, (size_t)(end - p), "VMAE", 4)); p++) {
+        if (end - p < VMA_EXTENT)
+            break;
+        if (vma_extent_probe(p, s->a->header.uuid))
+            return (size_t)(p - bytes);
+    }
+    return len;
+}
+
+/* The first sound extent at `off` or behind it; the end of the file where there is none. Most of
+ * what is damaged is short: the looks get longer. */
+static int find_extent(struct survey *s, uint64_t off, uint64_t *ret, struct platter_error *err)
 {
     const struct vma_archive *a = s->a;
-    uint8_t *bytes = NULL;
+    uint64_t look = FIRST_LOOK, step;
+    int r = 0;
 
-    int r = budget_alloc(a->budget, WINDOW, "what is searched for extents", &bytes, err);
+    if (!s->window)
+        r = budget_alloc(a->budget, WINDOW, "what is searched for extents", &s->window, err);
     *ret = a->size;
-    for (; r == 0 && *ret == a->size && off < a->size && a->size - off >= VMA_EXTENT;
-         off += WINDOW - VMA_EXTENT + 1) {
-        size_t len = (size_t)min_u64(WINDOW, a->size - off);
-        if (stream_pread(s->img->stream, bytes, len, off, NULL) < 0)
-            continue; /* it is what cannot be read that is passed over */
-        for (const uint8_t *p = bytes; (p = memmem(p, len - (size_t)(p - bytes), "VMAE", 4)); p++) {
-            if (len - (size_t)(p - bytes) < VMA_EXTENT)
-                break;
-            if (vma_extent_probe(p, a->header.uuid)) {
-                *ret = off + (size_t)(p - bytes);
-                break;
-            }
+    for (; r == 0 && off < a->size && a->size - off >= VMA_EXTENT; off += step) {
+        size_t len = (size_t)min_u64(look, a->size - off), at = len;
+        /* What cannot be read is passed over. */
+        if (stream_pread(s->img->stream, s->window, len, off, NULL) == 0)
+            at = find_in(s, s->window, len);
+        if (at < len) {
+            *ret = off + at;
+            break;
         }
+        step = look - VMA_EXTENT + 1;
+        look = min_u64(look * 2, WINDOW);
     }
-    budget_free(a->budget, bytes, WINDOW);
     return r;
 }
 
@@ -323,6 +336,7 @@ int vma_archive_survey(struct image *img, struct vma_archive *a, struct platter_
         r = look_at_all(&s, err);
     if (r == 0 && !a->known)
         r = take_survey(a, &s, err);
+    budget_free(a->budget, s.window, WINDOW);
     if (r < 0) {
         vma_index_free(s.index);
         return r;

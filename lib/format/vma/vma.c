@@ -16,6 +16,18 @@ static enum probe vma_probe(const uint8_t *prefix, size_t len, uint64_t file_siz
 /* ---- open --------------------------------------------------------------------------------------
  */
 
+/* A device by its name, or, where none is called so, by its number. */
+static int find_device(const struct image *img, const struct vma_header *h,
+                       struct platter_error *err)
+{
+    int found = vma_device_find(img->stream->name, h, img->view, err);
+    char *end;
+    if (found != -ENOENT || img->view[0] < '1' || img->view[0] > '9')
+        return found;
+    unsigned long number = strtoul(img->view, &end, 10);
+    return *end == 0 && number < VMA_DEVICES && h->devices[number].name ? (int)number : found;
+}
+
 /* The device that is asked for, or the only disk there is. */
 static int choose_device(struct image *img, struct platter_error *err)
 {
@@ -24,7 +36,7 @@ static int choose_device(struct image *img, struct platter_error *err)
     unsigned only = 0, n = 0;
 
     if (img->view) {
-        int found = vma_device_find(img->stream->name, h, img->view, err);
+        int found = find_device(img, h, err);
         v->device = found < 0 ? 0 : (unsigned)found;
         return found < 0 ? found : 0;
     }
