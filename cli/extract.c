@@ -114,6 +114,12 @@ static int choose_disks(struct extract_job *job)
     for (unsigned i = 0; !r && !platter_archive_device(job->archive, i, &d, NULL); i++)
         if (is_chosen(args, CHOOSE_DISK, d.name) && job->n_disks < MOST_DISKS)
             r = add_disk(job, &d);
+    if (!r && job->lost_header && job->n_disks == 0 && args->n_actions == 0) {
+        say("%s: its disks are not known before all of it was read, and it can be read only once: "
+            "copy it to a file, or name them: -d device-1, and so on by their numbers",
+            args->operands[0]);
+        return -1;
+    }
     /* What is not there is the library's to tell. */
     for (unsigned i = 0; !r && i < args->n_actions; i++)
         if (args->actions[i].action == CHOOSE_DISK)

@@ -31,6 +31,7 @@ struct extract_job {
     struct platter_archive *archive;
     const char *folder;
     bool made_folder;
+    bool lost_header; /* its disks may not be known beforehand */
     struct extract_disk disks[MOST_DISKS];
     const struct platter_extract_target *list[MOST_DISKS];
     struct extract_config configs[MOST_CONFIGS];

@@ -22,6 +22,7 @@ void extract_fault(void *opaque, const struct platter_fault *fault)
 {
     struct extract_job *job = opaque;
     job->n_faults += fault->kind != PLATTER_FAULT_NOTE;
+    job->lost_header |= fault->kind == PLATTER_FAULT_HEADER;
     if (fault->kind == PLATTER_FAULT_MISSING && fault->disk)
         keep_hole(job, fault);
     if (wants_json(job->args) && json_array_size(job->faults) < KEPT)
