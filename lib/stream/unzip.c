@@ -20,7 +20,9 @@
 
 enum {
     RING_IN = 512 << 10,
-    RING_OUT = 4 << 20, /* a little more than one extent of an archive */
+    RING_OUT = 4 << 20, /* a little more than one extent of an archive, ... */
+    RING_SHARE = 16,    /* but at most this part of the budget, */
+    RING_LEAST = 2 * UNZIP_PIECE,
     READ_PIECE = 128 << 10
 };
 
@@ -210,9 +212,12 @@ static const struct stream_ops unzip_ops = {
 
 static int start_all(struct unzip *z, struct platter_error *err)
 {
+    uint64_t share = max_u64(budget_limit(z->budget) / RING_SHARE, RING_LEAST);
+    size_t out = (size_t)min_u64(share, RING_OUT);
+
     int r = ring_open(&z->in, RING_IN, z->budget, "reading a compressed file", err);
     if (r == 0)
-        r = ring_open(&z->out, RING_OUT, z->budget, "unpacking a compressed file", err);
+        r = ring_open(&z->out, out, z->budget, "unpacking a compressed file", err);
     if (r == 0)
         r = start(&z->reader, read_base, z, &z->reading, err);
     if (r == 0)
