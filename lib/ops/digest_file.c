@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <nettle/base16.h>
 #include <nettle/base64.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/ckd.h"
@@ -30,51 +31,89 @@ void digest_file_free(struct digest_file *d)
 /* ---- printing ----------------------------------------------------------------------------------
  */
 
-static json_t *print_nodes(const struct disk_digest *d)
+/* Text that is laid out: first only counted, then written. */
+struct text {
+    char *bytes; /* NULL: it is counted */
+    size_t used;
+};
+
+static void put(struct text *t, const char *bytes, size_t len)
 {
-    size_t len = (size_t)d->n_nodes * TREE_HASH, room = BASE64_ENCODE_RAW_LENGTH(len);
-    auto_free char *text = malloc(room + 1);
-    if (!text)
-        return NULL;
-    base64_encode_raw(text, len, (const uint8_t *)d->nodes);
-    return json_stringn(text, room);
+    if (t->bytes)
+        memcpy(t->bytes + t->used, bytes, len);
+    t->used += len;
 }
 
-static int print_disk(json_t *list, const struct disk_digest *d, struct platter_error *err)
+static void put_string(struct text *t, const char *string)
 {
-    char root[HEX_ROOT];
-    base16_encode_update(root, TREE_HASH, d->root);
-    json_t *name = json_string(d->name);
-    if (!name)
+    put(t, string, strlen(string));
+}
+
+static void put_nodes(struct text *t, const struct disk_digest *d)
+{
+    size_t len = (size_t)d->n_nodes * TREE_HASH, room = BASE64_ENCODE_RAW_LENGTH(len);
+    if (t->bytes)
+        base64_encode_raw(t->bytes + t->used, len, (const uint8_t *)d->nodes);
+    t->used += room;
+}
+
+static int put_disk(struct text *t, const struct disk_digest *d, struct platter_error *err)
+{
+    char root[HEX_ROOT], size[32];
+    json_t *string = json_string(d->name);
+    if (!string)
         return fail(err, EILSEQ,
                     "the disk %s cannot have a digest in a file: its name is not UTF-8", d->name);
-    json_t *nodes = print_nodes(d);
-    json_t *disk =
-        nodes ? json_pack("{s:o, s:I, s:s#, s:o}", "name", name, "size", (json_int_t)d->size,
-                          "digest", root, (int)HEX_ROOT, "nodes", nodes)
-              : NULL;
-    if (!nodes)
-        json_decref(name);
-    return json_array_append_new(list, disk) ? fail_memory(err, "digests") : 0;
+    auto_free char *name = json_dumps(string, JSON_ENCODE_ANY);
+    json_decref(string);
+    if (!name)
+        return fail_memory(err, "digests");
+    base16_encode_update(root, TREE_HASH, d->root);
+    snprintf(size, sizeof size, "%" PRIu64, d->size);
+    put_string(t, "{\"name\": ");
+    put_string(t, name);
+    put_string(t, ", \"size\": ");
+    put_string(t, size);
+    put_string(t, ", \"digest\": \"");
+    put(t, root, sizeof root);
+    put_string(t, "\", \"nodes\": \"");
+    put_nodes(t, d);
+    put_string(t, "\"}");
+    return 0;
+}
+
+static int lay_out(struct text *t, const struct digest_file *d, struct platter_error *err)
+{
+    int r = 0;
+    t->used = 0;
+    put_string(t, "{\"platter-digest\": 1, \"disks\": [");
+    for (unsigned i = 0; i < d->n && r == 0; i++) {
+        put_string(t, i > 0 ? ",\n" : "\n");
+        r = put_disk(t, &d->disks[i], err);
+    }
+    put_string(t, "]}\n");
+    return r;
 }
 
 int digest_file_print(const struct digest_file *d, char **ret_text, size_t *ret_len,
                       struct platter_error *err)
 {
-    json_t *list = json_array();
-    int r = list ? 0 : fail_memory(err, "digests");
-    for (unsigned i = 0; i < d->n && r == 0; i++)
-        r = print_disk(list, &d->disks[i], err);
-    json_t *all = json_pack("{s:i, s:o}", "platter-digest", VERSION, "disks", list);
-    auto_free char *text = r == 0 && all ? json_dumps(all, JSON_COMPACT) : NULL;
-    json_decref(all);
-    if (r == 0 && !text)
-        r = fail_memory(err, "digests");
+    struct text t = {0};
+    int r = lay_out(&t, d, err);
     if (r < 0)
         return r;
-    *ret_len = strlen(text) + 1;
-    *ret_text = string_format("%s\n", text);
-    return *ret_text ? 0 : fail_memory(err, "digests");
+    t.bytes = malloc(t.used + 1);
+    if (!t.bytes)
+        return fail_memory(err, "digests");
+    r = lay_out(&t, d, err);
+    if (r < 0) {
+        free(t.bytes);
+        return r;
+    }
+    t.bytes[t.used] = '\0';
+    *ret_text = t.bytes;
+    *ret_len = t.used;
+    return 0;
 }
 
 /* ---- parsing -----------------------------------------------------------------------------------

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/* Where a new archive goes, and how it appears there. */
+#include <string.h>
+
+#include "base/signals.h"
+#include "ops/creation.h"
+#include "ops/target.h"
+#include "stream/wrapper.h"
+
+int creation_check_targets(const struct creation *c, struct platter_error *err)
+{
+    const struct platter_archive_plan *o = c->o;
+    bool file = !(o->flags & PLATTER_ARCHIVE_TO_FD);
+    int r = 0;
+    if (file && o->digest && strcmp(o->digest, c->target) == 0)
+        return fail(err, EINVAL, "%s: is the archive, and cannot be the file of digests as well",
+                    o->digest);
+    for (size_t i = 0; i < o->n_disks && r == 0; i++) {
+        if (file)
+            r = check_not_of(c->target, o->disks[i]->disk, "source", err);
+        if (r == 0 && o->digest)
+            r = check_not_of(o->digest, o->disks[i]->disk, "source", err);
+    }
+    return r;
+}
+
+static unsigned file_flags(const struct creation *c)
+{
+    const unsigned flags = c->o->flags;
+    return STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY |
+           (flags & PLATTER_ARCHIVE_EXCLUSIVE ? STREAM_FILE_EXCLUSIVE : 0u) |
+           (flags & PLATTER_ARCHIVE_UNSAFE ? 0u : (unsigned)STREAM_FILE_DIRECT);
+}
+
+static int open_file(struct creation *c, struct platter_error *err)
+{
+    uint64_t size;
+    int r = stream_check_not_aside(c->target, err);
+    if (r == 0)
+        r = stream_file_open(c->target, file_flags(c), &c->file, err);
+    if (r == 0)
+        r = stream_size(c->file, &size, err);
+    if (r == 0 && size > 0)
+        r = fail(err, ENOTSUP,
+                 "%s: is a block device, on which nothing tells where an archive ends: give the "
+                 "name of a file",
+                 c->target);
+    if (r == 0)
+        c->stream = stream_share(c->file);
+    return r;
+}
+
+int creation_open_target(struct creation *c, struct platter_error *err)
+{
+    const struct platter_archive_plan *o = c->o;
+    const struct zip_options zip = {.level = o->level, .workers = o->workers};
+    int r = o->flags & PLATTER_ARCHIVE_TO_FD ? stream_pipe_open(o->fd, c->target, &c->stream, err)
+                                             : open_file(c, err);
+    if (r == 0 && o->compression)
+        r = stream_zip_open(TAKE(c->stream), wrapper_find(o->compression), &zip, c->budget,
+                            &c->stream, err);
+    if (r == 0 && o->digest)
+        r = stream_file_open(o->digest, file_flags(c) & ~(unsigned)STREAM_FILE_DIRECT, &c->beside,
+                             err);
+    if (r == 0 && o->digest && c->file)
+        stream_take_rights(c->beside, c->file);
+    c->plan.stream = c->stream;
+    return r;
+}
+
+static int write_beside(struct creation *c, struct platter_error *err)
+{
+    int r = creation_print_digests(c, err);
+    return r < 0 ? r : stream_pwrite(c->beside, c->text, c->text_len, 0, err);
+}
+
+/* The two appear together, or neither: an archive beside digests of another one would be taken for
+ * damaged. An older archive is moved aside first, and the new one comes last. */
+static int publish_both(struct creation *c, bool durable, struct platter_error *err)
+{
+    sigset_t before;
+    int r = durable ? stream_flush(c->beside, err) : 0;
+    if (r == 0 && durable && c->stream == c->file) /* a compressor is not at its end yet */
+        r = stream_flush(c->file, err);
+    if (r < 0)
+        return r;
+    hold_signals(&before);
+    if (c->file)
+        r = stream_make_way(c->file, durable, err);
+    if (r == 0)
+        r = stream_make_way(c->beside, false, err);
+    if (r == 0)
+        r = stream_publish(c->beside, durable, err);
+    if (r == 0)
+        r = stream_publish(c->stream, durable, err);
+    if (r < 0) {
+        bool back = stream_withdraw(c->beside, true, err) == 0;
+        if (c->file)
+            stream_withdraw(c->file, back, err);
+    }
+    stream_close(TAKE(c->stream));
+    stream_close(TAKE(c->file));
+    stream_close(TAKE(c->beside));
+    release_signals(&before);
+    return r;
+}
+
+int creation_publish(struct creation *c, struct platter_error *err)
+{
+    bool durable = !(c->o->flags & PLATTER_ARCHIVE_UNSAFE);
+    if (!c->beside)
+        return stream_publish(c->stream, durable, err);
+    int r = write_beside(c, err);
+    return r < 0 ? r : publish_both(c, durable, err);
+}
