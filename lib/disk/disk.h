@@ -37,6 +37,10 @@ struct disk_extent {
     bool present;
 };
 
+/* Whether files of the format called so hold several disks: where none is called FILE@DISK as it
+ * stands, that names one of them as a backing file. NULL: no. */
+bool format_has_disks(const char *name);
+
 /* platter_open() without argument checks. */
 int disk_open(const char *name, const struct platter_open_options *options,
               struct platter_disk **ret, struct platter_error *err);

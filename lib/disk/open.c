@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Opening by name: the image, and its backing files down to the base. */
+#include <string.h>
+
 #include "disk/inside.h"
 
 /* The locks of qcow2.md section 21: a writer and a reader both keep other writers out. */
@@ -64,6 +66,36 @@ static int accept_backing(struct image *child, const struct image *img, bool ign
                  : 0;
 }
 
+bool format_has_disks(const char *name)
+{
+    const struct format *f = name ? format_find(name) : NULL;
+    return f && f->archive;
+}
+
+/* The file; where none is called so and it is to be an archive, ARCHIVE@DISK is one of its disks:
+ * *ret_view. */
+static int open_backing_file(struct gate *gate, const struct image *child, const char *name,
+                             bool writable, const char **ret_view, struct stream **ret,
+                             struct platter_error *err)
+{
+    *ret_view = NULL;
+    int r = gate_open(gate, child->stream->name, name, PLATTER_NAME_BACKING, child->backing_hints,
+                      writable, ret, err);
+    const char *at =
+        r == -ENOENT && format_has_disks(child->backing_format) ? strrchr(name, '@') : NULL;
+    for (; at && r == -ENOENT; at = memrchr(name, '@', (size_t)(at - name))) {
+        auto_free char *file = string_format("%.*s", (int)(at - name), name);
+        if (!file)
+            return fail_memory(err, "a file name");
+        if (gate_open(gate, child->stream->name, file, PLATTER_NAME_BACKING, false, writable, ret,
+                      NULL) < 0)
+            continue;
+        *ret_view = at + 1;
+        r = 0;
+    }
+    return r;
+}
+
 /* Opens a file as the backing file of the lowest image. */
 static int try_backing(struct platter_disk *disk, const struct platter_open_options *o,
                        const char *name, bool writable, struct platter_error *err)
@@ -73,13 +105,14 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
     choose_locks(&gate, o->flags, writable);
 
     struct stream *s;
-    int r = gate_open(&gate, child->stream->name, name, PLATTER_NAME_BACKING, child->backing_hints,
-                      writable, &s, err);
+    const char *view;
+    int r = open_backing_file(&gate, child, name, writable, &view, &s, err);
     if (r < 0) {
         gate_done(&gate);
         return r;
     }
-    struct image_setup setup = {.writable = writable,
+    struct image_setup setup = {.view = view,
+                                .writable = writable,
                                 .ordered = true,
                                 .query = o->flags & PLATTER_OPEN_QUERY,
                                 .salvage = o->flags & PLATTER_OPEN_SALVAGE,

@@ -4,10 +4,28 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/memory.h"
 #include "base/signals.h"
+
+/* No file has that name: as ARCHIVE@DISK it is a disk of one. -ENOENT, and the sentence that there
+ * is: there is no such archive either. */
+static int open_disk_of(const char *path, const struct platter_open_options *open,
+                        struct platter_disk **ret, struct platter_error *err)
+{
+    struct platter_open_options o = *open;
+    for (const char *at = strrchr(path, '@'); at; at = memrchr(path, '@', (size_t)(at - path))) {
+        auto_free char *file = string_format("%.*s", (int)(at - path), path);
+        if (!file)
+            return fail_memory(err, "a file name");
+        o.view = at + 1;
+        if (access(file, F_OK) == 0)
+            return disk_open(file, &o, ret, err);
+    }
+    return -ENOENT;
+}
 
 int open_backing_of(const char *name, const char *backing, const struct platter_open_options *open,
                     struct platter_disk **ret, struct platter_error *err)
@@ -22,6 +40,8 @@ int open_backing_of(const char *name, const char *backing, const struct platter_
                     "protocol: for a file whose name has a colon write ./NAME",
                     name, backing);
     r = disk_open(path, open, ret, err);
+    if (r == -ENOENT && format_has_disks(open->format))
+        r = open_disk_of(path, open, ret, err);
     if (r < 0)
         return fail_in(err, r, "the backing file of %s", name);
     if ((*ret)->depth < DISK_MAX_DEPTH)

@@ -168,6 +168,29 @@ class Vma(Case):
         platter("create", "-f", "qcow2", "-b", "x.vma", "-F", "vma", "over.qcow2")
         platter("compare", "-F", "raw", "over.qcow2", "1.raw")
 
+    def test_an_overlay_over_one_of_several(self):
+        archive("x.vma", self.disks, self.all_slots())
+        platter("create", "-f", "qcow2", "-b", "x.vma@drive-virtio1", "-F", "vma", "over.qcow2")
+        platter("compare", "-F", "raw", "over.qcow2", "7.raw")
+        platter("rebase", "-b", "x.vma@drive-scsi0", "-F", "vma", "over.qcow2")
+        platter("compare", "-F", "raw", "over.qcow2", "7.raw")  # it kept what it had
+        said = json.loads(platter("info", "--output=json", "--backing-chain", "over.qcow2").stdout)
+        self.assertEqual(said[1]["virtual-size"], self.disks[1][1])
+        self.assertIn("no device called nobody",
+                      platter("create", "-f", "qcow2", "-b", "x.vma@nobody", "-F", "vma", "no.qcow2",
+                              code=1).stderr)
+        for name, fmt in (("x.vma@drive-virtio1", "raw"), ("y.vma@drive-virtio1", "vma")):
+            said = platter("create", "-f", "qcow2", "-b", name, "-F", fmt, "no.qcow2", code=1).stderr
+            self.assertIn("No such file", said)
+        os.mkdir("in")
+        platter("create", "-u", "-f", "qcow2", "-b", "../x.vma@drive-virtio1", "-F", "vma",
+                "in/over.qcow2", "3M")
+        self.assertIn("outside its own folder", platter("digest", "in/over.qcow2", code=1).stderr)
+        platter("compare", "-F", "raw", "--allow", ".", "in/over.qcow2", "7.raw")
+        os.rename("x.vma", "x.vma@drive-virtio1")  # a file of that name comes first
+        self.assertIn("archive of 3 disks", platter("digest", "--allow", ".", "in/over.qcow2",
+                                                    code=1).stderr)
+
     # ---- the index that is kept ------------------------------------------------------------------
 
     def test_index(self):
