@@ -159,7 +159,7 @@ static const char *format_of_existing(const struct exit *x)
 static int open_existing(const struct job *job, struct exit *x, struct platter_error *err)
 {
     struct platter_open_options open = {.size = sizeof open,
-                                        .flags = PLATTER_OPEN_WRITE,
+                                        .flags = PLATTER_OPEN_WRITE | PLATTER_OPEN_ALLOW_RAW,
                                         .format = format_of_existing(x),
                                         .memory_limit = job->memory,
                                         .secret = job->o->secret,
