@@ -470,23 +470,6 @@ static int file_open_path(struct file_stream *f, const char *path, unsigned flag
                       flags & STREAM_FILE_WRITE ? " for writing" : "");
 }
 
-/* In a file system that knows no files without a name it has one for a moment. */
-static int file_open_unnamed(struct file_stream *f, const char *folder, struct platter_error *err)
-{
-    f->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (f->fd >= 0)
-        return 0;
-    auto_free char *path = string_format("%s/.platter-XXXXXX", folder);
-    if (!path)
-        return fail_memory(err, "a file name");
-    if (is_unsupported(errno) || errno == EISDIR)
-        f->fd = mkostemp(path, O_CLOEXEC);
-    if (f->fd < 0)
-        return fail_errno(err, errno, "%s: cannot make a temporary file in this folder", folder);
-    unlink(path);
-    return 0;
-}
-
 /* A second way to the same file. Where it cannot be had everything goes through the cache. */
 static void file_open_direct(struct file_stream *f)
 {
@@ -519,7 +502,7 @@ int stream_file_open(const char *path, unsigned flags, struct stream **ret,
     if (r == 0 && (flags & STREAM_FILE_TEMPORARY))
         r = temporary_open(path, flags & STREAM_FILE_EXCLUSIVE, &f->temporary, &f->fd, err);
     if (r == 0 && (flags & STREAM_FILE_UNNAMED))
-        r = file_open_unnamed(f, path, err);
+        r = temporary_open_unnamed(path, &f->fd, err);
     if (r == 0 && f->fd < 0)
         r = file_open_path(f, path, flags | (f->head.writable ? STREAM_FILE_WRITE : 0), err);
     if (r == 0)

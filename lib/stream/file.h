@@ -54,6 +54,8 @@ int temporary_open(const char *path, bool exclusive, struct temporary **ret, int
 /* The same for a file that its user, who has it open and locked as (dev, ino), rewrites. */
 int temporary_open_over(const char *path, dev_t dev, ino_t ino, struct temporary **ret, int *ret_fd,
                         struct platter_error *err);
+/* A new file that has no name in `folder`, for reading and writing, to be closed. */
+int temporary_open_unnamed(const char *folder, int *ret_fd, struct platter_error *err);
 /* Owner and rights of another file, unless the new one has them from the file that it replaces. */
 void temporary_take_rights(const struct temporary *t, int fd, int of);
 /* Gives the file, which the caller made durable if it is to be, its name; what is left to do after

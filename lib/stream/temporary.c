@@ -292,6 +292,25 @@ int temporary_open_over(const char *path, dev_t dev, ino_t ino, struct temporary
     return r;
 }
 
+/* In a file system that knows no files without a name it has one for a moment. */
+int temporary_open_unnamed(const char *folder, int *ret_fd, struct platter_error *err)
+{
+    *ret_fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int code = *ret_fd < 0 ? errno : 0;
+    if (code == 0)
+        return 0;
+    auto_free char *path = string_format("%s/.platter-XXXXXX", folder);
+    if (!path)
+        return fail_memory(err, "a file name");
+    errno = code;
+    if (code == EOPNOTSUPP || code == EISDIR || code == EINVAL)
+        *ret_fd = mkostemp(path, O_CLOEXEC);
+    if (*ret_fd < 0)
+        return fail_errno(err, errno, "%s: cannot make a temporary file in this folder", folder);
+    unlink(path);
+    return 0;
+}
+
 /* rename() that does not replace: by a hard link where the file system does not know the flag. */
 static int rename_new(int folder, const char *from, const char *to)
 {
