@@ -224,6 +224,122 @@ static void test_views_share(void **state)
     }
 }
 
+/* ---- a vast archive ----------------------------------------------------------------------------
+ */
+
+enum { VAST_GIB = 128, VAST_SLOTS = 58 };
+#define VAST_SIZE     ((uint64_t)VAST_GIB << 30)
+#define VAST_CLUSTERS (VAST_SIZE / VMA_CLUSTER)
+#define VAST_EXTENT   (VMA_EXTENT + VAST_SLOTS * (uint64_t)VMA_CLUSTER)
+
+/* An archive of one disk, all of it stored and in order, that is made up as it is read: each block
+ * begins with its number. Reads are counted. */
+struct vast {
+    struct stream head;
+    struct vma_header h;
+    uint8_t *header;
+    uint32_t size;
+    unsigned reads;
+};
+
+static uint64_t vast_extents(void)
+{
+    return (VAST_CLUSTERS + VAST_SLOTS - 1) / VAST_SLOTS;
+}
+
+static int vast_size(struct stream *s, uint64_t *ret, struct platter_error *err)
+{
+    (void)err;
+    *ret = container_of(s, struct vast, head)->size + vast_extents() * VMA_EXTENT + VAST_SIZE;
+    return 0;
+}
+
+static int vast_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err)
+{
+    struct vast *v = container_of(s, struct vast, head);
+    (void)err;
+    v->reads++;
+    memset(buf, 0, len);
+    if (off < v->size) {
+        memcpy(buf, v->header + off, len);
+        return 0;
+    }
+    uint64_t number = (off - v->size) / VAST_EXTENT, at = (off - v->size) % VAST_EXTENT;
+    struct vma_extent e = {0};
+    for (uint64_t i = 0, c = number * VAST_SLOTS; i < VAST_SLOTS && c < VAST_CLUSTERS; i++, c++)
+        e.slots[i] = (struct vma_slot){.mask = UINT16_MAX, .device = 1, .cluster = (uint32_t)c};
+    uint8_t bytes[VMA_EXTENT];
+    vma_extent_encode(&e, v->h.uuid, bytes);
+    if (at < VMA_EXTENT)
+        memcpy(buf, bytes + at, len);
+    else
+        put_be(buf, 8, number * VAST_SLOTS * VMA_BLOCKS + (at - VMA_EXTENT) / VMA_BLOCK);
+    return 0;
+}
+
+static void vast_close(struct stream *s)
+{
+    (void)s;
+}
+
+static const struct stream_ops vast_ops = {
+    .name = "vast", .pread = vast_pread, .size = vast_size, .close = vast_close};
+
+/* Opens it, of which there is one; the number of reads that takes. */
+static unsigned vast_open(struct vast *v, struct files *f, uint64_t memory,
+                          struct platter_disk **ret)
+{
+    struct stream *s = malloc(sizeof *v);
+    const struct format *format = &format_vma;
+    assert_non_null(s);
+    memcpy(s, v, sizeof *v);
+    s->name = string_copy("folder/a.vma");
+    ((struct vast *)s)->reads = 0;
+    assert_works(disk_assemble(&s, &format, 1, false, true, memory, &f->opener, ret, &err));
+    return ((struct vast *)disk_top(*ret)->stream)->reads;
+}
+
+static void check_blocks(struct platter_disk *disk)
+{
+    struct vast *v = (struct vast *)disk_top(disk)->stream;
+    struct prng prng = {9};
+    uint8_t bytes[8];
+    v->reads = 0;
+    for (unsigned i = 0; i < 100; i++) {
+        uint64_t block = prng_below(&prng, VAST_SIZE / VMA_BLOCK);
+        assert_works(disk_read(disk, bytes, 8, block * VMA_BLOCK, &err));
+        assert_int_equal(get_be(bytes, 8), block);
+    }
+    assert_in_range(v->reads, 100, 200); /* the header of the extent, and the data */
+}
+
+/* How much is read, and how much memory it takes, with the index and without. */
+static void test_vast(void **state)
+{
+    (void)state;
+    struct vast v = {.head = {.ops = &vast_ops},
+                     .h = {.devices = {[1] = {"one", VAST_SIZE, false}}}};
+    struct budget *budget = budget_new(1 << 20);
+    struct files f = {.opener = {.open = give_index}, .index = buffer_new(1 << 20)};
+    struct platter_disk *disk;
+    struct stream *out;
+    f.index.size = 0;
+    assert_works(vma_header_encode(&v.h, budget, &v.header, &v.size, &err));
+    assert_in_range(vast_open(&v, &f, 3 << 19, &disk), vast_extents(), vast_extents() + 4);
+    check_blocks(disk);
+    assert_works(stream_buffer_open(&f.index, "a.vma.index", true, &out, &err));
+    assert_works(vma_keep_index(disk_top(disk), out, &err));
+    stream_close(out);
+    assert_works(disk_close(disk, &err));
+    assert_in_range(vast_open(&v, &f, 96 << 10, &disk), 1, 3 + KEPT_SAMPLES);
+    check_blocks(disk);
+    assert_false(was_surveyed(disk));
+    assert_works(disk_close(disk, &err));
+    budget_free(budget, v.header, v.size);
+    budget_unref(budget);
+    buffer_free(&f.index);
+}
+
 /* ---- as it should not be -----------------------------------------------------------------------
  */
 
@@ -387,10 +503,15 @@ static void test_damaged_archive(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_orders),      cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_views_share), cmocka_unit_test(test_each_byte),
-        cmocka_unit_test(test_cut_short),   cmocka_unit_test(test_lies),
-        cmocka_unit_test(test_of_another),  cmocka_unit_test(test_damaged_archive),
+        cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_views_share),
+        cmocka_unit_test(test_vast),
+        cmocka_unit_test(test_each_byte),
+        cmocka_unit_test(test_cut_short),
+        cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_of_another),
+        cmocka_unit_test(test_damaged_archive),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
