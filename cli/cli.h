@@ -152,8 +152,8 @@ extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_creat
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
 extern const struct verb verb_verify;
-extern const struct verb verb_extract, verb_vma_list, verb_vma_config, verb_vma_extract,
-    verb_vma_verify;
+extern const struct verb verb_extract, verb_vma_list, verb_vma_config, verb_vma_create,
+    verb_vma_extract, verb_vma_verify;
 extern const struct verb *const verbs[]; /* NULL-ended */
 const struct verb *verb_find(const char *name);
 
