@@ -428,6 +428,8 @@ static const struct opt extract_opts[] = {
     OPT_TEXT(
         't', NULL, "CACHE", OPT_STRING, cache,
         "unsafe: do not wait until the targets are durable; other modes of qemu-img are accepted"),
+    OPT_TEXT(0, "spool", "DIR", OPT_FILE, spool,
+             "target -: folder for a temporary unpacked copy of a compressed archive"),
     OPT_NEW_KEY,
     OPT_END};
 
