@@ -6,15 +6,36 @@
 
 #include "support/must.h"
 
-/* The extent whose header stands unharmed at `at` of the damaged file. */
-static const struct vmaimage_extent *extent_at(const struct vmaimage *v,
-                                               const struct vmaimage_wreck *w, uint64_t at)
+/* Whether `len` bytes at `at` are those from `off` of the whole archive but for one bit, which
+ * their checksum tells. */
+static bool is_near(const struct vmaimage *v, const struct vmaimage_wreck *w, uint64_t at, hoff off,
+                    uint64_t len)
 {
-    if (at >= w->file.size || w->was[at] < (int32_t)v->header_size)
+    unsigned wrong = 0;
+    if (at > w->file.size || len > w->file.size - at)
+        return false;
+    for (uint64_t i = 0; i < len && wrong < 2; i++)
+        wrong += (unsigned)__builtin_popcount(w->file.bytes[at + i] ^ v->file.bytes[off + i]);
+    return wrong < 2;
+}
+
+/* The extent whose header stands at `at` of the damaged file. In its place behind another one, one
+ * bit may be wrong. */
+static const struct vmaimage_extent *extent_at(const struct vmaimage *v,
+                                               const struct vmaimage_wreck *w, uint64_t at,
+                                               bool in_place)
+{
+    /* A bit of one of the two is wrong at most. */
+    if (w->file.size - at < VI_EXTENT ||
+        (memcmp(w->file.bytes + at, "VM", 2) != 0 && memcmp(w->file.bytes + at + 2, "AE", 2) != 0))
         return NULL;
-    for (size_t i = 0; i < v->n_extents; i++)
-        if (v->extents[i].off == (hoff)w->was[at])
-            return wreck_is(w, at, v->extents[i].off, VI_EXTENT) ? &v->extents[i] : NULL;
+    for (size_t i = 0; i < v->n_extents; i++) {
+        hoff off = v->extents[i].off;
+        if (w->was[at] != (int32_t)off && w->was[at + 1] != (int32_t)off + 1)
+            continue;
+        if (wreck_is(w, at, off, VI_EXTENT) || (in_place && is_near(v, w, at, off, VI_EXTENT)))
+            return &v->extents[i];
+    }
     return NULL;
 }
 
@@ -76,29 +97,31 @@ static uint64_t where_it_ends(const struct vmaimage *v, const struct vmaimage_wr
 {
     uint64_t end = at + e->len;
 
-    if (end == w->file.size || extent_at(v, w, end))
+    if (end == w->file.size || extent_at(v, w, end, true))
         return end;
     for (uint64_t i = at + VI_EXTENT; i < end && i < w->file.size; i++)
-        if (extent_at(v, w, i))
+        if (extent_at(v, w, i, false))
             return i;
     return end < w->file.size ? end : w->file.size;
 }
 
 static void walk(struct oracle *o, const struct vmaimage *v, const struct vmaimage_wreck *w)
 {
-    uint64_t at = o->header ? v->header_size : 0;
+    bool in_place = is_near(v, w, 0, 0, v->header_size);
+    uint64_t at = in_place ? v->header_size : 0;
 
     while (at < w->file.size) {
-        const struct vmaimage_extent *e = extent_at(v, w, at);
+        const struct vmaimage_extent *e = extent_at(v, w, at, in_place);
         if (!e) {
-            o->sound = false;
+            o->sound = in_place = false;
             at++;
             continue;
         }
         uint64_t end = where_it_ends(v, w, at, e);
-        if (end != at + e->len)
+        if (end != at + e->len || !wreck_is(w, at, e->off, VI_EXTENT))
             o->sound = false;
         take_extent(o, e, w, at, end);
+        in_place = end == at + e->len;
         at = end;
     }
 }
@@ -143,7 +166,7 @@ static bool pick(const struct vmaimage *v, const struct vmaimage_wreck *w, struc
 {
     size_t n = 0;
     for (uint64_t at = 0; at < w->file.size; at++) {
-        const struct vmaimage_extent *e = extent_at(v, w, at);
+        const struct vmaimage_extent *e = extent_at(v, w, at, false);
         if (e && at + e->len <= w->file.size && prng_below(p, ++n) == 0)
             *ret = (struct place){e, at};
     }

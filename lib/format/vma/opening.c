@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "format/vma/mend.h"
 #include "format/vma/reader.h"
 #include "format/vma/resync.h"
 
@@ -54,8 +55,29 @@ static int read_header(struct vma_reader *r, size_t *ret_got, struct platter_err
     return e < 0 ? e : vma_header_decode(r->file, r->bytes, size, &r->header, err);
 }
 
+enum { MD5_AT = 32, MEND_BYTES = 512 << 20 /* that are hashed to mend it: about a second */ };
+
 /* ---- without it --------------------------------------------------------------------------------
  */
+
+/* Whether the header in r->bytes is right but for one bit, which is mended. */
+static bool mend_header(struct vma_reader *r)
+{
+    const uint32_t size = (uint32_t)r->bytes_len;
+    return size > VMA_FIXED && size <= VMA_MOST_HEADER &&
+           vma_mend(r->bytes, size, MD5_AT, MEND_BYTES) &&
+           vma_header_decode(r->file, r->bytes, size, &r->header, NULL) == 0;
+}
+
+static int tell_mended(struct vma_reader *r, struct platter_error *err)
+{
+    const struct archive_fault note = {.kind = ARCHIVE_FAULT_NOTE};
+    r->head.lost_header = false;
+    return vma_tell(r, &note, err,
+                    "%s: the checksum of the header is right with one bit of it changed: that is "
+                    "used",
+                    r->file);
+}
 
 /* The first extent stands at `at` in these bytes: what is in front of it is the header, if it is
  * one still. */
@@ -71,7 +93,12 @@ static int use_window(struct vma_reader *r, const uint8_t *window, size_t len, s
     r->bytes_len = at;
     if (at)
         memcpy(r->bytes, window, at);
-    vma_header_rescue(r->file, r->bytes, (uint32_t)at, &r->header);
+    if (mend_header(r))
+        e = tell_mended(r, err);
+    else
+        vma_header_rescue(r->file, r->bytes, (uint32_t)at, &r->header);
+    if (e < 0)
+        return e;
     memcpy(r->header.uuid, own, sizeof own);
     return vma_input_put_back(&r->in, window + at, len - at, err);
 }
@@ -81,7 +108,7 @@ static int use_window(struct vma_reader *r, const uint8_t *window, size_t len, s
 static int look_in_window(struct vma_reader *r, size_t size, bool *ret_found,
                           struct platter_error *err)
 {
-    uint8_t *window;
+    uint8_t *window = NULL;
     size_t len = 0, at = 0;
 
     int e = budget_alloc(r->request.budget, size, "the search for extents", &window, err);
@@ -128,6 +155,8 @@ static int rescue(struct vma_reader *r, size_t got, const struct platter_error *
 
     r->head.lost_header = true;
     int e = vma_tell(r, &f, err, "%s", why->message);
+    if (e == 0 && got == r->bytes_len && mend_header(r))
+        return tell_mended(r, err);
     if (e == 0)
         e = vma_input_put_back(&r->in, r->bytes, got, err);
     budget_free(r->request.budget, TAKE(r->bytes), r->bytes_len);

@@ -99,10 +99,14 @@ static int read_extent(struct vma_reader *r, struct platter_error *err)
         return e;
     if (n < sizeof bytes)
         return vma_cross_gap(r, bytes, n, &gap, err);
+    bool known;
+    e = vma_recognize(r, bytes, r->off, &known, err);
+    if (e < 0)
+        return e;
     r->doubt = NULL;
     if (vma_extent_decode(r->file, r->off, bytes, r->header.uuid, &r->extent, &why) == 0)
         return 1;
-    if (vma_goes_on(r) && !vma_extent_probe(bytes, r->header.uuid))
+    if (vma_goes_on(r) && !known)
         return vma_cross_gap(r, bytes, n, &gap, err);
     /* Only its numbers do not fit each other: what follows will show whether they can be used. */
     r->doubt = VMA_CONTRADICTS;

@@ -53,6 +53,7 @@ struct vma_reader {
     bool passed;     /* they were passed over, and can be read still */
     /* Why the data may be wrong, where it may, for sentences: "its header ..."; or NULL. */
     const char *doubt;
+    unsigned n_mended; /* headers that it was tried with */
 };
 
 static inline struct vma_reader *vma_reader_of(struct archive_reader *head)
@@ -114,6 +115,10 @@ struct vma_gap {
  * Without SALVAGE it is looked for as far as an extent can reach.
  */
 int vma_cross_gap(struct vma_reader *r, const uint8_t *bytes, size_t n, struct vma_gap *ret,
+                  struct platter_error *err);
+/* Whether VMA_EXTENT bytes, which stand at `off`, are the header of an extent of this archive:
+ * *ret. Where that is so but for one bit, it is told and mended. */
+int vma_recognize(struct vma_reader *r, uint8_t *bytes, hoff off, bool *ret,
                   struct platter_error *err);
 /* Finds out by what follows whether there is doubt about the data of the extent in hand, and how
  * much of it there is. Where nothing sound follows, the gap is crossed. */

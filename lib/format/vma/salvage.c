@@ -9,13 +9,41 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "format/vma/mend.h"
 #include "format/vma/reader.h"
 #include "format/vma/resync.h"
 
 enum {
     WINDOW = 256 << 10, /* bytes that are searched at once */
-    MOST_EXTENT = VMA_EXTENT + VMA_MOST_BLOCKS * VMA_BLOCK
+    MOST_EXTENT = VMA_EXTENT + VMA_MOST_BLOCKS * VMA_BLOCK,
+    MD5_AT = 24,
+    MEND_BYTES = 4 << 20, /* that are hashed to mend a header: it takes half of that */
+    MOST_MENDED = 1000    /* headers: some seconds, and hostile archives take no longer */
 };
+
+int vma_recognize(struct vma_reader *r, uint8_t *bytes, hoff off, bool *ret,
+                  struct platter_error *err)
+{
+    const struct archive_fault f = {.kind = ARCHIVE_FAULT_EXTENT, .off = off};
+    bool looks = memcmp(bytes, "VMAE", 4) == 0 || memcmp(bytes + 8, r->header.uuid, VMA_UUID) == 0;
+
+    *ret = vma_extent_probe(bytes, r->header.uuid);
+    if (*ret || !looks || !vma_goes_on(r) || r->n_mended == MOST_MENDED)
+        return 0;
+    r->n_mended++;
+    uint8_t mended[VMA_EXTENT];
+    memcpy(mended, bytes, sizeof mended);
+    if (!vma_mend(mended, sizeof mended, MD5_AT, MEND_BYTES) ||
+        !vma_extent_probe(mended, r->header.uuid))
+        return 0;
+    memcpy(bytes, mended, sizeof mended);
+    *ret = true;
+    return vma_tell(r, &f, err,
+                    "%s: the extent at %" PRIu64
+                    ": the checksum of its header is wrong, but right with one bit of it changed: "
+                    "that is used",
+                    r->file, off);
+}
 
 /* ---- looking for the next one ------------------------------------------------------------------
  */
@@ -187,7 +215,11 @@ int vma_judge(struct vma_reader *r, struct platter_error *err)
     int e = r->data_len < len ? 0 : vma_read(r, behind, VMA_EXTENT, &n, err);
     if (e < 0)
         return e;
-    bool sound = n == VMA_EXTENT && vma_extent_probe(behind, r->header.uuid);
+    bool sound = false;
+    if (n == VMA_EXTENT)
+        e = vma_recognize(r, behind, r->in.pos - n, &sound, err);
+    if (e < 0)
+        return e;
     if (sound || (n == 0 && r->data_len == len)) {
         r->doubt = NULL;
         return vma_input_put_back(&r->in, behind, n, err);
