@@ -9,6 +9,7 @@ import random
 import subprocess
 
 from peers import MIB, PLATTER, Case, main, make_content, platter, qemu_img, run, sha256, text_like
+import vma_reader
 from vma_writer import CLUSTER, archive, clusters
 
 CONFIGS = (("qemu-server.conf", b"memory: 512\n#qmdump#map:scsi0:drive-scsi0:local:raw:\n"),
@@ -89,6 +90,21 @@ class Archive(Case):
         self.check_folder("piped")
         run("rm", "-r", "out", "piped")
 
+    def check_by_hand(self, name, state=True):
+        """A reader of the test's own finds what was put in, and nothing but what the rules allow."""
+        disks, configs, _, _ = vma_reader.read(name)
+        files = {n: f"{i}.raw" for i, n in DISKS.items()} | ({"vmstate": "state.bin"} if state else {})
+        self.assertEqual(set(disks), set(files))
+        for disk, path in files.items():
+            with open(path, "rb") as f:
+                self.assertEqual(disks[disk], f.read(), disk)
+        self.assertEqual(configs, list(CONFIGS))
+
+    def write_configs(self):
+        for name, content in CONFIGS:
+            with open(name, "wb") as f:
+                f.write(content)
+
     def check_views(self, name):
         for i, disk in DISKS.items():
             platter("compare", "-q", "-F", "raw", f"{name}@{disk}", f"{i}.raw")
@@ -107,6 +123,22 @@ class Archive(Case):
             folder = f"out.{name}"
             platter("extract", "-q", "-o", folder, "-O", format_of(name), *options, "x.vma")
             self.check_folder(folder, "." + format_of(name))
+
+    def test_vma_create(self):
+        """In the words of the peer, to a file and to a pipe."""
+        self.write_configs()
+        words = [w for name, _ in CONFIGS for w in ("-c", name)]
+        words += [w for i, name in DISKS.items() for w in ("-d", f"format=raw:{name}={i}.raw")]
+        platter("vma", "create", "x.vma", *words)
+        self.check_by_hand("x.vma", state=False)
+        self.check_views("x.vma")
+        qemu_img("convert", "-f", "raw", "-O", "qcow2", "1.raw", "1.qcow2")
+        words[-6 + 1] = f"format=qcow2:{DISKS[1]}=1.qcow2"
+        os.mkfifo("fifo")
+        with subprocess.Popen(["sh", "-c", "cat fifo > piped.vma"]) as reader:
+            platter("vma", "create", "fifo", *words)
+            self.assertEqual(reader.wait(60), 0)
+        self.check_by_hand("piped.vma", state=False)
 
     def test_damaged_wrappers(self):
         """A bit in the packed file is found by whoever packed it, and by us; what is cut off gives
