@@ -136,22 +136,28 @@ static int id_of(const struct told *t, const char *name)
 
 enum { MOST_CLUSTERS = 4096 };
 
-static void take_missing(struct told *t, const struct platter_fault *f)
+/* The clusters of a range. What is not at the end of its disk is whole clusters; that its end is
+ * not passed is checked where the listing tells of it. */
+static void take_range(struct told *t, const struct platter_fault *f, bool *clusters[256])
 {
     int id = f->disk ? id_of(t, f->disk) : 0;
-    uint64_t first = f->offset / VI_CLUSTER;
-    uint64_t n = (f->length + VI_CLUSTER - 1) / VI_CLUSTER;
-    t->holes++;
-    if (id == 0 || f->offset % VI_CLUSTER || n == 0 || first + n > MOST_CLUSTERS) {
-        t->bad = "a hole that cannot be";
+    const json_t *d = device_of(t, (unsigned)id);
+    uint64_t size = (uint64_t)json_integer_value(json_object_get(d, "size"));
+    bool sized = size && !json_is_true(json_object_get(d, "vmstate"));
+    uint64_t first = f->offset / VI_CLUSTER, end = f->offset + f->length;
+    uint64_t last = (end + VI_CLUSTER - 1) / VI_CLUSTER;
+
+    if (f->offset % VI_CLUSTER || f->length == 0 || last > MOST_CLUSTERS ||
+        (end % VI_CLUSTER && (!sized || end != size)) || (sized && end > size)) {
+        t->bad = "a range that cannot be";
         return;
     }
-    if (!t->missing[id])
-        MUST((t->missing[id] = calloc(MOST_CLUSTERS, sizeof(bool))));
-    for (uint64_t c = first; c < first + n; c++) {
-        if (t->missing[id][c])
-            t->bad = "a hole is told twice";
-        t->missing[id][c] = true;
+    if (!clusters[id])
+        MUST((clusters[id] = calloc(MOST_CLUSTERS, sizeof(bool))));
+    for (uint64_t c = first; c < last; c++) {
+        if (clusters[id][c])
+            t->bad = "a range is told twice";
+        clusters[id][c] = true;
     }
 }
 
@@ -164,14 +170,20 @@ static void take_fault(void *opaque, const struct platter_fault *f)
         snprintf(t->first, sizeof t->first, "kind %d: %s", (int)f->kind, f->text);
     if (!f->text || !f->text[0])
         t->bad = "a fault without a word";
-    if (f->kind == PLATTER_FAULT_MISSING)
-        take_missing(t, f);
+    if (f->kind == PLATTER_FAULT_DOUBT)
+        take_range(t, f, t->doubted);
+    if (f->kind == PLATTER_FAULT_MISSING) {
+        take_range(t, f, t->missing);
+        t->holes++;
+    }
 }
 
 void told_free(struct told *t)
 {
-    for (unsigned i = 0; i < 256; i++)
+    for (unsigned i = 0; i < 256; i++) {
         free(t->missing[i]);
+        free(t->doubted[i]);
+    }
     json_decref(t->devices);
 }
 
@@ -312,6 +324,20 @@ static int judge_holes(const struct run *r, const struct told *t, const struct r
     return 0;
 }
 
+/* Where data is known to stand elsewhere, it must not be passed off as right. */
+static int judge_doubts(const struct run *r, const struct told *t, const struct remains *d)
+{
+    const bool *doubted = t->doubted[d->of->id];
+    char where[64];
+    for (uint32_t c = 0; c < d->of->clusters; c++) {
+        if (!d->shifted[c] || (doubted && doubted[c]))
+            continue;
+        snprintf(where, sizeof where, "cluster %u is wrong, which could be known", c);
+        return complain(r, d->of->name, where);
+    }
+    return 0;
+}
+
 int run_judge(const struct run *r, const struct oracle *o, const struct told *t, bool extracted)
 {
     int e = t->bad ? complain(r, "faults", t->bad) : 0;
@@ -326,6 +352,8 @@ int run_judge(const struct run *r, const struct oracle *o, const struct told *t,
             continue;
         }
         e = judge_holes(r, t, d, n);
+        if (e == 0)
+            e = judge_doubts(r, t, d);
         if (e == 0 && extracted)
             e = judge_disk(r, d, size);
     }

@@ -40,7 +40,7 @@ void run_end(const struct run *r, struct feeder *f);
 /* What is told while an archive is open. */
 struct told {
     uint64_t faults;
-    bool *missing[256]; /* of each device: its clusters */
+    bool *missing[256], *doubted[256]; /* of each device: its clusters */
     uint64_t holes;
     char first[400];
     const char *bad; /* a fault that cannot be */

@@ -60,8 +60,10 @@ static void unpack(uint8_t *out, uint16_t mask, const uint8_t *stored)
         }
 }
 
-static void take_slot(struct oracle *o, const struct vmaimage_slot *s, const struct buffer *file,
-                      uint64_t at, uint64_t until)
+/* The next extent stands in the midst of the data of the one that `until` cuts short, so bytes of
+ * that are gone: `cut`. */
+static void take_slot(struct oracle *o, const struct vmaimage_slot *s,
+                      const struct vmaimage_wreck *w, uint64_t at, uint64_t until, bool cut)
 {
     struct remains *d = remains_of(o, s->device);
     unsigned blocks = (unsigned)__builtin_popcount(s->mask);
@@ -75,19 +77,21 @@ static void take_slot(struct oracle *o, const struct vmaimage_slot *s, const str
     if (d->have[s->cluster])
         return;
     d->have[s->cluster] = true;
+    d->shifted[s->cluster] = cut && !wreck_is(w, at, s->off, (uint64_t)blocks * VI_BLOCK);
     if (d->of->state && d->end <= s->cluster)
         d->end = s->cluster + 1;
-    unpack(d->content + (size_t)s->cluster * VI_CLUSTER, s->mask, file->bytes + at);
+    unpack(d->content + (size_t)s->cluster * VI_CLUSTER, s->mask, w->file.bytes + at);
 }
 
 /* What of the extent lies in front of `until`. */
 static void take_extent(struct oracle *o, const struct vmaimage_extent *e,
                         const struct vmaimage_wreck *w, uint64_t at, uint64_t until)
 {
+    bool cut = until < at + e->len && until < w->file.size;
     o->extents++;
     for (unsigned i = 0; i < VI_SLOTS; i++)
         if (e->slots[i].device)
-            take_slot(o, &e->slots[i], &w->file, at + (e->slots[i].off - e->off), until);
+            take_slot(o, &e->slots[i], w, at + (e->slots[i].off - e->off), until, cut);
 }
 
 /* An extent at which the chain breaks is followed by no other: the next may stand inside of what
@@ -135,8 +139,9 @@ void oracle_make(struct oracle *o, const struct vmaimage *v, const struct vmaima
         o->disks[i] = (struct remains){.of = d,
                                        .end = d->state ? 0 : d->clusters,
                                        .have = calloc(d->clusters + 1, sizeof(bool)),
+                                       .shifted = calloc(d->clusters + 1, sizeof(bool)),
                                        .content = calloc(d->clusters + 1, VI_CLUSTER)};
-        MUST(o->disks[i].have && o->disks[i].content);
+        MUST(o->disks[i].have && o->disks[i].shifted && o->disks[i].content);
     }
     walk(o, v, w);
     for (unsigned i = 0; i < v->n_disks; i++)
@@ -148,6 +153,7 @@ void oracle_free(struct oracle *o)
 {
     for (unsigned i = 0; i < o->n_disks; i++) {
         free(o->disks[i].have);
+        free(o->disks[i].shifted);
         free(o->disks[i].content);
     }
 }
@@ -177,7 +183,7 @@ static bool pick(const struct vmaimage *v, const struct vmaimage_wreck *w, struc
 static void insert_junk(struct vmaimage_wreck *w, struct prng *p, hoff at, bool *ret_foreign)
 {
     uint8_t foreign[VI_EXTENT];
-    uint64_t len = prng_chance(p, 50) ? 512 * (1 + prng_below(p, 20)) : 1 + prng_below(p, 150000);
+    uint64_t len = prng_chance(p, 50) ? 512 * (1 + prng_below(p, 20)) : 1 + prng_below(p, 600000);
 
     wreck_insert(w, at, NULL, len, p);
     if (prng_chance(p, 30)) {
@@ -213,6 +219,20 @@ static void swap_places(struct vmaimage_wreck *w, struct place a, struct place b
         wreck_swap(w, a.at, a.extent->len, b.at, b.extent->len);
 }
 
+/* Bytes come or go in the midst of data, so that the rest of it stands elsewhere. */
+static void shift_data(struct vmaimage_wreck *w, struct prng *p, struct place a, bool away)
+{
+    uint64_t len = a.extent->len - VI_EXTENT, at, n;
+    if (len == 0)
+        return;
+    at = prng_below(p, len);
+    n = 1 + prng_below(p, prng_chance(p, 50) ? 600 : 100000);
+    if (away)
+        wreck_remove(w, a.at + VI_EXTENT + at, n < len - at ? n : len - at);
+    else
+        wreck_insert(w, a.at + VI_EXTENT + at, NULL, n, p);
+}
+
 /* Not in the size of a disk, which nothing else tells. */
 static void flip_in_header(struct vmaimage_wreck *w, const struct vmaimage *v, struct prng *p)
 {
@@ -229,7 +249,7 @@ const char *wreck_something(struct vmaimage_wreck *w, const struct vmaimage *v, 
     if (!pick(v, w, p, &a) || !pick(v, w, p, &b))
         return "nothing is left to damage";
     uint64_t behind = w->file.size - a.at, at;
-    switch (prng_below(p, 13)) {
+    switch (prng_below(p, 15)) {
     case 0:
         flip_in_header(w, v, p);
         return "a flip in the header";
@@ -266,6 +286,12 @@ const char *wreck_something(struct vmaimage_wreck *w, const struct vmaimage *v, 
         at = a.at + prng_below(p, behind);
         wreck_remove(w, at, random_length(w, p, at));
         return "a range less";
+    case 12:
+        shift_data(w, p, a, true);
+        return "bytes gone from data";
+    case 13:
+        shift_data(w, p, a, false);
+        return "bytes put into data";
     default:
         swap_places(w, a, b);
         return "two extents that changed places";

@@ -10,8 +10,9 @@ enum { WRECK_DISKS = 4 };
 
 struct remains {
     const struct vmaimage_disk *of;
-    uint32_t end; /* clusters that it has; of a state: one more than the highest that is there */
-    bool *have;   /* each */
+    uint32_t end;  /* clusters that it has; of a state: one more than the highest that is there */
+    bool *have;    /* each */
+    bool *shifted; /* it is there, but not as it was, and what stands there shows it */
     uint8_t *content; /* as the damaged file has it: what nobody can see is part of it */
 };
 
