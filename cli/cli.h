@@ -93,6 +93,8 @@ struct args {
     const char *config, *map_file, *disks; /* vma */
     const char *folder, *uuid;             /* extract */
     const char *digest_file;               /* verify */
+    const char *vmstate, *vmid, *time_text; /* archive create */
+    bool generate_conf, reproducible, embed_digest, digest_beside;
     bool configs;
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
@@ -147,7 +149,7 @@ struct verb {
 };
 
 extern const struct verb verb_vma_repack;
-extern const struct verb verb_key, verb_compact, verb_archive_index;
+extern const struct verb verb_key, verb_compact, verb_archive_index, verb_archive_create;
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
