@@ -296,7 +296,7 @@ class Vma(Case):
         per, length = 7, 512 + 7 * CLUSTER
         start = len(header(self.disks, (("qemu-server.conf", b"memory: 512\n"),)))
         n = -(-len(slots) // per)
-        for kind in ("header", "magic", "insert", "remove", "cut", "repeat"):
+        for kind in ("bit", "header", "magic", "insert", "remove", "cut", "repeat"):
             archive("x.vma", self.disks, slots, per=per)
             bad = sorted(rng.sample(range(1, n - 1), 3))
             lost = {s[:2] for i in bad for s in slots[i * per:(i + 1) * per]}
@@ -307,8 +307,11 @@ class Vma(Case):
                 lost = {s[:2] for s in slots[bad[0] * per + 2:]}
             for i in reversed(bad) if kind != "cut" else []:
                 at = start + i * length
-                if kind in ("header", "magic"):
-                    data[at + (100 if kind == "header" else 1)] ^= 1
+                if kind == "bit":
+                    lost = set()
+                    data[at + 100] ^= 1
+                elif kind in ("header", "magic"):
+                    data[at + (100 if kind == "header" else 0)] ^= 0xff
                 elif kind == "insert":
                     data[at:at + 512] = rng.randbytes(700)
                 elif kind == "remove":
@@ -323,9 +326,10 @@ class Vma(Case):
                 with open(f"{i}.raw", "rb") as f:
                     want = bytearray(f.read())
                 gone = sorted(c for d, c in lost if d == i)
-                twice = kind == "repeat" and any(s[0] == i for s in slots[:per])
+                # What is mended, there twice, or in front of where bytes came or went is doubted.
+                doubted = kind in ("bit", "insert", "remove", "repeat")
                 got = platter("convert", "--salvage", "-O", "raw", f"x.vma@{name}", "out.raw",
-                              code=4 if gone or twice else 0)
+                              code={0, 4} if doubted and not gone else 4 if gone else 0)
                 for c in gone:
                     end = min(size, (c + 1) * CLUSTER)
                     want[c * CLUSTER:end] = bytes(end - c * CLUSTER)

@@ -58,6 +58,17 @@ int vma_archive_survey(struct image *img, struct vma_archive *a, struct platter_
 /* NULL is fine. */
 void vma_archive_unref(struct vma_archive *a);
 
+/* ---- rescue.c ----------------------------------------------------------------------------------
+ */
+
+/* Of a salvage: enters in `index` what can be used of a damaged archive; what is wrong with the
+ * disk that is asked for, or with any, is doubted. */
+int vma_salvage_index(struct image *img, struct vma_index *index, uint64_t *ret_extents,
+                      struct platter_error *err);
+/* The slots of an extent whose header may be damaged: what reading front to back makes of it. */
+int vma_salvage_extent(struct image *img, uint64_t off, const uint8_t *bytes,
+                       struct vma_extent *ret, struct platter_error *err);
+
 /* ---- map.c -------------------------------------------------------------------------------------
  */
 

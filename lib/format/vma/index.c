@@ -235,8 +235,7 @@ static int device_make(struct vma_index *x, unsigned number, struct device **ret
     return r;
 }
 
-static int add_slot(struct vma_index *x, const struct vma_slot *s, bool *ret_again,
-                    struct platter_error *err)
+static int add_slot(struct vma_index *x, const struct vma_slot *s, struct platter_error *err)
 {
     struct device *d;
     struct chunk *c;
@@ -246,9 +245,10 @@ static int add_slot(struct vma_index *x, const struct vma_slot *s, bool *ret_aga
         r = chunk_make(x, d, s->cluster, &c, err);
     if (r < 0)
         return r;
-    *ret_again = chunk_find(c, s->cluster & (CHUNK - 1)) != NOWHERE;
-    if (*ret_again)
-        return 0;
+    if (chunk_find(c, s->cluster & (CHUNK - 1)) != NOWHERE)
+        return fail(err, PLATTER_ECORRUPT,
+                    "cluster %" PRIu32 " of device %u is there a second time", s->cluster,
+                    s->device);
     if (d->n == NOWHERE)
         return fail(err, PLATTER_ECORRUPT, "device %u has more clusters than there can be",
                     s->device);
@@ -258,9 +258,9 @@ static int add_slot(struct vma_index *x, const struct vma_slot *s, bool *ret_aga
 }
 
 int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e,
-                  unsigned *ret_again, struct platter_error *err)
+                  struct platter_error *err)
 {
-    bool used = false, again = false;
+    bool used = false;
     int r = grow(x->budget, &x->extents, x->n_extents, &x->room_extents, sizeof *x->extents, err);
 
     for (unsigned i = 0; r == 0 && i < VMA_SLOTS; i++) {
@@ -268,13 +268,7 @@ int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e,
         if (s->device == 0)
             continue;
         used = true;
-        r = add_slot(x, s, &again, err);
-        if (r == 0 && again && ret_again)
-            ret_again[s->device]++;
-        else if (r == 0 && again)
-            r = fail(err, PLATTER_ECORRUPT,
-                     "cluster %" PRIu32 " of device %u is there a second time", s->cluster,
-                     s->device);
+        r = add_slot(x, s, err);
     }
     if (used && (r == 0 || r == -PLATTER_ECORRUPT))
         x->extents[x->n_extents++] = off;

@@ -19,11 +19,10 @@ struct vma_index;
 int vma_index_new(struct budget *budget, struct vma_index **ret, struct platter_error *err);
 void vma_index_free(struct vma_index *x);
 
-/* Enters the extent at `off`, which stands behind all that were entered. A cluster that was there
- * before is passed over, and counts in ret_again[its device]; where that is NULL, it is
- * PLATTER_ECORRUPT, and the slots in front of it are entered. */
+/* Enters the extent at `off`, which stands behind all that were entered. PLATTER_ECORRUPT: it has a
+ * cluster that was there before; the slots in front of that are entered. */
 int vma_index_add(struct vma_index *x, uint64_t off, const struct vma_extent *e,
-                  unsigned *ret_again, struct platter_error *err);
+                  struct platter_error *err);
 
 /* The extent that a cluster stands in; false: it is not in the archive. */
 bool vma_index_find(const struct vma_index *x, unsigned device, uint32_t cluster,

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * An archive is opened by its header, and by looking at the headers of all its extents, one after
- * the other (section 10), unless an index is kept beside it. What salvage is asked for passes over
- * what is damaged, up to the next extent that is sound.
+ * the other (section 10), unless an index is kept beside it.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -102,10 +101,6 @@ struct survey {
     struct vma_index *index;
     uint64_t n_extents;
     bool extra[VMA_DEVICES]; /* a cluster of zeros just past its end was passed over */
-    /* Of a salvage. */
-    uint64_t n_damaged, first_damaged; /* places */
-    unsigned dropped[VMA_DEVICES];     /* clusters that cannot be, or came again */
-    uint8_t *window;                   /* what is searched for extents, or NULL */
 };
 
 static int read_zeros(const struct survey *s, uint64_t off, unsigned blocks, bool *ret_zero,
@@ -136,26 +131,20 @@ static int is_extra(struct survey *s, const struct vma_slot *slot, uint64_t off,
     return r;
 }
 
-/* Whether slot number i, whose blocks stand at `off`, is fit to be entered: else it is emptied. */
+/* Whether the slot, whose blocks stand at `off`, is fit to be entered: else it is emptied. */
 static int judge_slot(struct survey *s, uint64_t extent, struct vma_slot *slot, uint64_t off,
                       struct platter_error *err)
 {
-    const bool salvage = s->img->salvage;
-    uint64_t len = vma_slot_blocks(slot) * (uint64_t)VMA_BLOCK;
     bool extra = false;
 
     int r = vma_slot_check(s->img->stream->name, extent, &s->a->header, slot, err);
-    if (r == -PLATTER_ECORRUPT && range_inside(off, len, s->a->size)) {
+    if (r == -PLATTER_ECORRUPT) {
         int e = is_extra(s, slot, off, &extra, err);
         r = e < 0 ? e : extra ? 0 : r;
     }
-    bool bad = r < 0 || !range_inside(off, len, s->a->size);
-    if (r < 0 && !salvage)
-        return r;
-    s->dropped[slot->device] += bad;
-    if (bad || extra)
+    if (extra)
         *slot = (struct vma_slot){0};
-    return 0;
+    return r;
 }
 
 static int fail_to_enter(int r, const char *name, uint64_t off, struct platter_error *err)
@@ -169,7 +158,6 @@ static int fail_to_enter(int r, const char *name, uint64_t off, struct platter_e
     return r < 0 ? fail_in(err, r, "%s: the extent at %" PRIu64, name, off) : r;
 }
 
-/* *ret_len is set where there is a sound header. */
 static int enter_extent(struct survey *s, uint64_t off, uint64_t *ret_len,
                         struct platter_error *err)
 {
@@ -190,7 +178,7 @@ static int enter_extent(struct survey *s, uint64_t off, uint64_t *ret_len,
     if (r < 0)
         return r;
     *ret_len = VMA_EXTENT + e.blocks * (uint64_t)VMA_BLOCK;
-    if (*ret_len > left && !s->img->salvage)
+    if (*ret_len > left)
         return fail(err, PLATTER_ECORRUPT,
                     "%s: the extent at %" PRIu64 " has %" PRIu64
                     " bytes, but the file ends at %" PRIu64 ": it was cut short",
@@ -201,87 +189,10 @@ static int enter_extent(struct survey *s, uint64_t off, uint64_t *ret_len,
         at += len;
     }
     if (r == 0) {
-        r = vma_index_add(s->index, off, &e, s->img->salvage ? s->dropped : NULL, err);
+        r = vma_index_add(s->index, off, &e, err);
         r = fail_to_enter(r, name, off, err);
     }
     s->n_extents += r == 0;
-    return r;
-}
-
-/* ---- salvage -----------------------------------------------------------------------------------
- */
-
-enum { WINDOW = 1 << 20, FIRST_LOOK = 4096 };
-
-/* Where in these bytes the first sound extent begins; `len`: nowhere. */
-static size_t find_in(const struct survey *s, const uint8_t *bytes, size_t len)
-{
-    const uint8_t *end = bytes + len;
-    for (const uint8_t *p = bytes; (p = memmem(p, (size_t)(end - p), "VMAE", 4)); p++) {
-        if (end - p < VMA_EXTENT)
-            break;
-        if (vma_extent_probe(p, s->a->header.uuid))
-            return (size_t)(p - bytes);
-    }
-    return len;
-}
-
-/* The first sound extent at `off` or behind it; the end of the file where there is none. Most of
- * what is damaged is short: the looks get longer. */
-static int find_extent(struct survey *s, uint64_t off, uint64_t *ret, struct platter_error *err)
-{
-    const struct vma_archive *a = s->a;
-    uint64_t look = FIRST_LOOK, step;
-    int r = 0;
-
-    if (!s->window)
-        r = budget_alloc(a->budget, WINDOW, "what is searched for extents", &s->window, err);
-    *ret = a->size;
-    for (; r == 0 && off < a->size && a->size - off >= VMA_EXTENT; off += step) {
-        size_t len = (size_t)min_u64(look, a->size - off), at = len;
-        /* What cannot be read is passed over. */
-        if (stream_pread(s->img->stream, s->window, len, off, NULL) == 0)
-            at = find_in(s, s->window, len);
-        if (at < len) {
-            *ret = off + at;
-            break;
-        }
-        step = look - VMA_EXTENT + 1;
-        look = min_u64(look * 2, WINDOW);
-    }
-    return r;
-}
-
-/* Where to go on behind what is no extent. */
-static int pass_damage(struct survey *s, uint64_t off, uint64_t *ret_next,
-                       struct platter_error *err)
-{
-    if (s->n_damaged++ == 0)
-        s->first_damaged = off;
-    return find_extent(s, off + 1, ret_next, err);
-}
-
-/* Of the disk that is asked for: damage elsewhere is none of its. 0: of all. */
-static int doubt_salvage(const struct survey *s, unsigned device, struct platter_error *err)
-{
-    const struct vma_device *d = &s->a->header.devices[device];
-    bool whole = d->name && !d->state && vma_index_count(s->index, device) == vma_clusters(d->size);
-    unsigned dropped = 0;
-    int r = 0;
-
-    if (s->n_damaged && !whole)
-        r = image_doubt(s->img, err,
-                        "%s: at %" PRIu64 " place%s of the archive, first at %" PRIu64
-                        ", there is no sound extent: what stood there cannot be read",
-                        s->img->stream->name, s->n_damaged, s->n_damaged > 1 ? "s" : "",
-                        s->first_damaged);
-    for (unsigned i = 0; i < VMA_DEVICES; i++)
-        dropped += device == 0 || i == device ? s->dropped[i] : 0;
-    if (r == 0 && dropped)
-        r = image_doubt(s->img, err,
-                        "%s: %u cluster%s that cannot be there, end too early or came again are "
-                        "passed over",
-                        s->img->stream->name, dropped, dropped > 1 ? "s" : "");
     return r;
 }
 
@@ -290,33 +201,21 @@ static int doubt_salvage(const struct survey *s, unsigned device, struct platter
 
 static int look_at_all(struct survey *s, struct platter_error *err)
 {
-    struct image *img = s->img;
     int r = 0;
-
-    for (uint64_t off = s->a->header.size, len; r == 0 && off < s->a->size; off += len) {
+    for (uint64_t off = s->a->header.size, len; r == 0 && off < s->a->size; off += len)
         r = enter_extent(s, off, &len, err);
-        if (img->salvage && (r == -PLATTER_ECORRUPT || r == -EIO)) {
-            uint64_t next = 0;
-            r = pass_damage(s, off, &next, err);
-            len = next - off;
-        } else if (r == 0 && len > s->a->size - off) {
-            break; /* of a salvage */
-        }
-    }
     return r;
 }
 
 /* What was found becomes known. `open` runs, so that nobody reads it meanwhile. */
-static int take_survey(struct vma_archive *a, const struct survey *s, struct platter_error *err)
+static void take_survey(struct vma_archive *a, const struct survey *s)
 {
-    int r = doubt_salvage(s, vma_of(s->img)->device, err);
     a->known = true;
     a->n_extents = s->n_extents;
     for (unsigned i = 0; i < VMA_DEVICES; i++) {
         a->counts[i] = vma_index_count(s->index, i);
         a->extra |= s->extra[i];
     }
-    return r;
 }
 
 int vma_archive_survey(struct image *img, struct vma_archive *a, struct platter_error *err)
@@ -333,14 +232,14 @@ int vma_archive_survey(struct image *img, struct vma_archive *a, struct platter_
                     img->stream->name);
     int r = vma_index_new(a->budget, &s.index, err);
     if (r == 0)
-        r = look_at_all(&s, err);
-    if (r == 0 && !a->known)
-        r = take_survey(a, &s, err);
-    budget_free(a->budget, s.window, WINDOW);
+        r = img->salvage ? vma_salvage_index(img, s.index, &s.n_extents, err)
+                         : look_at_all(&s, err);
     if (r < 0) {
         vma_index_free(s.index);
         return r;
     }
+    if (!a->known)
+        take_survey(a, &s);
     atomic_store(&a->index, s.index);
     return 0;
 }

@@ -26,7 +26,9 @@ static int load_extent(struct image *img, uint64_t off, struct vma_extent *ret,
     if (have)
         return 0;
     int r = stream_pread(img->stream, bytes, sizeof bytes, off, err);
-    if (r == 0)
+    if (r == 0 && img->salvage)
+        r = vma_salvage_extent(img, off, bytes, ret, err);
+    else if (r == 0)
         r = vma_extent_decode(img->stream->name, off, bytes, a->header.uuid, ret, err);
     if (r == 0 && ret->blocks * (uint64_t)VMA_BLOCK > a->size - off - VMA_EXTENT && !img->salvage)
         r = fail(err, PLATTER_ECORRUPT, "%s: the extent at %" PRIu64 " does not end in the file",
@@ -59,7 +61,9 @@ static int load_spot(struct image *img, uint64_t off, uint32_t cluster, struct s
     ret->off = off + VMA_EXTENT;
     for (ret->i = 0; ret->i < VMA_SLOTS; ret->i++, s++) {
         if (s->device == v->device && s->cluster == cluster)
-            return vma_slot_check(img->stream->name, off, &v->archive->header, s, err);
+            return img->salvage
+                       ? 0
+                       : vma_slot_check(img->stream->name, off, &v->archive->header, s, err);
         ret->off += vma_slot_blocks(s) * (uint64_t)VMA_BLOCK;
     }
     return fail(err, PLATTER_ECORRUPT,

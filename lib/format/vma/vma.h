@@ -11,6 +11,7 @@
  *   map.c      and where in it
  *   vma.c      the archive as an image, of which each device is a view (archive.h)
  *   load.c     how that is opened: the header, and a look at all extents
+ *   rescue.c   ... of one that is damaged, as far as it can be used
  *   kept.c     an index that is kept beside it (kept.h), which keep.c writes
  *   describe.c what there is in it
  *   reader.c   the archive front to back (reader.h)
