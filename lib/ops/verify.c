@@ -152,30 +152,36 @@ static int find_digests(struct verify *v, const char *given, struct digest_file 
     return *ret_any ? digest_file_parse(what, text, len, ret, err) : r;
 }
 
-static int open_digests(struct verify *v, const char *given, struct platter_error *err)
+/* Has digests ready, if there are any, and as many batches as they are compared with side by side:
+ * all else is done by the one thread that reads. */
+static int open_digests(struct verify *v, const struct platter_verify_options *o,
+                        struct platter_error *err)
 {
-    struct archive_listing *l = &v->archive->reader->listing;
+    struct platter_archive *a = v->archive;
     struct platter_error why = {0};
     struct digest_file digests = {0};
     struct digest_check_plan plan = {.digests = &digests,
-                                     .listing = l,
-                                     .budget = v->archive->budget,
-                                     .workers = v->batches.n,
-                                     .file = v->archive->stream->name,
+                                     .listing = &a->reader->listing,
+                                     .budget = a->budget,
+                                     .file = a->stream->name,
                                      .tell = tell,
-                                     .opaque = v->archive};
-    int r = find_digests(v, given, &digests, &v->result->digests, &why);
+                                     .opaque = a};
+    int r = find_digests(v, o->digest, &digests, &v->result->digests, &why);
 
     /* Digests that are damaged themselves say nothing about the data. */
-    if (r == -PLATTER_ECORRUPT && !given) {
+    if (r == -PLATTER_ECORRUPT && !o->digest) {
         const struct archive_fault f = {.kind = ARCHIVE_FAULT_DIGEST, .text = why.message};
-        archive_tell(v->archive, &f);
+        archive_tell(a, &f);
         v->result->digests = false;
-        return 0;
-    }
-    if (r < 0)
+    } else if (r < 0) {
         return fail(err, -r, "%s", why.message);
-    return v->result->digests ? digest_check_open(&plan, &v->digests, err) : 0;
+    }
+    r = batches_open(&v->batches, a->reader, a->budget, v->result->digests ? o->workers : 1, err);
+    plan.workers = v->batches.n;
+    if (r == 0 && v->result->digests)
+        return digest_check_open(&plan, &v->digests, err);
+    digest_file_free(&digests);
+    return r;
 }
 
 /* ---- all of it ---------------------------------------------------------------------------------
@@ -227,9 +233,7 @@ int archive_verify(struct platter_archive *a, const struct platter_verify_option
         return r;
     for (unsigned i = 0; i < a->reader->listing.n_disks; i++)
         v.total += a->reader->listing.disks[i].size;
-    r = batches_open(&v.batches, a->reader, a->budget, options->workers, err);
-    if (r == 0)
-        r = open_digests(&v, options->digest, err);
+    r = open_digests(&v, options, err);
     if (r == 0)
         r = verify_run(&v, options, err);
     count(&v);
