@@ -106,6 +106,18 @@ static int unwrap(struct stream **stream, const struct image_choice *choice,
     return stream_unpacked_open(TAKE(*stream), w, &policy, setup->budget, stream, err);
 }
 
+/* A query of a format that is not read front to back takes what anybody else takes. */
+static int unwrap_again(struct stream **stream, const struct image_choice *choice,
+                        struct image_setup *setup, struct platter_error *err)
+{
+    const struct unpack_policy policy = {.spool = choice->spool};
+    struct stream *file = stream_share((*stream)->base);
+    stream_close(TAKE(*stream));
+    file->position = 0;
+    return stream_unpacked_open(file, wrapper_find(setup->compression), &policy, setup->budget,
+                                stream, err);
+}
+
 int image_identify(struct stream **stream, const struct image_choice *choice,
                    struct image_setup *setup, struct platter_error *err)
 {
@@ -118,8 +130,7 @@ int image_identify(struct stream **stream, const struct image_choice *choice,
         r = unwrap(stream, choice, setup, err);
     if (r == 0 && !setup->format)
         r = probe(*stream, choice->allow_raw, &setup->format, err);
-    /* A query that is read front to back. */
     if (r == 0 && (*stream)->sequential && !setup->format->in_order)
-        r = stream_spool_open(TAKE(*stream), choice->spool, setup->budget, stream, err);
+        r = unwrap_again(stream, choice, setup, err);
     return r < 0 && setup->compression ? fail_damaged(r, choice, err) : r;
 }

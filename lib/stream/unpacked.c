@@ -16,7 +16,7 @@ enum {
     INDEX_SHARE = 4,
     CACHE_SHARE = 4, /* of all slots, if they are more than */
     LEAST_SLOTS = 2,
-    MOST_SHARE = 6 /* one of them */
+    MOST_SHARE = 3 /* one of them: frames of pzstd have 8 MiB */
 };
 
 static struct unpacked *unpacked_of(struct stream *s)

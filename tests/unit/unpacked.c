@@ -29,7 +29,7 @@ struct sample {
 };
 
 static const struct sample samples[] = {
-    {"zstd, a frame", WRAP_ZSTD, "zstd -q --zstd=wlog=19 -f $P -o $T", true},
+    {"zstd, a frame", WRAP_ZSTD, "zstd -q --zstd=wlog=19 -f $P -o $T", false},
     {"zstd, frames that tell their size", WRAP_ZSTD,
      "split -b 700001 $P $T.; for p in $T.*; do zstd -q -c $p; rm $p; done > $T", false},
     {"zstd, small frames", WRAP_ZSTD,
@@ -43,6 +43,7 @@ static const struct sample samples[] = {
      "split -b 700002 $P $T.; for p in $T.*; do printf '\\120\\052\\115\\030\\005\\0\\0\\0abcde'; "
      "zstd -q -c $p; rm $p; done > $T",
      false},
+    {"pzstd", WRAP_ZSTD, "pzstd -q -p 4 -c $P > $T", false},
     {"gzip", WRAP_GZIP, "gzip -c $P > $T", false},
     {"gzip -1", WRAP_GZIP, "gzip -1 -c < $P > $T", false},
     {"gzip, members", WRAP_GZIP,
@@ -184,16 +185,15 @@ static void test_random_reads(void **state)
     }
 }
 
-/* With little memory the checkpoints of gzip get few. */
+/* With little memory the checkpoints of gzip get few, and one large frame is not read as it is. */
 static void test_little_memory(void **state)
 {
     (void)state;
     for (size_t i = 0; i < SAMPLES; i++) {
-        uint64_t limit = samples[i].wrapper == WRAP_GZIP ? 6 << 20 : 14 << 20;
-        check_all(&packed[i], samples[i].spooled, limit);
+        uint64_t limit = samples[i].wrapper == WRAP_GZIP ? 6 << 20 : 16 << 20;
+        check_all(&packed[i], samples[i].spooled || i == 0 || strcmp(samples[i].name, "pzstd") == 0,
+                  limit);
     }
-    /* ... and with more even one large frame is read as it is. */
-    check_all(&packed[0], false, 2 * BUDGET);
 }
 
 /* ---- what may not be done ----------------------------------------------------------------------
@@ -251,7 +251,8 @@ static void test_query(void **state)
     for (size_t i = 0; i < SAMPLES; i++) {
         struct stream *s = NULL;
         bool at_once = !samples[i].spooled && samples[i].wrapper != WRAP_GZIP &&
-                       !strstr(samples[i].name, "zstd, not") && !strstr(samples[i].name, "do not");
+                       !strstr(samples[i].name, "zstd, not") &&
+                       !strstr(samples[i].name, "do not") && strcmp(samples[i].name, "pzstd") != 0;
         uint8_t bytes[1000];
         size_t len = 0;
         assert_works(open_buffer(&packed[i], false, true, BUDGET, &s, &err));
