@@ -140,6 +140,45 @@ class Archive(Case):
             self.assertEqual(reader.wait(60), 0)
         self.check_by_hand("piped.vma", state=False)
 
+    def create(self, target, *options, **more):
+        """All that there is, as an archive with digests."""
+        disks = [w for i, name in DISKS.items() for w in ("-d", f"{name}={i}.raw")]
+        configs = [w for name, _ in CONFIGS for w in ("-c", name)]
+        platter("archive", "create", "-q", "-f", "raw", "--reproducible", "--embed-digest",
+                "--vmstate", "state.bin", *disks, *configs, *options, target, **more)
+
+    def test_archive_create(self):
+        """To a file, compressed as it is named, and to a pipe: the same bytes; and the digests in
+        them are those of the disks."""
+        self.write_configs()
+        self.create("x.vma")
+        disks, configs, _, _ = vma_reader.read("x.vma")
+        self.assertEqual([name for name, _ in configs], [n for n, _ in CONFIGS] + ["platter.digest"])
+        for disk in json.loads(configs[-1][1])["disks"]:
+            with open("one.raw", "wb") as f:
+                f.write(disks[disk["name"]])
+            said = platter("digest", "-f", "raw", "one.raw").stdout.split()[0]
+            self.assertEqual(disk["digest"], said.split(":")[-1], disk["name"])
+        self.check_archive("x.vma", digests=True)
+        for suffix, unpack in (("zst", "zstd -d -q -c"), ("gz", "zcat")):
+            self.create(f"x.vma.{suffix}", "-m", "3")
+            run("sh", "-c", f"{unpack} x.vma.{suffix} | cmp - x.vma")
+            self.check_archive(f"x.vma.{suffix}", digests=True)
+            self.check_views(f"x.vma.{suffix}")
+        with open("piped.vma", "wb") as f, \
+                subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=f) as cat:
+            with subprocess.Popen(
+                    [PLATTER, "archive", "create", "-q", "-f", "raw", "--reproducible", "-",
+                     *[w for i, name in DISKS.items() for w in ("-d", f"{name}={i}.raw")]],
+                    stdout=cat.stdin) as ours:
+                cat.stdin.close()
+                self.assertEqual(ours.wait(60), 0)
+        disks, configs, _, _ = vma_reader.read("piped.vma")
+        self.assertEqual(configs, [])
+        for i, name in DISKS.items():
+            with open(f"{i}.raw", "rb") as f:
+                self.assertEqual(disks[name], f.read())
+
     def test_damaged_wrappers(self):
         """A bit in the packed file is found by whoever packed it, and by us; what is cut off gives
         what is in front of it."""
