@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* What `platter extract` has in hand: what was chosen (extract.c), and what it tells of it
- * (extract_report.c). */
+/* What `platter extract` has in hand: what was chosen (extract_choose.c), and what it
+ * tells of it (extract_report.c). */
 #ifndef CLI_EXTRACT_H
 #define CLI_EXTRACT_H
 
 #include "cli.h"
 
 enum { MOST_DISKS = 256, MOST_CONFIGS = 256 /* of an archive */ };
+
+/* What -d and -c are as actions. */
+enum { CHOOSE_DISK = 1, CHOOSE_CONFIG };
 
 struct extract_disk {
     char *name;
@@ -40,6 +43,8 @@ struct extract_job {
     uint64_t n_faults; /* all of them, notes aside */
 };
 
+/* Finds what the arguments ask for, with a place for each; prints what fails. 0 or negative. */
+int extract_choose(struct extract_job *job);
 /* A platter_fault_fn over a struct extract_job: tells it, and keeps it for the report. */
 void extract_fault(void *opaque, const struct platter_fault *fault);
 /* What was extracted. */

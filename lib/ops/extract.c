@@ -10,140 +10,15 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/ckd.h"
-#include "ops/copy.h"
-#include "ops/target.h"
+#include "ops/extract_inside.h"
 
 enum {
     MEMORY = 64 << 20,      /* bytes of tables and buffers of all targets */
     LEAST_MEMORY = 4 << 20, /* ... and of one of many */
     MOST_ABOVE = 4 << 20    /* what storages round sizes up by */
 };
-
-/* What one disk is extracted to. */
-struct exit {
-    struct platter_extract_target q;
-    const struct archive_disk *disk; /* NULL: one that may come (archive_disk.unsized) */
-    const struct format *format;     /* of a new image */
-    struct target_request request;
-    struct target target; /* if there is one */
-    bool has_target;
-    struct platter_disk *to; /* the image, open for writing */
-    struct stream *spool;    /* the temporary raw file */
-    char *spool_name;
-    struct outlet *outlet;
-};
-
-struct job {
-    struct platter_archive *archive;
-    const struct platter_extract_options *o;
-    struct exit *exits;
-    struct restore restore;
-    uint64_t memory;      /* bytes for each target */
-    uint64_t told, total; /* progress: what earlier steps have done, and all there is to do */
-};
-
-/* ---- what is asked for ----------------------------------------------------------------------- */
-
-static bool grows(const struct exit *x)
-{
-    return !x->disk || x->disk->state || x->disk->unsized;
-}
-
-static bool is_existing(const struct exit *x)
-{
-    return x->q.flags & PLATTER_EXTRACT_EXISTING;
-}
-
-static int find_disk(const struct job *job, struct exit *x, struct platter_error *err)
-{
-    const char *file = job->archive->stream->name;
-    int r = archive_find(job->archive, x->q.disk, &x->disk, err);
-    if (r == 0 && !x->disk && !job->archive->reader->lost_header)
-        r = fail(err, ENOENT, "%s: has no disk called \"%s\"", file, x->q.disk);
-    for (struct exit *y = job->exits; y < x && r == 0; y++)
-        if (strcmp(y->q.disk, x->q.disk) == 0)
-            r = fail(err, EINVAL, "%s: the disk \"%s\" cannot have two targets", file, x->q.disk);
-    return r;
-}
-
-static int check_new(struct exit *x, struct platter_error *err)
-{
-    const char *name = x->q.format ? x->q.format : "raw";
-    x->format = format_find(name);
-    if (!x->format)
-        return fail(err, ENOTSUP, "no format is called \"%s\"", name);
-    if (x->disk && x->disk->state && x->format != &format_raw)
-        return fail(err, ENOTSUP,
-                    "%s: the state of a machine is no disk: it is written as it is, not as %s",
-                    x->q.target, name);
-    if ((x->q.flags & PLATTER_EXTRACT_COMPRESS) && !x->format->pack && !x->format->ordered)
-        return fail(err, ENOTSUP, "%s: the %s format does not compress", x->q.target, name);
-    return 0;
-}
-
-static int check_existing(const struct exit *x, struct platter_error *err)
-{
-    if (x->q.options)
-        return fail(err, EINVAL, "%s: an existing target has the options it has", x->q.target);
-    if (x->q.flags & (PLATTER_EXTRACT_COMPRESS | PLATTER_EXTRACT_EXCLUSIVE))
-        return fail(err, EINVAL, "%s: an existing target cannot be compressed, nor be a new file",
-                    x->q.target);
-    if (grows(x))
-        return fail(err, ENOTSUP,
-                    "%s: the disk \"%s\" has no known size: it can go to a new file only",
-                    x->q.target, x->q.disk);
-    return 0;
-}
-
-/* Whether both paths are the same name in the same folder, or lead to the same file. */
-static bool same_place(const char *a, const char *b)
-{
-    struct stat x, y;
-    if (stat(a, &x) == 0 && stat(b, &y) == 0)
-        return S_ISBLK(x.st_mode) ? S_ISBLK(y.st_mode) && x.st_rdev == y.st_rdev
-                                  : x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-    const char *p = strrchr(a, '/'), *q = strrchr(b, '/');
-    if (strcmp(p ? p + 1 : a, q ? q + 1 : b) != 0)
-        return false;
-    auto_free char *in_a = p ? string_format("%.*s/", (int)(p - a), a) : string_copy(".");
-    auto_free char *in_b = q ? string_format("%.*s/", (int)(q - b), b) : string_copy(".");
-    return in_a && in_b && stat(in_a, &x) == 0 && stat(in_b, &y) == 0 && x.st_dev == y.st_dev &&
-           x.st_ino == y.st_ino;
-}
-
-/* No target may be the archive, or the target of another disk. */
-static int check_place(const struct job *job, const struct exit *x, struct platter_error *err)
-{
-    struct stat archive, target;
-    const char *name = job->archive->name;
-    bool known = strcmp(name, "-") == 0 ? fstat(0, &archive) == 0 : stat(name, &archive) == 0;
-    if (known && stat(x->q.target, &target) == 0 && archive.st_dev == target.st_dev &&
-        archive.st_ino == target.st_ino)
-        return fail(err, EINVAL, "%s: is the archive itself", x->q.target);
-    for (const struct exit *y = job->exits; y < x; y++)
-        if (same_place(x->q.target, y->q.target))
-            return fail(err, EINVAL, "%s: cannot be the target of two disks, \"%s\" and \"%s\"",
-                        x->q.target, y->q.disk, x->q.disk);
-    return 0;
-}
-
-static int plan(struct job *job, struct platter_error *err)
-{
-    int r = 0;
-    for (size_t i = 0; i < job->o->n_targets && r == 0; i++) {
-        struct exit *x = &job->exits[i];
-        x->q = *job->o->targets[i];
-        r = find_disk(job, x, err);
-        if (r == 0)
-            r = is_existing(x) ? check_existing(x, err) : check_new(x, err);
-        if (r == 0)
-            r = check_place(job, x, err);
-    }
-    return r;
-}
 
 /* ---- targets that are there ------------------------------------------------------------------ */
 
@@ -156,7 +31,7 @@ static const char *format_of_existing(const struct exit *x)
     return x->q.format ? x->q.format : raw ? "raw" : NULL;
 }
 
-static int open_existing(const struct job *job, struct exit *x, struct platter_error *err)
+static int open_existing(const struct extraction *job, struct exit *x, struct platter_error *err)
 {
     struct platter_open_options open = {.size = sizeof open,
                                         .flags = PLATTER_OPEN_WRITE | PLATTER_OPEN_ALLOW_RAW,
@@ -184,8 +59,8 @@ static int open_existing(const struct job *job, struct exit *x, struct platter_e
 
 /* ---- new ones -------------------------------------------------------------------------------- */
 
-static int open_target(const struct job *job, struct exit *x, uint64_t size,
-                       struct platter_error *err)
+int extract_target(const struct extraction *job, struct exit *x, uint64_t size,
+                   struct platter_error *err)
 {
     x->request = (struct target_request){
         .name = x->q.target,
@@ -229,12 +104,12 @@ static int open_growing(struct exit *x, struct platter_error *err)
     return r;
 }
 
-static int open_new(const struct job *job, struct exit *x, struct platter_error *err)
+static int open_new(const struct extraction *job, struct exit *x, struct platter_error *err)
 {
     /* An image of another format is made when its size is known. */
     if (grows(x) && x->format != &format_raw)
         return open_spool(x, err);
-    int r = open_target(job, x, grows(x) ? 0 : x->disk->size, err);
+    int r = extract_target(job, x, grows(x) ? 0 : x->disk->size, err);
     if (r < 0)
         return r;
     if (target_is_ordered(&x->target) || x->q.flags & PLATTER_EXTRACT_COMPRESS)
@@ -250,7 +125,7 @@ static int open_new(const struct job *job, struct exit *x, struct platter_error 
 }
 
 /* The limit of its group, which is the lowest that any of the group has. */
-static void choose_rate(struct job *job, struct exit *x)
+static void choose_rate(struct extraction *job, struct exit *x)
 {
     struct restore *restore = &job->restore;
     const char *group = x->q.rate_group ? x->q.rate_group : x->q.target;
@@ -267,7 +142,7 @@ static void choose_rate(struct job *job, struct exit *x)
     x->outlet->rate = rate;
 }
 
-static int open_all(struct job *job, struct platter_error *err)
+static int open_all(struct extraction *job, struct platter_error *err)
 {
     int r = 0;
     for (size_t i = 0; i < job->o->n_targets && r == 0; i++) {
@@ -281,84 +156,18 @@ static int open_all(struct job *job, struct platter_error *err)
     return r;
 }
 
-/* ---- from the temporary file ----------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static int tell_progress(void *opaque, const struct platter_progress *now)
 {
-    struct job *job = opaque;
+    struct extraction *job = opaque;
     struct platter_progress p = *now;
     p.done += job->told;
     p.total = job->total;
     return job->o->progress(job->o->opaque, &p);
 }
 
-static int open_sink(const struct job *job, struct exit *x, struct sink **ret,
-                     struct platter_error *err)
-{
-    struct image_writer *w;
-    int r;
-    if (target_is_ordered(&x->target)) {
-        r = target_writer(&x->target, &w, err);
-        return r < 0 ? r : sink_writer_open(w, ret, err);
-    }
-    r = target_create(&x->target, err);
-    if (r == 0)
-        r = target_disk(&x->target, job->memory, &x->to, err);
-    return r < 0 ? r : sink_disk_open(x->to, x->q.flags & PLATTER_EXTRACT_COMPRESS, ret, err);
-}
-
-static int copy_spooled(struct job *job, struct exit *x, struct platter_disk *from,
-                        struct platter_error *err)
-{
-    struct sources sources = {0};
-    struct copy copy = {.sources = &sources,
-                        .budget = budget_new(job->memory),
-                        .gaps = COPY_GAPS_SKIP, /* no device takes such images */
-                        .sparse = COPY_SPARSE,
-                        .workers = job->o->workers,
-                        .rate = x->q.rate,
-                        .progress = job->restore.progress,
-                        .opaque = job};
-    uint64_t holes;
-    int r = copy.budget ? sources_open(&sources, &from, 1, err) : fail_memory(err, "a copy");
-    if (r == 0 && !x->has_target)
-        r = open_target(job, x, sources.size, err);
-    if (r == 0)
-        r = open_sink(job, x, &copy.sink, err);
-    if (r == 0) {
-        sources.size = x->request.size;
-        r = copy_run(&copy, &holes, err);
-        copy.sink->ops->close(copy.sink);
-    }
-    sources_close(&sources);
-    budget_unref(copy.budget);
-    job->told += x->request.size;
-    return r;
-}
-
-static int finish_spooled(struct job *job, struct platter_error *err)
-{
-    int r = 0;
-    for (size_t i = 0; i < job->o->n_targets && r == 0; i++) {
-        struct exit *x = &job->exits[i];
-        const struct format *raw = &format_raw;
-        struct platter_disk *from;
-        if (!x->spool)
-            continue;
-        struct stream *s = stream_share(x->spool);
-        r = disk_assemble(&s, &raw, 1, false, true, job->memory, NULL, &from, err);
-        if (r == 0) {
-            r = copy_spooled(job, x, from, err);
-            disk_close(from, NULL);
-            stream_close(TAKE(x->spool));
-        }
-    }
-    return r;
-}
-
-/* ---- all of it ------------------------------------------------------------------------------- */
-
-static uint64_t total_of(const struct job *job)
+static uint64_t total_of(const struct extraction *job)
 {
     uint64_t total = 0;
     for (size_t i = 0; i < job->o->n_targets; i++) {
@@ -368,7 +177,7 @@ static uint64_t total_of(const struct job *job)
     return total;
 }
 
-static int close_disk(const struct job *job, struct exit *x, struct platter_error *err)
+static int close_disk(const struct extraction *job, struct exit *x, struct platter_error *err)
 {
     struct platter_disk *to = TAKE(x->to);
     bool wait = is_existing(x) && !(job->o->flags & PLATTER_EXTRACT_UNSAFE);
@@ -377,7 +186,7 @@ static int close_disk(const struct job *job, struct exit *x, struct platter_erro
     return r < 0 ? r : e;
 }
 
-static int publish(struct job *job, struct platter_error *err)
+static int publish(struct extraction *job, struct platter_error *err)
 {
     size_t n = job->o->n_targets, found = 0;
     auto_free struct target **targets = calloc(n + 1, sizeof *targets);
@@ -393,9 +202,9 @@ static int publish(struct job *job, struct platter_error *err)
     return r < 0 || found == 0 ? r : targets_publish(targets, (unsigned)found, err);
 }
 
-static int run(struct job *job, struct platter_error *err)
+static int run(struct extraction *job, struct platter_error *err)
 {
-    int r = plan(job, err);
+    int r = extract_plan(job, err);
     if (r == 0)
         r = open_all(job, err);
     if (r == 0)
@@ -407,7 +216,7 @@ static int run(struct job *job, struct platter_error *err)
     for (size_t i = 0; i < job->o->n_targets; i++)
         job->told += job->exits[i].disk ? job->exits[i].disk->size : 0;
     if (r == 0)
-        r = finish_spooled(job, err);
+        r = extract_spooled(job, err);
     return r < 0 ? r : publish(job, err);
 }
 
@@ -447,7 +256,7 @@ int archive_extract(struct platter_archive *a, const struct platter_extract_opti
     auto_free struct rate *rates = calloc(n + 1, sizeof *rates);
     if (!exits || !outlets || !rates)
         return fail_memory(err, "an extraction");
-    struct job job = {
+    struct extraction job = {
         .archive = a, .o = o, .exits = exits, .memory = max_u64(MEMORY / (n + 1), LEAST_MEMORY)};
     job.restore = (struct restore){.archive = a,
                                    .outlets = outlets,
