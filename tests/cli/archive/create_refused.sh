@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# What cannot be an archive is refused, and nothing is left of it.
+truncate -s 1M a.raw
+: >empty.raw
+head -c 70000 /dev/zero >large.conf
+mkdir folder
+
+make() {
+    code_of platter archive create -q -f raw "$@"
+}
+
+make out.vma
+make
+make out.vma -d a.raw
+make out.vma -d =a.raw
+make out.vma -d 'a b=a.raw'
+make out.vma -d ../a=a.raw
+make out.vma -d a=a.raw -d a=a.raw
+make out.vma -d vmstate=a.raw
+make out.vma -d a=empty.raw
+make out.vma -d a=not-there.raw
+make out.vma -d a=a.raw -c not-there.conf
+make out.vma -d a=a.raw -c large.conf
+make out.vma -d a=a.raw -c ../x=empty.raw
+make out.vma -d a=a.raw -c x=empty.raw -c x=empty.raw
+make out.vma.lzo -d a=a.raw
+make out.vma -d a=a.raw --level 5
+make out.vma -d a=a.raw --uuid 123
+make out.vma -d a=a.raw --time yesterday
+make folder -d a=a.raw
+make folder -d a=a.raw --vmid 99
+make a.raw -d a=a.raw
+make out.vma -d a=a.raw -t nonsense
+SOURCE_DATE_EPOCH=soon make out.vma --reproducible -d a=a.raw
+cp a.raw out.vma.platter.digest
+make out.vma --digest -d a=out.vma.platter.digest
+cmp a.raw out.vma.platter.digest
+echo there >out.vma
+make out.vma --exclusive -d a=a.raw
+cat out.vma
+left_here
+cmp -n 1048576 a.raw /dev/zero
