@@ -268,6 +268,12 @@ static const char *last_words(struct lzop *l)
     return strncmp(line, "lzop: ", 6) == 0 ? line + 6 : line;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
 static int judge(struct lzop *l, int status, struct platter_error *err)
 {
     const char *name = l->z->head.name, *words = last_words(l);
@@ -287,6 +293,9 @@ static int judge(struct lzop *l, int status, struct platter_error *err)
         return fail(err, EIO, "%s: lzop was ended by signal %d", name, WTERMSIG(status));
     if (WEXITSTATUS(status) == STATUS_NOT_FOUND)
         return fail(err, ENOTSUP, "%s: the program lzop cannot be started", name);
+    /* Of an end that comes too early it says what the system had to say last, about nothing. */
+    if (ends_with(words, ": <stdin>"))
+        words = "unexpected end of file";
     return fail(err, PLATTER_ECORRUPT,
                 "%s: the lzop data is damaged, or ends too early, in front of offset %" PRIu64
                 "; lzop says: %s (exit status %d)",

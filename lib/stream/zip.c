@@ -17,6 +17,7 @@
 enum {
     MOST_WORKERS = 16,
     MOST_SLOTS = MOST_WORKERS + 2, /* one is filled, one is written */
+    BUDGET_SHARE = 3,
     LEAST_FRAME = 4 << 10,
     MOST_FRAME = 1 << 30
 };
@@ -328,7 +329,7 @@ static int alloc_slot(struct zip *z, struct slot *s, struct platter_error *err)
  */
 static int alloc_slots(struct zip *z, unsigned workers, struct platter_error *err)
 {
-    uint64_t some = budget_limit(z->budget) / 2 / (z->frame + z->bound);
+    uint64_t some = budget_limit(z->budget) / BUDGET_SHARE / (z->frame + z->bound);
     unsigned most = (unsigned)min_u64(workers + 2, max_u64(some, 2));
     for (; z->n_slots < most; z->n_slots++) {
         int r = alloc_slot(z, &z->slots[z->n_slots], err);

@@ -141,7 +141,7 @@ static void test_options(void **state)
         assert_true(small.size > packed.size);
         buffer_free(&small);
         if (both[i] == WRAP_ZSTD)
-            assert_int_equal(check_table(&packed, &content), 2);
+            assert_int_equal(check_table(&packed, &content), 3);
         assert_fails(
             pack(&content, both[i], &(struct zip_options){.level = 99}, 1, NULL, &small, &err),
             EINVAL, "target: ");
