@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/options.h"
 #include "stream/stream.h"
+#include "stream/wrapper.h"
 #include "support/alloc.h"
 
 static void test_counts_and_fails(void **state)
@@ -92,11 +93,65 @@ static void test_every_allocation_fails_once(void **state)
     }
 }
 
+/* What goes in and what comes out are the same, or it says that there is no memory. */
+static int pack_and_unpack(struct stream *file, struct budget *b, size_t *ret_len)
+{
+    static const uint8_t zeros[100000];
+    static uint8_t got[sizeof zeros];
+    const struct zip_options options = {.frame = 32 << 10, .workers = 2};
+    struct stream *s = NULL;
+    int r = stream_zip_open(stream_share(file), WRAP_ZSTD, &options, b, &s, NULL);
+    if (r == 0)
+        r = stream_pwrite(s, zeros, sizeof zeros, 0, NULL);
+    if (r == 0)
+        r = stream_publish(s, false, NULL);
+    stream_close(s);
+    s = NULL;
+    if (r == 0)
+        r = stream_unzip_open(stream_share(file), WRAP_ZSTD, b, &s, NULL);
+    if (r == 0)
+        r = stream_read(s, got, sizeof got, ret_len, NULL);
+    stream_close(s);
+    return r;
+}
+
+static int use_wrappers(size_t *ret_len)
+{
+    struct stream *file = NULL;
+    struct budget *b = budget_new(32 << 20);
+    int r = b ? stream_memory_open("memory", 1 << 20, &file, NULL) : -ENOMEM;
+    if (r == 0)
+        r = pack_and_unpack(file, b, ret_len);
+    stream_close(file);
+    budget_unref(b);
+    return r;
+}
+
+/* They do without some of what they ask for: threads, and a table of frames. */
+static void test_wrappers(void **state)
+{
+    (void)state;
+    uint64_t n = 0, failures = 0;
+    do {
+        size_t len = 0;
+        alloc_fail_at(++n, false);
+        int r = use_wrappers(&len);
+        if (r == 0)
+            assert_int_equal(len, 100000);
+        else
+            assert_int_equal(r, -ENOMEM);
+        failures += r != 0;
+    } while (alloc_failed());
+    assert_true(failures > 5);
+    alloc_fail_at(0, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts_and_fails),
         cmocka_unit_test(test_every_allocation_fails_once),
+        cmocka_unit_test(test_wrappers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
