@@ -72,7 +72,7 @@ struct stream {
      * about the file (which it is, its locks, the space it takes). NULL: it is the file itself. */
     struct stream *base;
     _Atomic hoff position; /* of stream_read(): bytes that it gave so far */
-    uint8_t *ahead; /* of stream_peek(), where the stream is sequential; or NULL */
+    uint8_t *ahead;        /* of stream_peek(), where the stream is sequential; or NULL */
     size_t ahead_used, ahead_len;
     atomic_uint shared; /* how many owners there are beside the first: stream_share() */
 };

@@ -12,10 +12,11 @@
 #include "base/cursor.h"
 #include "stream/wrapper.h"
 #include "support/buffer.h"
+#include "support/fault.h"
 #include "support/prng.h"
 #include "support/process.h"
 
-enum { PLAIN = (4 << 20) + 12345, BUDGET = 32 << 20, THREADS = 4, READS = 30, MOST_READ = 200000 };
+enum { PLAIN = (4 << 20) + 12345, BUDGET = 32 << 20, THREADS = 4, READS = 20, MOST_READ = 200000 };
 
 /* What is packed: text, zeros and noise, in runs of many lengths. */
 static struct buffer plain;
@@ -60,7 +61,7 @@ static const struct sample samples[] = {
     {"bzip2", WRAP_BZIP2, "bzip2 -1 -c $P > $T", true},
     {"xz", WRAP_XZ, "xz -0 -c $P > $T", true},
 };
-enum { SAMPLES = sizeof samples / sizeof *samples };
+enum { SAMPLES = sizeof samples / sizeof *samples, FRAMES_SAMPLE = 1 };
 
 static struct buffer packed[SAMPLES];
 
@@ -301,7 +302,7 @@ static void test_damage(void **state)
     struct prng prng = (struct prng){7};
     for (size_t i = 0; i < SAMPLES; i++) {
         /* lzop --no-checksum cannot tell, and starting programs takes time. */
-        int times = samples[i].wrapper == WRAP_LZOP || samples[i].spooled ? 4 : 9, noticed = 0;
+        int times = samples[i].wrapper == WRAP_LZOP || samples[i].spooled ? 3 : 7, noticed = 0;
         if (strcmp(samples[i].name, "lzop --no-checksum") == 0)
             continue;
         for (int t = 0; t < times; t++) {
@@ -316,6 +317,88 @@ static void test_damage(void **state)
         /* Some bytes mean nothing: a date, a name. */
         print_message("%s: %d of %d noticed\n", samples[i].name, noticed, times);
         assert_true(noticed >= times / 2);
+    }
+}
+
+/* Opens and reads all of a stream. Whether that failed; then it said why. */
+static bool fails_to_read(struct stream *base, enum wrapper w, uint64_t limit, const char *what)
+{
+    const struct unpack_policy policy = {.spool = scratch_folder()};
+    struct budget *budget = budget_new(limit);
+    struct platter_error error = {0};
+    struct stream *s = NULL;
+    uint8_t *bytes = malloc(PLAIN);
+    int r = stream_unpacked_open(base, w, &policy, budget, &s, &error);
+    if (r == 0)
+        r = stream_pread(s, bytes, PLAIN, 0, &error);
+    if (r == 0 && memcmp(bytes, plain.bytes, PLAIN) != 0)
+        fail_msg("%s: other bytes", what);
+    if (r < 0)
+        assert_true(error.code == -r && error.message[0]);
+    stream_close(s);
+    budget_unref(budget);
+    free(bytes);
+    return r < 0;
+}
+
+/* A disk that fails at any time. */
+static void test_faults(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SAMPLES; i++) {
+        bool some = i == FRAMES_SAMPLE || strcmp(samples[i].name, "gzip") == 0 ||
+                    strcmp(samples[i].name, "lzop") == 0;
+        bool failed = some;
+        for (uint64_t at = 1; failed; at += 1 + at / 3) {
+            struct fault_plan plan = {
+                .kinds = FAULT_PREAD | FAULT_SIZE, .at = at, .lasting = true, .code = EIO};
+            struct stream *base, *faulty;
+            assert_works(stream_buffer_open(&packed[i], "a.packed", false, &base, &err));
+            assert_works(stream_fault_open(base, &plan, &faulty, &err));
+            failed = fails_to_read(faulty, samples[i].wrapper, BUDGET, samples[i].name);
+            assert_int_equal(failed, plan.failed > 0);
+        }
+    }
+}
+
+/* Memory that is not enough is an error, or enough after all. */
+static void test_budgets(void **state)
+{
+    (void)state;
+    static const uint64_t limits[] = {0, 5000, 1 << 20};
+    for (size_t i = 0; i < SAMPLES; i++)
+        for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {
+            struct stream *base;
+            assert_works(stream_buffer_open(&packed[i], "a.packed", false, &base, &err));
+            bool failed = fails_to_read(base, samples[i].wrapper, limits[k], samples[i].name);
+            assert_true(failed || limits[k] >= 200000);
+        }
+}
+
+/* A file that changes after it was opened, and after the pass over it. */
+static void test_changed(void **state)
+{
+    (void)state;
+    enum { STRIDE = 64 << 10 };
+    for (size_t i = 0; i < SAMPLES; i++) {
+        struct stream *s = NULL;
+        unsigned failed = 0;
+        if (samples[i].spooled || strstr(samples[i].name, "--no-checksum"))
+            continue;
+        uint8_t *bytes = malloc(STRIDE);
+        struct buffer b = buffer_copy(&packed[i], packed[i].size);
+        assert_works(open_buffer(&b, false, false, BUDGET, &s, &err));
+        for (uint64_t at = 100000; at < b.size; at += 300000)
+            b.bytes[at] ^= 0x10;
+        for (uint64_t off = 0; off + STRIDE <= PLAIN; off += STRIDE)
+            if (stream_pread(s, bytes, STRIDE, off, NULL) < 0)
+                failed++;
+            else if (memcmp(bytes, plain.bytes + off, STRIDE) != 0)
+                fail_msg("%s: other bytes at %llu", samples[i].name, (unsigned long long)off);
+        assert_true(failed > 0);
+        stream_close(s);
+        buffer_free(&b);
+        free(bytes);
     }
 }
 
@@ -339,7 +422,7 @@ static void test_truncated(void **state)
 /* ---- the table of frames ------------------------------------------------------------------------
  */
 
-enum { FRAMES_SAMPLE = 1, FRAME = 700001 };
+enum { FRAME = 700001 };
 
 struct table {
     uint32_t n, packed[64], plain[64];
@@ -490,8 +573,10 @@ int main(void)
         cmocka_unit_test(test_random_reads), cmocka_unit_test(test_little_memory),
         cmocka_unit_test(test_spool_zeros),  cmocka_unit_test(test_no_spool),
         cmocka_unit_test(test_query),        cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_truncated),    cmocka_unit_test(test_table),
-        cmocka_unit_test(test_table_lies),   cmocka_unit_test(test_huge_claims),
+        cmocka_unit_test(test_truncated),    cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_changed),      cmocka_unit_test(test_budgets),
+        cmocka_unit_test(test_table),        cmocka_unit_test(test_table_lies),
+        cmocka_unit_test(test_huge_claims),
     };
     return cmocka_run_group_tests(tests, make_samples, free_samples);
 }
