@@ -124,13 +124,53 @@ FILLED = {
 }
 
 
+def make_vma(platter, name, *more):
+    measure.run([platter, "archive", "create", "-q", "-f", "raw", "--reproducible", name,
+                 "-d", "drive-scsi0=disk.raw", *more])
+
+
+def make_digested(platter, name):
+    make_vma(platter, name, "--digest")
+
+
+def make_both(platter, name):
+    """A small disk behind the large one."""
+    with open("small.raw", "wb") as file:
+        file.write(os.urandom(4 << 20) + bytes(12 << 20))
+    make_vma(platter, name, "-d", "drive-small=small.raw")
+
+
+def pack(platter, name):
+    """As a backup of Proxmox VE is packed: in one frame."""
+    if not os.path.exists("disk.vma"):
+        make_vma(platter, "disk.vma")
+    measure.run(["zstd", "-q", "-f", "-T1", "disk.vma", "-o", name])
+
+
+def make_vast(platter, name):
+    measure.run([measure.root() / "build" / "release" / "bench" / "vast", name])
+    measure.run([platter, "archive", "index", "-q", name])
+
+
+ARCHIVES = {
+    "disk.vma": make_vma,
+    "digested.vma": make_digested,
+    "both.vma": make_both,
+    "disk.vma.zst": pack,
+    "vast.vma": make_vast,
+}
+COLD = {"vast.vma"}  # of these only an index is read
+
+
 def copy_of(name):
     """What a row may change, which is made anew for each run."""
     return f"copy.{name}"
 
 
-def make(name):
-    if name in CONVERTED:
+def make(name, platter):
+    if name in ARCHIVES:
+        ARCHIVES[name](platter, name)
+    elif name in CONVERTED:
         convert(name)
     else:
         create(name)
@@ -138,14 +178,14 @@ def make(name):
         FILLED[name](name)
 
 
-def make_all(names):
+def make_all(names, platter):
     """Makes what is not there yet, or is older than the disk."""
     disk = os.stat("disk.raw").st_mtime
     for name in sorted(names - {"disk.raw"}):
         if not os.path.exists(name) or os.stat(name).st_mtime < disk:
             print(f"making {name}", flush=True)
             try:
-                make(name)
+                make(name, platter)
             except (OSError, SystemExit):
                 if os.path.exists(name):
                     os.remove(name)

@@ -8,6 +8,7 @@ TIMES = 100  # a run of "info" is this many, as one is too short to measure
 
 ZSTD = ["-o", "compression_type=zstd"]
 STREAM = ["-o", "subformat=streamOptimized"]
+REPRODUCIBLE = ["-q", "-f", "raw", "--reproducible"]
 STEP = 509 * SPREAD * GRAIN * SECTOR  # visits every grain that is written, in no order
 
 @dataclass
@@ -21,7 +22,8 @@ class Row:
     target: str = None  # what it writes
     changed: list = field(default_factory=list)  # sources of which it is given copies, to change them
     proofs: list = field(default_factory=list)  # commands that must succeed after platter's run
-    peer: list = None  # the peer's command, where that is another program
+    peer: list = None  # the peer's command, where that is another program; "platter" is ours
+    peer_label: str = None  # what it is called, where that is not its first word
     tuned: bool = False  # the peer is also run with -m 16 -W, and the better one counts
     unsafe: bool = False  # also measured without waiting for the disk, as the peer does
     repeat: int = 1
@@ -63,6 +65,24 @@ def requests(image, depth, unit, *options):
     """Requests of 4 KiB here and there, one or 16 at a time."""
     return ["bench", "-q", "-f", "qcow2", "-d", str(depth), "-s", "4096", "-S", str(ODD * unit), *options,
             image]
+
+
+def archive(name, verb, sources, options, limit, peer, **more):
+    """A row of archives, beside the copy of a raw disk where nothing else is said."""
+    return Row(f"vma-{name}", sources, limit, [*verb, *options],
+               peer=peer or ["cp", "--sparse=always", "disk.raw", more.get("target", "floor.out")], **more)
+
+
+def create(name, options, target, limit, peer, proof, **more):
+    return archive(name, ["archive", "create"], ["disk.raw", "disk.vma"],
+                   [*REPRODUCIBLE, *options, target, "-d", "drive-scsi0=disk.raw"], limit, peer, target=target,
+                   proofs=[proof, ["platter", "verify", "-q", target]], unsafe=True, **more)
+
+
+def extract(name, source, limit, peer=None, **more):
+    return archive(name, ["extract"], ["disk.raw", source],
+                   ["-q", "-d", "drive-scsi0", source, "out.raw"], limit, peer, target="out.raw", unsafe=True,
+                   **more)
 
 
 def reads(depth):
@@ -121,4 +141,21 @@ ROWS = [
     *[reads(depth) for depth in (1, 16)],
     *[writes("write", "whole.qcow2", depth, 4096, 100000) for depth in (1, 16)],
     *[writes("fill", "blank.qcow2", depth, CLUSTER, 8192) for depth in (1, 16)],
+    create("create", [], "out.vma", 2.0, None, ["cmp", "disk.vma", "out.vma"], floors=COPY),
+    extract("extract", "disk.vma", 1.5, floors=COPY),
+    archive("verify", ["verify"], ["disk.raw", "disk.vma"], ["-q", "disk.vma"], 0.05, None),
+    archive("verify-digest", ["verify"], ["disk.raw", "digested.vma"], ["-q", "digested.vma"], 0.1,
+            ["sha256sum", "disk.raw"], floors=[floor("sha256")]),
+    create("create-zstd", ["--compression=zstd"], "out.vma.zst", 1.1,
+           ["zstd", "-q", "-f", "-T0", "disk.vma", "-o", "out.vma.zst"],
+           ["sh", "-c", "zstd -q -d -c out.vma.zst | cmp - disk.vma"], size_limit=1.05,
+           floors=[floor("zstd")]),
+    extract("extract-zstd", "disk.vma.zst", 1.2, ["sh", "-c", "zstd -q -d -c disk.vma.zst > /dev/null"],
+            peer_label="zstd -dc"),
+    archive("extract-small", ["extract"], ["disk.raw", "both.vma"],
+            ["-q", "-d", "drive-small", "both.vma", "small.out.raw"], 0.02,
+            ["platter", "extract", "-q", "-o", "floor.out", "both.vma"], peer_label="platter, all disks",
+            target="small.out.raw", proofs=[["cmp", "small.raw", "small.out.raw"]]),
+    Row("vma-open", ["vast.vma"], None, ["bench", "-q", "-f", "vma", "-c", "1", "-s", "4096", "vast.vma"],
+        peer=["stat", "vast.vma"], seconds=0.05),
 ]
