@@ -22,6 +22,8 @@ struct rescue {
     struct image *img;
     struct told damage; /* of the archive */
     struct told doubts; /* about the disk that is asked for, or any */
+    bool gap;           /* something was told of what follows the extent in hand */
+    bool near;          /* ... and that has data of the disk */
     bool out_of_memory;
 };
 
@@ -36,6 +38,7 @@ static void tell(void *opaque, const struct archive_fault *f)
         return;
     if (f->disk && device && f->disk->id != device)
         return;
+    s->gap |= !f->disk;
     if (told->n++ == 0 && !(told->first = string_copy(f->text)))
         s->out_of_memory = true;
 }
@@ -59,6 +62,16 @@ static int enter(struct vma_index *index, const struct archive_batch *batch,
     return vma_index_add(index, batch->off, &e, err);
 }
 
+/* Whether the extent has data of the disk that is asked for, or of any. */
+static bool has_data(const struct rescue *s, const struct archive_batch *batch)
+{
+    unsigned device = vma_of(s->img)->device;
+    for (unsigned i = 0; i < batch->n_runs; i++)
+        if (!batch->runs[i].zero && (device == 0 || batch->runs[i].disk->id == device))
+            return true;
+    return false;
+}
+
 static int read_all(struct rescue *s, struct archive_reader *reader, struct vma_index *index,
                     uint64_t *ret_extents, struct platter_error *err)
 {
@@ -70,6 +83,8 @@ static int read_all(struct rescue *s, struct archive_reader *reader, struct vma_
     while (r == 0 && (r = reader->ops->next(reader, &batch, err)) > 0) {
         r = enter(index, &batch, err);
         *ret_extents += r == 0;
+        s->near |= s->gap && has_data(s, &batch);
+        s->gap = false;
     }
     budget_free(budget, batch.room, reader->batch_bytes);
     return r;
@@ -84,7 +99,7 @@ static int doubt(struct image *img, const struct told *told, struct platter_erro
     return image_doubt(img, err, "%s; and %" PRIu64 " more like that", told->first, told->n - 1);
 }
 
-/* Damage elsewhere is none of a disk that is all there. */
+/* Damage elsewhere, not behind its data either, is none of a disk that is all there. */
 static bool is_whole(const struct image *img, const struct vma_index *index)
 {
     const struct vma *v = vma_of(img);
@@ -111,7 +126,7 @@ int vma_salvage_index(struct image *img, struct vma_index *index, uint64_t *ret_
     }
     if (r == 0 && s.out_of_memory)
         r = fail_memory(err, "a sentence");
-    if (r == 0 && !is_whole(img, index))
+    if (r == 0 && (s.near || !is_whole(img, index)))
         r = doubt(img, &s.damage, err);
     if (r == 0)
         r = doubt(img, &s.doubts, err);

@@ -87,6 +87,12 @@ static int survey_for_query(struct image *img, struct vma_archive *a, struct pla
     return r < 0 ? fail(err, -r, "%s", why.message) : 0;
 }
 
+static int point_to_salvage(int r, struct platter_error *err)
+{
+    auto_free char *said = err ? string_copy(err->message) : NULL;
+    return said ? fail(err, -r, "%s; --salvage reads what is sound of it", said) : r;
+}
+
 /* Where the clusters are. An index that was kept is not asked about a state, whose length nothing
  * else tells, nor where it is the archive that is in question. */
 static int find_clusters(struct image *img, struct platter_error *err)
@@ -104,7 +110,8 @@ static int find_clusters(struct image *img, struct platter_error *err)
         return 0; /* to look at all extents would be to unpack nearly all of it */
     if (img->query && !img->salvage && !img->checking)
         return survey_for_query(img, a, err);
-    return vma_archive_survey(img, a, err);
+    r = vma_archive_survey(img, a, err);
+    return r == -PLATTER_ECORRUPT && !img->salvage && !img->checking ? point_to_salvage(r, err) : r;
 }
 
 static int note_quirks(struct image *img, struct platter_error *err)
