@@ -20,6 +20,7 @@ struct zstd {
     ZSTD_DCtx *decoder;
     uint64_t taken; /* of the budget */
     size_t hint;    /* what the decoder wants next: a block and the header behind it */
+    bool holds;     /* it may have more to give before that */
 };
 
 /* How far back a frame looks, from its header (sections 3.1.1.1.1 to .4). 0: it is too short. */
@@ -63,16 +64,17 @@ static int begin(struct unzip *z, void *state, const uint8_t *prefix, size_t len
         return unzip_damaged(z, NULL, "a frame should begin there, or the file end", err);
     ZSTD_DCtx_reset(d->decoder, ZSTD_reset_session_only);
     d->hint = 4;
+    d->holds = false;
     int r = magic == ZSTD_FRAME ? take_window(z, d, window_of(prefix, len), err) : 0;
     return r < 0 ? r : 1;
 }
 
-/* Block by block, so that all in front of one that is damaged comes out. */
-static int step(struct unzip *z, void *state, struct unzip_step *s, struct platter_error *err)
+/* One call, with at most `most` bytes of input: 1 at the end of the frame. */
+static int call(struct unzip *z, struct zstd *d, struct unzip_step *s, size_t most,
+                struct platter_error *err)
 {
-    struct zstd *d = state;
-    ZSTD_inBuffer in = {s->in, (size_t)min_u64(s->in_len, d->hint), 0};
-    ZSTD_outBuffer out = {s->out, s->out_len, 0};
+    ZSTD_inBuffer in = {s->in, (size_t)min_u64(s->in_len, most), 0};
+    ZSTD_outBuffer out = {s->out, s->out_len, s->out_used};
 
     size_t hint = ZSTD_decompressStream(d->decoder, &out, &in);
     if (ZSTD_isError(hint))
@@ -80,7 +82,17 @@ static int step(struct unzip *z, void *state, struct unzip_step *s, struct platt
     s->in_used = in.pos;
     s->out_used = out.pos;
     d->hint = hint;
+    d->holds = out.pos == out.size;
     return hint == 0;
+}
+
+/* Block by block, and none while the decoder still holds a part of the one in front: what is
+ * damaged takes away what the same call gives. */
+static int step(struct unzip *z, void *state, struct unzip_step *s, struct platter_error *err)
+{
+    struct zstd *d = state;
+    int r = d->holds ? call(z, d, s, 0, err) : 0;
+    return r || s->out_used ? r : call(z, d, s, d->hint, err);
 }
 
 int unzip_zstd(struct unzip *z, struct platter_error *err)

@@ -301,6 +301,24 @@ static void test_blocks_in_front_of_damage(void **state)
     buffer_free(&content);
 }
 
+/* ... also of a block for which there is room in two parts only: before and behind the end of the
+ * memory that is used in turns. */
+static void test_blocks_in_two_parts(void **state)
+{
+    (void)state;
+    struct buffer a = content_new((4 << 20) - 100, 7), b = content_new(200, 8);
+    struct buffer pa = packed_by(WRAP_ZSTD, "-1", &a), pb = packed_by(WRAP_ZSTD, "", &b);
+    struct buffer content = buffers_joined(&a, &b), packed = buffers_joined(&pa, &pb);
+    packed.bytes[packed.size - 1] ^= 1;
+    assert_damaged(&packed, WRAP_ZSTD, &content, "checksum");
+    buffer_free(&content);
+    buffer_free(&packed);
+    buffer_free(&pa);
+    buffer_free(&pb);
+    buffer_free(&a);
+    buffer_free(&b);
+}
+
 /* The same answer again, however it is asked for; looking ahead gives what there is. */
 static void test_failure_stays(void **state)
 {
@@ -427,6 +445,7 @@ int main(void)
         cmocka_unit_test(test_every_truncation),
         cmocka_unit_test(test_every_bit),
         cmocka_unit_test(test_blocks_in_front_of_damage),
+        cmocka_unit_test(test_blocks_in_two_parts),
         cmocka_unit_test(test_failure_stays),
         cmocka_unit_test(test_base_fails),
         cmocka_unit_test(test_budget),
