@@ -306,17 +306,18 @@ static void test_damage(void **state)
         if (strcmp(samples[i].name, "lzop --no-checksum") == 0)
             continue;
         for (int t = 0; t < times; t++) {
-            uint64_t at = t < 3 ? (uint64_t)t * 5 + 4 : prng_below(&prng, packed[i].size);
+            /* The first bytes, which of gzip are a date and a name. */
+            bool first = t < 3 && samples[i].wrapper != WRAP_GZIP;
+            uint64_t at =
+                first ? (uint64_t)t * 5 + 4 : 100 + prng_below(&prng, packed[i].size - 100);
             uint8_t flip = (uint8_t)(1 << prng_below(&prng, 8));
-            if (strstr(samples[i].name, "behind") && at > packed[i].size - 100000)
-                continue;
             packed[i].bytes[at] ^= flip;
             noticed += read_damaged(&packed[i], samples[i].name, at);
             packed[i].bytes[at] ^= flip;
         }
-        /* Some bytes mean nothing: a date, a name. */
+        /* What is skipped means nothing. */
         print_message("%s: %d of %d noticed\n", samples[i].name, noticed, times);
-        assert_true(noticed >= times / 2);
+        assert_true(noticed >= times - 1);
     }
 }
 
