@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opens the input as a VMDK twice: as it is, and for a salvage. Where the one reads the other must
- * have the same; but for files with second tables, from which a salvage takes what the first ones
- * leave out.
+ * Opens the input as a VMDK or VMA twice: as it is, and for a salvage. Where the one reads the
+ * other must have the same; but for VMDKs with second tables, from which a salvage takes what the
+ * first ones leave out.
  */
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,7 +20,7 @@ static struct platter_disk *open_as(const char *name, unsigned flags)
     struct platter_open_options options = {.size = sizeof options,
                                            .flags = flags | PLATTER_OPEN_NO_LOCK |
                                                     PLATTER_OPEN_NO_BACKING,
-                                           .format = "vmdk",
+                                           .format = FUZZ_FORMAT,
                                            .memory_limit = FUZZ_MEMORY};
     struct platter_disk *disk = NULL;
     struct platter_error err = {0};
@@ -53,7 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     auto_free char *name = string_format("/proc/self/fd/%d", fd);
     struct platter_disk *plain = open_as(name, 0);
     struct platter_disk *salvage = open_as(name, PLATTER_OPEN_SALVAGE);
-    bool redundant = size >= FLAGS_AT + 4 && (get_le(data + FLAGS_AT, 4) & REDUNDANT);
+    bool redundant = strcmp(FUZZ_FORMAT, "vmdk") == 0 && size >= FLAGS_AT + 4 &&
+                     (get_le(data + FLAGS_AT, 4) & REDUNDANT);
     if (plain && salvage && !redundant)
         compare(plain, salvage);
     if (salvage)
