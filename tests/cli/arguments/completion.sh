@@ -20,3 +20,10 @@ try platter info --output = j
 try platter digest --algorithm ''
 touch some.qcow2
 try platter info some
+echo "--- verbs of two words"
+try platter v
+try platter vma ex
+try platter vma extract -
+try platter archive ''
+try platter vma extract -r so
+try platter extract -O q
