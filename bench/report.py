@@ -66,7 +66,7 @@ def size_table(results):
     for result in results:
         ours, peer, row = result.ours, result.peer, result.row
         sizes = ["-", "-", "-"]
-        if row.target:
+        if row.target and peer.size:
             sizes = [mib(ours.size), mib(peer.size), f"{ours.size / peer.size:.3f}x"]
         rows.append([row.name, mib(ours.peak), mib(row.memory), mib(peer.peak), *sizes,
                      "-" if row.size_limit is None else f"{row.size_limit:g}x"])

@@ -78,6 +78,12 @@ int vma_input_put_back(struct vma_input *in, const void *bytes, size_t len,
 
     if (len == 0)
         return 0;
+    if (len <= in->back_at) { /* where they came from there is room for them */
+        memcpy(in->back + in->back_at - len, bytes, len);
+        in->back_at -= len;
+        in->pos -= len;
+        return 0;
+    }
     int r =
         budget_alloc(in->budget, len + left, "a part of an archive that is read again", &both, err);
     if (r < 0)
