@@ -10,13 +10,13 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/ckd.h"
 #include "ops/extract_inside.h"
 
 enum {
-    MEMORY = 64 << 20,      /* bytes of tables and buffers of all targets */
-    LEAST_MEMORY = 4 << 20, /* ... and of one of many */
+    LEAST_MEMORY = 4 << 20, /* bytes of tables and buffers of one of many targets */
     MOST_ABOVE = 4 << 20    /* what storages round sizes up by */
 };
 
@@ -83,6 +83,13 @@ int extract_target(const struct extraction *job, struct exit *x, uint64_t size,
 
 static int open_spool(struct exit *x, struct platter_error *err)
 {
+    struct stat st;
+    /* Beside a device there is memory, not a disk. */
+    if (stat(x->q.target, &st) == 0 && S_ISBLK(st.st_mode))
+        return fail(err, ENOTSUP,
+                    "%s: is a device: a compressed image, or one that is written front to back, "
+                    "can be extracted to a file only",
+                    x->q.target);
     x->spool_name = string_format("%s.platter-spool", x->q.target);
     if (!x->spool_name)
         return fail_memory(err, "a path");
@@ -256,8 +263,10 @@ int archive_extract(struct platter_archive *a, const struct platter_extract_opti
     auto_free struct rate *rates = calloc(n + 1, sizeof *rates);
     if (!exits || !outlets || !rates)
         return fail_memory(err, "an extraction");
-    struct extraction job = {
-        .archive = a, .o = o, .exits = exits, .memory = max_u64(MEMORY / (n + 1), LEAST_MEMORY)};
+    struct extraction job = {.archive = a,
+                             .o = o,
+                             .exits = exits,
+                             .memory = max_u64(budget_limit(a->budget) / (n + 1), LEAST_MEMORY)};
     job.restore = (struct restore){.archive = a,
                                    .outlets = outlets,
                                    .n = (unsigned)n,
