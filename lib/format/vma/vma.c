@@ -64,13 +64,24 @@ uint64_t vma_device_bytes(const struct vma_archive *a, unsigned device)
     return d->state && a->known ? vma_archive_count(a, device) * VMA_CLUSTER : d->size;
 }
 
+/* Adds to a sentence about damage what can be done. */
+static int add_advice(int r, const char *advice, struct platter_error *err)
+{
+    auto_free char *said = err ? string_copy(err->message) : NULL;
+    return r == -PLATTER_ECORRUPT && said ? fail(err, -r, "%s; %s", said, advice) : r;
+}
+
 /* The header, or that of another view of the same file. */
 static int load(struct image *img, struct platter_error *err)
 {
     struct vma *v = vma_of(img);
 
-    if (!img->sibling)
-        return vma_archive_load(img, &v->archive, err);
+    if (!img->sibling) {
+        int r = vma_archive_load(img, &v->archive, err);
+        return img->salvage
+                   ? add_advice(r, "platter extract --salvage looks for disks without it", err)
+                   : r;
+    }
     v->archive = vma_of(img->sibling)->archive;
     atomic_fetch_add(&v->archive->owners, 1);
     return 0;
@@ -85,12 +96,6 @@ static int survey_for_query(struct image *img, struct vma_archive *a, struct pla
     if (r == -PLATTER_ECORRUPT || r == -ENOMEM)
         return image_doubt(img, err, "%s", why.message);
     return r < 0 ? fail(err, -r, "%s", why.message) : 0;
-}
-
-static int point_to_salvage(int r, struct platter_error *err)
-{
-    auto_free char *said = err ? string_copy(err->message) : NULL;
-    return said ? fail(err, -r, "%s; --salvage reads what is sound of it", said) : r;
 }
 
 /* Where the clusters are. An index that was kept is not asked about a state, whose length nothing
@@ -111,7 +116,9 @@ static int find_clusters(struct image *img, struct platter_error *err)
     if (img->query && !img->salvage && !img->checking)
         return survey_for_query(img, a, err);
     r = vma_archive_survey(img, a, err);
-    return r == -PLATTER_ECORRUPT && !img->salvage && !img->checking ? point_to_salvage(r, err) : r;
+    return img->salvage || img->checking
+               ? r
+               : add_advice(r, "--salvage reads what is sound of it", err);
 }
 
 static int note_quirks(struct image *img, struct platter_error *err)
