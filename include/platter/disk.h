@@ -68,7 +68,9 @@ struct platter_open_options {
 /**
  * Opens a disk with all its backing files. `name` is a path. The chain is fixed at open. On success
  * *ret_disk must be given to platter_close(). Fails with PLATTER_ENOFORMAT, PLATTER_ECORRUPT,
- * PLATTER_EGATE, EBUSY (another program holds it), ENOTSUP (a feature we do not know), or errno.
+ * PLATTER_EGATE, EBUSY (another program holds it), ENOTSUP (a feature we do not know), or errno. A
+ * file that is compressed (found by content) opens as what is inside, read-only, unless the format
+ * is "raw"; one of gzip is read as a whole for that.
  */
 int platter_open(const char *name, const struct platter_open_options *options,
                  struct platter_disk **ret_disk, struct platter_error *err);
@@ -134,7 +136,7 @@ enum {
     PLATTER_EXTENT_PRESENT = 1u << 0, /**< some image of the chain says what is here */
     PLATTER_EXTENT_ZERO = 1u << 1,    /**< reads as zeros */
     PLATTER_EXTENT_DATA = 1u << 2,    /**< is stored as data */
-    PLATTER_EXTENT_PACKED = 1u << 3,  /**< is stored compressed */
+    PLATTER_EXTENT_PACKED = 1u << 3,  /**< is stored compressed, or in a compressed file */
     PLATTER_EXTENT_OFFSET = 1u << 4   /**< `host_offset` and `file` are valid */
 };
 
@@ -159,7 +161,8 @@ int platter_map(struct platter_disk *disk, uint64_t offset, uint64_t length,
 
 /**
  * Describes image `layer` of the chain (0 is the top) as a JSON object with the fields of
- * `qemu-img info --output=json`. *ret_json belongs to the caller.
+ * `qemu-img info --output=json`, and "compression" where its file is compressed. *ret_json belongs
+ * to the caller.
  */
 int platter_info(struct platter_disk *disk, unsigned layer, char **ret_json,
                  struct platter_error *err);

@@ -19,8 +19,8 @@ enum {
     MOST_HEADER = 18, /* of a frame, with its magic */
     MOST_BLOCK = 128 << 10,
     SKIPPABLE_HEADER = 8,
-    FOOTER = 9, /* of the table: frames, flags, magic */
-    MOST_ENTRY = 12
+    FOOTER = 9,     /* of the table: frames, flags, magic */
+    MOST_TRIED = 16 /* damaged frames, until it is the table that is not believed */
 };
 
 static const uint32_t frame_magic = 0xFD2FB528, skippable_magic = 0x184D2A50,
@@ -30,6 +30,7 @@ struct zstd_file {
     struct unpacked u;
     struct spans spans;
     struct peephole hole, table; /* while the frames are looked for: at those, and in the table */
+    unsigned tried;              /* frames that say otherwise than the table */
 };
 
 static struct zstd_file *zstd_of(struct unpacked *u)
@@ -183,6 +184,8 @@ static int find_table(struct zstd_file *z, hoff *ret_start, uint32_t *ret_n, siz
  * sentence where it is the table that is wrong, or may be. */
 static int try_frame(struct zstd_file *z, hoff off, struct frame *f, struct platter_error *err)
 {
+    if (++z->tried > MOST_TRIED)
+        return -E2BIG;
     int r = measure_frame(z, off, f, err);
     if (r == 0)
         r = unpack_to_measure(z, off, f, err);
