@@ -63,14 +63,41 @@ void ring_put(struct ring *r, size_t n)
         pthread_cond_signal(&r->more);
 }
 
-void ring_end(struct ring *r, int result, const struct platter_error *error)
+/* Held under the lock. */
+static void end(struct ring *r, int result, const struct platter_error *error)
 {
-    WITH_LOCK(&r->lock);
     r->ended = true;
     r->result = result;
     if (result < 0)
         r->error = *error;
     pthread_cond_signal(&r->more);
+}
+
+void ring_end(struct ring *r, int result, const struct platter_error *error)
+{
+    WITH_LOCK(&r->lock);
+    end(r, result, error);
+}
+
+bool ring_pause(struct ring *r, int result, const struct platter_error *error)
+{
+    WITH_LOCK(&r->lock);
+    end(r, result, error);
+    r->paused = true;
+    while (r->paused && !r->abandoned)
+        pthread_cond_wait(&r->less, &r->lock);
+    return !r->abandoned;
+}
+
+bool ring_resume(struct ring *r)
+{
+    WITH_LOCK(&r->lock);
+    if (!r->paused || r->abandoned)
+        return false;
+    r->paused = r->ended = false;
+    r->result = 0;
+    pthread_cond_broadcast(&r->less);
+    return true;
 }
 
 /* Comes back when `least` bytes are there, or all that will be. Held under the lock. */

@@ -19,6 +19,7 @@ struct ring {
     uint64_t put, taken;   /* bytes, ever */
     size_t wanted, needed; /* what the sides wait for: bytes that are there, bytes of room; or 0 */
     bool ended;            /* nothing more is put; then: */
+    bool paused;           /* until ring_resume() */
     int result;            /* why: 0 is the end, else `error` tells */
     struct platter_error error;
     bool abandoned; /* nobody takes any more */
@@ -40,6 +41,10 @@ void ring_put(struct ring *r, size_t n);
 /* Nothing more comes; with a negative result, because of `error`. */
 void ring_end(struct ring *r, int result, const struct platter_error *error);
 
+/* As ring_end(), until whoever takes wants to go on all the same: true then; false: he does not
+ * take any more. */
+bool ring_pause(struct ring *r, int result, const struct platter_error *error);
+
 /* ---- who takes ------------------------------------------------------------------------------- */
 
 /*
@@ -55,6 +60,8 @@ void ring_take(struct ring *r, size_t n);
 int ring_peek(struct ring *r, void *buf, size_t n, size_t *ret_len, struct platter_error *err);
 /* The next n bytes; fewer where the end comes first. *ret_len is right after a failure too. */
 int ring_read(struct ring *r, void *buf, size_t n, size_t *ret_len, struct platter_error *err);
+/* Has ring_pause() come back, if it waits: whether it does. */
+bool ring_resume(struct ring *r);
 /* Bytes that were taken so far. Only for who takes. */
 uint64_t ring_position(struct ring *r);
 

@@ -85,6 +85,11 @@ void stream_interrupt(struct stream *s)
         s->ops->interrupt(s);
 }
 
+bool stream_resume(struct stream *s)
+{
+    return s->ops->resume && s->ops->resume(s);
+}
+
 static int skip_anywhere(struct stream *s, uint64_t len, uint64_t *ret_len,
                          struct platter_error *err)
 {

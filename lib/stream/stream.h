@@ -41,6 +41,8 @@ struct stream_ops {
                 struct platter_error *err);
     /* From any thread: a read that waits, and all later ones, come back with ECANCELED. */
     void (*interrupt)(struct stream *s);
+    /* After a read that failed for damage: whether what can still be read behind it comes next. */
+    bool (*resume)(struct stream *s);
     int (*pwrite)(struct stream *s, const void *buf, size_t len, hoff off,
                   struct platter_error *err);
     int (*flush)(struct stream *s, struct platter_error *err);
@@ -96,6 +98,9 @@ int stream_peek(struct stream *s, void *buf, size_t len, size_t *ret_len,
 /* From any thread: a stream_read() that waits for what is to come, and all later ones, come back
  * with ECANCELED. Streams that never wait for long: nothing. */
 void stream_interrupt(struct stream *s);
+/* After a read that failed with ECORRUPT: whether reading goes on behind the damage, with what can
+ * be read there; how much is missing nobody knows. */
+bool stream_resume(struct stream *s);
 /* As stream_read() of so many bytes that nobody wants: not read where the stream can do without. */
 int stream_skip(struct stream *s, uint64_t len, uint64_t *ret_len, struct platter_error *err);
 /* Writes all; grows the stream where it ends earlier. */

@@ -95,8 +95,43 @@ static int step_once(struct unzip *z, const struct unzip_ops *ops, void *state,
                     : unzip_truncated(z, ops->part, err);
 }
 
-int unzip_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
-                struct platter_error *err)
+/* Passes over what makes no sense, up to the magic of the next part: 1, or 0 where there is none,
+ * or no magic by which it could be known. */
+static int find_part(struct unzip *z, struct platter_error *err)
+{
+    const char *magic = z->wrapper == WRAP_ZSTD   ? "\x28\xB5\x2F\xFD"
+                        : z->wrapper == WRAP_GZIP ? "\x1F\x8B\x08"
+                                                  : "";
+    const size_t n = strlen(magic);
+    const uint8_t *bytes, *at;
+    uint8_t few[WRAP_PROBE];
+    size_t len, got;
+
+    if (n == 0)
+        return 0;
+    for (size_t pass = 1;; pass = len < n ? 1 : len - n + 1) {
+        int r = ring_bytes(&z->in, 1, &bytes, &len, err);
+        if (r < 0 || len == 0)
+            return r;
+        ring_take(&z->in, (size_t)min_u64(pass, len));
+        r = ring_peek(&z->in, few, n, &got, err);
+        if (r < 0 || got < n)
+            return r;
+        if (memcmp(few, magic, n) == 0)
+            return 1;
+        r = ring_bytes(&z->in, n, &bytes, &len, err);
+        if (r < 0)
+            return r;
+        at = len < n ? NULL : memmem(bytes, len, magic, n);
+        if (at) {
+            ring_take(&z->in, (size_t)(at - bytes));
+            return 1;
+        }
+    }
+}
+
+static int all_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
+                     struct platter_error *err)
 {
     uint8_t prefix[UNZIP_PREFIX];
     bool any = false;
@@ -117,6 +152,21 @@ int unzip_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
         if (r < 0)
             return r;
     }
+}
+
+int unzip_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
+                struct platter_error *err)
+{
+    int r;
+    /* Damage is the end, unless who reads wants to go on behind it. */
+    while ((r = all_parts(z, ops, state, err)) == -PLATTER_ECORRUPT) {
+        if (!ring_pause(&z->out, r, err))
+            return r;
+        r = find_part(z, err);
+        if (r <= 0)
+            return r;
+    }
+    return r;
 }
 
 /* ---- threads --------------------------------------------------------------------------------- */
@@ -171,6 +221,11 @@ static int unzip_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
     return ring_read(&((struct unzip *)s)->out, buf, len, ret_len, err);
 }
 
+static bool unzip_resume(struct stream *s)
+{
+    return ring_resume(&((struct unzip *)s)->out);
+}
+
 static void stop_child(struct unzip *z)
 {
     WITH_LOCK(&z->child_lock);
@@ -207,6 +262,7 @@ static const struct stream_ops unzip_ops = {
     .name = "compressed",
     .read = unzip_read,
     .interrupt = unzip_interrupt,
+    .resume = unzip_resume,
     .close = unzip_close,
 };
 

@@ -43,15 +43,16 @@ bool vma_is_wanted(const struct vma_reader *r, const struct archive_disk *disk)
 /* ---- bytes -------------------------------------------------------------------------------------
  */
 
-/* A damaged wrapper ends the archive early, if that is to be told. */
+/* A damaged wrapper is told, if that is wanted: then what can be read behind the damage comes next,
+ * or nothing more. */
 static int stream_failed(struct vma_reader *r, int code, const struct platter_error *why,
                          struct platter_error *err)
 {
     const struct archive_fault f = {.kind = ARCHIVE_FAULT_WRAPPER, .off = r->in.pos};
-    r->failed = true;
-    if (code == -PLATTER_ECORRUPT && vma_goes_on(r))
-        return vma_tell(r, &f, err, "%s", why->message);
-    return fail(err, -code, "%s", why->message);
+    bool told = code == -PLATTER_ECORRUPT && vma_goes_on(r);
+    r->broken = true;
+    r->failed = !told || !stream_resume(r->in.stream);
+    return told ? vma_tell(r, &f, err, "%s", why->message) : fail(err, -code, "%s", why->message);
 }
 
 int vma_read(struct vma_reader *r, void *buf, size_t len, size_t *ret_len,
@@ -93,8 +94,9 @@ static int read_extent(struct vma_reader *r, struct platter_error *err)
     size_t n = 0;
 
     r->off = r->in.pos;
+    r->broken = false;
     int e = vma_read(r, bytes, sizeof bytes, &n, err);
-    r->ended = n == 0;
+    r->ended = n == 0 && !r->broken;
     if (e < 0 || n == 0)
         return e;
     if (n < sizeof bytes)
@@ -135,8 +137,6 @@ static int tell_truncated(struct vma_reader *r, struct platter_error *err)
 {
     struct archive_fault f = {.kind = ARCHIVE_FAULT_TRUNCATED, .off = r->off};
     r->ended = true;
-    if (r->failed) /* the reason was told */
-        return 0;
     return vma_tell(r, &f, err,
                     "%s: the extent at %" PRIu64 " has %" PRIu32
                     " bytes, but the archive ends at %" PRIu64 ": it was cut short",
@@ -158,10 +158,14 @@ static int read_data(struct vma_reader *r, struct platter_error *err)
         e = vma_read(r, r->data, len, &r->data_len, err);
     }
     const size_t came = r->data_len;
+    if (r->broken && !r->doubt)
+        r->doubt = "the compressed data around them is damaged";
     if (e == 0 && vma_goes_on(r))
         e = vma_judge(r, err);
-    /* Where the next one stands in its midst, it is not the archive that ends. */
-    return e < 0 || r->data_len == len || r->data_len < came ? e : tell_truncated(r, err);
+    /* Where the next one stands in its midst, or the wrapper is damaged, which was told, it is not
+     * the archive that ends. */
+    return e < 0 || r->data_len == len || r->data_len < came || r->broken ? e
+                                                                          : tell_truncated(r, err);
 }
 
 /* ---- the end -----------------------------------------------------------------------------------

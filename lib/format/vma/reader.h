@@ -41,7 +41,8 @@ struct vma_reader {
     unsigned disk_of[VMA_DEVICES];          /* one more than its place there; 0: there is none */
     struct coverage *coverage[VMA_DEVICES]; /* by number of the device */
     char names[VMA_DEVICES][16];            /* of those that have lost theirs */
-    bool failed;                            /* the stream has nothing more: a damaged wrapper */
+    bool broken;                            /* the wrapper is, in the extent in hand */
+    bool failed;                            /* ... and nothing more can be read */
     bool ended;                             /* nothing more is read */
     bool finished;                          /* and what is missing was told */
 

@@ -57,7 +57,8 @@ static int search_window(struct vma_reader *r, const uint8_t *uuid, uint64_t lim
 
     *ret_found = false;
     *ret_zeros = true;
-    while (e == 0 && n > 0 && !*ret_found && passed <= limit) {
+    while (e == 0 && (n > 0 || r->broken) && !*ret_found && passed <= limit) {
+        r->broken = false;
         e = vma_read(r, window + have, WINDOW - have, &n, err);
         size_t len = have + n, at = vma_find_extent(window, len, uuid);
         *ret_found = at < len;
@@ -90,9 +91,9 @@ int vma_search(struct vma_reader *r, const uint8_t *uuid, uint64_t limit, bool *
 static int tell_scrap(struct vma_reader *r, size_t n, struct platter_error *err)
 {
     const struct archive_fault f = {.kind = ARCHIVE_FAULT_TRAILING, .off = r->in.pos - n};
-    r->ended = true;
-    if (r->failed) /* the reason was told */
+    if (r->broken) /* the reason was told, and something may follow */
         return 0;
+    r->ended = true;
     return vma_tell(
         r, &f, err,
         "%s: %zu bytes at %" PRIu64
