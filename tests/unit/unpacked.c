@@ -197,6 +197,37 @@ static void test_little_memory(void **state)
     }
 }
 
+/* More checkpoints than there is memory for: they get fewer, and reading starts farther back. */
+static void test_many_checkpoints(void **state)
+{
+    (void)state;
+    enum { LENGTH = 24 << 20, LIMIT = 4 << 20, READ = 5000, TIMES = 40 };
+    struct prng prng = {9};
+    struct buffer all = buffer_new(LENGTH), b;
+    struct stream *s = NULL;
+    uint8_t bytes[READ];
+    char *from = scratch_path("plain"), *to = scratch_path("packed");
+    all.size = LENGTH;
+    for (uint64_t i = 0; i < LENGTH; i += 8) /* noise, but for a bit of each byte */
+        put_le(all.bytes + i, 8, prng_next(&prng) & 0x7F7F7F7F7F7F7F7F);
+    buffer_save(&all, from);
+    assert_int_equal(run_command(0, "gzip -1 -c '%s' > '%s'", from, to), 0);
+    b = buffer_load(to, 0);
+    assert_works(open_buffer(&b, false, false, LIMIT, &s, &err));
+    for (int i = 0; i < TIMES; i++) {
+        uint64_t off = i == 0 ? LENGTH - READ : prng_below(&prng, LENGTH - READ);
+        assert_works(stream_pread(s, bytes, READ, off, &err));
+        assert_memory_equal(bytes, all.bytes + off, READ);
+    }
+    stream_close(s);
+    unlink(from);
+    unlink(to);
+    free(from);
+    free(to);
+    buffer_free(&b);
+    buffer_free(&all);
+}
+
 /* ---- what may not be done ----------------------------------------------------------------------
  */
 
@@ -571,13 +602,13 @@ static void test_huge_claims(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_reads), cmocka_unit_test(test_little_memory),
-        cmocka_unit_test(test_spool_zeros),  cmocka_unit_test(test_no_spool),
-        cmocka_unit_test(test_query),        cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_truncated),    cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_changed),      cmocka_unit_test(test_budgets),
-        cmocka_unit_test(test_table),        cmocka_unit_test(test_table_lies),
-        cmocka_unit_test(test_huge_claims),
+        cmocka_unit_test(test_random_reads),     cmocka_unit_test(test_little_memory),
+        cmocka_unit_test(test_many_checkpoints), cmocka_unit_test(test_spool_zeros),
+        cmocka_unit_test(test_no_spool),         cmocka_unit_test(test_query),
+        cmocka_unit_test(test_damage),           cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_faults),           cmocka_unit_test(test_changed),
+        cmocka_unit_test(test_budgets),          cmocka_unit_test(test_table),
+        cmocka_unit_test(test_table_lies),       cmocka_unit_test(test_huge_claims),
     };
     return cmocka_run_group_tests(tests, make_samples, free_samples);
 }
