@@ -22,12 +22,17 @@ static inline void release_signals(const sigset_t *before)
     pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
-/* As pthread_create(): a thread that no signal comes to. They are for the threads of who uses the
- * library; and a pipe that nobody reads is an error there, whatever SIGPIPE is set to. */
+/* As pthread_create(): a thread that no signal comes to but those of its own mistakes. They are for
+ * the threads of who uses the library; and a pipe that nobody reads is an error there, whatever
+ * SIGPIPE is set to. */
 static inline int thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
 {
-    sigset_t before;
-    hold_signals(&before);
+    static const int mistakes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    sigset_t held, before;
+    sigfillset(&held);
+    for (unsigned i = 0; i < sizeof mistakes / sizeof *mistakes; i++)
+        sigdelset(&held, mistakes[i]);
+    pthread_sigmask(SIG_BLOCK, &held, &before);
     int code = pthread_create(thread, NULL, main, arg);
     release_signals(&before);
     return code;
