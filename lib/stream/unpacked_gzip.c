@@ -461,7 +461,7 @@ static int run(struct gzip_file *g, struct cursor *c, uint8_t *out, uint64_t n,
                struct platter_error *err)
 {
     uint8_t unwanted[WINDOW];
-    int status, r = 0;
+    int status = Z_OK, r = 0;
     while (r == 0 && n > 0) {
         size_t room = (size_t)min_u64(n, out ? PIECE : sizeof unwanted);
         c->z.next_out = out ? out : unwanted;
