@@ -158,8 +158,6 @@ static int read_data(struct vma_reader *r, struct platter_error *err)
         e = vma_read(r, r->data, len, &r->data_len, err);
     }
     const size_t came = r->data_len;
-    if (r->broken && !r->doubt)
-        r->doubt = "the compressed data around them is damaged";
     if (e == 0 && vma_goes_on(r))
         e = vma_judge(r, err);
     /* Where the next one stands in its midst, or the wrapper is damaged, which was told, it is not
