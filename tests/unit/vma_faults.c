@@ -442,9 +442,59 @@ static void test_anywhere(void **state)
     }
 }
 
+/* ---- gaps --------------------------------------------------------------------------------------
+ */
+
+/* Junk of every awkward length in front of an extent is passed over, and told; also in front of the
+ * last one, behind which there is nothing. */
+static void salvage_behind(size_t extent, uint64_t len)
+{
+    struct platter_error why = {0};
+    struct vmaimage v;
+    struct vmaimage_wreck w;
+    struct prng p = {len};
+    make_plain(&v);
+    v.extents[2] = (struct vmaimage_extent){
+        .slots[VI_SLOTS - 1] = {.device = STATE, .cluster = 0}}; /* which has no data */
+    vmaimage_write(&v);
+    vmaimage_wreck_start(&w, &v);
+    uint64_t at = v.extents[extent].off;
+    wreck_insert(&w, at, NULL, len, &p);
+    for (uint64_t i = 0; i < len; i++)
+        w.file.bytes[at + i] &= 0x0f; /* nothing that looks like something */
+    struct buffer whole = v.file;
+    v.file = w.file;
+    for (unsigned flags = 0; flags < 2; flags++) {
+        auto_free char *said = string_format("%llu bytes at %llu are lost", (unsigned long long)len,
+                                             (unsigned long long)at);
+        struct told told = {.kind = ARCHIVE_FAULT_LOST, .said = said};
+        int r = read_through(&v, flags ? ARCHIVE_SALVAGE : ARCHIVE_SALVAGE | PIPE, &told, &why);
+        if (r != 0 || told.batches != 3 || told.right != 1)
+            fail_msg("%llu bytes in front of extent %zu: %d, %u extents; at last %s",
+                     (unsigned long long)len, extent, r, told.batches, told.last);
+    }
+    v.file = whole;
+    vmaimage_wreck_free(&w);
+    vmaimage_free(&v);
+}
+
+static void test_gaps(void **state)
+{
+    (void)state;
+    for (size_t extent = 1; extent < 3; extent++)
+        for (uint64_t unit = 512; unit <= 1 << 20; unit *= 2)
+            for (unsigned more = 0; more < 4; more++) {
+                static const int off_by[] = {-1, 0, 1, 511};
+                salvage_behind(extent, unit + (uint64_t)off_by[more]);
+            }
+    for (uint64_t len = 1; len < 30; len++)
+        salvage_behind(1, len);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_front_to_back),
-                                       cmocka_unit_test(test_anywhere)};
+                                       cmocka_unit_test(test_anywhere),
+                                       cmocka_unit_test(test_gaps)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
