@@ -55,9 +55,9 @@ int platter_archive_repack(const char *name, const char *target,
     struct platter_repack_options o = {0};
     int r = complete(&o, sizeof o, options, err);
     if (r == 0)
-        r = check_flags(
-            o.flags, PLATTER_ARCHIVE_EXCLUSIVE | PLATTER_ARCHIVE_TO_FD | PLATTER_ARCHIVE_UNSAFE,
-            "platter_archive_repack()", err);
+        r = check_flags(o.flags,
+                        PLATTER_ARCHIVE_EXCLUSIVE | PLATTER_ARCHIVE_TO_FD | PLATTER_ARCHIVE_UNSAFE,
+                        "platter_archive_repack()", err);
     if (r == 0)
         r = need(name, "a name", err);
     if (r == 0)
