@@ -77,7 +77,7 @@ static void take_slot(struct oracle *o, const struct vmaimage_slot *s,
     if (d->have[s->cluster])
         return;
     d->have[s->cluster] = true;
-    d->shifted[s->cluster] = cut && !wreck_is(w, at, s->off, (uint64_t)blocks * VI_BLOCK);
+    d->shifted[s->cluster] = cut && blocks && !wreck_is(w, at, s->off, (uint64_t)blocks * VI_BLOCK);
     if (d->of->state && d->end <= s->cluster)
         d->end = s->cluster + 1;
     unpack(d->content + (size_t)s->cluster * VI_CLUSTER, s->mask, w->file.bytes + at);
