@@ -26,7 +26,7 @@ enum {
     EXIT_COMPARE_OPEN = 2,    /* compare: a disk could not be opened */
     EXIT_COMPARE_DAMAGED = 3, /* compare: an image says what cannot be true */
     EXIT_COMPARE_READ = 4,    /* compare: a disk could not be read */
-    EXIT_HOLES = 4,           /* convert --salvage: done, but with holes */
+    EXIT_HOLES = 4,           /* --salvage: done, but something is lost, or may be wrong */
     EXIT_CORRUPT = 2,         /* check: the image is damaged */
     EXIT_LEAKS = 3,           /* check: it wastes space */
     EXIT_NO_CHECK = 63        /* check: its format has nothing to check */
@@ -291,6 +291,12 @@ int snapshot_state(const struct args *args, const char *image, const char *name)
 
 /* "kind", "archive-offset", "disk" with "offset" and "length" where there is one, and "text". */
 json_t *fault_json(const struct platter_fault *fault);
+/* Whether its range of a disk is there, and may be wrong. */
+bool fault_doubts(const struct platter_fault *fault);
+/* Its range of a disk: "offset" and "length". */
+json_t *range_json(const struct platter_fault *fault);
+/* Bytes of an array of such. */
+uint64_t ranges_length(const json_t *ranges);
 
 /* ---- keys (secrets.c) ------------------------------------------------------------------------ */
 

@@ -159,7 +159,7 @@ static int extract(struct extract_job *job)
     bool printed = args->n_operands > 1 && strcmp(args->operands[1], "-") == 0;
     if (!printed)
         extract_report(job, holes);
-    return holes ? EXIT_HOLES : EXIT_FINE;
+    return job->n_faults ? EXIT_HOLES : EXIT_FINE;
 }
 
 static int open_and_extract(struct extract_job *job)
@@ -191,6 +191,7 @@ static int run_job(const struct args *args)
         free(job->disks[i].name);
         free(job->disks[i].path);
         json_decref(job->disks[i].holes);
+        json_decref(job->disks[i].doubts);
     }
     for (unsigned i = 0; i < job->n_configs; i++)
         free(job->configs[i].path);

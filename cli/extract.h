@@ -16,7 +16,8 @@ struct extract_disk {
     char *path; /* where it goes */
     uint64_t length;
     bool unsized;
-    json_t *holes; /* ranges that are missing */
+    json_t *holes;  /* ranges that are missing */
+    json_t *doubts; /* ranges that may be wrong */
     struct platter_extract_target target;
 };
 

@@ -27,3 +27,24 @@ json_t *fault_json(const struct platter_fault *fault)
     json_object_set_new(o, "text", json_text(fault->text));
     return o;
 }
+
+json_t *range_json(const struct platter_fault *fault)
+{
+    return json_pack("{s:I, s:I}", "offset", (json_int_t)fault->offset, "length",
+                     (json_int_t)fault->length);
+}
+
+uint64_t ranges_length(const json_t *ranges)
+{
+    uint64_t n = 0;
+    size_t i;
+    json_t *range;
+    json_array_foreach (ranges, i, range)
+        n += (uint64_t)json_integer_value(json_object_get(range, "length"));
+    return n;
+}
+
+bool fault_doubts(const struct platter_fault *fault)
+{
+    return fault->kind == PLATTER_FAULT_DOUBT || fault->kind == PLATTER_FAULT_DUPLICATE;
+}

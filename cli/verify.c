@@ -8,12 +8,15 @@
 
 enum { KEPT = 100000 /* faults in a report, and holes of a disk; a hostile archive has no end */ };
 
+/* What is told of ranges of disks. */
+enum { HOLES, DOUBTS, DAMAGE, RANGES };
+
 struct verifying {
     const struct args *args;
     const char *name;
     struct progress progress;
     json_t *faults;
-    json_t *holes; /* of the disks, by their names: arrays */
+    json_t *ranges[RANGES]; /* of disks, by their names: arrays */
     uint64_t n_faults;
     bool lost_header; /* what there should be is not known for sure */
 };
@@ -21,14 +24,24 @@ struct verifying {
 /* ---- what is found ---------------------------------------------------------------------------
  */
 
-static void keep_hole(struct verifying *v, const struct platter_fault *fault)
+static void keep_range(json_t *disks, const struct platter_fault *fault)
 {
-    json_t *list = json_object_get(v->holes, fault->disk);
-    if (!list && json_object_set_new(v->holes, fault->disk, json_array()) == 0)
-        list = json_object_get(v->holes, fault->disk);
+    json_t *list = json_object_get(disks, fault->disk);
+    if (!list && json_object_set_new(disks, fault->disk, json_array()) == 0)
+        list = json_object_get(disks, fault->disk);
     if (json_array_size(list) < KEPT)
-        json_array_append_new(list, json_pack("{s:I, s:I}", "offset", (json_int_t)fault->offset,
-                                              "length", (json_int_t)fault->length));
+        json_array_append_new(list, range_json(fault));
+}
+
+/* What it tells of its range; RANGES: nothing. */
+static unsigned range_of(const struct platter_fault *fault)
+{
+    if (!fault->disk)
+        return RANGES;
+    return fault->kind == PLATTER_FAULT_MISSING  ? HOLES
+           : fault->kind == PLATTER_FAULT_DIGEST ? DAMAGE
+           : fault_doubts(fault)                 ? DOUBTS
+                                                 : RANGES;
 }
 
 static void take_fault(void *opaque, const struct platter_fault *fault)
@@ -36,8 +49,8 @@ static void take_fault(void *opaque, const struct platter_fault *fault)
     struct verifying *v = opaque;
     v->n_faults += fault->kind != PLATTER_FAULT_NOTE;
     v->lost_header |= fault->kind == PLATTER_FAULT_HEADER;
-    if (fault->kind == PLATTER_FAULT_MISSING && fault->disk)
-        keep_hole(v, fault);
+    if (range_of(fault) != RANGES)
+        keep_range(v->ranges[range_of(fault)], fault);
     if (wants_json(v->args) && json_array_size(v->faults) < KEPT)
         json_array_append_new(v->faults, fault_json(fault));
     if (wants_json(v->args) || v->args->quiet)
@@ -50,12 +63,15 @@ static void take_fault(void *opaque, const struct platter_fault *fault)
 
 static void complete_devices(const struct verifying *v, json_t *info)
 {
+    static const char *const fields[RANGES] = {"holes", "doubts", "damaged"};
     size_t i;
     json_t *device;
     json_array_foreach (json_object_get(info, "devices"), i, device) {
         const char *name = json_string_value(json_object_get(device, "name"));
-        json_t *holes = name ? json_object_get(v->holes, name) : NULL;
-        json_object_set_new(device, "holes", holes ? json_incref(holes) : json_array());
+        for (unsigned k = 0; k < RANGES; k++) {
+            json_t *list = name ? json_object_get(v->ranges[k], name) : NULL;
+            json_object_set_new(device, fields[k], list ? json_incref(list) : json_array());
+        }
     }
 }
 
@@ -87,27 +103,33 @@ static uint64_t number_of(const json_t *o, const char *field)
     return (uint64_t)json_integer_value(json_object_get(o, field));
 }
 
+/* Whether there are any; then so many bytes of the disk are that. */
+static bool print_ranges(const json_t *device, const char *field, const char *what)
+{
+    const json_t *list = json_object_get(device, field);
+    char size[32];
+    if (json_array_size(list))
+        printf(", %s of it %s, in %zu %s", human_size(ranges_length(list), size), what,
+               json_array_size(list), json_array_size(list) == 1 ? "range" : "ranges");
+    return json_array_size(list);
+}
+
 static void print_device(const struct verifying *v, const json_t *device)
 {
     const char *name = json_string_value(json_object_get(device, "name"));
-    const json_t *holes = json_object_get(device, "holes");
     bool state = json_is_true(json_object_get(device, "vmstate"));
-    uint64_t size = number_of(device, "size"), present = number_of(device, "present"), lost = 0;
-    char text[32], more[32];
-    size_t i;
-    json_t *hole;
+    uint64_t size = number_of(device, "size"), present = number_of(device, "present");
+    char text[32];
 
-    json_array_foreach (holes, i, hole)
-        lost += number_of(hole, "length");
     put_text(stdout, v->name);
     fputs(": ", stdout);
     put_text(stdout, name ? name : "");
-    printf(": %s, ", human_size(state || size == 0 ? present : size, text));
-    if (lost)
-        printf("%s of it missing, in %zu %s\n", human_size(lost, more), json_array_size(holes),
-               json_array_size(holes) == 1 ? "range" : "ranges");
-    else
-        puts(v->lost_header ? "nothing of it is known to be missing" : "all there");
+    printf(": %s", human_size(state || size == 0 ? present : size, text));
+    if (!print_ranges(device, "holes", "missing"))
+        fputs(v->lost_header ? ", nothing of it is known to be missing" : ", all there", stdout);
+    print_ranges(device, "damaged", "damaged");
+    print_ranges(device, "doubts", "in doubt");
+    putchar('\n');
 }
 
 static void print_report(const struct verifying *v, const json_t *o)
@@ -169,8 +191,9 @@ static int verify_archive(struct verifying *v, struct platter_archive **ret,
 /* One archive: its report goes to `list`, or is printed. */
 static int verify_one(const struct args *args, const char *name, json_t *list)
 {
-    struct verifying v = {
-        .args = args, .name = name, .faults = json_array(), .holes = json_object()};
+    struct verifying v = {.args = args, .name = name, .faults = json_array()};
+    for (unsigned i = 0; i < RANGES; i++)
+        v.ranges[i] = json_object();
     struct platter_verification found = {.size = sizeof found};
     struct platter_archive *archive = NULL;
 
@@ -186,7 +209,8 @@ static int verify_one(const struct args *args, const char *name, json_t *list)
     }
     platter_archive_close(archive);
     json_decref(v.faults);
-    json_decref(v.holes);
+    for (unsigned i = 0; i < RANGES; i++)
+        json_decref(v.ranges[i]);
     return code;
 }
 

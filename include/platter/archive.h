@@ -164,7 +164,8 @@ struct platter_extract_options {
  * Extracts disks. New targets appear under their names only when all of them are complete and
  * durable. All clusters of a wanted disk have to be there, once; otherwise it fails, unless the
  * archive was opened to be salvaged: then what is there is written, the rest is left as zeros and
- * told as a fault of kind MISSING, and *ret_holes (may be NULL) is the number of those.
+ * told as a fault of kind MISSING, and *ret_holes (may be NULL) is the number of those. All is well
+ * only where no fault but notes was told.
  */
 int platter_archive_extract(struct platter_archive *archive,
                             const struct platter_extract_options *options, uint64_t *ret_holes,

@@ -73,6 +73,13 @@ static void end(struct ring *r, int result, const struct platter_error *error)
     pthread_cond_signal(&r->more);
 }
 
+void ring_mark(struct ring *r)
+{
+    WITH_LOCK(&r->lock);
+    unsigned at = r->n_marks < RING_MARKS ? r->n_marks++ : RING_MARKS - 1;
+    r->marks[at] = r->put;
+}
+
 void ring_end(struct ring *r, int result, const struct platter_error *error)
 {
     WITH_LOCK(&r->lock);
@@ -171,6 +178,17 @@ int ring_read(struct ring *r, void *buf, size_t n, size_t *ret_len, struct platt
         }
     }
     return result;
+}
+
+uint64_t ring_passed(struct ring *r)
+{
+    WITH_LOCK(&r->lock);
+    unsigned n = 0;
+    while (n < r->n_marks && r->marks[n] <= r->taken)
+        r->passed = r->marks[n++];
+    r->n_marks -= n;
+    memmove(r->marks, r->marks + n, r->n_marks * sizeof *r->marks);
+    return r->passed;
 }
 
 uint64_t ring_position(struct ring *r)

@@ -9,6 +9,8 @@
 
 #include "base/memory.h"
 
+enum { RING_MARKS = 64 /* that are ahead of who takes */ };
+
 struct ring {
     struct budget *budget;
     uint8_t *bytes;
@@ -16,7 +18,9 @@ struct ring {
 
     pthread_mutex_t lock; /* everything below */
     pthread_cond_t more, less;
-    uint64_t put, taken;   /* bytes, ever */
+    uint64_t put, taken;                /* bytes, ever */
+    uint64_t marks[RING_MARKS], passed; /* of ring_mark(): those ahead, and the last behind */
+    unsigned n_marks;
     size_t wanted, needed; /* what the sides wait for: bytes that are there, bytes of room; or 0 */
     bool ended;            /* nothing more is put; then: */
     bool paused;           /* until ring_resume() */
@@ -38,6 +42,8 @@ void ring_close(struct ring *r);
 size_t ring_room(struct ring *r, size_t least, uint8_t **ret);
 /* n bytes of that room are filled. */
 void ring_put(struct ring *r, size_t n);
+/* Marks where it stands: ring_passed(). */
+void ring_mark(struct ring *r);
 /* Nothing more comes; with a negative result, because of `error`. */
 void ring_end(struct ring *r, int result, const struct platter_error *error);
 
@@ -62,6 +68,9 @@ int ring_peek(struct ring *r, void *buf, size_t n, size_t *ret_len, struct platt
 int ring_read(struct ring *r, void *buf, size_t n, size_t *ret_len, struct platter_error *err);
 /* Has ring_pause() come back, if it waits: whether it does. */
 bool ring_resume(struct ring *r);
+/* The last mark that is not behind what was taken: bytes, ever. Where they come closer than they
+ * can be kept it may be an earlier one, but not at the end any more. */
+uint64_t ring_passed(struct ring *r);
 /* Bytes that were taken so far. Only for who takes. */
 uint64_t ring_position(struct ring *r);
 

@@ -90,6 +90,11 @@ bool stream_resume(struct stream *s)
     return s->ops->resume && s->ops->resume(s);
 }
 
+uint64_t stream_checked(struct stream *s)
+{
+    return s->ops->checked ? s->ops->checked(s) : UINT64_MAX;
+}
+
 static int skip_anywhere(struct stream *s, uint64_t len, uint64_t *ret_len,
                          struct platter_error *err)
 {

@@ -39,6 +39,8 @@ struct stream_ops {
      * unless the end comes first. Never two calls at once. */
     int (*read)(struct stream *s, void *buf, size_t len, size_t *ret_len,
                 struct platter_error *err);
+    /* Of what was read, up to where it is known to be right: see stream_checked(). */
+    uint64_t (*checked)(struct stream *s);
     /* From any thread: a read that waits, and all later ones, come back with ECANCELED. */
     void (*interrupt)(struct stream *s);
     /* After a read that failed for damage: whether what can still be read behind it comes next. */
@@ -101,6 +103,11 @@ void stream_interrupt(struct stream *s);
 /* After a read that failed with ECORRUPT: whether reading goes on behind the damage, with what can
  * be read there; how much is missing nobody knows. */
 bool stream_resume(struct stream *s);
+/* Up to where what was read was checked, as far as no failure told of damage: by a checksum of the
+ * compressed file that it comes out of. What was read behind it is of a part of that file whose end
+ * is still to come, or, after such a failure, of the damaged part: any byte of it may be wrong.
+ * Streams that check nothing: UINT64_MAX. For who reads. */
+uint64_t stream_checked(struct stream *s);
 /* As stream_read() of so many bytes that nobody wants: not read where the stream can do without. */
 int stream_skip(struct stream *s, uint64_t len, uint64_t *ret_len, struct platter_error *err);
 /* Writes all; grows the stream where it ends earlier. */

@@ -53,6 +53,7 @@ int unzip_damaged(struct unzip *z, const struct unzip_step *s, const char *why,
 
 int unzip_truncated(struct unzip *z, const char *part, struct platter_error *err)
 {
+    ring_mark(&z->out); /* it ends, but there is no sign that anything of it is wrong */
     return fail(err, PLATTER_ECORRUPT,
                 "%s: ends at offset %" PRIu64 ", inside of a %s %s: it is truncated", z->head.name,
                 place_of(z), wrapper_name(z->wrapper), part);
@@ -151,6 +152,7 @@ static int all_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
         while (r == 0);
         if (r < 0)
             return r;
+        ring_mark(&z->out);
     }
 }
 
@@ -234,6 +236,11 @@ static void stop_child(struct unzip *z)
         kill(z->child, SIGKILL);
 }
 
+static uint64_t unzip_checked(struct stream *s)
+{
+    return ring_passed(&((struct unzip *)s)->out);
+}
+
 static void unzip_interrupt(struct stream *s)
 {
     ring_abandon(&((struct unzip *)s)->out);
@@ -261,6 +268,7 @@ static void unzip_close(struct stream *s)
 static const struct stream_ops unzip_ops = {
     .name = "compressed",
     .read = unzip_read,
+    .checked = unzip_checked,
     .interrupt = unzip_interrupt,
     .resume = unzip_resume,
     .close = unzip_close,

@@ -196,8 +196,10 @@ static int take_output(struct lzop *l)
     if (len == 0)
         return -ECANCELED;
     ssize_t n = read(l->from, room, len);
-    if (n > 0)
+    if (n > 0) {
         ring_put(&l->z->out, (size_t)n);
+        ring_mark(&l->z->out); /* it checks each block before it gives it out */
+    }
     return n > 0 || (n < 0 && errno == EINTR) ? 1 : 0;
 }
 

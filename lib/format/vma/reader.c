@@ -51,6 +51,8 @@ static int stream_failed(struct vma_reader *r, int code, const struct platter_er
     const struct archive_fault f = {.kind = ARCHIVE_FAULT_WRAPPER, .off = r->in.pos};
     bool told = code == -PLATTER_ECORRUPT && vma_goes_on(r);
     r->broken = true;
+    if (told)
+        vma_note_damage(r);
     r->failed = !told || !stream_resume(r->in.stream);
     return told ? vma_tell(r, &f, err, "%s", why->message) : fail(err, -code, "%s", why->message);
 }
@@ -93,9 +95,12 @@ static int read_extent(struct vma_reader *r, struct platter_error *err)
     struct vma_gap gap;
     size_t n = 0;
 
+    int e = vma_tell_unchecked(r, err);
+    if (e < 0)
+        return e;
     r->off = r->in.pos;
     r->broken = false;
-    int e = vma_read(r, bytes, sizeof bytes, &n, err);
+    e = vma_read(r, bytes, sizeof bytes, &n, err);
     r->ended = n == 0 && !r->broken;
     if (e < 0 || n == 0)
         return e;
@@ -199,10 +204,10 @@ static int tell_missing(struct vma_reader *r, const struct archive_disk *d, uint
 static int finish(struct vma_reader *r, struct platter_error *err)
 {
     uint64_t first = 0, n;
-    int e = 0;
+    int e = vma_tell_unchecked(r, err);
 
     r->finished = true;
-    for (unsigned i = 0; i < r->head.listing.n_disks; i++) {
+    for (unsigned i = 0; e == 0 && i < r->head.listing.n_disks; i++) {
         const struct archive_disk *d = &r->disks[i];
         uint64_t at = 0, end = clusters_of(r, d);
         if (!vma_is_wanted(r, d))
@@ -261,6 +266,7 @@ static void reader_close(struct archive_reader *head)
         return;
     for (unsigned i = 0; i < VMA_DEVICES; i++)
         coverage_free(r->coverage[i]);
+    vma_forget_unchecked(r);
     budget_free(r->request.budget, r->bytes, r->bytes_len);
     vma_input_close(&r->in);
     free(r);

@@ -7,6 +7,7 @@
  *   salvage.c   how it goes on where one is damaged; resync.c finds extents anywhere
  *   runs.c      what an extent's slots say: checked, and made into runs
  *   coverage.c  which clusters came
+ *   unchecked.c what a damaged wrapper puts in doubt
  *   input.c     bytes that can be put back
  */
 #ifndef FORMAT_VMA_READER_H
@@ -40,11 +41,15 @@ struct vma_reader {
     struct archive_disk disks[VMA_DEVICES]; /* of the listing */
     unsigned disk_of[VMA_DEVICES];          /* one more than its place there; 0: there is none */
     struct coverage *coverage[VMA_DEVICES]; /* by number of the device */
-    char names[VMA_DEVICES][16];            /* of those that have lost theirs */
-    bool broken;                            /* the wrapper is, in the extent in hand */
-    bool failed;                            /* ... and nothing more can be read */
-    bool ended;                             /* nothing more is read */
-    bool finished;                          /* and what is missing was told */
+    /* Clusters out of a part of a compressed file whose checksum is still to come. */
+    struct coverage *unchecked[VMA_DEVICES];
+    hoff checked;                /* up to where it came: no cluster in front of it is among them */
+    bool damaged;                /* their part is */
+    char names[VMA_DEVICES][16]; /* of those that have lost theirs */
+    bool broken;                 /* the wrapper is, in the extent in hand */
+    bool failed;                 /* ... and nothing more can be read */
+    bool ended;                  /* nothing more is read */
+    bool finished;               /* and what is missing was told */
 
     /* The extent in hand. */
     hoff off;
@@ -99,6 +104,18 @@ int vma_add_unsized(struct vma_reader *r, unsigned device, struct platter_error 
 
 /* Checks the slots of the extent in hand, enters their clusters, and makes runs of them. */
 int vma_take_slots(struct vma_reader *r, struct archive_batch *batch, struct platter_error *err);
+
+/* ---- unchecked.c -------------------------------------------------------------------------------
+ */
+
+/* A cluster with data was taken from the extent in hand. */
+int vma_add_unchecked(struct vma_reader *r, const struct archive_disk *disk, uint32_t cluster,
+                      struct platter_error *err);
+/* Reading failed for damage, just now. */
+void vma_note_damage(struct vma_reader *r);
+/* Tells what that puts in doubt, once the extent in hand was taken. */
+int vma_tell_unchecked(struct vma_reader *r, struct platter_error *err);
+void vma_forget_unchecked(struct vma_reader *r);
 
 /* ---- salvage.c ---------------------------------------------------------------------------------
  */

@@ -262,6 +262,8 @@ int vma_take_slots(struct vma_reader *r, struct archive_batch *batch, struct pla
             e = take_slot(r, batch, &t, &used, err);
         if (e == 0 && used && t.slot->mask && r->doubt)
             e = doubt(r, &doubted, &t, err);
+        else if (e == 0 && used && t.slot->mask)
+            e = vma_add_unchecked(r, t.disk, t.slot->cluster, err);
         t.at += vma_slot_blocks(t.slot) * (uint64_t)VMA_BLOCK;
     }
     return e < 0 ? e : tell_doubt(r, &doubted, err);
