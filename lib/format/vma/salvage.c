@@ -14,7 +14,8 @@
 #include "format/vma/resync.h"
 
 enum {
-    WINDOW = 256 << 10, /* bytes that are searched at once */
+    WINDOW = 256 << 10, /* most bytes that are searched at once */
+    LEAST_WINDOW = 4 << 10,
     MOST_EXTENT = VMA_EXTENT + VMA_MOST_BLOCKS * VMA_BLOCK,
     MD5_AT = 24,
     MEND_BYTES = 4 << 20, /* that are hashed to mend a header: it takes half of that */
@@ -48,8 +49,32 @@ int vma_recognize(struct vma_reader *r, uint8_t *bytes, hoff off, bool *ret,
 /* ---- looking for the next one ------------------------------------------------------------------
  */
 
-static int search_window(struct vma_reader *r, const uint8_t *uuid, uint64_t limit, uint8_t *window,
-                         bool *ret_found, bool *ret_zeros, struct platter_error *err)
+/* What is searched at once: small at first, for most gaps are. */
+struct window {
+    uint8_t *bytes;
+    size_t size;
+};
+
+/* Room for twice as much, with the first `have` bytes of it as they were. */
+static int widen(struct vma_reader *r, struct window *w, size_t have, struct platter_error *err)
+{
+    struct window wide = {.size = w->size ? 2 * w->size : LEAST_WINDOW};
+    if (w->size == WINDOW)
+        return 0;
+    int e =
+        budget_alloc(r->request.budget, wide.size, "the search for an extent", &wide.bytes, err);
+    if (e < 0)
+        return e;
+    if (have)
+        memcpy(wide.bytes, w->bytes, have);
+    budget_free(r->request.budget, w->bytes, w->size);
+    *w = wide;
+    return 0;
+}
+
+static int search_windows(struct vma_reader *r, const uint8_t *uuid, uint64_t limit,
+                          struct window *w, bool *ret_found, bool *ret_zeros,
+                          struct platter_error *err)
 {
     size_t have = 0, n = 1;
     uint64_t passed = 0;
@@ -58,16 +83,19 @@ static int search_window(struct vma_reader *r, const uint8_t *uuid, uint64_t lim
     *ret_found = false;
     *ret_zeros = true;
     while (e == 0 && (n > 0 || r->broken) && !*ret_found && passed <= limit) {
+        e = widen(r, w, have, err);
+        if (e < 0)
+            return e;
         r->broken = false;
-        e = vma_read(r, window + have, WINDOW - have, &n, err);
-        size_t len = have + n, at = vma_find_extent(window, len, uuid);
+        e = vma_read(r, w->bytes + have, w->size - have, &n, err);
+        size_t len = have + n, at = vma_find_extent(w->bytes, len, uuid);
         *ret_found = at < len;
-        *ret_zeros = *ret_zeros && is_zero(window, at);
+        *ret_zeros = *ret_zeros && is_zero(w->bytes, at);
         if (*ret_found)
-            return e < 0 ? e : vma_input_put_back(&r->in, window + at, len - at, err);
+            return e < 0 ? e : vma_input_put_back(&r->in, w->bytes + at, len - at, err);
         /* A header may begin in the last bytes. */
         have = len < VMA_EXTENT - 1 ? len : VMA_EXTENT - 1;
-        memmove(window, window + len - have, have);
+        memmove(w->bytes, w->bytes + len - have, have);
         passed += n;
     }
     return e;
@@ -76,12 +104,9 @@ static int search_window(struct vma_reader *r, const uint8_t *uuid, uint64_t lim
 int vma_search(struct vma_reader *r, const uint8_t *uuid, uint64_t limit, bool *ret_found,
                bool *ret_zeros, struct platter_error *err)
 {
-    uint8_t *window;
-    int e = budget_alloc(r->request.budget, WINDOW, "the search for an extent", &window, err);
-    if (e < 0)
-        return e;
-    e = search_window(r, uuid, limit, window, ret_found, ret_zeros, err);
-    budget_free(r->request.budget, window, WINDOW);
+    struct window w = {0};
+    int e = search_windows(r, uuid, limit, &w, ret_found, ret_zeros, err);
+    budget_free(r->request.budget, w.bytes, w.size);
     return e;
 }
 
