@@ -47,7 +47,7 @@ static struct remains *remains_of(struct oracle *o, uint8_t device)
     for (unsigned i = 0; i < o->n_disks; i++)
         if (o->disks[i].of->id == device)
             return &o->disks[i];
-    MUST(!"a sound archive has no such slot");
+    MUST(false); /* a sound archive has no such slot */
     return NULL;
 }
 

@@ -414,7 +414,7 @@ struct vmaimage_slot *vmaimage_find(struct vmaimage *v, uint8_t device, uint32_t
             if (s->device == device && s->cluster == cluster)
                 return s;
         }
-    MUST(!"the cluster is in the archive");
+    MUST(false); /* it is in none of them */
     return NULL;
 }
 
