@@ -60,9 +60,16 @@ void say(const char *format, ...)
     va_start(args, format);
     int n = vasprintf(&text, format, args);
     va_end(args);
-    fputs(called_as_vma() ? "vma: " : "platter: ", stderr);
-    put_text(stderr, n < 0 ? format : text);
-    putc('\n', stderr);
+    /* A line is written at once: standard error has no buffer, and there may be a million lines. */
+    char *line = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&line, &len), *out = f ? f : stderr;
+    fputs(called_as_vma() ? "vma: " : "platter: ", out);
+    put_text(out, n < 0 ? format : text);
+    putc('\n', out);
+    if (f && fclose(f) == 0)
+        fwrite(line, 1, len, stderr);
+    free(line);
     if (n >= 0)
         free(text);
 }

@@ -200,12 +200,12 @@ static int add_mapped(struct extraction *x, const struct platter_archive_device 
 static int make_file(const char *path, uint64_t length)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-    if (fd >= 0 && ftruncate(fd, (off_t)((length + SECTOR - 1) / SECTOR * SECTOR)) == 0)
-        return close(fd);
-    int code = errno;
-    say("%s: cannot make a file of %" PRIu64 " bytes: %s", path, length, strerror(code));
-    if (fd >= 0)
-        close(fd);
+    int code =
+        fd < 0 || ftruncate(fd, (off_t)((length + SECTOR - 1) / SECTOR * SECTOR)) ? errno : 0;
+    if (fd >= 0 && close(fd) && code == 0)
+        code = errno;
+    if (code)
+        say("%s: cannot make a file of %" PRIu64 " bytes: %s", path, length, strerror(code));
     return -code;
 }
 

@@ -86,8 +86,10 @@ static int find_format(struct stream *s, const struct format **ret, struct platt
 
     if (!prefix)
         return fail_memory(err, "the beginning of an archive");
+    /* What stands in front of damage is enough, if it tells: reading on comes to the damage again.
+     */
     int r = stream_peek(s, prefix, STREAM_MOST_PEEK, &len, err);
-    for (const struct format *const *f = formats; r == 0 && *f; f++)
+    for (const struct format *const *f = formats; len && *f; f++)
         if ((*f)->archive && (*f)->probe && (*f)->probe(prefix, len, UINT64_MAX) != PROBE_NO) {
             *ret = *f;
             return 0;
@@ -268,7 +270,8 @@ int archive_find(const struct platter_archive *a, const char *name, const struct
         if (strcmp(l->disks[i].name, name) != 0)
             continue;
         if (*ret)
-            return fail(err, EINVAL, "%s: devices %u and %u have the same name, %s",
+            return fail(err, EINVAL,
+                        "%s: devices %u and %u have the same name, %s: salvaging tells them apart",
                         a->stream->name, (*ret)->id, l->disks[i].id, name);
         *ret = &l->disks[i];
     }

@@ -193,6 +193,24 @@ static void verify_close(struct verify *v)
     batches_close(&v->batches);
 }
 
+/* Nobody can say which of two disks of one name is wanted: they cannot be extracted. */
+static void check_names(struct verify *v)
+{
+    const struct archive_listing *l = &v->archive->reader->listing;
+    for (unsigned i = 0; i < l->n_disks; i++)
+        for (unsigned k = 0; k < i; k++) {
+            struct archive_fault f = {.kind = ARCHIVE_FAULT_DUPLICATE};
+            if (strcmp(l->disks[i].name, l->disks[k].name) != 0)
+                continue;
+            auto_free char *text = string_format(
+                "%s: devices %u and %u have the same name, %s: they can be told apart by salvaging",
+                v->archive->stream->name, l->disks[k].id, l->disks[i].id, l->disks[i].name);
+            f.text = text ? text : "two devices have the same name";
+            archive_tell(v->archive, &f);
+            break;
+        }
+}
+
 static int verify_run(struct verify *v, const struct platter_verify_options *o,
                       struct platter_error *err)
 {
@@ -233,6 +251,7 @@ int archive_verify(struct platter_archive *a, const struct platter_verify_option
         return r;
     for (unsigned i = 0; i < a->reader->listing.n_disks; i++)
         v.total += a->reader->listing.disks[i].size;
+    check_names(&v);
     r = open_digests(&v, options, err);
     if (r == 0)
         r = verify_run(&v, options, err);

@@ -208,14 +208,34 @@ static void take_found(struct vma_reader *r, unsigned device)
                 (struct vma_device){.name = name_device(r, device), .size = l->disks[i].size};
 }
 
+/* A salvage gets at disks of one name all the same: the first has it, the others their numbers. */
+static int rename_twin(struct vma_reader *r, unsigned device, struct platter_error *err)
+{
+    const struct archive_fault f = {.kind = ARCHIVE_FAULT_DUPLICATE};
+    const char *name = r->header.devices[device].name;
+
+    for (unsigned i = 0; name && i < r->head.listing.n_disks; i++) {
+        if (strcmp(r->disks[i].name, name) != 0)
+            continue;
+        r->header.devices[device].name = name_device(r, device);
+        return vma_tell(r, &f, err,
+                        "%s: devices %u and %u have the same name, %s: the second is called "
+                        "device-%u here",
+                        r->file, r->disks[i].id, device, name, device);
+    }
+    return 0;
+}
+
 static int list_disks(struct vma_reader *r, struct platter_error *err)
 {
     int e = 0;
     for (unsigned i = 1; e == 0 && i < VMA_DEVICES; i++) {
         take_found(r, i);
+        if (r->head.flags & ARCHIVE_SALVAGE)
+            e = rename_twin(r, i, err);
         const struct vma_device *d = &r->header.devices[i];
         struct archive_disk disk = {.name = d->name, .size = d->size, .id = i, .state = d->state};
-        if (d->name)
+        if (e == 0 && d->name)
             e = add_disk(r, &disk, err);
     }
     return e;
