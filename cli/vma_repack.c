@@ -23,6 +23,7 @@ static int vma_repack_run(const struct args *args)
                  (unsafe ? PLATTER_ARCHIVE_UNSAFE : 0u),
         .compression = args->compression,
         .level = (int)args->level,
+        .memory_limit = args->memory,
         .workers = (unsigned)args->workers,
         .fd = STDOUT_FILENO,
         .progress = progress_tick,
@@ -53,6 +54,8 @@ static const struct opt vma_repack_opts[] = {
     OPT_PROGRESS,
     OPT_QUIET,
     OPT_WORKERS,
+    {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
+     "most memory for buffers, 64M if not given"},
     OPT_END};
 
 const struct verb verb_vma_repack = {

@@ -50,12 +50,21 @@ static int open_file(struct creation *c, struct platter_error *err)
     return r;
 }
 
+/* A shell may have given a file as stdout. */
+static int open_output(struct creation *c, struct platter_error *err)
+{
+    const struct platter_archive_plan *o = c->o;
+    int r = stream_pipe_open(o->fd, c->target, &c->stream, err);
+    for (size_t i = 0; i < o->n_disks && r == 0; i++)
+        r = check_stream_not_of(c->stream, o->disks[i]->disk, "source", err);
+    return r;
+}
+
 int creation_open_target(struct creation *c, struct platter_error *err)
 {
     const struct platter_archive_plan *o = c->o;
     const struct zip_options zip = {.level = o->level, .workers = o->workers};
-    int r = o->flags & PLATTER_ARCHIVE_TO_FD ? stream_pipe_open(o->fd, c->target, &c->stream, err)
-                                             : open_file(c, err);
+    int r = o->flags & PLATTER_ARCHIVE_TO_FD ? open_output(c, err) : open_file(c, err);
     if (r == 0 && o->compression)
         r = stream_zip_open(TAKE(c->stream), wrapper_find(o->compression), &zip, c->budget,
                             &c->stream, err);

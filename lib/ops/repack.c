@@ -20,14 +20,21 @@ struct repack {
 };
 
 /* Rule 9: the source is never changed. */
-static int check_not_source(const struct repack *p, const char *target, struct platter_error *err)
+static int check_not_source(const struct repack *p, struct stream *to, struct platter_error *err)
+{
+    return stream_same_file(to, p->from) ? fail(err, EINVAL, "%s: is the source itself", to->name)
+                                         : 0;
+}
+
+/* What is at `target` now, if there is anything. */
+static int check_replaced(const struct repack *p, const char *target, struct platter_error *err)
 {
     struct stream *old;
     if (stream_file_open(target, 0, &old, NULL) < 0)
-        return 0; /* there is none */
-    bool same = stream_same_file(old, p->from);
+        return 0;
+    int r = check_not_source(p, old, err);
     stream_close(old);
-    return same ? fail(err, EINVAL, "%s: is the source itself", target) : 0;
+    return r;
 }
 
 static int open_source(struct repack *p, const char *name, struct platter_error *err)
@@ -46,7 +53,7 @@ static int open_file(const struct repack *p, const char *target, struct stream *
     const unsigned flags = STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY | STREAM_FILE_DIRECT |
                            (p->o->flags & PLATTER_ARCHIVE_EXCLUSIVE ? STREAM_FILE_EXCLUSIVE : 0u);
     uint64_t size = 0;
-    int r = check_not_source(p, target, err);
+    int r = check_replaced(p, target, err);
     if (r == 0)
         r = stream_check_not_aside(target, err);
     if (r == 0)
@@ -63,6 +70,18 @@ static int open_file(const struct repack *p, const char *target, struct stream *
     return r;
 }
 
+static int open_output(const struct repack *p, const char *name, struct stream **ret,
+                       struct platter_error *err)
+{
+    int r = stream_pipe_open(p->o->fd, name, ret, err);
+    if (r < 0)
+        return r;
+    r = check_not_source(p, *ret, err);
+    if (r < 0)
+        stream_close(TAKE(*ret));
+    return r;
+}
+
 static int open_target(struct repack *p, const char *target, struct platter_error *err)
 {
     const struct platter_repack_options *o = p->o;
@@ -72,7 +91,7 @@ static int open_target(struct repack *p, const char *target, struct platter_erro
     if (w != WRAP_ZSTD && w != WRAP_GZIP)
         return fail(err, ENOTSUP, "\"%s\" is not a compression that can be written: zstd or gzip",
                     o->compression);
-    int r = o->flags & PLATTER_ARCHIVE_TO_FD ? stream_pipe_open(o->fd, target, &s, err)
+    int r = o->flags & PLATTER_ARCHIVE_TO_FD ? open_output(p, target, &s, err)
                                              : open_file(p, target, &s, err);
     return r < 0 ? r : stream_zip_open(s, w, &zip, p->budget, &p->to, err);
 }

@@ -79,20 +79,27 @@ static bool has_file(const struct image *img, struct stream *s)
     return false;
 }
 
+int check_stream_not_of(struct stream *to, const struct platter_disk *disk, const char *role,
+                        struct platter_error *err)
+{
+    int r = 0;
+    for (unsigned i = 0; i < disk->depth && r == 0; i++) {
+        const struct image *img = disk->chain[i];
+        if (stream_same_file(img->stream, to))
+            r = fail(err, EINVAL, "%s: is the %s itself, or a backing file of it", to->name, role);
+        else if (has_file(img, to))
+            r = fail(err, EINVAL, "%s: is a file of the %s %s", to->name, role, img->stream->name);
+    }
+    return r;
+}
+
 int check_not_of(const char *path, const struct platter_disk *disk, const char *role,
                  struct platter_error *err)
 {
     struct stream *s;
     if (stream_file_open(path, 0, &s, NULL) < 0)
         return 0; /* there is none */
-    int r = 0;
-    for (unsigned i = 0; i < disk->depth && r == 0; i++) {
-        const struct image *img = disk->chain[i];
-        if (stream_same_file(img->stream, s))
-            r = fail(err, EINVAL, "%s: is the %s itself, or a backing file of it", path, role);
-        else if (has_file(img, s))
-            r = fail(err, EINVAL, "%s: is a file of the %s %s", path, role, img->stream->name);
-    }
+    int r = check_stream_not_of(s, disk, role, err);
     stream_close(s);
     return r;
 }
@@ -103,6 +110,16 @@ static int check_free(const struct target *t, const char *path, struct platter_e
     int r = t->backing ? check_not_of(path, t->backing, "backing file", err) : 0;
     for (unsigned i = 0; i < q->n_sources && r == 0; i++)
         r = check_not_of(path, q->sources[i], "source", err);
+    return r;
+}
+
+/* A shell may have given a file as stdout. */
+static int open_output(struct target *t, struct platter_error *err)
+{
+    const struct target_request *q = t->request;
+    int r = stream_pipe_open(q->fd, q->name, &t->stream, err);
+    for (unsigned i = 0; i < q->n_sources && r == 0; i++)
+        r = check_stream_not_of(t->stream, q->sources[i], "source", err);
     return r;
 }
 
@@ -212,7 +229,7 @@ static int open_stream(struct target *t, struct platter_error *err)
 {
     const struct target_request *q = t->request;
     if (q->fd >= 0)
-        return stream_pipe_open(q->fd, q->name, &t->stream, err);
+        return open_output(t, err);
     int r = stream_check_not_aside(q->name, err); /* its extents would be replaced */
     if (r == 0)
         r = stream_file_open(q->name, file_flags(q), &t->stream, err);

@@ -70,7 +70,11 @@ int target_publish(struct target *t, struct platter_error *err);
 /* The same for several images: all of them get their names, or none does. */
 int targets_publish(struct target *const *targets, unsigned n, struct platter_error *err);
 
-/* Rule 9: fails if the file at `path` is one that a disk is read from; `role` is what it is. */
+/* Rule 9: fails if what `to` is written to is a file that a disk is read from; `role` is what it
+ * is. */
+int check_stream_not_of(struct stream *to, const struct platter_disk *disk, const char *role,
+                        struct platter_error *err);
+/* The same of the file at `path`, if there is one. */
 int check_not_of(const char *path, const struct platter_disk *disk, const char *role,
                  struct platter_error *err);
 

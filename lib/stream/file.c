@@ -391,7 +391,13 @@ static void file_close(struct stream *s)
     pthread_rwlock_destroy(&f->size_lock);
 }
 
+static int file_descriptor(const struct stream *s)
+{
+    return ((const struct file_stream *)s)->fd;
+}
+
 static const struct stream_ops file_ops = {
+    .descriptor = file_descriptor,
     .name = "file",
     .pread = file_pread,
     .pwrite = file_pwrite,
@@ -523,18 +529,22 @@ void stream_take_rights(struct stream *s, struct stream *of)
         temporary_take_rights(file_of(s)->temporary, file_of(s)->fd, file_of(of)->fd);
 }
 
-/* The file that a stream is, or is unpacked from; NULL: there is none. */
-static const struct file_stream *file_under(struct stream *s)
+/* Which file a stream is, or is unpacked from; false: none, as a pipe or a terminal. */
+static bool file_under(struct stream *s, struct stat *ret)
 {
     while (s->base)
         s = s->base;
-    return s->ops == &file_ops ? file_of(s) : NULL;
+    return s->ops->descriptor && fstat(s->ops->descriptor(s), ret) == 0 &&
+           (S_ISREG(ret->st_mode) || S_ISBLK(ret->st_mode));
 }
 
 bool stream_same_file(struct stream *a, struct stream *b)
 {
-    const struct file_stream *x = file_under(a), *y = file_under(b);
-    return x && y && x->block == y->block && x->dev == y->dev && x->ino == y->ino;
+    struct stat x, y;
+    if (!file_under(a, &x) || !file_under(b, &y) || S_ISBLK(x.st_mode) != S_ISBLK(y.st_mode))
+        return false;
+    return S_ISBLK(x.st_mode) ? x.st_rdev == y.st_rdev
+                              : x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 bool stream_same_bytes(struct stream *a, struct stream *b)

@@ -51,6 +51,11 @@ static int input_read(struct stream *s, void *buf, size_t len, size_t *ret_len,
     return 0;
 }
 
+static int input_descriptor(const struct stream *s)
+{
+    return ((const struct input_stream *)s)->fd;
+}
+
 static void input_interrupt(struct stream *s)
 {
     const uint64_t one = 1;
@@ -70,6 +75,7 @@ static void input_close(struct stream *s)
 static const struct stream_ops input_ops = {
     .name = "pipe",
     .read = input_read,
+    .descriptor = input_descriptor,
     .interrupt = input_interrupt,
     .close = input_close,
 };

@@ -79,6 +79,11 @@ static int pipe_flush(struct stream *s, struct platter_error *err)
     return 0;
 }
 
+static int pipe_descriptor(const struct stream *s)
+{
+    return ((const struct pipe_stream *)s)->fd;
+}
+
 static void pipe_close(struct stream *s)
 {
     pthread_mutex_destroy(&pipe_of(s)->lock);
@@ -90,6 +95,7 @@ static const struct stream_ops pipe_ops = {
     .flush = pipe_flush,
     .size = pipe_size,
     .resize = pipe_resize,
+    .descriptor = pipe_descriptor,
     .close = pipe_close,
 };
 

@@ -41,6 +41,8 @@ struct stream_ops {
                 struct platter_error *err);
     /* Of what was read, up to where it is known to be right: see stream_checked(). */
     uint64_t (*checked)(struct stream *s);
+    /* Of a file, or of what may be one all the same: read or written where it stands. */
+    int (*descriptor)(const struct stream *s);
     /* From any thread: a read that waits, and all later ones, come back with ECANCELED. */
     void (*interrupt)(struct stream *s);
     /* After a read that failed for damage: whether what can still be read behind it comes next. */
@@ -203,8 +205,8 @@ void stream_file_remove_temporaries(void);
  * read a part of it. Other streams: nothing. */
 void stream_take_rights(struct stream *s, struct stream *of);
 
-/* Whether two streams are the same file (device and inode), or unpacked from it; false for other
- * kinds. */
+/* Whether two streams are the same file (device and inode), or unpacked from it, or packed into it,
+ * a descriptor that is a file among them; false for other kinds. */
 bool stream_same_file(struct stream *a, struct stream *b);
 /* ... and read as the same bytes: both unpacked, or neither. */
 bool stream_same_bytes(struct stream *a, struct stream *b);

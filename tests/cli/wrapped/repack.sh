@@ -26,6 +26,21 @@ code_of platter vma repack z.zst z.zst
 ln -s z.zst link
 code_of platter vma repack z.zst link
 cmp z.zst before
+code_of platter vma repack - z.zst <z.zst
+code_of bash -c 'platter vma repack z.zst - 1<>z.zst'
+code_of bash -c 'platter vma repack - - <z.zst >>z.zst'
+cmp z.zst before
+echo "--- an image, or an archive, into what it is made of"
+cp a.raw before
+code_of bash -c 'platter convert -f raw a.raw - >>a.raw'
+code_of bash -c 'platter archive create --disk scsi0=a.raw -f raw - 1<>a.raw'
+cmp a.raw before
+echo "--- a window that needs more memory"
+zstd -qc --long=27 <x.vma >long.zst
+code_of platter vma repack long.zst new.zst 2>&1 | sed 's/134742016.*: raise/... raise/'
+platter vma repack --memory 300M long.zst new.zst
+zstd -qdc new.zst | cmp - x.vma
+rm new.zst long.zst
 echo "--- what cannot be done"
 head -c 300000 x.vma.gz >cut.gz
 code_of platter vma repack cut.gz new.zst
