@@ -119,11 +119,13 @@ static int help_run(int argc, char **argv)
 }
 
 /* A descriptor below 3 that is closed would be given to the next file opened, which then gets
- * whatever is printed. */
+ * whatever is printed. To read from the first of them, or to write to the second, is a failure as
+ * before: a copy into nothing is none. */
 static void keep_standard_descriptors(void)
 {
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_RDWR};
     for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) < 0)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", modes[fd]) < 0)
             _exit(EXIT_FAILED);
 }
 
