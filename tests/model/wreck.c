@@ -26,7 +26,7 @@ static const struct vmaimage_extent *extent_at(const struct vmaimage *v,
                                                bool in_place)
 {
     /* A bit of one of the two is wrong at most. */
-    if (w->file.size - at < VI_EXTENT ||
+    if (at > w->file.size || w->file.size - at < VI_EXTENT ||
         (memcmp(w->file.bytes + at, "VM", 2) != 0 && memcmp(w->file.bytes + at + 2, "AE", 2) != 0))
         return NULL;
     for (size_t i = 0; i < v->n_extents; i++) {
