@@ -120,6 +120,12 @@ static int choose_configs(struct extract_job *job)
     for (unsigned i = 0; !platter_archive_config(job->archive, i, &name, &bytes, &len, NULL); i++) {
         if (!is_chosen(args, CHOOSE_CONFIG, name) || job->n_configs == MOST_CONFIGS)
             continue;
+        if (args->n_operands > 1 && job->n_configs > 0) {
+            say("%s: has several configurations called \"%s\", and there is one target: "
+                "platter vma config prints the first",
+                args->operands[0], name);
+            return -1;
+        }
         struct extract_config *c = &job->configs[job->n_configs++];
         *c = (struct extract_config){.index = i, .name = name, .length = len};
         c->path = choose_path(job, "configuration", name, "");

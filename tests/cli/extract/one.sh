@@ -35,3 +35,9 @@ code_of platter extract -d nope x.vma nope.raw
 code_of platter extract -o out/there x.vma
 code_of platter extract nope.vma
 left_here
+echo "--- two configurations of one name"
+archive twins.vma -c same=1 -c same=2 drive-scsi0=a.raw
+code_of platter extract -c same twins.vma -
+code_of platter extract -c same twins.vma same
+[ ! -e same ]
+rm twins.vma
