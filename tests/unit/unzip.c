@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include <libdeflate.h>
+
 #include "base/ckd.h"
 #include "base/cursor.h"
 #include "packed.h"
@@ -90,6 +92,65 @@ static void test_parts_follow_one_another(void **state)
     buffer_free(&b);
     buffer_free(&none);
     buffer_free(&ab);
+}
+
+enum { GZIP_FIXED = 10, GZIP_EXTRA = 65535, GZIP_FIELDS = 2 + GZIP_EXTRA + 5 + 8 + 2 };
+
+/* A member with all fields that its header may have (RFC 1952, section 2.3). */
+static struct buffer member_with_fields(const struct buffer *content)
+{
+    struct buffer packed = packed_by(WRAP_GZIP, "-n", content);
+    struct buffer ret = buffer_new(packed.size + GZIP_FIELDS);
+    uint8_t *at = ret.bytes + GZIP_FIXED;
+    memcpy(ret.bytes, packed.bytes, GZIP_FIXED);
+    ret.bytes[3] = 0x1F;
+    put_le(at, 2, GZIP_EXTRA);
+    memset(at + 2, 0x1F, GZIP_EXTRA);
+    at += 2 + GZIP_EXTRA;
+    memcpy(at, "name\0comment", 13);
+    at += 13;
+    put_le(at, 2, libdeflate_crc32(0, ret.bytes, (size_t)(at - ret.bytes)) & 0xFFFF);
+    memcpy(at + 2, packed.bytes + GZIP_FIXED, packed.size - GZIP_FIXED);
+    ret.size = packed.size + GZIP_FIELDS;
+    buffer_free(&packed);
+    return ret;
+}
+
+/* Wherever input is cut into pieces: here that is in the headers most times. */
+static void test_gzip_fields(void **state)
+{
+    static const size_t method = 2, flags = 3, extra = 100, sum = GZIP_FIXED + GZIP_FIELDS - 1;
+    const size_t changed[] = {method, flags, extra, sum};
+    (void)state;
+    struct buffer part = content_new(3000, 1), none = buffer_new(0);
+    struct buffer member = member_with_fields(&part), packed = buffers_joined(&none, &member);
+    struct buffer content = buffers_joined(&none, &part), more;
+    for (unsigned i = 0; i < 20; i++) {
+        more = buffers_joined(&packed, &member);
+        buffer_free(&packed);
+        packed = more;
+        more = buffers_joined(&content, &part);
+        buffer_free(&content);
+        content = more;
+    }
+    assert_unpacks(&packed, WRAP_GZIP, &content);
+    content.size -= part.size;
+    for (unsigned i = 0; i < sizeof changed / sizeof *changed; i++) {
+        uint8_t *byte = packed.bytes + packed.size - member.size + changed[i];
+        *byte ^= 0x80;
+        assert_damaged(&packed, WRAP_GZIP, &content, "header");
+        *byte ^= 0x80;
+    }
+    for (size_t cut = 1; cut < GZIP_FIXED + GZIP_FIELDS; cut += cut < 20 ? 1 : 5000) {
+        more = (struct buffer){.bytes = packed.bytes, .size = packed.size - member.size + cut};
+        auto_free char *words = string_format("ends at offset %zu", (size_t)more.size);
+        assert_damaged(&more, WRAP_GZIP, &content, words);
+    }
+    buffer_free(&part);
+    buffer_free(&none);
+    buffer_free(&member);
+    buffer_free(&packed);
+    buffer_free(&content);
 }
 
 /* Whatever is asked for at once, and by reading, looking or skipping. */
@@ -437,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_probe),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_parts_follow_one_another),
+        cmocka_unit_test(test_gzip_fields),
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_starts_where_base_stands),
         cmocka_unit_test(test_skippable),
