@@ -96,6 +96,16 @@ static bool parse_map(struct word text, struct map *m)
             !word_next(&text, ':', &more) || (more.len == 0 && !text.at));
 }
 
+/* A restore takes only what it would have written itself: four words with a colon behind each
+ * (section 9.3). */
+static bool parse_map_line(struct word text, struct map *m)
+{
+    unsigned colons = 0;
+    for (size_t i = 0; i < text.len; i++)
+        colons += text.at[i] == ':';
+    return colons == 4 && parse_map(text, m) && is_drive(m->drive);
+}
+
 static const struct conf_disk *find_disk(const struct conf_request *q, struct word name)
 {
     for (unsigned i = 0; i < q->n_disks; i++)
@@ -178,7 +188,7 @@ static bool find_map(const char *text, size_t len, const char *disk, struct map 
     while (word_next(&rest, '\n', &line)) {
         struct word map = {line.at + strlen(MAP), line.len - strlen(MAP)};
         if (line.len > strlen(MAP) && strncmp(line.at, MAP, strlen(MAP)) == 0 &&
-            parse_map(map, ret) && word_is(ret->disk, disk))
+            parse_map_line(map, ret) && word_is(ret->disk, disk))
             return true;
     }
     return false;

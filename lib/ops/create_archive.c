@@ -219,6 +219,7 @@ static void free_creation(struct creation *c)
     stream_close(c->stream);
     stream_close(c->file);
     stream_close(c->beside);
+    stream_close(c->stale);
     digest_file_free(&c->digests);
     if (c->budget)
         budget_give(c->budget, c->nodes_taken);

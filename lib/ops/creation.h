@@ -30,6 +30,7 @@ struct creation {
     struct stream *stream;       /* what is written to */
     struct stream *file;         /* the bottom of it, which has a name; or NULL */
     struct stream *beside;       /* the file of digests; or NULL */
+    struct stream *stale;        /* in the place of older digests, which go; or NULL */
     uint64_t done, moved, total; /* of the disks that are done, for progress */
 };
 

@@ -438,7 +438,7 @@ void temporary_free(struct temporary *t)
         return;
     if (t->made)
         unlinkat(t->folder, t->name, 0);
-    else if (t->moved_aside)
+    if (t->moved_aside)
         unlinkat(t->folder, t->aside, 0);
     slot_give(t->slot);
     if (t->held >= 0)

@@ -26,6 +26,12 @@ sed -i '/^scsi0/d' qemu-server.conf
 make -c qemu-server.conf 2>&1
 make 2>&1
 
+echo '* lines that a restore does not take'
+for map in scsi0:drive-scsi0:local:raw scsi0:drive-scsi0:: odd0:drive-scsi0:local:raw: $'scsi0:drive-scsi0:::\r'; do
+    printf 'scsi0: local:x\n#qmdump#map:%s\n' "$map" >qemu-server.conf
+    make -c qemu-server.conf 2>&1
+done
+
 echo '* added, in front of the snapshots'
 printf 'scsi0: local:x\n\n[before]\nscsi0: local:y\n' >qemu-server.conf
 make -c qemu-server.conf --map scsi0:drive-scsi0

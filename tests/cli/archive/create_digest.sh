@@ -39,6 +39,16 @@ mkdir folder.vma.platter.digest
 code_of make folder.vma --digest
 left_here
 
+echo '* older digests do not outlive their archive'
+platter archive create -q beside.vma -d other=small.raw -f raw
+platter verify beside.vma
+ln -s small.raw linked.vma.platter.digest
+code_of make linked.vma
+rm linked.vma.platter.digest
+ln small.raw source.vma.platter.digest
+code_of make source.vma
+left_here
+
 echo '* too large for the inside'
 truncate -s 200G vast.raw
 code_of platter archive create -q vast.vma --embed-digest -d vast=vast.raw -f raw
