@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Where a new archive goes, and how it appears there. */
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/signals.h"
 #include "ops/creation.h"
+#include "ops/stale_digest.h"
 #include "ops/target.h"
 #include "stream/wrapper.h"
 
@@ -61,25 +61,14 @@ static int open_output(struct creation *c, struct platter_error *err)
     return r;
 }
 
-/* Digests of an archive that was here before: whoever verifies the new one would take it for
- * damaged by them. They go when it appears. */
+/* What there is of digests beside an older archive goes with that, but never a source. */
 static int open_stale(struct creation *c, struct platter_error *err)
 {
     auto_free char *name = string_format("%s" DIGEST_SUFFIX, c->target);
-    struct stat st;
     int r = name ? 0 : fail_memory(err, "a name");
-    if (r < 0 || lstat(name, &st) < 0)
-        return r;
-    if (!S_ISREG(st.st_mode))
-        return fail(err, EEXIST,
-                    "%s: would be taken for digests of the new archive, and is no file that could "
-                    "be removed with the old one: remove it",
-                    name);
     for (size_t i = 0; i < c->o->n_disks && r == 0; i++)
         r = check_not_of(name, c->o->disks[i]->disk, "source", err);
-    return r < 0
-               ? r
-               : stream_file_open(name, STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY, &c->stale, err);
+    return r < 0 ? r : stale_digest_open(c->target, &c->stale, err);
 }
 
 int creation_open_target(struct creation *c, struct platter_error *err)
@@ -138,29 +127,11 @@ static int publish_both(struct creation *c, bool durable, struct platter_error *
     return r;
 }
 
-/* The old digests go first: an archive without any is none that could be taken for damaged. */
-static int publish_alone(struct creation *c, bool durable, struct platter_error *err)
-{
-    sigset_t before;
-    int r = durable && c->stale && c->stream == c->file ? stream_flush(c->file, err) : 0;
-    if (r < 0 || !c->stale)
-        return r < 0 ? r : stream_publish(c->stream, durable, err);
-    hold_signals(&before);
-    r = stream_make_way(c->stale, durable, err);
-    if (r == 0)
-        r = stream_publish(c->stream, durable, err);
-    if (r < 0)
-        stream_withdraw(c->stale, true, err);
-    stream_close(TAKE(c->stale));
-    release_signals(&before);
-    return r;
-}
-
 int creation_publish(struct creation *c, struct platter_error *err)
 {
     bool durable = !(c->o->flags & PLATTER_ARCHIVE_UNSAFE);
     if (!c->beside)
-        return publish_alone(c, durable, err);
+        return stale_digest_publish(c->stream, &c->stale, durable, err);
     int r = write_beside(c, err);
     return r < 0 ? r : publish_both(c, durable, err);
 }

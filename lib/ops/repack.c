@@ -5,6 +5,7 @@
 #include "base/ckd.h"
 #include "base/teller.h"
 #include "ops/ops.h"
+#include "ops/stale_digest.h"
 #include "stream/wrapper.h"
 
 enum { PIECE = 1 << 20, MEMORY = 64 << 20 };
@@ -16,6 +17,7 @@ struct repack {
     struct stream *file; /* what that is in, or the same; not owned */
     uint64_t total;      /* bytes of the file; 0: nobody knows */
     struct stream *to;
+    struct stream *stale; /* digests of what is replaced; or NULL */
     struct teller teller;
 };
 
@@ -126,9 +128,13 @@ static int run(struct repack *p, const char *name, const char *target, struct pl
         r = open_source(p, name, err);
     if (r == 0)
         r = open_target(p, target, err);
+    if (r == 0 && !(p->o->flags & PLATTER_ARCHIVE_TO_FD))
+        r = stale_digest_open(target, &p->stale, err);
     if (r == 0)
         r = copy_all(p, err);
-    return r < 0 ? r : stream_publish(p->to, !(p->o->flags & PLATTER_ARCHIVE_UNSAFE), err);
+    return r < 0 ? r
+                 : stale_digest_publish(p->to, &p->stale, !(p->o->flags & PLATTER_ARCHIVE_UNSAFE),
+                                        err);
 }
 
 int ops_repack(const char *name, const char *target, const struct platter_repack_options *o,
@@ -140,6 +146,7 @@ int ops_repack(const char *name, const char *target, const struct platter_repack
     int r = run(&p, name, target, err);
     stream_close(p.from);
     stream_close(p.to);
+    stream_close(p.stale);
     budget_unref(p.budget);
     return r;
 }

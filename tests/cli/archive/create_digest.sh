@@ -42,7 +42,7 @@ left_here
 echo '* older digests do not outlive their archive'
 platter archive create -q beside.vma -d other=small.raw -f raw
 platter verify beside.vma
-ln -s small.raw linked.vma.platter.digest
+ln -s part linked.vma.platter.digest
 code_of make linked.vma
 rm linked.vma.platter.digest
 ln small.raw source.vma.platter.digest

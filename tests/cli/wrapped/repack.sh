@@ -52,3 +52,15 @@ code_of platter vma repack --compression gzip --level 13 x.vma new.gz
 echo "--- interrupted"
 (yes 'what does not end' || true) | code_of timeout -s INT 2 platter vma repack - new.zst
 left_here
+
+echo '* digests of what was there before go with it'
+truncate -s 1M old.raw
+data 1M new.raw 5
+platter archive create -q old.vma --digest -d disk=old.raw -f raw
+platter archive create -q new.vma -d disk=new.raw -f raw
+platter vma repack old.vma again.vma.zst
+cp old.vma.platter.digest again.vma.zst.platter.digest
+platter verify again.vma.zst | tail -1
+platter vma repack new.vma again.vma.zst
+platter verify again.vma.zst | tail -1
+test ! -e again.vma.zst.platter.digest

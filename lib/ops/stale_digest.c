@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* See stale_digest.h. */
+#include "ops/stale_digest.h"
+
+#include <sys/stat.h>
+
+#include "base/memory.h"
+#include "base/signals.h"
+#include "ops/digest_file.h"
+
+int stale_digest_open(const char *target, struct stream **ret, struct platter_error *err)
+{
+    auto_free char *name = string_format("%s" DIGEST_SUFFIX, target);
+    struct stat st;
+    *ret = NULL;
+    if (!name)
+        return fail_memory(err, "a name");
+    if (lstat(name, &st) < 0)
+        return 0;
+    if (!S_ISREG(st.st_mode))
+        return fail(err, EEXIST,
+                    "%s: would be taken for digests of the new archive, and is no file that could "
+                    "be removed with the old one: remove it",
+                    name);
+    return stream_file_open(name, STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY, ret, err);
+}
+
+int stale_digest_publish(struct stream *s, struct stream **stale, bool durable,
+                         struct platter_error *err)
+{
+    sigset_t before;
+    if (!*stale)
+        return stream_publish(s, durable, err);
+    hold_signals(&before);
+    int r = stream_make_way(*stale, durable, err);
+    if (r == 0)
+        r = stream_publish(s, durable, err);
+    if (r < 0)
+        stream_withdraw(*stale, true, err);
+    stream_close(TAKE(*stale));
+    release_signals(&before);
+    return r;
+}
