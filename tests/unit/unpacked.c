@@ -44,11 +44,35 @@ static const struct sample samples[] = {
      "split -b 700002 $P $T.; for p in $T.*; do printf '\\120\\052\\115\\030\\005\\0\\0\\0abcde'; "
      "zstd -q -c $p; rm $p; done > $T",
      false},
+    {"zstd, frames and skippable ones that hold nothing", WRAP_ZSTD,
+     "split -b 700003 $P $T.; for p in $T.*; do zstd -q -c </dev/null; zstd -q -c $p; rm $p; "
+     "printf '\\120\\052\\115\\030\\0\\0\\0\\0'; done > $T; zstd -q -c </dev/null >> $T",
+     false},
     {"pzstd", WRAP_ZSTD, "pzstd -q -p 4 -c $P > $T", false},
     {"gzip", WRAP_GZIP, "gzip -c $P > $T", false},
     {"gzip -1", WRAP_GZIP, "gzip -1 -c < $P > $T", false},
     {"gzip, members", WRAP_GZIP,
      "split -b 333333 $P $T.; for p in $T.*; do gzip -c $p; rm $p; done > $T", false},
+    {"gzip, members that hold nothing", WRAP_GZIP,
+     "split -b 333334 $P $T.; for p in $T.*; do gzip -c </dev/null; gzip -c < $p; rm $p; done > "
+     "$T; "
+     "gzip -c </dev/null >> $T",
+     false},
+    {"gzip, not compressed", WRAP_GZIP, "pigz -0 -p 1 -c $P > $T", false},
+    {"gzip, all fields of a header, flushed at odd places", WRAP_GZIP,
+     "python3 -c 'import struct, sys, zlib\n"
+     "d = sys.stdin.buffer.read()\n"
+     "h = bytes([31, 139, 8, 31, 0, 0, 0, 0, 0, 3]) + struct.pack(\"<H\", 40000) + bytes([31]) * "
+     "40000\n"
+     "h += b\"name\\0comment\\0\"\n"
+     "h += struct.pack(\"<H\", zlib.crc32(h) & 65535)\n"
+     "for p in range(0, len(d), 1234567):\n"
+     "    part, c, o = d[p:p + 1234567], zlib.compressobj(9, 8, -15), h\n"
+     "    for i in range(0, len(part), 70001):\n"
+     "        o += c.compress(part[i:i + 70001]) + c.flush(1 + i % 3)\n"
+     "    o += c.flush() + struct.pack(\"<II\", zlib.crc32(part), len(part))\n"
+     "    sys.stdout.buffer.write(o)' < $P > $T",
+     false},
     {"gzip, zeros behind it", WRAP_GZIP, "gzip -c $P > $T; head -c 100000 /dev/zero >> $T", false},
     {"pigz", WRAP_GZIP, "pigz -p 3 -c $P > $T", false},
     {"pigz -i", WRAP_GZIP, "pigz -p 3 -i -c $P > $T", false},
