@@ -35,10 +35,10 @@ enum {
 /* ---- arguments ------------------------------------------------------------------------------- */
 
 enum {
-    MAX_ALLOW = 64,   /* --allow options; far more than anybody types */
-    MAX_KEYS = 16,    /* --key-file, and --object */
-    MAX_NAMED = 64,   /* images that --image-opts describes */
-    MAX_ACTIONS = 256 /* of bitmap */
+    MAX_ALLOW = 64,    /* --allow options; far more than anybody types */
+    MAX_KEYS = 16,     /* --key-file, and --object */
+    MAX_NAMED = 64,    /* images that --image-opts describes */
+    MAX_ACTIONS = 1024 /* disks, configurations and the like: an archive has up to 510 */
 };
 
 /* One of several options that are carried out in order. */
@@ -90,9 +90,9 @@ struct args {
     bool list, summary, snapshots;
     bool dry_run, zeros; /* compact */
     bool verbose;
-    const char *config, *map_file, *disks; /* vma */
-    const char *folder, *uuid;             /* extract */
-    const char *digest_file;               /* verify */
+    const char *config, *map_file, *disks;  /* vma */
+    const char *folder, *uuid;              /* extract */
+    const char *digest_file;                /* verify */
     const char *vmstate, *vmid, *time_text; /* archive create */
     bool generate_conf, reproducible, embed_digest, digest_beside;
     bool configs;

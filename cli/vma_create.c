@@ -48,6 +48,8 @@ static int add_config(struct creation *c, const char *path)
         say("%s: cannot read: %s", path, strerror(code));
     else if (len > MOST_CONFIG)
         say("%s: a configuration in an archive has at most %d bytes", path, MOST_CONFIG);
+    else if (c->n_files == MOST_CONFIGS)
+        say("%s: an archive has at most %d configurations", path, MOST_CONFIGS);
     if (!good || len > MOST_CONFIG || c->n_files == MOST_CONFIGS) {
         free(bytes);
         return -1;

@@ -16,3 +16,18 @@ rm -r out
 platter extract -q -o out -O qcow2 x.vma
 for i in 001 128 255; do platter compare -q -f raw "d$i.raw" "out/disk$i.qcow2"; done
 find out -type f | wc -l
+
+echo "--- made"
+set --
+for i in {001..254}; do set -- "$@" -d "disk$i=d$i.raw"; done
+for i in $(seq 1 257); do
+    echo "$i" >"conf$i"
+    [ "$i" = 257 ] || set -- "$@" -c "conf$i"
+done
+platter vma create made.vma "$@"
+platter vma list made.vma | count DEV
+platter vma list made.vma | count CFG
+platter vma config -c conf256 made.vma
+code_of platter vma create more.vma "$@" -c conf257 2>&1
+code_of platter vma create more.vma "$@" -d disk255=d255.raw 2>&1
+test ! -e more.vma
