@@ -218,9 +218,11 @@ static int take_time(const char *text, int64_t *ret)
     if (!errno && end != text && !*end)
         return EXIT_FINE;
     end = strptime(text, "%Y-%m-%d %H:%M:%S", &tm);
+    const struct tm said = tm;
     if (end && !*end) {
         *ret = (int64_t)mktime(&tm);
-        return EXIT_FINE;
+        if (tm.tm_mon == said.tm_mon && tm.tm_mday == said.tm_mday) /* no 31st of February */
+            return EXIT_FINE;
     }
     return usage_error(&verb_archive_create,
                        "--time: '%s' is neither seconds since 1970 nor \"YYYY-MM-DD HH:MM:SS\"",

@@ -28,6 +28,7 @@ make out.vma.lzo -d a=a.raw
 make out.vma -d a=a.raw --level 5
 make out.vma -d a=a.raw --uuid 123
 make out.vma -d a=a.raw --time yesterday
+make out.vma -d a=a.raw --time '2023-02-31 00:00:00'
 make folder -d a=a.raw
 make folder -d a=a.raw --vmid 99
 make a.raw -d a=a.raw
