@@ -245,7 +245,7 @@ static void flip_in_header(struct vmaimage_wreck *w, const struct vmaimage *v, s
 const char *wreck_something(struct vmaimage_wreck *w, const struct vmaimage *v, struct prng *p,
                             bool *ret_foreign)
 {
-    struct place a, b;
+    struct place a = {0}, b = {0};
     if (!pick(v, w, p, &a) || !pick(v, w, p, &b))
         return "nothing is left to damage";
     uint64_t behind = w->file.size - a.at, at;
