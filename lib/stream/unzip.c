@@ -53,7 +53,6 @@ int unzip_damaged(struct unzip *z, const struct unzip_step *s, const char *why,
 
 int unzip_truncated(struct unzip *z, const char *part, struct platter_error *err)
 {
-    ring_mark(&z->out); /* it ends, but there is no sign that anything of it is wrong */
     return fail(err, PLATTER_ECORRUPT,
                 "%s: ends at offset %" PRIu64 ", inside of a %s %s: it is truncated", z->head.name,
                 place_of(z), wrapper_name(z->wrapper), part);

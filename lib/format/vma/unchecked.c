@@ -2,7 +2,8 @@
 /*
  * What came out of a damaged part of a compressed file. The checksum of such a part (a frame of
  * zstd, a member of gzip) stands at its end: its data was given out by then. So what clusters came
- * is kept until their part is found to be right; where it is damaged, they are told. Clusters that
+ * is kept until their part is found to be right; where it is damaged, or ends too early for that,
+ * they are told. Clusters that
  * are all zero have no data but in the header of an extent, which has a checksum.
  */
 #include <inttypes.h>
@@ -70,12 +71,12 @@ static int tell(struct vma_reader *r, const struct archive_disk *d, uint64_t fir
     if (end - first == 1)
         return vma_tell(r, &f, err,
                         "%s: cluster %" PRIu64 " of device %u (%s) may be wrong: it comes out of "
-                        "the damaged part of the compressed file",
+                        "a part of the compressed file that is damaged or cut off",
                         r->file, first, d->id, d->name);
     return vma_tell(r, &f, err,
                     "%s: clusters %" PRIu64 " to %" PRIu64
-                    " of device %u (%s) may be wrong: they come out of the damaged part of the "
-                    "compressed file",
+                    " of device %u (%s) may be wrong: they come out of a part of the compressed "
+                    "file that is damaged or cut off",
                     r->file, first, end - 1, d->id, d->name);
 }
 

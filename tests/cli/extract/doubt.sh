@@ -42,7 +42,7 @@ for part in 0 1 2 3 4; do
 done >frames.zst
 flip 2500000 frames.zst
 told frames.zst
-echo "--- an end that comes too early puts nothing in doubt"
+echo "--- what stands in front of an end that comes too early was not checked either"
 zstd -q x.vma -o whole.zst
 head -c 3000000 whole.zst >cut.zst
 told cut.zst
