@@ -208,16 +208,26 @@ static int take_uuid(const char *text, uint8_t ret[16])
                        text);
 }
 
+/* Whether it is as the shape, with any digit for each 0: strptime() passes over blanks and more. */
+static bool has_shape(const char *text, const char *shape)
+{
+    for (; *text && *shape; text++, shape++)
+        if (*shape == '0' ? *text < '0' || *text > '9' : *text != *shape)
+            return false;
+    return *text == *shape;
+}
+
 /* Seconds since 1970, or a date and time as files have them in their names: local time. */
 static int take_time(const char *text, int64_t *ret)
 {
-    char *end;
+    const char *digits = text + (*text == '-');
     struct tm tm = {.tm_isdst = -1};
     errno = 0;
-    *ret = strtoll(text, &end, 10);
-    if (!errno && end != text && !*end)
+    *ret = strtoll(text, NULL, 10);
+    if (!errno && *digits && !digits[strspn(digits, "0123456789")])
         return EXIT_FINE;
-    end = strptime(text, "%Y-%m-%d %H:%M:%S", &tm);
+    const char *end =
+        has_shape(text, "0000-00-00 00:00:00") ? strptime(text, "%Y-%m-%d %H:%M:%S", &tm) : NULL;
     const struct tm said = tm;
     if (end && !*end) {
         *ret = (int64_t)mktime(&tm);

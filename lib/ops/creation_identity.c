@@ -51,13 +51,12 @@ static int random_uuid(uint8_t ret[UUID], struct platter_error *err)
 static int epoch(int64_t *ret, struct platter_error *err)
 {
     const char *text = getenv("SOURCE_DATE_EPOCH");
-    char *end = NULL;
     *ret = 0;
     if (!text || !*text)
         return 0;
     errno = 0;
-    long long value = strtoll(text, &end, 10);
-    if (errno || *end || value < 0)
+    long long value = strtoll(text, NULL, 10);
+    if (errno || strspn(text, "0123456789") != strlen(text))
         return fail(err, EINVAL,
                     "SOURCE_DATE_EPOCH is \"%s\", which is no number of seconds since 1970", text);
     *ret = value;

@@ -29,11 +29,16 @@ make out.vma -d a=a.raw --level 5
 make out.vma -d a=a.raw --uuid 123
 make out.vma -d a=a.raw --time yesterday
 make out.vma -d a=a.raw --time '2023-02-31 00:00:00'
+for time in ' 5' +5 '5 ' - '' ' 2023-11-14 22:13:20' '2023-11-14  2:13:20' '2023-11-14 22:13:20 ' '2023-+1-14 22:13:20'; do
+    make out.vma -d a=a.raw "--time=$time"
+done
 make folder -d a=a.raw
 make folder -d a=a.raw --vmid 99
 make a.raw -d a=a.raw
 make out.vma -d a=a.raw -t nonsense
-SOURCE_DATE_EPOCH=soon make out.vma --reproducible -d a=a.raw
+for epoch in soon ' 5' +5 '5 ' -5 99999999999999999999; do
+    SOURCE_DATE_EPOCH=$epoch make out.vma --reproducible -d a=a.raw
+done
 cp a.raw out.vma.platter.digest
 make out.vma --digest -d a=out.vma.platter.digest
 cmp a.raw out.vma.platter.digest
