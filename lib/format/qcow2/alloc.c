@@ -26,14 +26,14 @@ static int block_new(struct image *img, uint64_t cluster, struct platter_error *
 
     int r = qcow2_check_overlap(img, cluster, 1, err);
     if (r == 0)
-        r = qcow2_cache_new(img, &q->blocks, cluster << q->cluster_bits, err);
+        r = slices_new(img, &q->blocks, cluster << q->cluster_bits, err);
     if (r < 0)
         return r;
-    qcow2_pointers_set(&q->reftable, i, cluster << q->cluster_bits);
+    pointers_set(&q->reftable, i, cluster << q->cluster_bits);
     q->file_size = max_u64(q->file_size, (cluster + 1) << q->cluster_bits);
     r = qcow2_count_up(img, cluster, 1, err);
     if (r < 0) /* a block that calls its own cluster free must not stay */
-        qcow2_pointers_set(&q->reftable, i, 0);
+        pointers_set(&q->reftable, i, 0);
     return r;
 }
 
@@ -79,30 +79,29 @@ static int growth_write_blocks(struct image *img, const struct growth *g, struct
         for (uint64_t k = 0; k < per_block && i * per_block + k < used; k++)
             qcow2_count_put(bytes, order, k, 1);
         hoff off = (g->start + i) << q->cluster_bits;
-        qcow2_cache_forget(img, &q->blocks, off);
-        r = qcow2_meta_write(img, bytes, q->cluster_size, off, err);
+        slices_forget(img, &q->blocks, off);
+        r = image_meta_write(img, bytes, q->cluster_size, off, err);
     }
     budget_free(img->budget, bytes, q->cluster_size);
     return r;
 }
 
 /* The new table, complete on the disk, but not yet hooked up. */
-static int growth_write_table(struct image *img, const struct growth *g, struct qcow2_pointers *p,
+static int growth_write_table(struct image *img, const struct growth *g, struct pointers *p,
                               struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     uint64_t per_block = q->cluster_size * 8 >> q->header.refcount_order;
 
-    int r = qcow2_pointers_new(img, p, (g->start + g->blocks) << q->cluster_bits,
-                               (uint32_t)g->entries, "the refcount table", err);
+    int r = pointers_new(img, p, (g->start + g->blocks) << q->cluster_bits, (uint32_t)g->entries,
+                         "the refcount table", err);
     if (r < 0)
         return r;
     for (uint32_t i = 0; i < p->n; i++)
-        qcow2_pointers_set(p, i, i < q->reftable.n ? q->reftable.entries[i] : 0);
+        pointers_set(p, i, i < q->reftable.n ? q->reftable.entries[i] : 0);
     for (uint64_t i = 0; i < g->blocks; i++)
-        qcow2_pointers_set(p, (uint32_t)(g->start / per_block + i),
-                           (g->start + i) << q->cluster_bits);
-    return qcow2_pointers_write(img, p, err);
+        pointers_set(p, (uint32_t)(g->start / per_block + i), (g->start + i) << q->cluster_bits);
+    return pointers_write(img, p, err);
 }
 
 /* Offset and length stand side by side in one sector of the header: the switch is one write. */
@@ -116,7 +115,7 @@ int qcow2_reftable_switch(struct image *img, hoff off, uint64_t clusters, struct
     put_be(field + 8, 4, clusters);
     int r = qcow2_barrier(img, err);
     if (r == 0)
-        r = qcow2_meta_write(img, field, sizeof field, REFTABLE_AT, err);
+        r = image_meta_write(img, field, sizeof field, REFTABLE_AT, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
     if (r < 0)
@@ -132,7 +131,7 @@ int qcow2_reftable_switch(struct image *img, hoff off, uint64_t clusters, struct
 static int reftable_grow(struct image *img, uint64_t start, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_pointers table = {0};
+    struct pointers table = {0};
     uint64_t old_first = q->header.reftable_offset >> q->cluster_bits;
     uint64_t old_clusters = q->header.reftable_clusters;
     struct growth g;
@@ -141,7 +140,7 @@ static int reftable_grow(struct image *img, uint64_t start, struct platter_error
     if (r == 0)
         r = qcow2_check_overlap(img, start, g.blocks + g.clusters, err);
     if (r == 0)
-        r = qcow2_cache_write(img, &q->blocks, err);
+        r = slices_write(img, &q->blocks, err);
     if (r == 0)
         r = growth_write_blocks(img, &g, err);
     if (r == 0)
@@ -151,10 +150,10 @@ static int reftable_grow(struct image *img, uint64_t start, struct platter_error
     if (r == 0)
         r = qcow2_reftable_switch(img, table.off, g.clusters, err);
     if (r < 0) {
-        qcow2_pointers_free(img, &table);
+        pointers_free(img, &table);
         return r;
     }
-    qcow2_pointers_free(img, &q->reftable);
+    pointers_free(img, &q->reftable);
     q->reftable = table;
     q->file_size = max_u64(q->file_size, (start + g.blocks + g.clusters) << q->cluster_bits);
     return qcow2_count_down(img, old_first, old_clusters, false, err);
@@ -185,7 +184,7 @@ static int search_step(struct image *img, uint64_t want, uint64_t *ret_n, struct
 {
     struct qcow2 *q = qcow2_of(img);
     unsigned block_bits = q->cluster_bits + 3 - q->header.refcount_order;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint64_t k, skip;
 
     *ret_n = 0;
@@ -210,7 +209,7 @@ static int search_step(struct image *img, uint64_t want, uint64_t *ret_n, struct
         return r;
     for (uint64_t i = 0; i < *ret_n; i++)
         qcow2_count_put(slot->bytes, q->header.refcount_order, k + skip + i, 1);
-    qcow2_cache_dirty(&q->blocks, slot);
+    slices_dirty(&q->blocks, slot);
     return 0;
 }
 
@@ -257,18 +256,18 @@ static int describe_range(struct image *img, uint64_t n, uint64_t *ret_first,
     if (r == 0)
         r = qcow2_check_overlap(img, start, blocks + n, err);
     for (uint64_t k = 0; k < blocks && r == 0; k++) {
-        if (qcow2_cache_full(&q->blocks))
-            r = qcow2_cache_write(img, &q->blocks, err);
+        if (slices_full(&q->blocks))
+            r = slices_write(img, &q->blocks, err);
         if (r == 0)
-            r = qcow2_cache_new(img, &q->blocks, (start + k) << q->cluster_bits, err);
+            r = slices_new(img, &q->blocks, (start + k) << q->cluster_bits, err);
         if (r == 0)
-            qcow2_pointers_set(&q->reftable, (uint32_t)(i + k), (start + k) << q->cluster_bits);
+            pointers_set(&q->reftable, (uint32_t)(i + k), (start + k) << q->cluster_bits);
     }
     if (r == 0)
         r = qcow2_count_up(img, start, blocks, err);
     if (r < 0) /* a block that calls its own cluster free must not stay */
         for (uint64_t k = 0; k < blocks && i + k < q->reftable.n; k++)
-            qcow2_pointers_set(&q->reftable, (uint32_t)(i + k), 0);
+            pointers_set(&q->reftable, (uint32_t)(i + k), 0);
     q->file_size = max_u64(q->file_size, (start + blocks) << q->cluster_bits);
     *ret_first = start + blocks;
     return r;

@@ -115,10 +115,10 @@ static int expand_at(struct expansion *x, hoff table, uint64_t at, uint64_t coun
     struct image *img = x->img;
     struct qcow2 *q = qcow2_of(img);
     hoff slice = round_down(at, q->l2.slice);
-    struct qcow2_slot *slot;
+    struct slice *slot;
     struct qcow2_entry old, e;
 
-    int r = qcow2_cache_get(img, &q->l2, table + slice, &slot, err);
+    int r = slices_get(img, &q->l2, table + slice, &slot, err);
     if (r == 0)
         r = qcow2_entry_decode(img, slot->bytes + (at - slice), guest, &old, err);
     if (r == 0 && old.packed && q->header.compression != QCOW2_DEFLATE)
@@ -131,14 +131,14 @@ static int expand_at(struct expansion *x, hoff table, uint64_t at, uint64_t coun
     if (r == 0)
         r = expand_entry(img, count, guest, &e, err);
     if (r == 0)
-        r = qcow2_cache_get(img, &q->l2, table + slice, &slot, err);
+        r = slices_get(img, &q->l2, table + slice, &slot, err);
     if (r < 0)
         return r;
     qcow2_entry_encode(img, slot->bytes + (at - slice), &e);
-    qcow2_cache_dirty(&q->l2, slot);
+    slices_dirty(&q->l2, slot);
     for (uint64_t i = 0; i < count && old.has_place; i++)
         qcow2_free_entry(img, &old, true);
-    if (qcow2_cache_full(&q->l2) || q->n_frees >= QCOW2_MAX_FREES)
+    if (slices_full(&q->l2) || q->n_frees >= QCOW2_MAX_FREES)
         r = qcow2_flush_locked(img, err);
     return r;
 }

@@ -17,12 +17,12 @@ enum { REFTABLE_AT = 48, ORDER_AT = 96 };
 /* The new structure. */
 struct recount {
     uint32_t order;
-    uint64_t per_block;          /* counts of a block */
-    uint64_t max;                /* the largest count there can be */
-    struct qcow2_pointers table; /* room for as many entries as there may be */
-    uint64_t n;                  /* entries it needs */
-    hoff off;                    /* where it goes */
-    uint64_t clusters;           /* that it has there */
+    uint64_t per_block;    /* counts of a block */
+    uint64_t max;          /* the largest count there can be */
+    struct pointers table; /* room for as many entries as there may be */
+    uint64_t n;            /* entries it needs */
+    hoff off;              /* where it goes */
+    uint64_t clusters;     /* that it has there */
 };
 
 /* ---- what must be counted ----------------------------------------------------------------------
@@ -36,7 +36,7 @@ static int scan_counts(struct image *img, uint64_t first, uint64_t end, uint64_t
     const struct qcow2 *q = qcow2_of(img);
     uint32_t order = q->header.refcount_order;
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint64_t k;
 
     *ret_max = 0;
@@ -128,7 +128,7 @@ static int fill_block(struct image *img, const struct recount *c, uint64_t i, ui
     uint32_t order = q->header.refcount_order;
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order;
     uint64_t cluster = i * c->per_block, step;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint64_t k;
 
     memset(bytes, 0, q->cluster_size);
@@ -141,8 +141,8 @@ static int fill_block(struct image *img, const struct recount *c, uint64_t i, ui
         for (uint64_t j = 0; slot && j < step; j++)
             qcow2_count_put(bytes, c->order, at + j, qcow2_count_get(slot->bytes, order, k + j));
     }
-    qcow2_cache_forget(img, &q->blocks, c->table.entries[i]);
-    return qcow2_meta_write(img, bytes, q->cluster_size, c->table.entries[i], err);
+    slices_forget(img, &q->blocks, c->table.entries[i]);
+    return image_meta_write(img, bytes, q->cluster_size, c->table.entries[i], err);
 }
 
 static int write_all(struct image *img, struct recount *c, struct platter_error *err)
@@ -157,18 +157,18 @@ static int write_all(struct image *img, struct recount *c, struct platter_error 
     budget_free(img->budget, bytes, q->cluster_size);
     if (r < 0)
         return r;
-    struct qcow2_pointers p = {0};
-    r = qcow2_pointers_new(img, &p, c->off, (uint32_t)(c->clusters * q->cluster_size / 8),
-                           "the refcount table", err);
+    struct pointers p = {0};
+    r = pointers_new(img, &p, c->off, (uint32_t)(c->clusters * q->cluster_size / 8),
+                     "the refcount table", err);
     for (uint32_t i = 0; i < p.n && r == 0; i++)
-        qcow2_pointers_set(&p, i, i < c->n ? c->table.entries[i] : 0);
+        pointers_set(&p, i, i < c->n ? c->table.entries[i] : 0);
     if (r == 0)
-        r = qcow2_pointers_write(img, &p, err);
+        r = pointers_write(img, &p, err);
     if (r < 0) {
-        qcow2_pointers_free(img, &p);
+        pointers_free(img, &p);
         return r;
     }
-    qcow2_pointers_free(img, &c->table);
+    pointers_free(img, &c->table);
     c->table = p;
     return qcow2_barrier(img, err);
 }
@@ -186,7 +186,7 @@ static int switch_over(struct image *img, const struct recount *c, struct platte
     h.refcount_order = c->order;
     h.length = QCOW2_HEADER_V3;
     qcow2_header_encode(&h, &w);
-    int r = qcow2_meta_write(img, head + REFTABLE_AT, ORDER_AT + 4 - REFTABLE_AT, REFTABLE_AT, err);
+    int r = image_meta_write(img, head + REFTABLE_AT, ORDER_AT + 4 - REFTABLE_AT, REFTABLE_AT, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
     if (r < 0)
@@ -196,7 +196,7 @@ static int switch_over(struct image *img, const struct recount *c, struct platte
     return 0;
 }
 
-static int free_old(struct image *img, const struct qcow2_pointers *old, struct platter_error *err)
+static int free_old(struct image *img, const struct pointers *old, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     uint64_t clusters = old->n * UINT64_C(8) >> q->cluster_bits;
@@ -205,7 +205,7 @@ static int free_old(struct image *img, const struct qcow2_pointers *old, struct 
     for (uint32_t i = 0; i < old->n && r == 0; i++)
         if (old->entries[i])
             r = qcow2_count_down(img, old->entries[i] >> q->cluster_bits, 1, true, err);
-    return r < 0 ? r : qcow2_cache_write(img, &q->blocks, err);
+    return r < 0 ? r : slices_write(img, &q->blocks, err);
 }
 
 /* Nothing points at the new structure yet: what was taken for it is free again. */
@@ -233,8 +233,7 @@ int qcow2_amend_counts(struct image *img, uint32_t order, struct platter_error *
     if (r == 0)
         r = qcow2_check_distinct(img, &q->reftable, "the refcount table", err);
     if (r == 0)
-        r = qcow2_pointers_new(img, &c.table, 0, QCOW2_MAX_REFTABLE_BYTES / 8, "the refcount table",
-                               err);
+        r = pointers_new(img, &c.table, 0, QCOW2_MAX_REFTABLE_BYTES / 8, "the refcount table", err);
     if (r == 0)
         r = take_room(img, &c, err);
     if (r == 0)
@@ -245,12 +244,12 @@ int qcow2_amend_counts(struct image *img, uint32_t order, struct platter_error *
         r = switch_over(img, &c, err);
     if (r < 0) {
         give_back(img, &c);
-        qcow2_pointers_free(img, &c.table);
+        pointers_free(img, &c.table);
         return r;
     }
-    struct qcow2_pointers old = q->reftable;
+    struct pointers old = q->reftable;
     q->reftable = c.table;
     r = free_old(img, &old, err);
-    qcow2_pointers_free(img, &old);
+    pointers_free(img, &old);
     return r < 0 ? r : qcow2_trim(img, err);
 }

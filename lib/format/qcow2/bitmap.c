@@ -193,7 +193,7 @@ static int write_flags(struct image *img, bool in_use, struct platter_error *err
         if (b->flags & QCOW2_BITMAP_IN_USE || atomic_load(&b->lost))
             continue;
         put_be(field, 4, b->flags | (in_use ? QCOW2_BITMAP_IN_USE : 0));
-        r = qcow2_meta_write(img, field, sizeof field, b->flags_at, err);
+        r = image_meta_write(img, field, sizeof field, b->flags_at, err);
     }
     return r < 0 ? r : qcow2_barrier(img, err);
 }

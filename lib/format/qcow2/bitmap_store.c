@@ -191,7 +191,7 @@ static int store_chunk(struct store *s, const uint8_t *bytes, size_t len, uint64
         return r;
     memcpy(s->bounce, bytes, len);
     memset(s->bounce + len, 0, cluster - len);
-    return qcow2_meta_write(s->img, s->bounce, cluster, *ret, err);
+    return image_meta_write(s->img, s->bounce, cluster, *ret, err);
 }
 
 /* Numbers, as big endian, in whole clusters. */
@@ -204,7 +204,7 @@ static int store_table(struct store *s, const uint64_t *table, uint64_t n, hoff 
         memset(s->bounce, 0, cluster);
         for (uint64_t k = 0; k < per_cluster && i + k < n; k++)
             put_be(s->bounce + k * 8, 8, table[i + k]);
-        r = qcow2_meta_write(s->img, s->bounce, cluster, *ret + i * 8, err);
+        r = image_meta_write(s->img, s->bounce, cluster, *ret + i * 8, err);
     }
     return r;
 }
@@ -270,7 +270,7 @@ static int store_directory(struct store *s, struct platter_error *err)
         qcow2_bitmap_entry_encode(&w, &e);
     }
     if (r == 0)
-        r = qcow2_meta_write(s->img, bytes, size, s->directory, err);
+        r = image_meta_write(s->img, bytes, size, s->directory, err);
     budget_free(s->img->budget, bytes, size);
     return r;
 }
@@ -319,7 +319,7 @@ static void free_old(struct store *s)
     for (size_t i = 0; r == 0 && i < s->old.n; i++)
         if ((i == 0 || s->old.at[i] != s->old.at[i - 1]) && !clusters_have(&s->kept, s->old.at[i]))
             r = qcow2_count_down(s->img, s->old.at[i], 1, false, NULL);
-    qcow2_cache_write(s->img, &qcow2_of(s->img)->blocks, NULL);
+    slices_write(s->img, &qcow2_of(s->img)->blocks, NULL);
 }
 
 static void take_over(struct store *s)

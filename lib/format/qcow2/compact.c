@@ -102,8 +102,8 @@ static int drop_blocks(struct compact *c, struct platter_error *err)
             r = compact_settle(c, err);
         if (r < 0 || used)
             continue;
-        qcow2_cache_forget(c->img, &q->blocks, self << q->cluster_bits);
-        qcow2_pointers_set(&q->reftable, (uint32_t)i, 0);
+        slices_forget(c->img, &q->blocks, self << q->cluster_bits);
+        pointers_set(&q->reftable, (uint32_t)i, 0);
         compact_lower(c, self, 1, 1);
     }
     int e = atomic_load(&c->img->poison) == 0 ? compact_settle(c, r < 0 ? NULL : err) : 0;
@@ -203,13 +203,12 @@ static int load_counts(struct image *img, struct platter_error *err)
     struct qcow2 *q = qcow2_of(img);
     if (q->reftable.n)
         return 0;
-    int r =
-        qcow2_cache_init(img, &q->blocks, "refcount block", budget_limit(img->budget) / 16, err);
-    return r < 0
-               ? r
-               : qcow2_pointers_load(img, &q->reftable, q->header.reftable_offset,
-                                     (uint32_t)(q->header.reftable_clusters * q->cluster_size / 8),
-                                     "the refcount table", err);
+    int r = slices_init(img, &q->blocks, &q->changed, "refcount block", q->cluster_size,
+                        budget_limit(img->budget) / 16, err);
+    return r < 0 ? r
+                 : pointers_load(img, &q->reftable, q->header.reftable_offset,
+                                 (uint32_t)(q->header.reftable_clusters * q->cluster_size / 8),
+                                 "the refcount table", err);
 }
 
 /* How much is done at once, by the memory there is. */

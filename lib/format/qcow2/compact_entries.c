@@ -224,7 +224,7 @@ static int move_table(struct compact *c, hoff table, goff guest, uint64_t paths,
     int r = 0;
 
     for (uint64_t at = 0; r == 0 && at < c->q->cluster_size; at += c->q->l2.slice) {
-        if (c->n_lower >= c->most_lower || qcow2_cache_full(&c->q->l2))
+        if (c->n_lower >= c->most_lower || slices_full(&c->q->l2))
             r = compact_settle(c, err);
         if (r == 0)
             r = move_slice(c, table + at, &t, err);

@@ -25,7 +25,7 @@ int compact_count(struct compact *c, uint64_t first, uint64_t end, uint64_t *ret
     const struct qcow2 *q = c->q;
     uint32_t order = q->header.refcount_order;
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint64_t k;
 
     *ret_used = *ret_end = 0;
@@ -55,7 +55,7 @@ int compact_measure(struct compact *c, struct platter_error *err)
 /* How many clusters there must be in front for all to end at `target`. */
 static uint64_t needed_for(const struct compact *c, uint64_t target)
 {
-    const struct qcow2_pointers *p = &c->q->reftable;
+    const struct pointers *p = &c->q->reftable;
     uint64_t needed = c->used;
     for (uint64_t i = 0; i < p->n; i++) {
         uint64_t at = p->entries[i] >> c->q->cluster_bits;
@@ -71,7 +71,7 @@ static uint64_t needed_for(const struct compact *c, uint64_t target)
  */
 static uint64_t blocks_dropped(const struct compact *c)
 {
-    const struct qcow2_pointers *p = &c->q->reftable;
+    const struct pointers *p = &c->q->reftable;
     uint64_t n = 0;
     for (uint64_t i = 0; i < p->n; i++)
         n += i << block_bits(c) >= c->target && p->entries[i] >> c->q->cluster_bits >= c->target;

@@ -19,7 +19,7 @@ static int find_free(struct compact *c, uint64_t *pos, struct platter_error *err
 {
     const struct qcow2 *q = c->q;
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> q->header.refcount_order;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint64_t k;
 
     while (*pos < c->target) {
@@ -322,7 +322,7 @@ int compact_settle(struct compact *c, struct platter_error *err)
 int compact_switch(struct compact *c, const void *field, size_t len, hoff at,
                    struct platter_error *err)
 {
-    int r = qcow2_meta_write(c->img, field, len, at, err);
+    int r = image_meta_write(c->img, field, len, at, err);
     return r < 0 ? r : qcow2_barrier(c->img, err);
 }
 

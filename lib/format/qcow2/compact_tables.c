@@ -101,8 +101,8 @@ int compact_each_table(struct compact *c,
 
 int compact_slice_get(struct compact *c, hoff off, struct platter_error *err)
 {
-    struct qcow2_slot *slot;
-    int r = qcow2_cache_get(c->img, &c->q->l2, off, &slot, err);
+    struct slice *slot;
+    int r = slices_get(c->img, &c->q->l2, off, &slot, err);
     if (r == 0)
         memcpy(c->slice, slot->bytes, c->q->l2.slice);
     return r;
@@ -110,12 +110,12 @@ int compact_slice_get(struct compact *c, hoff off, struct platter_error *err)
 
 int compact_slice_put(struct compact *c, hoff off, struct platter_error *err)
 {
-    struct qcow2_slot *slot;
-    int r = qcow2_cache_get(c->img, &c->q->l2, off, &slot, err);
+    struct slice *slot;
+    int r = slices_get(c->img, &c->q->l2, off, &slot, err);
     if (r < 0)
         return r;
     memcpy(slot->bytes, c->slice, c->q->l2.slice);
-    qcow2_cache_dirty(&c->q->l2, slot);
+    slices_dirty(&c->q->l2, slot);
     return 0;
 }
 
@@ -136,7 +136,7 @@ static int copy_l2(struct compact *c, uint64_t cluster, struct platter_error *er
     if (r < 0 || to == 0)
         return r;
     r = compact_copy(c, cluster << bits, to << bits, c->q->cluster_size, false, err);
-    qcow2_cache_forget(c->img, &c->q->l2, to << bits);
+    slices_forget(c->img, &c->q->l2, to << bits);
     if (r == 0 && count > 1)
         r = qcow2_count_add(c->img, to, count - 1, err);
     if (r < 0) {
@@ -160,10 +160,10 @@ static int switch_l2(struct compact *c, const struct cursor *at, struct platter_
     uint64_t raw = (at->raw & ~QCOW2_OFFSET_MASK) | item->to << c->q->cluster_bits;
     put_be(field, 8, raw);
     if (at->s)
-        r = qcow2_meta_write(c->img, field, sizeof field, at->s->l1_offset + at->i * UINT64_C(8),
+        r = image_meta_write(c->img, field, sizeof field, at->s->l1_offset + at->i * UINT64_C(8),
                              err);
     else
-        qcow2_pointers_set(&c->q->l1, at->i, raw);
+        pointers_set(&c->q->l1, at->i, raw);
     item->seen += r == 0;
     return r;
 }
@@ -248,7 +248,7 @@ static int move_reftable(struct compact *c, bool several, struct platter_error *
     if (r < 0 || to == 0)
         return r;
     /* Its own room may have needed a block, which the copy does not name. */
-    r = qcow2_pointers_copy(c->img, &q->reftable, to, err);
+    r = pointers_copy(c->img, &q->reftable, to, err);
     if (r == 0)
         r = qcow2_reftable_switch(c->img, to, clusters, err);
     if (r < 0)
@@ -263,24 +263,24 @@ int compact_shorten_reftable(struct compact *c, bool *ret_shorter, struct platte
     struct qcow2 *q = c->q;
     uint32_t old = q->header.reftable_clusters, n = compact_reftable_needs(c, q->reftable.n);
     uint64_t first = q->reftable.off >> q->cluster_bits;
-    struct qcow2_pointers shorter = {0};
+    struct pointers shorter = {0};
 
     *ret_shorter = n < old;
     if (n >= old)
         return 0;
     int r = compact_settle(c, err);
     if (r == 0)
-        r = qcow2_pointers_new(c->img, &shorter, q->reftable.off,
-                               (uint32_t)((n << q->cluster_bits) / 8), "the refcount table", err);
+        r = pointers_new(c->img, &shorter, q->reftable.off, (uint32_t)((n << q->cluster_bits) / 8),
+                         "the refcount table", err);
     if (r == 0)
         memcpy(shorter.entries, q->reftable.entries, shorter.n * sizeof *shorter.entries);
     if (r == 0)
         r = qcow2_reftable_switch(c->img, shorter.off, n, err);
     if (r < 0) {
-        qcow2_pointers_free(c->img, &shorter);
+        pointers_free(c->img, &shorter);
         return r;
     }
-    qcow2_pointers_free(c->img, &q->reftable);
+    pointers_free(c->img, &q->reftable);
     q->reftable = shorter;
     return qcow2_count_down(c->img, first + n, old - n, false, err);
 }
@@ -361,7 +361,7 @@ static int move_block(struct compact *c, uint32_t i, uint64_t to, struct platter
 
     int r = compact_settle(c, err);
     if (r == 0)
-        r = qcow2_cache_write(c->img, &q->blocks, err);
+        r = slices_write(c->img, &q->blocks, err);
     if (r == 0)
         r = compact_copy(c, old, new, q->cluster_size, false, err);
     if (r == 0)
@@ -371,14 +371,14 @@ static int move_block(struct compact *c, uint32_t i, uint64_t to, struct platter
             qcow2_count_down(c->img, to, 1, false, NULL);
         return r;
     }
-    qcow2_cache_forget(c->img, &q->blocks, new);
-    qcow2_pointers_set(&q->reftable, i, new);
-    r = qcow2_pointers_write(c->img, &q->reftable, err);
+    slices_forget(c->img, &q->blocks, new);
+    pointers_set(&q->reftable, i, new);
+    r = pointers_write(c->img, &q->reftable, err);
     if (r == 0)
         r = qcow2_barrier(c->img, err);
     if (r < 0)
         return r;
-    qcow2_cache_forget(c->img, &q->blocks, old);
+    slices_forget(c->img, &q->blocks, old);
     c->moved++;
     return qcow2_count_down(c->img, old >> q->cluster_bits, 1, false, err);
 }

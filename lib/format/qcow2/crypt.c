@@ -9,9 +9,8 @@
 
 #include "base/ckd.h"
 #include "format/luks1.h"
+#include "format/old_aes.h"
 #include "format/qcow2/qcow2.h"
-
-enum { AES_KEY = 16 };
 
 static struct luks1_area area_of(const struct image *img)
 {
@@ -57,33 +56,14 @@ static int load_luks(struct image *img, struct platter_error *err)
     return r;
 }
 
-/* The passphrase is the key, cut or filled with zeros; whether it is the right one nobody can tell.
- */
 static int unlock_aes(struct image *img, struct platter_error *err)
 {
-    const struct platter_secret question = {
-        .size = sizeof question, .kind = PLATTER_SECRET_OPEN, .image = img->stream->name};
-    struct secret secret;
-
     if (img->writable)
         return fail(err, EROFS,
                     "%s: is encrypted with the AES of old, which protects little: such images are "
                     "only read; convert it to one with encrypt.format=luks",
                     img->stream->name);
-    int r = secret_new(&secret, err);
-    if (r == 0)
-        r = ask_secret(img->opener, &question, &secret, err);
-    if (r == 0) {
-        memset(secret.bytes + secret.len, 0, secret.len < AES_KEY ? AES_KEY - secret.len : 0);
-        r = cipher_new("aes", "cbc-plain64", secret.bytes, AES_KEY, &qcow2_of(img)->cipher, err);
-    }
-    secret_wipe(&secret);
-    if (r == 0)
-        r = image_doubt(img, err,
-                        "%s: is encrypted with the AES of old, which protects little and cannot "
-                        "tell a wrong key: convert it to one with encrypt.format=luks",
-                        img->stream->name);
-    return r;
+    return old_aes_open(img, &qcow2_of(img)->cipher, err);
 }
 
 static int unlock_luks(struct image *img, struct platter_error *err)

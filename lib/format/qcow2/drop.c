@@ -12,7 +12,7 @@
 
 enum { CHUNK = 1024 }; /* L1 entries that are cut off at once */
 
-int qcow2_check_distinct(const struct image *img, const struct qcow2_pointers *p, const char *what,
+int qcow2_check_distinct(const struct image *img, const struct pointers *p, const char *what,
                          struct platter_error *err)
 {
     const struct qcow2 *q = qcow2_of(img);
@@ -45,10 +45,10 @@ static int cut_entries(struct image *img, uint32_t first, uint32_t n, struct pla
         r = qcow2_tree_table(img, &t, i, &table, err);
     for (uint32_t i = 0; i < n && r == 0; i++)
         if (old[i])
-            qcow2_pointers_set(&q->l1, first + i, 0);
+            pointers_set(&q->l1, first + i, 0);
     if (r < 0 || !q->l1.any_dirty)
         return r;
-    r = qcow2_pointers_write(img, &q->l1, err);
+    r = pointers_write(img, &q->l1, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
     return r < 0 ? r : qcow2_tree_count_down(img, &t, UINT64_MAX, err);
@@ -65,7 +65,7 @@ int qcow2_l1_cut(struct image *img, uint32_t first, struct platter_error *err)
         n = (uint32_t)min_u64(q->l1.n - first, CHUNK);
         r = cut_entries(img, first, n, err);
     }
-    int w = qcow2_cache_write(img, &q->blocks, r < 0 ? NULL : err);
+    int w = slices_write(img, &q->blocks, r < 0 ? NULL : err);
     return r < 0 ? r : w;
 }
 
@@ -82,7 +82,7 @@ static int last_counted(struct image *img, uint32_t i, uint64_t except, uint64_t
     uint64_t per_block = q->cluster_size * 8 >> order;
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order;
     uint64_t first = i * per_block;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint64_t k;
 
     *ret_none = true;
@@ -119,13 +119,13 @@ static int drop_blocks(struct image *img, struct platter_error *err)
         r = last_counted(img, i, self, &last, &none, err);
         if (r < 0 || !none)
             continue;
-        qcow2_cache_forget(img, &q->blocks, q->reftable.entries[i]);
-        qcow2_pointers_set(&q->reftable, i, 0);
+        slices_forget(img, &q->blocks, q->reftable.entries[i]);
+        pointers_set(&q->reftable, i, 0);
         q->next_free = min_u64(q->next_free, (uint64_t)i << block_bits);
     }
     if (r < 0 || !q->reftable.any_dirty)
         return r;
-    r = qcow2_pointers_write(img, &q->reftable, err);
+    r = pointers_write(img, &q->reftable, err);
     return r < 0 ? r : qcow2_barrier(img, err);
 }
 

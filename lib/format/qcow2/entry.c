@@ -160,7 +160,7 @@ int qcow2_l2_find(const struct image *img, goff guest, hoff *ret, struct platter
     return qcow2_l1_decode(img, i, i < q->l1.n ? q->l1.entries[i] : 0, ret, err);
 }
 
-int qcow2_l2_get(struct image *img, goff guest, struct qcow2_slot **ret, uint8_t **ret_entry,
+int qcow2_l2_get(struct image *img, goff guest, struct slice **ret, uint8_t **ret_entry,
                  struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
@@ -171,7 +171,7 @@ int qcow2_l2_get(struct image *img, goff guest, struct qcow2_slot **ret, uint8_t
     while (r == 0 && table) {
         uint64_t entry = (guest >> q->cluster_bits) * q->entry_size & (q->cluster_size - 1);
         hoff slice = round_down(entry, q->l2.slice);
-        r = qcow2_cache_get(img, &q->l2, table + slice, ret, err);
+        r = slices_get(img, &q->l2, table + slice, ret, err);
         *ret_entry = r == 0 ? (*ret)->bytes + (entry - slice) : NULL;
         if (r == 0)
             r = qcow2_l2_find(img, guest, &now, err);

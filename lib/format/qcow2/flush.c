@@ -17,15 +17,6 @@
 
 enum { INCOMPATIBLE_AT = 72, AUTOCLEAR_AT = 88 };
 
-int qcow2_meta_write(struct image *img, const void *bytes, size_t len, hoff off,
-                     struct platter_error *err)
-{
-    pthread_mutex_unlock(&img->lock);
-    int r = stream_pwrite(img->stream, bytes, len, off, err);
-    pthread_mutex_lock(&img->lock);
-    return r < 0 ? image_poison(img, r) : 0;
-}
-
 int qcow2_barrier(struct image *img, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
@@ -50,7 +41,7 @@ int qcow2_mark_corrupt(struct image *img, hoff off, struct platter_error *err)
     if (q->header.version >= 3) {
         q->header.incompatible |= QCOW2_INCOMPATIBLE_CORRUPT;
         put_be(field, 8, q->header.incompatible);
-        qcow2_meta_write(img, field, sizeof field, INCOMPATIBLE_AT, NULL);
+        image_meta_write(img, field, sizeof field, INCOMPATIBLE_AT, NULL);
     }
     image_poison(img, -PLATTER_ECORRUPT);
     return fail(err, PLATTER_ECORRUPT,
@@ -70,7 +61,7 @@ static int clear_features(struct image *img, struct platter_error *err)
     if (keep == q->header.autoclear)
         return 0;
     put_be(field, 8, keep);
-    int r = qcow2_meta_write(img, field, sizeof field, AUTOCLEAR_AT, err);
+    int r = image_meta_write(img, field, sizeof field, AUTOCLEAR_AT, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
     if (r < 0)
@@ -113,8 +104,7 @@ static int enter(struct image *img, bool quietly, struct platter_error *err)
                  img->stream->name);
     if (r == 0 && !q->prepared)
         r = quietly ? clear_features(img, err) : prepare(img, err);
-    if (r == 0 &&
-        (qcow2_cache_full(&q->l2) || qcow2_cache_full(&q->blocks) || q->n_frees >= QCOW2_MAX_FREES))
+    if (r == 0 && (slices_full(&q->l2) || slices_full(&q->blocks) || q->n_frees >= QCOW2_MAX_FREES))
         r = qcow2_flush_locked(img, err);
     if (r < 0)
         qcow2_leave(img);
@@ -144,12 +134,12 @@ static int flush_counts(struct image *img, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
 
-    int r = qcow2_cache_write(img, &q->blocks, err);
+    int r = slices_write(img, &q->blocks, err);
     if (r == 0 && (q->reftable.any_dirty || q->l2.n_dirty || q->l1.any_dirty))
         r = qcow2_barrier(img, err);
     if (r < 0 || !q->reftable.any_dirty)
         return r;
-    r = qcow2_pointers_write(img, &q->reftable, err);
+    r = pointers_write(img, &q->reftable, err);
     if (r == 0 && (q->l2.n_dirty || q->l1.any_dirty))
         r = qcow2_barrier(img, err);
     return r;
@@ -160,11 +150,11 @@ static int flush_map(struct image *img, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
 
-    int r = qcow2_cache_write(img, &q->l2, err);
+    int r = slices_write(img, &q->l2, err);
     if (r == 0 && q->l1.any_dirty)
         r = qcow2_barrier(img, err);
     if (r == 0)
-        r = qcow2_pointers_write(img, &q->l1, err);
+        r = pointers_write(img, &q->l1, err);
     return r;
 }
 
@@ -181,7 +171,7 @@ int qcow2_flush_locked(struct image *img, struct platter_error *err)
     if (r == 0)
         r = qcow2_free_all(img, err);
     if (r == 0)
-        r = qcow2_cache_write(img, &q->blocks, err);
+        r = slices_write(img, &q->blocks, err);
     return r;
 }
 

@@ -17,7 +17,7 @@ static int is_counted(struct image *img, uint64_t first, bool *ret, struct platt
     uint32_t order = q->header.refcount_order;
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order;
     uint64_t end = round_up(first + 1, q->cluster_size * 8 >> order);
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint64_t k;
 
     *ret = false;
@@ -64,17 +64,17 @@ static int walk_snapshot(struct image *img, const struct qcow2_snapshot *s,
                          struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_pointers active = q->l1;
+    struct pointers active = q->l1;
     uint64_t size = img->size;
 
     int r = qcow2_snapshot_check(img, s, err);
-    q->l1 = (struct qcow2_pointers){0};
+    q->l1 = (struct pointers){0};
     if (r == 0)
-        r = qcow2_pointers_load(img, &q->l1, s->l1_offset, s->l1_size, "the L1 table", err);
+        r = pointers_load(img, &q->l1, s->l1_offset, s->l1_size, "the L1 table", err);
     img->size = round_down(s->disk_size, 512);
     if (r == 0) /* with the state of a machine behind the disk */
         r = walk_tables(img, (goff)s->l1_size << q->l1_bits, err);
-    qcow2_pointers_free(img, &q->l1);
+    pointers_free(img, &q->l1);
     q->l1 = active;
     img->size = size;
     return r < 0 ? fail_in(err, r, "snapshot \"%s\"", s->name) : 0;

@@ -119,7 +119,7 @@ static void begin_run(const struct image *img, const struct qcow2_entry *e, goff
 }
 
 /* Goes on behind the first cluster, to the end of the slice at most. */
-static void extend_run(const struct image *img, const struct qcow2_slot *slot, const uint8_t *entry,
+static void extend_run(const struct image *img, const struct slice *slot, const uint8_t *entry,
                        goff off, uint64_t len, struct extent *run)
 {
     const struct qcow2 *q = qcow2_of(img);
@@ -142,7 +142,7 @@ int qcow2_map(struct image *img, goff off, uint64_t len, struct extent *ret,
               struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_slot *slot;
+    struct slice *slot;
     struct qcow2_entry e;
     uint8_t *entry;
 

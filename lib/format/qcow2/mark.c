@@ -70,7 +70,7 @@ static int mark_slice(struct image *img, const struct marking *m, goff off, uint
                       struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint8_t *entry;
 
     int r = qcow2_l2_get(img, off, &slot, &entry, err);
@@ -86,7 +86,7 @@ static int mark_slice(struct image *img, const struct marking *m, goff off, uint
     if (r < 0)
         return r;
     r = change(img, m, entry, off, n, err);
-    qcow2_cache_dirty(&q->l2, slot);
+    slices_dirty(&q->l2, slot);
     return r;
 }
 
@@ -161,7 +161,7 @@ int qcow2_forget(struct image *img, goff off, goff end, struct platter_error *er
             r = mark_slice(img, &m, off,
                            (min_u64(round_down(off, slice) + slice, end) - off) >> q->cluster_bits,
                            err);
-        if (r == 0 && (qcow2_cache_full(&q->l2) || q->n_frees >= QCOW2_MAX_FREES))
+        if (r == 0 && (slices_full(&q->l2) || q->n_frees >= QCOW2_MAX_FREES))
             r = qcow2_flush_locked(img, err);
     }
     return r;

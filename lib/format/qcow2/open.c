@@ -107,7 +107,7 @@ static void set_geometry(struct image *img)
     q->sub_bits = extended ? q->cluster_bits - 5 : q->cluster_bits;
     q->l1_bits = 2 * q->cluster_bits - (extended ? 4 : 3);
     q->slice_bits = q->l1_bits;
-    if (q->cluster_size > QCOW2_MAX_SLICE)
+    if (q->cluster_size > SLICE_MAX)
         q->slice_bits = q->cluster_bits + 16 - (extended ? 4 : 3);
     q->frozen = !img->writable || img->view;
     q->data_file = q->header.incompatible & QCOW2_INCOMPATIBLE_DATA_FILE;
@@ -126,15 +126,14 @@ static int load_l1(struct image *img, struct platter_error *err)
     struct qcow2 *q = qcow2_of(img);
 
     if (!img->view)
-        return qcow2_pointers_load(img, &q->l1, q->header.l1_offset, q->header.l1_size,
-                                   "the L1 table", err);
+        return pointers_load(img, &q->l1, q->header.l1_offset, q->header.l1_size, "the L1 table",
+                             err);
     const struct qcow2_snapshot *s = qcow2_snapshot_get(img, img->view, 0, err);
     int r = s ? qcow2_snapshot_check(img, s, err) : -ENOENT;
     if (r < 0)
         return r;
     img->size = round_down(s->disk_size, 512);
-    return qcow2_pointers_load(img, &q->l1, s->l1_offset, s->l1_size, "the snapshot's L1 table",
-                               err);
+    return pointers_load(img, &q->l1, s->l1_offset, s->l1_size, "the snapshot's L1 table", err);
 }
 
 static int open_data_file(struct image *img, struct platter_error *err)
@@ -164,14 +163,15 @@ static int load_tables(struct image *img, struct platter_error *err)
 
     int r = load_l1(img, err);
     if (r == 0)
-        r = qcow2_cache_init(img, &q->l2, "L2 table", share / 4, err);
+        r = slices_init(img, &q->l2, &q->changed, "L2 table", q->cluster_size, share / 4, err);
     if (r < 0 || !img->writable)
         return r;
-    r = qcow2_cache_init(img, &q->blocks, "refcount block", share / 16, err);
+    r = slices_init(img, &q->blocks, &q->changed, "refcount block", q->cluster_size, share / 16,
+                    err);
     if (r == 0)
-        r = qcow2_pointers_load(img, &q->reftable, q->header.reftable_offset,
-                                (uint32_t)(q->header.reftable_clusters * q->cluster_size / 8),
-                                "the refcount table", err);
+        r = pointers_load(img, &q->reftable, q->header.reftable_offset,
+                          (uint32_t)(q->header.reftable_clusters * q->cluster_size / 8),
+                          "the refcount table", err);
     return r;
 }
 
@@ -296,10 +296,10 @@ int qcow2_close(struct image *img, struct platter_error *err)
     qcow2_bitmaps_free(img);
     if (q->data != img->stream)
         stream_close(q->data);
-    qcow2_cache_free(img, &q->l2);
-    qcow2_cache_free(img, &q->blocks);
-    qcow2_pointers_free(img, &q->l1);
-    qcow2_pointers_free(img, &q->reftable);
+    slices_free(img, &q->l2);
+    slices_free(img, &q->blocks);
+    pointers_free(img, &q->l1);
+    pointers_free(img, &q->reftable);
     qcow2_snapshots_free(img);
     qcow2_crypt_close(img);
     qcow2_extensions_free(&q->extensions);

@@ -18,8 +18,7 @@ static bool meets(hoff a, uint64_t a_len, hoff b, uint64_t b_len)
     return b_len && a < b + b_len && b < a + a_len;
 }
 
-static bool hits_pointed(const struct qcow2 *q, const struct qcow2_pointers *p, hoff off,
-                         uint64_t len)
+static bool hits_pointed(const struct qcow2 *q, const struct pointers *p, hoff off, uint64_t len)
 {
     for (uint32_t i = 0; i < p->n; i++)
         if (p->entries[i] && meets(off, len, p->entries[i] & QCOW2_OFFSET_MASK, q->cluster_size))

@@ -71,7 +71,7 @@ static int cursor_check(struct image *img, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     uint32_t order = q->header.refcount_order;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint64_t k;
 
     if (q->packed_cursor == 0)
@@ -146,7 +146,7 @@ int qcow2_commit_packed(struct image *img, const struct reservation *r, struct p
 {
     struct qcow2 *q = qcow2_of(img);
     struct qcow2_entry e = {.packed = true, .off = r->off, .packed_len = r->cookie[1]}, old;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint8_t *entry;
 
     int result = qcow2_free_room(img, 1, err);
@@ -158,7 +158,7 @@ int qcow2_commit_packed(struct image *img, const struct reservation *r, struct p
         return result;
     qcow2_free_entry(img, &old, false);
     qcow2_entry_encode(img, entry, &e);
-    qcow2_cache_dirty(&q->l2, slot);
+    slices_dirty(&q->l2, slot);
     q->file_size = max_u64(q->file_size, r->off + r->cookie[1]);
     q->pad = true;
     return 0;

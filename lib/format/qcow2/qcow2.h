@@ -18,6 +18,7 @@
 #define QCOW2_QCOW2_H
 
 #include "format/format.h"
+#include "format/tables.h"
 
 struct writer;
 
@@ -37,8 +38,7 @@ enum {
     QCOW2_MAX_BITMAPS = 65535,
     QCOW2_MAX_BITMAP_DIRECTORY = 1024 * 65535,
     QCOW2_MAX_SNAPSHOT_TABLE = 64 << 20,
-    QCOW2_MAX_SLICE = 64 << 10, /* bytes of a table that are read and written at once */
-    QCOW2_MAX_FREES = 1 << 16   /* runs that wait to be freed before a flush is made to free them */
+    QCOW2_MAX_FREES = 1 << 16 /* runs that wait to be freed before a flush is made to free them */
 };
 
 #define QCOW2_MAX_SIZE ((UINT64_C(1) << 63) - 1)
@@ -164,76 +164,6 @@ int qcow2_may_set_backing(struct image *img, const char *name, const char *forma
 int qcow2_set_backing(struct image *img, const char *name, const char *format,
                       const struct image *backing, struct platter_error *err);
 
-/* ---- tables of pointers kept whole in memory: L1, refcount table (pointers.c) ------------------
- */
-
-struct qcow2_pointers {
-    uint64_t *entries; /* n of them, as numbers; on the budget */
-    uint32_t n;
-    hoff off;       /* of the table in the file */
-    uint8_t *dirty; /* a bit for each 512 bytes, which are written at once and torn by no crash */
-    bool any_dirty;
-};
-
-/* A table of n entries, bounded by the caller, all 0 or read from the file. */
-int qcow2_pointers_new(struct image *img, struct qcow2_pointers *p, hoff off, uint32_t n,
-                       const char *what, struct platter_error *err);
-int qcow2_pointers_load(struct image *img, struct qcow2_pointers *p, hoff off, uint32_t n,
-                        const char *what, struct platter_error *err);
-void qcow2_pointers_free(struct image *img, struct qcow2_pointers *p);
-void qcow2_pointers_set(struct qcow2_pointers *p, uint32_t i, uint64_t value);
-/* Writes all of it as a table at `off`. Token and lock held; drops the lock. Poisons on failure. */
-int qcow2_pointers_copy(struct image *img, const struct qcow2_pointers *p, hoff off,
-                        struct platter_error *err);
-/* Writes what changed. Token and lock held; drops the lock. Poisons on failure. */
-int qcow2_pointers_write(struct image *img, struct qcow2_pointers *p, struct platter_error *err);
-
-/* ---- the cache of table slices (cache.c) -------------------------------------------------------
- */
-
-/* A slice of an L2 table or refcount block, as it stands in the file. A slot pointer is good until
- * the lock is next dropped: until the next call that may read or write. */
-struct qcow2_slot {
-    hoff off; /* in the file; 0: the slot is empty */
-    uint8_t *bytes;
-    uint32_t next; /* in the bucket, index + 1 */
-    bool used;     /* since the clock's hand last passed */
-    bool loading;  /* being read without the lock: wait for `changed` */
-    bool dirty;
-};
-
-struct qcow2_cache {
-    const char *what; /* "L2 table", "refcount block" */
-    uint32_t slice;   /* bytes of a slot */
-    uint32_t n, max;  /* slots with memory, and how many there may be */
-    uint32_t n_slots; /* in the array: max at first */
-    uint32_t hand;
-    uint32_t n_dirty;
-    uint32_t n_buckets; /* a power of two */
-    struct qcow2_slot *slots;
-    uint32_t *buckets; /* index + 1 of the first slot */
-};
-
-int qcow2_cache_init(struct image *img, struct qcow2_cache *c, const char *what, uint64_t share,
-                     struct platter_error *err);
-void qcow2_cache_free(struct image *img, struct qcow2_cache *c);
-/* The slice at `off`, a multiple of c->slice, read if it is not there. Lock held; drops it to read.
- */
-int qcow2_cache_get(struct image *img, struct qcow2_cache *c, hoff off, struct qcow2_slot **ret,
-                    struct platter_error *err);
-/* A new cluster of zeros for a table at `off`: in memory, or in the file where a cluster is more
- * than a slice. Token and lock held; drops the lock. */
-int qcow2_cache_new(struct image *img, struct qcow2_cache *c, hoff off, struct platter_error *err);
-void qcow2_cache_dirty(struct qcow2_cache *c, struct qcow2_slot *slot);
-/* Forgets what it holds of the cluster at `off`, which holds something else now: to be called when
- * that is written, as a reader that came late may still load what stood there. Lock held; drops it
- * to wait for such a reader. */
-void qcow2_cache_forget(struct image *img, struct qcow2_cache *c, hoff off);
-/* Writes all dirty slices. Token and lock held; drops the lock. Poisons on failure. */
-int qcow2_cache_write(struct image *img, struct qcow2_cache *c, struct platter_error *err);
-/* Whether so many slices are dirty that readers might run out of clean ones. */
-bool qcow2_cache_full(const struct qcow2_cache *c);
-
 /* ---- snapshots (snapshot.c) --------------------------------------------------------------------
  */
 
@@ -306,9 +236,9 @@ struct qcow2 {
     struct luks1 *luks;    /* the LUKS header, as far as it could be read; or NULL */
     struct cipher *cipher; /* of an encrypted image's data; NULL: only tables are wanted */
 
-    struct qcow2_pointers l1;       /* of the view that is open */
-    struct qcow2_pointers reftable; /* loaded for writing only */
-    struct qcow2_cache l2, blocks;
+    struct pointers l1;       /* of the view that is open */
+    struct pointers reftable; /* loaded for writing only */
+    struct slices l2, blocks;
     struct qcow2_snapshot *snapshots; /* header.n_snapshots of them */
     uint64_t snapshots_size;          /* bytes of the snapshot table */
     uint64_t snapshots_memory;        /* what they took from the budget */
@@ -381,7 +311,7 @@ int qcow2_l1_decode(const struct image *img, uint64_t i, uint64_t raw, hoff *ret
 int qcow2_l2_find(const struct image *img, goff guest, hoff *ret, struct platter_error *err);
 /* The slice of the L2 table that maps `guest`, and the entry's place in it; *ret NULL: no table.
  * Lock held; drops it to read. */
-int qcow2_l2_get(struct image *img, goff guest, struct qcow2_slot **ret, uint8_t **ret_entry,
+int qcow2_l2_get(struct image *img, goff guest, struct slice **ret, uint8_t **ret_entry,
                  struct platter_error *err);
 /* Whether [off, off + len) of the file touches the header, L1 or refcount table, or keys. */
 bool qcow2_hits_tables(const struct qcow2 *q, hoff off, uint64_t len);
@@ -403,7 +333,7 @@ void qcow2_count_put(uint8_t *bytes, uint32_t order, uint64_t k, uint64_t value)
 uint64_t qcow2_count_max(uint32_t order);
 /* The block slice that holds the count of a host cluster, and the entry in it; *ret NULL: no block,
  * the count is 0. Token and lock held; drops the lock to read. */
-int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **ret, uint64_t *ret_k,
+int qcow2_count_slot(struct image *img, uint64_t cluster, struct slice **ret, uint64_t *ret_k,
                      struct platter_error *err);
 /* The count of a cluster. */
 int qcow2_count_read(struct image *img, uint64_t cluster, uint64_t *ret, struct platter_error *err);
@@ -456,9 +386,6 @@ int qcow2_enter_quietly(struct image *img, struct platter_error *err);
 /* Takes the lock and the token, and nothing else. */
 void qcow2_token_take(struct image *img);
 void qcow2_leave(struct image *img);
-/* Writes metadata and poisons on failure. Lock held; drops it. */
-int qcow2_meta_write(struct image *img, const void *bytes, size_t len, hoff off,
-                     struct platter_error *err);
 /* What was written so far is durable before what follows (if the image is ordered). Lock held;
  * drops it. */
 int qcow2_barrier(struct image *img, struct platter_error *err);
@@ -497,7 +424,7 @@ int qcow2_forget(struct image *img, goff off, goff end, struct platter_error *er
 
 /* Whether a table can name a cluster of its own in each entry: a walk over what entries share would
  * have no end. */
-int qcow2_check_distinct(const struct image *img, const struct qcow2_pointers *p, const char *what,
+int qcow2_check_distinct(const struct image *img, const struct pointers *p, const char *what,
                          struct platter_error *err);
 /* Forgets all below the L1 entries from `first` on, durably. Token and lock held; drops the lock.
  */

@@ -54,7 +54,7 @@ static int check_block(const struct image *img, uint64_t i, uint64_t raw, struct
                 img->stream->name, i, raw, why);
 }
 
-int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **ret, uint64_t *ret_k,
+int qcow2_count_slot(struct image *img, uint64_t cluster, struct slice **ret, uint64_t *ret_k,
                      struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
@@ -70,14 +70,14 @@ int qcow2_count_slot(struct image *img, uint64_t cluster, struct qcow2_slot **re
     /* One write, or one flush, may change more blocks than the cache holds. They can go to the disk
      * at any time: counts that went up harm nobody, and one only goes down when nothing on the disk
      * refers to the cluster any more. */
-    if (r == 0 && qcow2_cache_full(&q->blocks))
-        r = qcow2_cache_write(img, &q->blocks, err);
+    if (r == 0 && slices_full(&q->blocks))
+        r = slices_write(img, &q->blocks, err);
     if (r < 0)
         return r;
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order;
     *ret_k = k % per_slice;
-    return qcow2_cache_get(img, &q->blocks,
-                           q->reftable.entries[i] + k / per_slice * q->blocks.slice, ret, err);
+    return slices_get(img, &q->blocks, q->reftable.entries[i] + k / per_slice * q->blocks.slice,
+                      ret, err);
 }
 
 enum direction { DOWN, UP, UP_FROM_1 };
@@ -101,7 +101,7 @@ static int count_step(struct image *img, uint64_t cluster, uint64_t n, enum dire
     uint64_t per_slice = (uint64_t)q->blocks.slice * 8 >> order, k, i, count = 0;
     bool up = direction != DOWN;
     uint64_t last = up ? qcow2_count_max(order) : 0;
-    struct qcow2_slot *slot;
+    struct slice *slot;
 
     *ret_n = 0;
     int r = qcow2_count_slot(img, cluster, &slot, &k, err);
@@ -117,7 +117,7 @@ static int count_step(struct image *img, uint64_t cluster, uint64_t n, enum dire
     }
     if (slot && i) {
         *ret_n = i;
-        qcow2_cache_dirty(&q->blocks, slot);
+        slices_dirty(&q->blocks, slot);
         return 0;
     }
     if (slot && up && count)
@@ -163,7 +163,7 @@ static void cluster_is_free(struct qcow2 *q, uint64_t cluster)
 
 /* A count, and where it stands; no slot: no block counts the cluster. */
 struct counted {
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint64_t k, count;
 };
 
@@ -181,7 +181,7 @@ static int look_up(struct image *img, uint64_t cluster, struct counted *ret,
 static void change_count(struct qcow2 *q, const struct counted *c, uint64_t count)
 {
     qcow2_count_put(c->slot->bytes, q->header.refcount_order, c->k, count);
-    qcow2_cache_dirty(&q->blocks, c->slot);
+    slices_dirty(&q->blocks, c->slot);
 }
 
 int qcow2_count_add(struct image *img, uint64_t cluster, uint64_t by, struct platter_error *err)

@@ -18,8 +18,7 @@ enum { SIZE_AT = 24, L1_AT = 36 };
 
 /* A copy of the L1 table with n entries, complete in the file, where the counts for it are as well.
  */
-static int copy_l1(struct image *img, uint32_t n, struct qcow2_pointers *p,
-                   struct platter_error *err)
+static int copy_l1(struct image *img, uint32_t n, struct pointers *p, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
     hoff off = 0;
@@ -30,15 +29,15 @@ static int copy_l1(struct image *img, uint32_t n, struct qcow2_pointers *p,
         return r;
     r = qcow2_flush_locked(img, err);
     if (r == 0)
-        r = qcow2_pointers_new(img, p, off, n, "the L1 table", err);
+        r = pointers_new(img, p, off, n, "the L1 table", err);
     if (r < 0) {
         if (atomic_load(&img->poison) == 0)
             qcow2_count_down(img, off >> q->cluster_bits, clusters, false, NULL);
         return r;
     }
     for (uint32_t i = 0; i < n; i++)
-        qcow2_pointers_set(p, i, i < q->l1.n ? q->l1.entries[i] : 0);
-    r = qcow2_pointers_write(img, p, err);
+        pointers_set(p, i, i < q->l1.n ? q->l1.entries[i] : 0);
+    r = pointers_write(img, p, err);
     q->file_size = max_u64(q->file_size, off + n * UINT64_C(8));
     return r < 0 ? r : qcow2_barrier(img, err);
 }
@@ -46,7 +45,7 @@ static int copy_l1(struct image *img, uint32_t n, struct qcow2_pointers *p,
 int qcow2_l1_grow(struct image *img, uint32_t n, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_pointers p = {0};
+    struct pointers p = {0};
     uint64_t old_clusters = div_up(q->header.l1_size * UINT64_C(8), q->cluster_size);
     hoff old = q->header.l1_offset;
     uint8_t field[12];
@@ -57,14 +56,14 @@ int qcow2_l1_grow(struct image *img, uint32_t n, struct platter_error *err)
     put_be(field, 4, n);
     put_be(field + 4, 8, p.off);
     if (r == 0)
-        r = qcow2_meta_write(img, field, sizeof field, L1_AT, err);
+        r = image_meta_write(img, field, sizeof field, L1_AT, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
     if (r < 0) {
-        qcow2_pointers_free(img, &p);
+        pointers_free(img, &p);
         return r;
     }
-    qcow2_pointers_free(img, &q->l1);
+    pointers_free(img, &q->l1);
     q->l1 = p;
     q->header.l1_size = n;
     q->header.l1_offset = p.off;
@@ -117,7 +116,7 @@ static int set_size(struct image *img, uint64_t size, struct platter_error *err)
     if (r == 0)
         r = qcow2_bitmaps_resize(img, size, err);
     if (r == 0)
-        r = qcow2_meta_write(img, field, sizeof field, SIZE_AT, err);
+        r = image_meta_write(img, field, sizeof field, SIZE_AT, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
     if (r < 0)

@@ -155,12 +155,12 @@ static int write_out(struct image *img, const struct qcow2_rewrite *w, const str
 {
     int r = 0;
     if (l->atomic && l->name + w->header.backing_size > SECTOR) {
-        r = qcow2_meta_write(img, bytes + l->name, w->header.backing_size, l->name, err);
+        r = image_meta_write(img, bytes + l->name, w->header.backing_size, l->name, err);
         if (r == 0)
             r = qcow2_barrier(img, err);
     }
     if (r == 0)
-        r = qcow2_meta_write(img, bytes, l->len, 0, err);
+        r = image_meta_write(img, bytes, l->len, 0, err);
     return r < 0 ? r : qcow2_barrier(img, err);
 }
 

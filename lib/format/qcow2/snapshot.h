@@ -33,7 +33,7 @@ struct qcow2_tree {
     uint8_t piece[4096];
 };
 
-struct qcow2_tree qcow2_tree_of(const struct qcow2_pointers *l1);
+struct qcow2_tree qcow2_tree_of(const struct pointers *l1);
 struct qcow2_tree qcow2_tree_of_snapshot(const struct qcow2_snapshot *s);
 /* Where the L2 table of entry i stands; 0: there is none. Lock held; drops it to read. */
 int qcow2_tree_table(struct image *img, struct qcow2_tree *t, uint32_t i, hoff *ret,

@@ -205,7 +205,7 @@ static int share_all(struct image *img, struct qcow2_walks *walks, uint64_t *ret
         r = qcow2_tree_share(img, &t, err);
     for (uint32_t i = 0; r == 0 && i < q->l1.n; i++)
         if (q->l1.entries[i] & QCOW2_COPIED)
-            qcow2_pointers_set(&q->l1, i, q->l1.entries[i] & ~QCOW2_COPIED);
+            pointers_set(&q->l1, i, q->l1.entries[i] & ~QCOW2_COPIED);
     return r < 0 ? r : settle(img, err);
 }
 
@@ -227,7 +227,7 @@ static int create_in(struct image *img, struct qcow2_snapshot **list, struct tel
         r = qcow2_alloc_table(img, clusters, &off, err);
     if (r == 0 && clusters) { /* after bit 63 went: a copy has none */
         s->l1_offset = off;
-        r = qcow2_pointers_copy(img, &q->l1, off, err);
+        r = pointers_copy(img, &q->l1, off, err);
     }
     if (r == 0)
         r = qcow2_snapshots_write(img, list, n + 1, err);
@@ -284,13 +284,13 @@ static int snapshot_create(struct image *img, struct snapshot_request *request,
 
 /* A copy of a snapshot's L1 table without bit 63, with n entries: the active one that is to be, in
  * memory and in the file. */
-static int new_l1(struct image *img, const struct qcow2_snapshot *s, uint32_t n,
-                  struct qcow2_pointers *p, struct platter_error *err)
+static int new_l1(struct image *img, const struct qcow2_snapshot *s, uint32_t n, struct pointers *p,
+                  struct platter_error *err)
 {
     struct qcow2_tree t = qcow2_tree_of_snapshot(s);
     hoff table, off;
 
-    int r = qcow2_pointers_new(img, p, 0, n, "the L1 table", err);
+    int r = pointers_new(img, p, 0, n, "the L1 table", err);
     if (r == 0)
         r = qcow2_alloc_table(img, l1_clusters(qcow2_of(img), n), &off, err);
     if (r == 0)
@@ -300,13 +300,13 @@ static int new_l1(struct image *img, const struct qcow2_snapshot *s, uint32_t n,
         if (i < s->l1_size)
             r = qcow2_tree_table(img, &t, i, &table, err);
         if (r == 0)
-            qcow2_pointers_set(p, i, table);
+            pointers_set(p, i, table);
     }
-    return r < 0 ? r : qcow2_pointers_write(img, p, err);
+    return r < 0 ? r : pointers_write(img, p, err);
 }
 
 /* The one write that makes it the new disk; *p is the old table then. */
-static int switch_disk(struct image *img, uint64_t size, struct qcow2_pointers *p,
+static int switch_disk(struct image *img, uint64_t size, struct pointers *p,
                        struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
@@ -322,12 +322,12 @@ static int switch_disk(struct image *img, uint64_t size, struct qcow2_pointers *
     if (r == 0)
         qcow2_bitmaps_all_dirty(img);
     if (r == 0)
-        r = qcow2_meta_write(img, field, sizeof field, SIZE_AT, err);
+        r = image_meta_write(img, field, sizeof field, SIZE_AT, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
     if (r < 0)
         return r;
-    struct qcow2_pointers old = q->l1;
+    struct pointers old = q->l1;
     q->l1 = *p;
     *p = old;
     q->header.size = size;
@@ -338,7 +338,7 @@ static int switch_disk(struct image *img, uint64_t size, struct qcow2_pointers *
 }
 
 /* Steps 1 to 3 of section 9.4; *p is what was the active table then. */
-static int switch_to(struct image *img, const struct qcow2_snapshot *s, struct qcow2_pointers *p,
+static int switch_to(struct image *img, const struct qcow2_snapshot *s, struct pointers *p,
                      struct qcow2_walks *walks, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
@@ -361,14 +361,14 @@ static int switch_to(struct image *img, const struct qcow2_snapshot *s, struct q
         return 0;
     t.walks = NULL;
     give_back(img, p->off, l1_clusters(q, n));
-    qcow2_pointers_free(img, p);
+    pointers_free(img, p);
     if (atomic_load(&img->poison) == 0 && counted && qcow2_flush_locked(img, NULL) == 0)
         qcow2_tree_count_down(img, &t, counted, NULL);
     return r;
 }
 
 /* Steps 4 and 5. All of the new disk belongs to its snapshot as well, so bit 63 is set nowhere. */
-static int drop_old(struct image *img, struct qcow2_pointers *old, struct qcow2_walks *walks,
+static int drop_old(struct image *img, struct pointers *old, struct qcow2_walks *walks,
                     struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
@@ -378,7 +378,7 @@ static int drop_old(struct image *img, struct qcow2_pointers *old, struct qcow2_
     int r = qcow2_tree_count_down(img, &t, UINT64_MAX, err);
     if (old->n)
         give_back(img, old->off, l1_clusters(q, old->n));
-    qcow2_pointers_free(img, old);
+    pointers_free(img, old);
     int e = atomic_load(&img->poison) == 0 ? settle(img, r < 0 ? NULL : err) : 0;
     return r < 0 ? r : e;
 }
@@ -386,7 +386,7 @@ static int drop_old(struct image *img, struct qcow2_pointers *old, struct qcow2_
 static int apply(struct image *img, const struct qcow2_snapshot *s, struct teller *teller,
                  struct platter_error *err)
 {
-    struct qcow2_pointers old = {0};
+    struct pointers old = {0};
     struct qcow2_walks walks = {.teller = teller,
                                 .total = UINT64_C(2) * s->l1_size + qcow2_of(img)->l1.n};
 

@@ -62,7 +62,7 @@ static int write_table(struct image *img, const struct qcow2_snapshot *list, uin
         for (uint32_t i = 0; i < n; i++)
             encode_entry(&list[i], &w);
         *ret_off = off;
-        r = qcow2_meta_write(img, bytes, room, off, err);
+        r = image_meta_write(img, bytes, room, off, err);
     }
     budget_free(img->budget, bytes, room);
     return r;
@@ -77,7 +77,7 @@ int qcow2_snapshots_switch(struct image *img, uint32_t n, hoff off, struct platt
     put_be(field + 4, 8, off);
     int r = qcow2_barrier(img, err);
     if (r == 0)
-        r = qcow2_meta_write(img, field, sizeof field, SNAPSHOTS_AT, err);
+        r = image_meta_write(img, field, sizeof field, SNAPSHOTS_AT, err);
     if (r == 0)
         r = qcow2_barrier(img, err);
     if (r < 0)

@@ -13,7 +13,7 @@
 #include "base/cursor.h"
 #include "format/qcow2/snapshot.h"
 
-struct qcow2_tree qcow2_tree_of(const struct qcow2_pointers *l1)
+struct qcow2_tree qcow2_tree_of(const struct pointers *l1)
 {
     return (struct qcow2_tree){.entries = l1->entries, .off = l1->off, .n = l1->n};
 }
@@ -71,9 +71,9 @@ int qcow2_tree_table(struct image *img, struct qcow2_tree *t, uint32_t i, hoff *
 static int copy_slice(struct image *img, hoff off, uint8_t *bytes, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_slot *slot;
+    struct slice *slot;
 
-    int r = qcow2_cache_get(img, &q->l2, off, &slot, err);
+    int r = slices_get(img, &q->l2, off, &slot, err);
     if (r == 0)
         memcpy(bytes, slot->bytes, q->l2.slice);
     return r;
@@ -211,20 +211,20 @@ int qcow2_tree_count_down(struct image *img, struct qcow2_tree *tree, uint64_t s
 static int share_slice(struct image *img, hoff off, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint8_t any = 0;
 
     /* Whoever reads a flag that is gone copies once too often, so they may be written at any time.
      */
-    int r = qcow2_cache_full(&q->l2) ? qcow2_cache_write(img, &q->l2, err) : 0;
+    int r = slices_full(&q->l2) ? slices_write(img, &q->l2, err) : 0;
     if (r == 0)
-        r = qcow2_cache_get(img, &q->l2, off, &slot, err);
+        r = slices_get(img, &q->l2, off, &slot, err);
     for (uint32_t at = 0; r == 0 && at < q->l2.slice; at += q->entry_size) {
         any |= slot->bytes[at];
         slot->bytes[at] &= 0x7f;
     }
     if (any & 0x80)
-        qcow2_cache_dirty(&q->l2, slot);
+        slices_dirty(&q->l2, slot);
     return r;
 }
 
@@ -272,7 +272,7 @@ static int own_slice(struct image *img, hoff off, goff guest, uint8_t *bytes,
                      struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_slot *slot;
+    struct slice *slot;
     bool changed = false;
 
     int r = copy_slice(img, off, bytes, err);
@@ -280,14 +280,14 @@ static int own_slice(struct image *img, hoff off, goff guest, uint8_t *bytes,
         r = find_owned(img, bytes, guest, &changed, err);
     if (r < 0 || !changed)
         return r;
-    if (qcow2_cache_full(&q->l2))
-        r = qcow2_cache_write(img, &q->l2, err);
+    if (slices_full(&q->l2))
+        r = slices_write(img, &q->l2, err);
     if (r == 0)
-        r = qcow2_cache_get(img, &q->l2, off, &slot, err);
+        r = slices_get(img, &q->l2, off, &slot, err);
     if (r < 0)
         return r;
     memcpy(slot->bytes, bytes, q->l2.slice);
-    qcow2_cache_dirty(&q->l2, slot);
+    slices_dirty(&q->l2, slot);
     return 0;
 }
 
@@ -303,7 +303,7 @@ static int own_table(struct image *img, uint32_t i, hoff table, uint8_t *bytes,
     if (r < 0 || count != 1)
         return r;
     if (!(q->l1.entries[i] & QCOW2_COPIED))
-        qcow2_pointers_set(&q->l1, i, q->l1.entries[i] | QCOW2_COPIED);
+        pointers_set(&q->l1, i, q->l1.entries[i] | QCOW2_COPIED);
     for (uint64_t at = 0; r == 0 && at < q->cluster_size; at += q->l2.slice) {
         r = own_slice(img, table + at, guest, bytes, err);
         guest += UINT64_C(1) << q->slice_bits;

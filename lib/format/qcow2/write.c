@@ -26,20 +26,20 @@ static void clear_copied(const struct qcow2 *q, uint8_t *bytes)
 static int copy_table(struct image *img, hoff from, hoff to, struct platter_error *err)
 {
     struct qcow2 *q = qcow2_of(img);
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint8_t *bytes = NULL;
 
     int r = budget_alloc(img->budget, q->l2.slice, "a copy of an L2 table", &bytes, err);
     for (uint64_t at = 0; r == 0 && at < q->cluster_size; at += q->l2.slice) {
-        r = qcow2_cache_get(img, &q->l2, from + at, &slot, err);
+        r = slices_get(img, &q->l2, from + at, &slot, err);
         if (r < 0)
             break;
         memcpy(bytes, slot->bytes, q->l2.slice);
         clear_copied(q, bytes);
-        r = qcow2_meta_write(img, bytes, q->l2.slice, to + at, err);
+        r = image_meta_write(img, bytes, q->l2.slice, to + at, err);
     }
     budget_free(img->budget, bytes, q->l2.slice);
-    qcow2_cache_forget(img, &q->l2, to);
+    slices_forget(img, &q->l2, to);
     return r;
 }
 
@@ -58,12 +58,12 @@ int qcow2_l2_own(struct image *img, goff guest, struct platter_error *err)
         r = qcow2_alloc(img, 1, &off, &n, err);
     if (r < 0)
         return r;
-    r = old ? copy_table(img, old, off, err) : qcow2_cache_new(img, &q->l2, off, err);
+    r = old ? copy_table(img, old, off, err) : slices_new(img, &q->l2, off, err);
     if (r < 0) {
         qcow2_count_down(img, off >> q->cluster_bits, 1, false, NULL);
         return r;
     }
-    qcow2_pointers_set(&q->l1, i, off | QCOW2_COPIED);
+    pointers_set(&q->l1, i, off | QCOW2_COPIED);
     if (old)
         qcow2_free_run(img, old >> q->cluster_bits, 1, false, false);
     return 0;
@@ -94,7 +94,7 @@ static void span_of_data(const struct qcow2 *q, const struct qcow2_entry *e, uin
 }
 
 /* Subclusters with a place of their own that hold no data yet, side by side in the file. */
-static void reserve_in_place(const struct image *img, const struct qcow2_slot *slot,
+static void reserve_in_place(const struct image *img, const struct slice *slot,
                              const uint8_t *entry, struct qcow2_entry e, goff off, goff end,
                              struct reservation *ret)
 {
@@ -123,8 +123,8 @@ static void reserve_in_place(const struct image *img, const struct qcow2_slot *s
 }
 
 /* How many clusters from e on want a new place, up to guest offset `end`. */
-static uint64_t count_fresh(const struct image *img, const struct qcow2_slot *slot,
-                            const uint8_t *entry, goff cluster, goff end)
+static uint64_t count_fresh(const struct image *img, const struct slice *slot, const uint8_t *entry,
+                            goff cluster, goff end)
 {
     const struct qcow2 *q = qcow2_of(img);
     const uint8_t *stop = slot->bytes + q->l2.slice;
@@ -197,7 +197,7 @@ static int reserve_locked(struct image *img, goff off, uint64_t len, struct rese
 {
     struct qcow2 *q = qcow2_of(img);
     goff cluster = round_down(off, q->cluster_size), end = off + len;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     struct qcow2_entry first, last;
     uint8_t *entry;
     uint64_t n;
@@ -280,7 +280,7 @@ static int commit_locked(struct image *img, const struct reservation *r, struct 
 {
     struct qcow2 *q = qcow2_of(img);
     goff cluster = round_down(r->start, q->cluster_size), end = r->start + r->len;
-    struct qcow2_slot *slot;
+    struct slice *slot;
     uint8_t *entry;
 
     int result = qcow2_free_room(img, (uint32_t)div_up(end - cluster, q->cluster_size), err);
@@ -290,7 +290,7 @@ static int commit_locked(struct image *img, const struct reservation *r, struct 
         return result;
     for (; result == 0 && cluster < end; cluster += q->cluster_size, entry += q->entry_size)
         result = link_cluster(img, r, cluster, entry, err);
-    qcow2_cache_dirty(&q->l2, slot);
+    slices_dirty(&q->l2, slot);
     uint64_t *size = q->data_file ? &q->data_size : &q->file_size;
     *size = max_u64(*size, r->off + r->len);
     return result;

@@ -1,38 +1,37 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cache of table slices: L2 tables and refcount blocks, up to 64 KiB at a time, as they stand
- * in the file. Memory is bounded by a share of the budget; slots are reused in the order of a
- * clock.
+ * A cache of tables in slices of up to 64 KiB, as they stand in the file. Memory is bounded by a
+ * share of the budget; slots are reused in the order of a clock.
  *
  * - A slot that is loading is found by others, who wait for `changed` and then look again.
  * - Dirty slots are never reused. Writers flush before more than three quarters are dirty
- *   (qcow2_cache_full()), so that a reader always finds a slot, at once or when a load ends.
+ *   (slices_full()), so that a reader always finds a slot, at once or when a load ends.
  * - Only the token's holder makes bytes dirty, and nobody changes them while they are written.
  */
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/ckd.h"
-#include "format/qcow2/qcow2.h"
+#include "format/tables.h"
 
 enum { MIN_SLOTS = 16, MAX_SLOTS = 16384 };
 
-void qcow2_cache_free(struct image *img, struct qcow2_cache *c)
+void slices_free(struct image *img, struct slices *c)
 {
     for (uint32_t i = 0; i < c->n; i++)
         budget_free(img->budget, c->slots[i].bytes, c->slice);
     budget_free(img->budget, c->slots, c->n_slots * sizeof *c->slots);
     budget_free(img->budget, c->buckets, c->n_buckets * sizeof *c->buckets);
-    *c = (struct qcow2_cache){0};
+    *c = (struct slices){0};
 }
 
-static uint32_t *bucket_of(struct qcow2_cache *c, hoff off)
+static uint32_t *bucket_of(struct slices *c, hoff off)
 {
     uint64_t hash = off / c->slice * UINT64_C(0x9E3779B97F4A7C15);
     return &c->buckets[hash >> 32 & (c->n_buckets - 1)];
 }
 
-static struct qcow2_slot *slot_find(struct qcow2_cache *c, hoff off)
+static struct slice *slot_find(struct slices *c, hoff off)
 {
     for (uint32_t i = *bucket_of(c, off); i; i = c->slots[i - 1].next)
         if (c->slots[i - 1].off == off)
@@ -40,7 +39,7 @@ static struct qcow2_slot *slot_find(struct qcow2_cache *c, hoff off)
     return NULL;
 }
 
-static void slot_insert(struct qcow2_cache *c, struct qcow2_slot *s, hoff off)
+static void slot_insert(struct slices *c, struct slice *s, hoff off)
 {
     uint32_t *bucket = bucket_of(c, off);
     s->off = off;
@@ -48,7 +47,7 @@ static void slot_insert(struct qcow2_cache *c, struct qcow2_slot *s, hoff off)
     *bucket = (uint32_t)(s - c->slots) + 1;
 }
 
-static void slot_remove(struct qcow2_cache *c, struct qcow2_slot *s)
+static void slot_remove(struct slices *c, struct slice *s)
 {
     uint32_t self = (uint32_t)(s - c->slots) + 1, *link = bucket_of(c, s->off);
     while (*link != self)
@@ -58,12 +57,11 @@ static void slot_remove(struct qcow2_cache *c, struct qcow2_slot *s)
 }
 
 /* A slot with new memory; NULL where there is none to have. */
-static struct qcow2_slot *slot_grow(struct image *img, struct qcow2_cache *c,
-                                    struct platter_error *err)
+static struct slice *slot_grow(struct image *img, struct slices *c, struct platter_error *err)
 {
     if (c->n == c->max)
         return NULL;
-    struct qcow2_slot *s = &c->slots[c->n];
+    struct slice *s = &c->slots[c->n];
     if (budget_alloc(img->budget, c->slice, c->what, &s->bytes, err) < 0) {
         c->max = c->n; /* others need the budget: live with what there is */
         return NULL;
@@ -72,11 +70,13 @@ static struct qcow2_slot *slot_grow(struct image *img, struct qcow2_cache *c,
     return s;
 }
 
-int qcow2_cache_init(struct image *img, struct qcow2_cache *c, const char *what, uint64_t share,
-                     struct platter_error *err)
+int slices_init(struct image *img, struct slices *c, pthread_cond_t *changed, const char *what,
+                uint64_t table, uint64_t share, struct platter_error *err)
 {
+    c->changed = changed;
     c->what = what;
-    c->slice = (uint32_t)min_u64(qcow2_of(img)->cluster_size, QCOW2_MAX_SLICE);
+    c->table = table;
+    c->slice = (uint32_t)min_u64(c->table, SLICE_MAX);
     c->max = (uint32_t)min_u64(max_u64(share / c->slice, MIN_SLOTS), MAX_SLOTS);
     c->n_slots = c->max;
     c->n_buckets = MIN_SLOTS;
@@ -93,10 +93,10 @@ int qcow2_cache_init(struct image *img, struct qcow2_cache *c, const char *what,
 }
 
 /* A slot that may be filled anew, in no bucket. NULL: everything is dirty or loading. */
-static struct qcow2_slot *slot_reuse(struct qcow2_cache *c)
+static struct slice *slot_reuse(struct slices *c)
 {
     for (uint32_t i = 0; i < 2 * c->n; i++) {
-        struct qcow2_slot *s = &c->slots[c->hand];
+        struct slice *s = &c->slots[c->hand];
         c->hand = c->hand + 1 < c->n ? c->hand + 1 : 0;
         if (s->dirty || s->loading)
             continue;
@@ -113,7 +113,7 @@ static struct qcow2_slot *slot_reuse(struct qcow2_cache *c)
 
 /* A free slot, or NULL after a wait in which the world may have changed. Fails where there is no
  * memory for a single slot. */
-static int slot_take(struct image *img, struct qcow2_cache *c, struct qcow2_slot **ret,
+static int slot_take(struct image *img, struct slices *c, struct slice **ret,
                      struct platter_error *err)
 {
     *ret = slot_grow(img, c, err);
@@ -122,11 +122,11 @@ static int slot_take(struct image *img, struct qcow2_cache *c, struct qcow2_slot
     if (!*ret)
         *ret = slot_reuse(c);
     if (!*ret)
-        pthread_cond_wait(&qcow2_of(img)->changed, &img->lock);
+        pthread_cond_wait(c->changed, &img->lock);
     return 0;
 }
 
-static int slot_load(struct image *img, struct qcow2_cache *c, struct qcow2_slot *s,
+static int slot_load(struct image *img, struct slices *c, struct slice *s,
                      struct platter_error *err)
 {
     s->loading = true;
@@ -134,7 +134,7 @@ static int slot_load(struct image *img, struct qcow2_cache *c, struct qcow2_slot
     int r = stream_pread(img->stream, s->bytes, c->slice, s->off, err);
     pthread_mutex_lock(&img->lock);
     s->loading = false;
-    pthread_cond_broadcast(&qcow2_of(img)->changed);
+    pthread_cond_broadcast(c->changed);
     if (r < 0) {
         r = fail_in(err, r, "%s at %" PRIu64, c->what, s->off);
         slot_remove(c, s);
@@ -142,13 +142,13 @@ static int slot_load(struct image *img, struct qcow2_cache *c, struct qcow2_slot
     return r;
 }
 
-int qcow2_cache_get(struct image *img, struct qcow2_cache *c, hoff off, struct qcow2_slot **ret,
-                    struct platter_error *err)
+int slices_get(struct image *img, struct slices *c, hoff off, struct slice **ret,
+               struct platter_error *err)
 {
     for (;;) {
-        struct qcow2_slot *s = slot_find(c, off);
+        struct slice *s = slot_find(c, off);
         if (s && s->loading) {
-            pthread_cond_wait(&qcow2_of(img)->changed, &img->lock);
+            pthread_cond_wait(c->changed, &img->lock);
             continue;
         }
         if (!s) {
@@ -168,20 +168,20 @@ int qcow2_cache_get(struct image *img, struct qcow2_cache *c, hoff off, struct q
     }
 }
 
-int qcow2_cache_new(struct image *img, struct qcow2_cache *c, hoff off, struct platter_error *err)
+int slices_new(struct image *img, struct slices *c, hoff off, struct platter_error *err)
 {
-    uint64_t cluster = qcow2_of(img)->cluster_size;
-    struct qcow2_slot *s = NULL;
+    uint64_t table = c->table;
+    struct slice *s = NULL;
 
-    if (cluster > c->slice) {
+    if (table > c->slice) {
         pthread_mutex_unlock(&img->lock);
-        int r = stream_zero(img->stream, off, cluster, 0, err);
+        int r = stream_zero(img->stream, off, table, 0, err);
         pthread_mutex_lock(&img->lock);
-        qcow2_cache_forget(img, c, off);
+        slices_forget(img, c, off);
         return r < 0 ? image_poison(img, r) : 0;
     }
     while (!s) {
-        qcow2_cache_forget(img, c, off);
+        slices_forget(img, c, off);
         int r = slot_take(img, c, &s, err);
         if (r < 0)
             return r;
@@ -189,22 +189,22 @@ int qcow2_cache_new(struct image *img, struct qcow2_cache *c, hoff off, struct p
     memset(s->bytes, 0, c->slice);
     slot_insert(c, s, off);
     s->used = true;
-    qcow2_cache_dirty(c, s);
+    slices_dirty(c, s);
     return 0;
 }
 
-void qcow2_cache_dirty(struct qcow2_cache *c, struct qcow2_slot *slot)
+void slices_dirty(struct slices *c, struct slice *slot)
 {
     c->n_dirty += !slot->dirty;
     slot->dirty = true;
 }
 
-void qcow2_cache_forget(struct image *img, struct qcow2_cache *c, hoff off)
+void slices_forget(struct image *img, struct slices *c, hoff off)
 {
-    for (hoff end = off + qcow2_of(img)->cluster_size; off < end; off += c->slice) {
-        struct qcow2_slot *s = slot_find(c, off);
+    for (hoff end = off + c->table; off < end; off += c->slice) {
+        struct slice *s = slot_find(c, off);
         while (s && s->loading) { /* by a reader that came before the table moved away */
-            pthread_cond_wait(&qcow2_of(img)->changed, &img->lock);
+            pthread_cond_wait(c->changed, &img->lock);
             s = slot_find(c, off);
         }
         if (!s)
@@ -215,23 +215,23 @@ void qcow2_cache_forget(struct image *img, struct qcow2_cache *c, hoff off)
     }
 }
 
-int qcow2_cache_write(struct image *img, struct qcow2_cache *c, struct platter_error *err)
+int slices_write(struct image *img, struct slices *c, struct platter_error *err)
 {
     for (uint32_t i = 0; c->n_dirty && i < c->n; i++) {
-        struct qcow2_slot *s = &c->slots[i];
+        struct slice *s = &c->slots[i];
         if (!s->dirty)
             continue;
-        int r = qcow2_meta_write(img, s->bytes, c->slice, s->off, err);
+        int r = image_meta_write(img, s->bytes, c->slice, s->off, err);
         if (r < 0)
             return r;
         s->dirty = false;
         c->n_dirty--;
     }
-    pthread_cond_broadcast(&qcow2_of(img)->changed);
+    pthread_cond_broadcast(c->changed);
     return 0;
 }
 
-bool qcow2_cache_full(const struct qcow2_cache *c)
+bool slices_full(const struct slices *c)
 {
     return c->n_dirty >= c->max / 4 * 3;
 }
