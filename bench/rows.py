@@ -79,6 +79,15 @@ def create(name, options, target, limit, peer, proof, **more):
                    proofs=[proof, ["platter", "verify", "-q", target]], unsafe=True, **more)
 
 
+def extract_small(name, *options):
+    """One small disk beside a large one, against all of them; both wait for the disk, or neither."""
+    return archive(name, ["extract"], ["disk.raw", "both.vma"],
+                   ["-q", *options, "-d", "drive-small", "both.vma", "small.out.raw"], 0.02,
+                   ["platter", "extract", "-q", *options, "-o", "floor.out", "both.vma"],
+                   peer_label="platter, all disks", target="small.out.raw",
+                   proofs=[["cmp", "small.raw", "small.out.raw"]])
+
+
 def extract(name, source, limit, peer=None, **more):
     return archive(name, ["extract"], ["disk.raw", source],
                    ["-q", "-d", "drive-scsi0", source, "out.raw"], limit, peer, target="out.raw", unsafe=True,
@@ -152,10 +161,8 @@ ROWS = [
            floors=[floor("zstd")]),
     extract("extract-zstd", "disk.vma.zst", 1.2, ["sh", "-c", "zstd -q -d -c disk.vma.zst > /dev/null"],
             peer_label="zstd -dc"),
-    archive("extract-small", ["extract"], ["disk.raw", "both.vma"],
-            ["-q", "-d", "drive-small", "both.vma", "small.out.raw"], 0.02,
-            ["platter", "extract", "-q", "-o", "floor.out", "both.vma"], peer_label="platter, all disks",
-            target="small.out.raw", proofs=[["cmp", "small.raw", "small.out.raw"]]),
+    extract_small("extract-small"),
+    extract_small("extract-small-unsafe", "-t", "unsafe"),
     Row("vma-open", ["vast.vma"], None, ["bench", "-q", "-f", "vma", "-c", "1", "-s", "4096", "vast.vma"],
         peer=["stat", "vast.vma"], seconds=0.05),
 ]

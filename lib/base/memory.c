@@ -76,28 +76,33 @@ void budget_give(struct budget *b, uint64_t n)
     atomic_fetch_sub(&b->used, n);
 }
 
-int budget_alloc(struct budget *b, uint64_t n, const char *what, void *ret_memory,
-                 struct platter_error *err)
+int budget_alloc_buffer(struct budget *b, uint64_t n, const char *what, void *ret_memory,
+                        struct platter_error *err)
 {
     int r = budget_take(b, n, what, err);
     if (r < 0)
         return r;
     void *memory = NULL;
     uint64_t rounded;
-    if (n >= 4096) {
-        if (!ckd_round_up(&rounded, n, 4096))
-            memory = aligned_alloc(4096, rounded);
-        if (memory)
-            memset(memory, 0, n);
-    } else {
+    if (n < 4096)
         memory = calloc(1, n ? n : 1);
-    }
+    else if (!ckd_round_up(&rounded, n, 4096))
+        memory = aligned_alloc(4096, rounded);
     if (!memory) {
         budget_give(b, n);
         return fail_memory(err, what);
     }
     *(void **)ret_memory = memory;
     return 0;
+}
+
+int budget_alloc(struct budget *b, uint64_t n, const char *what, void *ret_memory,
+                 struct platter_error *err)
+{
+    int r = budget_alloc_buffer(b, n, what, ret_memory, err);
+    if (r == 0 && n >= 4096)
+        memset(*(void **)ret_memory, 0, n);
+    return r;
 }
 
 void budget_free(struct budget *b, void *memory, uint64_t n)

@@ -66,6 +66,9 @@ void budget_give(struct budget *b, uint64_t n);
 /* malloc (zeroed, aligned to 4096 from 4096 bytes on) counted against the budget. */
 int budget_alloc(struct budget *b, uint64_t n, const char *what, void *ret_memory,
                  struct platter_error *err);
+/* ... not zeroed: for buffers that are written before they are read. */
+int budget_alloc_buffer(struct budget *b, uint64_t n, const char *what, void *ret_memory,
+                        struct platter_error *err);
 /* Gives back what budget_alloc returned; n as asked then. NULL is fine. */
 void budget_free(struct budget *b, void *memory, uint64_t n);
 

@@ -12,7 +12,7 @@ int batches_open(struct batches *b, const struct archive_reader *reader, struct 
     *b = (struct batches){.budget = budget, .each = reader->batch_bytes};
     b->n = (unsigned)max_u64(1, min_u64(walk_workers(asked), most));
     pthread_mutex_init(&b->lock, NULL);
-    int r = budget_alloc(budget, b->n * b->each, "parts of an archive", &b->rooms, err);
+    int r = budget_alloc_buffer(budget, b->n * b->each, "parts of an archive", &b->rooms, err);
     for (unsigned i = 0; r == 0 && i < b->n; i++) {
         b->all[i].room = b->rooms + i * b->each;
         b->idle[b->n_idle++] = &b->all[i];

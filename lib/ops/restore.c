@@ -13,9 +13,10 @@
 #include "ops/batches.h"
 
 enum {
-    BLOCK = 4096,                  /* runs of zeros from there on are not stored */
-    TICK_NS = 100 * 1000 * 1000,   /* how long a rate is kept without a look at progress */
-    CREDIT_NS = 1000 * 1000 * 1000 /* ... and how much of its time may be made up for */
+    BLOCK = 4096,                   /* runs of zeros from there on are not stored */
+    TICK_NS = 100 * 1000 * 1000,    /* how long a rate is kept without a look at progress */
+    CREDIT_NS = 1000 * 1000 * 1000, /* ... and how much of its time may be made up for */
+    PASSED = 64                     /* parts without a wanted disk, until the caller may cancel */
 };
 
 struct run {
@@ -65,12 +66,17 @@ static int restore_next(void *opaque, struct walk_chunk *ret, struct platter_err
 {
     struct run *run = opaque;
     struct archive_batch *batch = batch_take(&run->batches);
-    int r = run->reader->ops->next(run->reader, batch, err);
+    uint64_t len = 0;
+    int r = 1;
+    /* Parts without a wanted disk are not handed from thread to thread, which would be the work. */
+    for (unsigned i = 0; r > 0 && len == 0 && i < PASSED; i++) {
+        r = run->reader->ops->next(run->reader, batch, err);
+        len = r > 0 ? note_runs(run->restore, batch) : 0;
+    }
     if (r <= 0) {
         batch_give(&run->batches, batch);
         return r;
     }
-    uint64_t len = note_runs(run->restore, batch);
     /* A state may be longer than the archive guesses. */
     ret->off = min_u64(run->done, run->walk.total);
     ret->len = min_u64(len, run->walk.total - ret->off);

@@ -11,24 +11,29 @@
 
 enum { SKIPPED_AT_ONCE = 64 << 10 };
 
-/* Bytes that are left of a stream that can be read anywhere. */
-static int left_of(struct stream *s, uint64_t *ret, struct platter_error *err)
+/* How many of `len` bytes are left of a stream that can be read anywhere. Its size is asked for
+ * only where the answer matters: archives are read in many small steps. */
+static int left_of(struct stream *s, uint64_t len, uint64_t *ret, struct platter_error *err)
 {
-    uint64_t size;
-    int r = stream_size(s, &size, err);
-    *ret = r == 0 && size > s->position ? size - s->position : 0;
+    uint64_t at = s->position, left = s->known_size > at ? s->known_size - at : 0;
+    int r = 0;
+
+    if (left < len) {
+        r = stream_size(s, &s->known_size, err);
+        left = r == 0 && s->known_size > at ? s->known_size - at : 0;
+    }
+    *ret = min_u64(len, left);
     return r;
 }
 
 static int read_anywhere(struct stream *s, void *buf, size_t len, size_t *ret_len,
                          struct platter_error *err)
 {
-    uint64_t left;
-    int r = left_of(s, &left, err);
-    size_t n = (size_t)min_u64(len, left);
+    uint64_t n;
+    int r = left_of(s, len, &n, err);
     if (r == 0)
-        r = stream_pread(s, buf, n, s->position, err);
-    *ret_len = r < 0 ? 0 : n;
+        r = stream_pread(s, buf, (size_t)n, s->position, err);
+    *ret_len = r < 0 ? 0 : (size_t)n;
     return r;
 }
 
@@ -98,9 +103,8 @@ uint64_t stream_checked(struct stream *s)
 static int skip_anywhere(struct stream *s, uint64_t len, uint64_t *ret_len,
                          struct platter_error *err)
 {
-    uint64_t left;
-    int r = left_of(s, &left, err);
-    s->position += *ret_len = min_u64(len, left);
+    int r = left_of(s, len, ret_len, err);
+    s->position += *ret_len;
     return r;
 }
 

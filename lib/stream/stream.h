@@ -88,6 +88,7 @@ int stream_pread(struct stream *s, void *buf, size_t len, hoff off, struct platt
 /* The same, but what lies past the end of the stream reads as zeros. */
 int stream_pread_tail(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
 /*
+    uint64_t known_size;   /* ... of what can be read anywhere: it had so many when last asked */
  * The next `len` bytes, front to back; fewer only where the end or a failure comes first: *ret_len,
  * which is right after a failure too, since what came before it was read. Works on every stream,
  * also one that can be read anywhere (where each call goes on). One reader at a time. The same is

@@ -33,7 +33,14 @@ static struct stream *base_of(struct stream *s)
 
 static int fault_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err)
 {
+    struct fault_plan *p = ((struct fault_stream *)s)->plan;
     int r = meet_fate(s, FAULT_PREAD, "pread", err);
+    for (unsigned i = 0; r == 0 && i < p->n_bad; i++)
+        if (off < p->bad[i].end && off + len > p->bad[i].start) {
+            atomic_fetch_add(&p->failed, 1);
+            r = fail(err, p->code, "%s: cannot read %zu bytes at offset %llu", s->name, len,
+                     (unsigned long long)off);
+        }
     return r < 0 ? r : stream_pread(base_of(s), buf, len, off, err);
 }
 

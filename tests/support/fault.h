@@ -29,13 +29,20 @@ enum fault_kind {
     FAULT_ALL = (1u << 12) - 1
 };
 
+/* A part of the disk that cannot be read. */
+struct fault_range {
+    hoff start, end;
+};
+
 /* Belongs to the test; several streams may share one. */
 struct fault_plan {
-    unsigned kinds;          /* FAULT_*: the calls that count */
-    uint64_t at;             /* the call that fails, from 1; 0: none does */
-    bool lasting;            /* all later ones fail as well: the disk is gone, or full */
-    bool torn;               /* a pwrite that fails has written its first half */
-    int code;                /* positive: EIO, ENOSPC ... */
+    unsigned kinds;                /* FAULT_*: the calls that count */
+    uint64_t at;                   /* the call that fails, from 1; 0: none does */
+    bool lasting;                  /* all later ones fail as well: the disk is gone, or full */
+    bool torn;                     /* a pwrite that fails has written its first half */
+    int code;                      /* positive: EIO, ENOSPC ... */
+    const struct fault_range *bad; /* reads that touch one of these fail as well */
+    unsigned n_bad;
     _Atomic uint64_t calls;  /* calls of these kinds so far */
     _Atomic uint64_t failed; /* how many of them failed */
 };

@@ -106,8 +106,8 @@ static int read_extent(struct vma_reader *r, struct platter_error *err)
         return e;
     if (n < sizeof bytes)
         return vma_cross_gap(r, bytes, n, &gap, err);
-    bool known;
-    e = vma_recognize(r, bytes, r->off, &known, err);
+    bool known = false;
+    e = vma_goes_on(r) ? vma_recognize(r, bytes, r->off, &known, err) : 0;
     if (e < 0)
         return e;
     r->doubt = NULL;
@@ -122,20 +122,45 @@ static int read_extent(struct vma_reader *r, struct platter_error *err)
     return e < 0 ? e : 1;
 }
 
-/* Whether the data of the extent is to be passed over: nobody wants it, and that is cheaper than
- * reading it. */
-static bool may_pass(const struct vma_reader *r)
+/* Whether somebody wants the data of a slot. */
+static bool wants_slot(const struct vma_reader *r, const struct vma_slot *s)
 {
-    if (!vma_input_anywhere(&r->in))
-        return false;
-    if (r->head.flags & ARCHIVE_HEADERS)
-        return true;
-    for (unsigned i = 0; i < VMA_SLOTS; i++) {
-        const struct archive_disk *d = vma_disk_of(r, r->extent.slots[i].device);
-        if (d ? vma_is_wanted(r, d) : r->head.lost_header)
-            return false;
+    const struct archive_disk *d = vma_disk_of(r, s->device);
+    return vma_slot_blocks(s) && (d ? vma_is_wanted(r, d) : r->head.lost_header);
+}
+
+/* How much of the extent's data is read, where what is not wanted need not be. */
+static void choose_data(struct vma_reader *r)
+{
+    uint32_t wanted = 0;
+
+    for (unsigned i = 0; i < VMA_SLOTS; i++)
+        if (wants_slot(r, &r->extent.slots[i]))
+            wanted += vma_slot_blocks(&r->extent.slots[i]);
+    bool anywhere = vma_input_anywhere(&r->in);
+    r->passed = anywhere && (wanted == 0 || r->head.flags & ARCHIVE_HEADERS);
+    r->partial = anywhere && !r->passed && wanted < r->extent.blocks;
+}
+
+/* Reads what is wanted of the extent, of which `len` bytes are there: what stands together at once.
+ */
+static int read_wanted(struct vma_reader *r, uint64_t len, struct platter_error *err)
+{
+    uint64_t from = 0, at = 0;
+    int e = 0;
+
+    for (unsigned i = 0; e == 0 && i <= VMA_SLOTS && from <= len; i++) {
+        const struct vma_slot *s = i < VMA_SLOTS ? &r->extent.slots[i] : NULL;
+        if (s && (wants_slot(r, s) || vma_slot_blocks(s) == 0)) {
+            at += vma_slot_blocks(s) * (uint64_t)VMA_BLOCK;
+            continue;
+        }
+        uint64_t n = min_u64(at, len) - from;
+        if (n)
+            e = vma_input_pread(&r->in, r->data + from, (size_t)n, r->off + VMA_EXTENT + from, err);
+        from = at += s ? vma_slot_blocks(s) * (uint64_t)VMA_BLOCK : 0;
     }
-    return true;
+    return e;
 }
 
 static int tell_truncated(struct vma_reader *r, struct platter_error *err)
@@ -155,10 +180,12 @@ static int read_data(struct vma_reader *r, struct platter_error *err)
     uint64_t n = 0;
     int e;
 
-    r->passed = may_pass(r);
-    if (r->passed) {
+    choose_data(r);
+    if (r->passed || r->partial) {
         e = vma_skip(r, len, &n, err);
         r->data_len = (size_t)n;
+        if (e == 0 && r->partial)
+            e = read_wanted(r, n, err);
     } else {
         e = vma_read(r, r->data, len, &r->data_len, err);
     }

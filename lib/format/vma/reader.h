@@ -57,6 +57,7 @@ struct vma_reader {
     uint8_t *data;   /* in the batch's room */
     size_t data_len; /* bytes of it that are there; fewer than it has: the archive ends */
     bool passed;     /* they were passed over, and can be read still */
+    bool partial;    /* those that nobody wants were */
     /* Why the data may be wrong, where it may, for sentences: "its header ..."; or NULL. */
     const char *doubt;
     unsigned n_mended; /* headers that it was tried with */
@@ -134,8 +135,8 @@ struct vma_gap {
  */
 int vma_cross_gap(struct vma_reader *r, const uint8_t *bytes, size_t n, struct vma_gap *ret,
                   struct platter_error *err);
-/* Whether VMA_EXTENT bytes, which stand at `off`, are the header of an extent of this archive:
- * *ret. Where that is so but for one bit, it is told and mended. */
+/* Of a reader that goes on: whether VMA_EXTENT bytes, which stand at `off`, are the header of an
+ * extent of this archive: *ret. Where that is so but for one bit, it is told and mended. */
 int vma_recognize(struct vma_reader *r, uint8_t *bytes, hoff off, bool *ret,
                   struct platter_error *err);
 /* Finds out by what follows whether there is doubt about the data of the extent in hand, and how

@@ -29,7 +29,7 @@ int vma_recognize(struct vma_reader *r, uint8_t *bytes, hoff off, bool *ret,
     bool looks = memcmp(bytes, "VMAE", 4) == 0 || memcmp(bytes + 8, r->header.uuid, VMA_UUID) == 0;
 
     *ret = vma_extent_probe(bytes, r->header.uuid);
-    if (*ret || !looks || !vma_goes_on(r) || r->n_mended == MOST_MENDED)
+    if (*ret || !looks || r->n_mended == MOST_MENDED)
         return 0;
     r->n_mended++;
     uint8_t mended[VMA_EXTENT];
@@ -250,7 +250,7 @@ int vma_judge(struct vma_reader *r, struct platter_error *err)
         r->doubt = NULL;
         return vma_input_put_back(&r->in, behind, n, err);
     }
-    if (r->passed)
+    if (r->passed || r->partial)
         e = vma_input_pread(&r->in, r->data, r->data_len, r->off + VMA_EXTENT, err);
     return e < 0 ? e : judge_by(r, n, err);
 }
