@@ -47,7 +47,7 @@ for program in ["zstd", "-qc"], ["gzip", "-nc"], ["gzip", "-1nc"], ["xz", "-0c"]
             wreck = bytearray(packed)
             wreck[at] ^= 1 << bit
             if i % 2:
-                del wreck[random.randrange(at + 1, len(packed) - 1):]
+                del wreck[min(at + 8192 + random.randrange(size), len(packed) - 1):]
             open("bad", "wb").write(wreck)
             judge((program, size, at, bit, len(wreck)))
 END
