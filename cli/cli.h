@@ -70,8 +70,9 @@ struct args {
     const char *export_file, *import_file;
     const char *repair;                                         /* leaks or all */
     const char *count, *depth, *flush_interval, *pattern, *aio; /* bench: numbers, and a way */
-    char *creation;    /* all -o, joined by commas; allocated */
-    const char *spool; /* a folder */
+    char *creation;             /* all -o, joined by commas; allocated */
+    const char *spool;          /* a folder */
+    const char *unnamed_format; /* of backing files */
     const char *compression;
     uint64_t level;
     bool exclusive;
@@ -202,6 +203,9 @@ bool called_as_vma(void);
              "file or folder that names inside images may lead to; may be repeated")
 #define OPT_ALLOWED                                                                                \
     OPT_ALLOW_PATH,                                                                                \
+        OPT_TEXT(                                                                                  \
+            0, "backing-format", "FMT", OPT_FORMAT, unnamed_format,                                \
+            "format of backing files where the image does not name it; FMT,FMT,...: top first"),   \
         OPT_FLAG_AT(0, "probe-backing", probe_backing,                                             \
                     "guess the format of backing files where the image does not name it"),         \
         OPT_FLAG_AT(0, "ignore-cid", ignore_cid,                                                   \

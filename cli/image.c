@@ -48,6 +48,7 @@ struct platter_open_options image_options(const struct args *args, const char *f
         .memory_limit = args->memory / 2, /* the other half is for the buffers of the work */
         .allow = args->n_allow ? args->allow : NULL,
         .spool = args->spool,
+        .backing_format = args->unnamed_format,
         .secret = secrets_tell,
         .secret_opaque = (void *)(uintptr_t)args,
         .kdf_limit = args->kdf_limit};

@@ -44,7 +44,7 @@ enum {
 struct platter_open_options {
     size_t size;        /**< sizeof(struct platter_open_options) */
     unsigned flags;     /**< PLATTER_OPEN_* */
-    const char *format; /**< "raw", "qcow2", "vmdk", or NULL: by content, never raw */
+    const char *format; /**< "raw", "qcow", "qcow2", "vmdk", or NULL: by content, never raw */
     const char *view;   /**< a view of the file (an internal snapshot), or NULL: the disk itself */
     uint64_t
         memory_limit; /**< most bytes that tables and caches of the chain may take; 0: 64 MiB */
@@ -63,6 +63,10 @@ struct platter_open_options {
     /** Folder for a temporary unpacked copy of a compressed file that cannot be read at any place
      *  otherwise; NULL: none is made, and such a file does not open. */
     const char *spool;
+    /** Formats of backing files whose image does not name them, divided by commas, top first; the
+     *  last is for all that follow. NULL: such backing files do not open (but see
+     *  PLATTER_OPEN_PROBE_BACKING). */
+    const char *backing_format;
 };
 
 /**

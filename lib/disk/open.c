@@ -34,18 +34,40 @@ static int check_link(const struct platter_disk *disk, struct stream *s, const c
     return 0;
 }
 
-static int identify_backing(const struct image *child, struct stream **s,
+/* What the caller says of the format of the lowest image's backing file, if that image does not:
+ * one of several words, top first, of which the last is for all that follow. NULL: nothing. */
+static int say_format(const struct platter_disk *disk, const struct platter_open_options *o,
+                      char **ret, struct platter_error *err)
+{
+    const struct image *child = disk->chain[disk->depth - 1];
+    const char *word = o->backing_format;
+    *ret = string_copy(child->backing_format);
+    if (child->backing_format || !word)
+        return *ret || !child->backing_format ? 0 : fail_memory(err, "the name of a format");
+    for (unsigned i = 0; i + 1 < disk->depth && strchr(word, ','); i++)
+        if (!disk->chain[i]->backing_format)
+            word = strchr(word, ',') + 1;
+    *ret = string_format("%.*s", (int)strcspn(word, ","), word);
+    return *ret ? 0 : fail_memory(err, "the name of a format");
+}
+
+static int refuse_guess(const struct image *child, struct platter_error *err)
+{
+    return fail(err, PLATTER_EGATE,
+                "%s: does not name the format of its backing file \"%s\", and guessing it would "
+                "let a guest choose what is opened: %ssay which it is (--backing-format), or ask "
+                "for the guess (--probe-backing)",
+                child->stream->name, child->backing_name,
+                child->format->unnamed_backing ? "" : "name it in the image (rebase -u -F), ");
+}
+
+static int identify_backing(const struct image *child, const char *format, struct stream **s,
                             const struct platter_open_options *o, struct image_setup *setup,
                             struct platter_error *err)
 {
-    const struct image_choice choice = {.format = child->backing_format, .spool = o->spool};
+    const struct image_choice choice = {.format = format, .spool = o->spool};
     if (!choice.format && !(o->flags & PLATTER_OPEN_PROBE_BACKING))
-        return fail(
-            err, PLATTER_EGATE,
-            "%s: does not name the format of its backing file \"%s\", and guessing it would "
-            "let a guest choose what is opened: name it in the image (rebase -u -F) or ask "
-            "for the guess (--probe-backing)",
-            child->stream->name, child->backing_name);
+        return refuse_guess(child, err);
     int r = image_identify(s, &choice, setup, err);
     return r < 0 ? fail_in(err, r, "backing file of %s", child->stream->name) : 0;
 }
@@ -74,15 +96,14 @@ bool format_has_disks(const char *name)
 
 /* The file; where none is called so and it is to be an archive, ARCHIVE@DISK is one of its disks:
  * *ret_view. */
-static int open_backing_file(struct gate *gate, const struct image *child, const char *name,
-                             bool writable, const char **ret_view, struct stream **ret,
-                             struct platter_error *err)
+static int open_backing_file(struct gate *gate, const struct image *child, const char *format,
+                             const char *name, bool writable, const char **ret_view,
+                             struct stream **ret, struct platter_error *err)
 {
     *ret_view = NULL;
     int r = gate_open(gate, child->stream->name, name, PLATTER_NAME_BACKING, child->backing_hints,
                       writable, ret, err);
-    const char *at =
-        r == -ENOENT && format_has_disks(child->backing_format) ? strrchr(name, '@') : NULL;
+    const char *at = r == -ENOENT && format_has_disks(format) ? strrchr(name, '@') : NULL;
     for (; at && r == -ENOENT; at = memrchr(name, '@', (size_t)(at - name))) {
         auto_free char *file = string_format("%.*s", (int)(at - name), name);
         if (!file)
@@ -106,7 +127,10 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
 
     struct stream *s;
     const char *view;
-    int r = open_backing_file(&gate, child, name, writable, &view, &s, err);
+    auto_free char *format = NULL;
+    int r = say_format(disk, o, &format, err);
+    if (r == 0)
+        r = open_backing_file(&gate, child, format, name, writable, &view, &s, err);
     if (r < 0) {
         gate_done(&gate);
         return r;
@@ -120,7 +144,7 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
                                 .opener = &gate.opener};
     if ((r = check_link(disk, s, child->stream->name, err)) < 0 ||
         (r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0 ||
-        (r = identify_backing(child, &s, o, &setup, err)) < 0) {
+        (r = identify_backing(child, format, &s, o, &setup, err)) < 0) {
         gate_done(&gate);
         stream_close(s);
         return r;

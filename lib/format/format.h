@@ -355,6 +355,7 @@ struct format {
     const char *title;        /* for people: "QEMU copy-on-write, version 2 and 3" */
     bool no_backing;          /* its images never have a backing file */
     const char *only_backing; /* the one format that their backing files have; NULL: any */
+    bool unnamed_backing;     /* its images cannot say which format theirs has */
     /* Every guest offset always stands at the same offset of img->stream, hole or not: the engine
      * writes there without asking, for on a file that is being written that question is dear. */
     bool flat;
@@ -483,7 +484,8 @@ struct format {
     const struct archive_ops *archive;
 };
 
-extern const struct format format_raw, format_qcow2, format_vmdk, format_vma, format_luks;
+extern const struct format format_raw, format_qcow, format_qcow2, format_vmdk, format_vma,
+    format_luks;
 
 /* All formats, NULL-ended, in the order they are probed. */
 extern const struct format *const formats[];

@@ -8,7 +8,7 @@
 #include <string.h>
 
 const struct format *const formats[] = {
-    &format_qcow2, &format_vmdk, &format_vma, &format_luks, &format_raw, NULL,
+    &format_qcow2, &format_qcow, &format_vmdk, &format_vma, &format_luks, &format_raw, NULL,
 };
 
 const struct format *format_find(const char *name)

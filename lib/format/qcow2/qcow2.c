@@ -2,16 +2,18 @@
 /* qcow2 as a format: the table of its operations, and the probe. */
 #include <string.h>
 
+#include "base/cursor.h"
 #include "format/qcow2/check.h"
 #include "format/qcow2/compact.h"
 #include "format/qcow2/snapshot.h"
 
-/* The magic alone decides: what is cut short behind it, or of a version we do not know, is for open
- * to refuse, and never a raw disk. */
+/* The magic alone decides, but for version 1, which is another format: what is cut short behind it,
+ * or of a version we do not know, is for open to refuse, and never a raw disk. */
 static enum probe qcow2_probe(const uint8_t *prefix, size_t len, uint64_t file_size)
 {
     (void)file_size;
-    return len >= 4 && memcmp(prefix, "QFI\xfb", 4) == 0 ? PROBE_SURE : PROBE_NO;
+    bool one = len >= 8 && get_be(prefix + 4, 4) == 1;
+    return len >= 4 && memcmp(prefix, "QFI\xfb", 4) == 0 && !one ? PROBE_SURE : PROBE_NO;
 }
 
 static bool qcow2_file(const struct image *img, unsigned i, struct stream **ret)

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/* QCOW version 1 as a format: the table of its operations, probe and info. */
+#include <string.h>
+
+#include "base/cursor.h"
+#include "format/qcow1/qcow1.h"
+
+/* All other versions, and what is cut short behind the magic, are qcow2's to refuse. */
+static enum probe qcow1_probe(const uint8_t *prefix, size_t len, uint64_t file_size)
+{
+    (void)file_size;
+    return len >= 8 && memcmp(prefix, "QFI\xfb", 4) == 0 && get_be(prefix + 4, 4) == 1 ? PROBE_SURE
+                                                                                       : PROBE_NO;
+}
+
+static void qcow1_crypt(const struct image *img, bool encrypt, void *out, const void *in,
+                        size_t len, goff guest, hoff host)
+{
+    const struct qcow1 *q = qcow1_of(img);
+    (void)host;
+    if (encrypt)
+        cipher_encrypt(q->cipher, guest / CIPHER_SECTOR, out, in, len);
+    else
+        cipher_decrypt(q->cipher, guest / CIPHER_SECTOR, out, in, len);
+}
+
+/* The fields of qemu-img, which has none that are the format's own. */
+static int qcow1_info_top(struct image *img, json_t *info)
+{
+    int r = json_object_set_new(info, "cluster-size", json_integer(img->unit));
+    if (r == 0 && img->sealed)
+        r = json_object_set_new(info, "encrypted", json_true());
+    return r;
+}
+
+const struct format format_qcow = {
+    .name = "qcow",
+    .title = "QEMU copy-on-write, version 1",
+    .unnamed_backing = true,
+    .probe = qcow1_probe,
+    .open = qcow1_open,
+    .close = qcow1_close,
+    .map = qcow1_map,
+    .unpack = qcow1_unpack,
+    .crypt = qcow1_crypt,
+    .info_top = qcow1_info_top,
+};
