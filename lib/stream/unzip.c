@@ -95,39 +95,53 @@ static int step_once(struct unzip *z, const struct unzip_ops *ops, void *state,
                     : unzip_truncated(z, ops->part, err);
 }
 
-/* Passes over what makes no sense, up to the magic of the next part: 1, or 0 where there is none,
- * or no magic by which it could be known. */
-static int find_part(struct unzip *z, struct platter_error *err)
+/* In a row: how many bytes come before one that it is, or all that need not be looked at again. */
+static size_t pass_row(const uint8_t *bytes, size_t len, size_t n,
+                       bool (*is)(const uint8_t *bytes, size_t len), bool *ret_found)
 {
-    const char *magic = z->wrapper == WRAP_ZSTD   ? "\x28\xB5\x2F\xFD"
-                        : z->wrapper == WRAP_GZIP ? "\x1F\x8B\x08"
-                                                  : "";
-    const size_t n = strlen(magic);
-    const uint8_t *bytes, *at;
-    uint8_t few[WRAP_PROBE];
-    size_t len, got;
+    size_t i = 0;
+    *ret_found = false;
+    while (len - i >= n && !(*ret_found = is(bytes + i, n)))
+        i++;
+    return i;
+}
 
-    if (n == 0)
-        return 0;
-    for (size_t pass = 1;; pass = len < n ? 1 : len - n + 1) {
-        int r = ring_bytes(&z->in, 1, &bytes, &len, err);
+int unzip_seek(struct unzip *z, size_t n, bool (*is)(const uint8_t *bytes, size_t len),
+               struct platter_error *err)
+{
+    const uint8_t *bytes;
+    uint8_t few[UNZIP_MOST_SEEK];
+    size_t len;
+    bool found;
+
+    for (;;) {
+        int r = ring_bytes(&z->in, n, &bytes, &len, err);
         if (r < 0 || len == 0)
             return r;
-        ring_take(&z->in, (size_t)min_u64(pass, len));
-        r = ring_peek(&z->in, few, n, &got, err);
-        if (r < 0 || got < n)
-            return r;
-        if (memcmp(few, magic, n) == 0)
+        ring_take(&z->in, pass_row(bytes, len, n, is, &found));
+        if (found)
             return 1;
-        r = ring_bytes(&z->in, n, &bytes, &len, err);
-        if (r < 0)
+        /* What is left of the row, in front of the end or of where the memory begins again. */
+        r = ring_peek(&z->in, few, n, &len, err);
+        if (r < 0 || len == 0)
             return r;
-        at = len < n ? NULL : memmem(bytes, len, magic, n);
-        if (at) {
-            ring_take(&z->in, (size_t)(at - bytes));
+        if (is(few, len))
             return 1;
-        }
+        ring_take(&z->in, 1);
     }
+}
+
+int unzip_seek_part(struct unzip *z, size_t n, bool (*is)(const uint8_t *bytes, size_t len),
+                    struct platter_error *err)
+{
+    uint8_t byte;
+    size_t len;
+    int r = ring_peek(&z->in, &byte, 1, &len, err);
+    if (r < 0 || len == 0)
+        return r;
+    /* Damage may show at the end only: the next part stands right there. */
+    ring_take(&z->in, ring_position(&z->in) == z->part);
+    return unzip_seek(z, n, is, err);
 }
 
 static int all_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
@@ -138,11 +152,14 @@ static int all_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
 
     for (;; any = true) {
         size_t len;
+        z->part = ring_position(&z->in);
         int r = ring_peek(&z->in, prefix, sizeof prefix, &len, err);
         if (r < 0)
             return r;
+        if (len == 0 && any)
+            return ops->end ? ops->end(z, state, err) : 0;
         if (len == 0)
-            return any ? 0 : unzip_damaged(z, NULL, "it is empty", err);
+            return unzip_damaged(z, NULL, "it is empty", err);
         r = ops->begin(z, state, prefix, len, err);
         if (r <= 0)
             return r;
@@ -163,7 +180,7 @@ int unzip_parts(struct unzip *z, const struct unzip_ops *ops, void *state,
     while ((r = all_parts(z, ops, state, err)) == -PLATTER_ECORRUPT) {
         if (!ring_pause(&z->out, r, err))
             return r;
-        r = find_part(z, err);
+        r = ops->find(z, state, err);
         if (r <= 0)
             return r;
     }

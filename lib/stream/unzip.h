@@ -29,6 +29,8 @@ struct unzip {
     pthread_mutex_t child_lock; /* around both */
     pid_t child;                /* a program that must end with the stream, or 0 */
     bool stopping;              /* none is to be started any more */
+
+    uint64_t part; /* where the part in hand begins, in z->in; for the worker */
 };
 
 /* Whether this build can unpack it: ENOTSUP says what is missing. */
@@ -61,6 +63,10 @@ struct unzip_ops {
                  struct platter_error *err);
     /* 1: the part has ended. */
     int (*step)(struct unzip *z, void *state, struct unzip_step *s, struct platter_error *err);
+    /* After damage: passes on to where the next part may begin: 1, or 0 where there is none. */
+    int (*find)(struct unzip *z, void *state, struct platter_error *err);
+    /* At the end of the input, behind a part: why more should come. NULL: nothing need. */
+    int (*end)(struct unzip *z, void *state, struct platter_error *err);
 };
 
 /* All parts of z->in. */
@@ -75,6 +81,14 @@ int unzip_damaged(struct unzip *z, const struct unzip_step *s, const char *why,
                   struct platter_error *err);
 /* The same for a part that does not end. */
 int unzip_truncated(struct unzip *z, const char *part, struct platter_error *err);
+/* Takes what comes up to where `is` says so of the bytes that follow, which are `n`, fewer in front
+ * of the end: 1, or 0 at the end. n is UNZIP_MOST_SEEK at most. */
+enum { UNZIP_MOST_SEEK = 64 };
+int unzip_seek(struct unzip *z, size_t n, bool (*is)(const uint8_t *bytes, size_t len),
+               struct platter_error *err);
+/* The same after damage: what the damaged part itself begins with is not looked at again. */
+int unzip_seek_part(struct unzip *z, size_t n, bool (*is)(const uint8_t *bytes, size_t len),
+                    struct platter_error *err);
 /* Takes zeros; where anything else comes, that is damage. *ret: how many there were. */
 int unzip_zeros(struct unzip *z, uint64_t *ret, struct platter_error *err);
 

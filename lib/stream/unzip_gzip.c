@@ -27,6 +27,17 @@ static int begin_member(struct unzip *z, const uint8_t *prefix, size_t len,
     return 1;
 }
 
+static bool is_member(const uint8_t *bytes, size_t len)
+{
+    return len >= 3 && memcmp(bytes, "\x1F\x8B\x08", 3) == 0;
+}
+
+static int find(struct unzip *z, void *state, struct platter_error *err)
+{
+    (void)state;
+    return unzip_seek_part(z, 3, is_member, err);
+}
+
 #if HAVE_ISAL
 
 /* The library takes a checksum of a header that comes in two pieces for wrong, and flags that must
@@ -132,7 +143,8 @@ static int step(struct unzip *z, void *state, struct unzip_step *s, struct platt
 
 int unzip_gzip(struct unzip *z, struct platter_error *err)
 {
-    static const struct unzip_ops ops = {.part = "member", .begin = begin, .step = step};
+    static const struct unzip_ops ops = {
+        .part = "member", .begin = begin, .step = step, .find = find};
     struct inflate_state *d = NULL;
     uint64_t taken = 0;
 
@@ -176,7 +188,8 @@ static int step(struct unzip *z, void *state, struct unzip_step *s, struct platt
 
 int unzip_gzip(struct unzip *z, struct platter_error *err)
 {
-    static const struct unzip_ops ops = {.part = "member", .begin = begin, .step = step};
+    static const struct unzip_ops ops = {
+        .part = "member", .begin = begin, .step = step, .find = find};
     z_stream d = {0};
     uint64_t taken = 0;
 

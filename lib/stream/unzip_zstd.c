@@ -95,9 +95,21 @@ static int step(struct unzip *z, void *state, struct unzip_step *s, struct platt
     return r || s->out_used ? r : call(z, d, s, d->hint, err);
 }
 
+static bool is_frame(const uint8_t *bytes, size_t len)
+{
+    return len >= 4 && get_le(bytes, 4) == ZSTD_FRAME;
+}
+
+static int find(struct unzip *z, void *state, struct platter_error *err)
+{
+    (void)state;
+    return unzip_seek_part(z, 4, is_frame, err);
+}
+
 int unzip_zstd(struct unzip *z, struct platter_error *err)
 {
-    static const struct unzip_ops ops = {.part = "frame", .begin = begin, .step = step};
+    static const struct unzip_ops ops = {
+        .part = "frame", .begin = begin, .step = step, .find = find};
     struct zstd d = {.decoder = ZSTD_createDCtx()};
 
     if (!d.decoder)
