@@ -11,7 +11,7 @@
  */
 static char *view_split(const char *name, const char **ret_view)
 {
-    if (access(name, F_OK) == 0)
+    if (access(name, F_OK) == 0 || strstr(name, "://"))
         return NULL;
     char *copy = strdup(name);
     for (char *at = copy ? strrchr(copy, '@') : NULL; at; at = strrchr(copy, '@')) {
@@ -23,6 +23,16 @@ static char *view_split(const char *name, const char **ret_view)
     }
     free(copy);
     return NULL;
+}
+
+/* The same of a URI, once it is known that nothing is called so. */
+static char *uri_split(const char *name, const char **ret_view)
+{
+    const char *at = strrchr(name, '@'), *slash = strrchr(name, '/');
+    if (!strstr(name, "://") || !at || !at[1] || at < slash)
+        return NULL;
+    *ret_view = at + 1;
+    return strndup(name, (size_t)(at - name));
 }
 
 /* The view that -l asks for, in any of qemu-img's spellings. */
@@ -79,6 +89,8 @@ int image_open(const struct args *args, const char *name, const char *format, un
         image_options(args, format, flags | (format ? 0 : PLATTER_OPEN_ALLOW_RAW));
     options.view = view;
     int r = platter_open(file ? file : name, &options, ret, &err);
+    if (r == -ENOENT && !view && (file = uri_split(name, &options.view)))
+        r = platter_open(file, &options, ret, &err);
     if (r)
         say_error(&err);
     bool notice = !r && !format && !args->quiet && !(flags & PLATTER_OPEN_QUERY);

@@ -52,7 +52,8 @@ struct platter_name {
     const char *image;           /**< the image that contains the name, as it was opened */
     const char *name;            /**< the name as it stands in the image */
     const char *path; /**< the local path it means: relative names are resolved against the
-                           folder of `image`. NULL if it is no plain path (`nbd:`, `json:`) */
+                           folder of `image`. Where that is on a server, or the name is a URI, the
+                           URI it means ("https://..."). NULL if it is neither (`json:`) */
 };
 
 /** Answers whether a name may be opened: 0 yes, anything else no. Called from the opening thread.

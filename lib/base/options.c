@@ -253,6 +253,25 @@ void options_free(struct option_values *v)
     free(v);
 }
 
+int option_text(char **text, const char *key, const char *value, struct platter_error *err)
+{
+    if (!value)
+        return 0;
+    size_t used = *text ? strlen(*text) : 0, room = used + strlen(key) + 2 * strlen(value) + 3;
+    char *more = realloc(*text, room);
+    if (!more)
+        return fail_memory(err, "options");
+    *text = more;
+    char *p = more + used + sprintf(more + used, "%s%s=", used ? "," : "", key);
+    for (; *value; value++) {
+        *p++ = *value;
+        if (*value == ',')
+            *p++ = ',';
+    }
+    *p = '\0';
+    return 0;
+}
+
 /* ---- asking ---------------------------------------------------------------------------------- */
 
 static const struct option_value *value_of(const struct option_values *v, const char *name)

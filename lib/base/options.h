@@ -32,6 +32,10 @@ int options_parse(const struct option_def *defs, const char *text, struct option
                   struct platter_error *err);
 void options_free(struct option_values *v);
 
+/* Appends ",key=value" to a text for options_parse(), with the commas of the value doubled; a value
+ * of NULL appends nothing. *text is malloc'ed or NULL. */
+int option_text(char **text, const char *key, const char *value, struct platter_error *err);
+
 /* Values by name; the name must be in the table and of that type. */
 bool options_bool(const struct option_values *v, const char *name);
 uint64_t options_number(const struct option_values *v, const char *name); /* SIZE and NUMBER */

@@ -37,6 +37,26 @@ int disk_append(struct platter_disk *disk, struct image *img, struct platter_err
     return 0;
 }
 
+static unsigned image_requests(const struct image *img)
+{
+    struct stream *file;
+    unsigned most = img->stream->depth;
+    for (unsigned i = 0; img->format->file && img->format->file(img, i, &file); i++)
+        if (file && file->depth > most)
+            most = file->depth;
+    return most;
+}
+
+unsigned disk_requests(const struct platter_disk *disk)
+{
+    unsigned most = 0;
+    for (unsigned i = 0; i < disk->depth; i++) {
+        unsigned n = image_requests(disk->chain[i]);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 /* Whether all is open that its bytes may come from. */
 void disk_note_base(struct platter_disk *disk)
 {

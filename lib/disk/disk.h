@@ -98,6 +98,10 @@ static inline struct image *disk_top(const struct platter_disk *disk)
     return disk->chain[0];
 }
 
+/* How many requests at once its slowest stream is worth, as stream->depth has it; 0: all is local.
+ */
+unsigned disk_requests(const struct platter_disk *disk);
+
 static inline uint64_t disk_size(const struct platter_disk *disk)
 {
     return atomic_load(&disk->chain[0]->size);

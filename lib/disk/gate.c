@@ -3,15 +3,19 @@
  * The gate (rule 6): whoever makes an image chooses the names in it, so they are opened only
  * through the caller's policy. The built-in one allows local regular files in the folder of the
  * image that names them or below it, and where the user said (`allow`). Links are followed before
- * the question is put, so a link inside the folder leads nowhere else.
+ * the question is put, so a link inside the folder leads nowhere else. An image on a server may
+ * name what is in its folder there, or below it.
  */
+#include <ctype.h>
 #include <dirent.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
 
 #include "disk/inside.h"
+#include "stream/place.h"
 
 /* "nbd:...", "json:{...}", "http://...": a colon before any slash makes it no plain path. */
 static bool is_plain_path(const char *name)
@@ -20,11 +24,95 @@ static bool is_plain_path(const char *name)
     return name[0] != '\0' && name[word] != ':';
 }
 
+/* ---- URIs --------------------------------------------------------------------------------------
+ */
+
+/* A path as it stands in a URI: all but letters, digits and a few signs as %XX. */
+static char *escape_path(const char *path)
+{
+    char *ret = malloc(3 * strlen(path) + 1), *p = ret;
+    for (; ret && *path; path++) {
+        if (isalnum((unsigned char)*path) || strchr("-._~/", *path))
+            *p++ = *path;
+        else
+            p += sprintf(p, "%%%02X", (unsigned)(unsigned char)*path);
+    }
+    if (ret)
+        *p = '\0';
+    return ret;
+}
+
+/* How much of a URI is the folder that it stands in: up to the last slash of its path. */
+static size_t uri_folder(const char *uri)
+{
+    size_t end = place_root(uri), n = end + strcspn(uri + end, "?#");
+    while (n > end && uri[n - 1] != '/')
+        n--;
+    return n;
+}
+
+/* Whether a URI can lead nowhere else than it seems to: no "..", however it is written. */
+static bool is_straight(const char *uri)
+{
+    for (const char *p = uri + place_root(uri); *p;) {
+        size_t n = strcspn(p, "/?#"), dots = 0, at = 0;
+        while (at < n && (p[at] == '.' || strncasecmp(p + at, "%2e", 3) == 0)) {
+            at += p[at] == '.' ? 1 : 3;
+            dots++;
+        }
+        if ((dots == 1 || dots == 2) && at == n)
+            return false;
+        p += n;
+        if (*p != '/')
+            return true;
+        p++;
+    }
+    return true;
+}
+
+/* Whether a URI lies below that of a folder, or is it. */
+static bool uri_is_below(const char *uri, const char *folder, size_t len)
+{
+    return len > 0 && strncmp(uri, folder, len) == 0 &&
+           (folder[len - 1] == '/' || uri[len] == '\0' || strchr("/?#", uri[len]));
+}
+
+static bool uri_is_allowed(const struct gate *gate, const struct platter_name *n)
+{
+    if (!is_straight(n->path))
+        return false;
+    for (const char *const *allow = gate->allow; allow && *allow; allow++)
+        if (!place_is_file(*allow, NULL) && uri_is_below(n->path, *allow, strlen(*allow)))
+            return true;
+    return place_root(n->image) > 0 && uri_is_below(n->path, n->image, uri_folder(n->image));
+}
+
+/* A path that is relative to a URI. */
+static int resolve_at(const char *image_name, const char *name, char **ret,
+                      struct platter_error *err)
+{
+    size_t keep = *name == '/' ? place_root(image_name) : uri_folder(image_name);
+    if (keep == 0)
+        return 0;
+    auto_free char *path = escape_path(*name == '/' ? name + 1 : name);
+    *ret = path ? string_format("%.*s%s", (int)keep, image_name, path) : NULL;
+    return *ret ? 0 : fail_memory(err, "a name");
+}
+
+/* ---- names -------------------------------------------------------------------------------------
+ */
+
 int gate_resolve(const char *image_name, const char *name, char **ret, struct platter_error *err)
 {
     *ret = NULL;
+    if (!place_is_file(name, NULL)) { /* a URI; "word://" of a kind that is not known */
+        *ret = string_copy(name);
+        return *ret ? 0 : fail_memory(err, "a name");
+    }
     if (!is_plain_path(name))
         return 0;
+    if (!place_is_file(image_name, &image_name))
+        return resolve_at(image_name, name, ret, err);
     const char *slash = strrchr(image_name, '/');
     if (name[0] == '/' || !slash)
         *ret = string_copy(name);
@@ -32,6 +120,9 @@ int gate_resolve(const char *image_name, const char *name, char **ret, struct pl
         *ret = string_format("%.*s%s", (int)(slash - image_name + 1), image_name, name);
     return *ret ? 0 : fail_memory(err, "a file name");
 }
+
+/* ---- files -------------------------------------------------------------------------------------
+ */
 
 /* Whether `real` is `folder` or lies below it; both without links. */
 static bool is_below(const char *real, const char *folder)
@@ -114,6 +205,18 @@ static int lead(const char *path, char real[PATH_MAX])
     return missing;
 }
 
+static int uri_gate(const struct gate *gate, const struct platter_name *n, char **ret_path,
+                    struct platter_error *err)
+{
+    if (!uri_is_allowed(gate, n))
+        return fail(err, PLATTER_EGATE,
+                    "%s: names the %s \"%s\", which is on a server, and not in the image's own "
+                    "folder: allow it (--allow) if you trust the image",
+                    n->image, kind_name(n->kind), n->path);
+    *ret_path = string_copy(n->path);
+    return *ret_path ? 0 : fail_memory(err, "a name");
+}
+
 static int builtin_gate(const struct gate *gate, const struct platter_name *n, char **ret_path,
                         struct platter_error *err)
 {
@@ -123,6 +226,8 @@ static int builtin_gate(const struct gate *gate, const struct platter_name *n, c
                     "%s: names the %s \"%s\", which is no plain file name: names inside images may "
                     "only lead to local files",
                     n->image, kind, n->name);
+    if (!place_is_file(n->path, NULL))
+        return uri_gate(gate, n, ret_path, err);
     char real[PATH_MAX];
     int missing = lead(n->path, real);
     if (!is_in_folder_of(n->image, real) && !is_allowed(gate->allow, real))
@@ -249,9 +354,22 @@ static int find_any_case(struct gate *gate, const char *path, char **ret, struct
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
+/* What is on the same server is opened as the image itself was. */
+static int open_uri(struct stream *of, const char *uri, unsigned flags, struct stream **ret,
+                    struct platter_error *err)
+{
+    while (of->base)
+        of = of->base;
+    size_t root = place_root(uri);
+    flags &= ~(unsigned)STREAM_FILE_REGULAR;
+    if (of->ops->sibling && root > 0 && strncmp(uri, of->name, root) == 0)
+        return of->ops->sibling(of, uri, flags, ret, err);
+    return stream_open(uri, flags, ret, err);
+}
+
 /* Asks about a path that the name in the image means (NULL: it is none), and opens it. */
-static int open_path(const struct gate *gate, const struct platter_name *n, bool writable,
-                     struct stream **ret, struct platter_error *err)
+static int open_path(const struct gate *gate, struct stream *of, const struct platter_name *n,
+                     bool writable, struct stream **ret, struct platter_error *err)
 {
     auto_free char *real = NULL;
     int r = gate_pass(gate, n, &real, err);
@@ -259,9 +377,12 @@ static int open_path(const struct gate *gate, const struct platter_name *n, bool
         return r;
     /* What a caller's own gate let through may be anything it knows to be right. */
     unsigned flags = (gate->fn ? 0u : STREAM_FILE_REGULAR) | (writable ? STREAM_FILE_WRITE : 0u);
-    r = stream_file_open(real, flags, ret, err);
+    bool remote = !place_is_file(real, NULL);
+    r = remote ? open_uri(of, real, flags, ret, err) : stream_file_open(real, flags, ret, err);
     if (r < 0)
         return fail_in(err, r, "%s of %s", kind_name(n->kind), n->image);
+    if (remote)
+        return 0;
     /* It is spoken of by the name that the image leads to, not by where links end. */
     char *name = string_copy(n->path);
     if (!name) {
@@ -273,24 +394,24 @@ static int open_path(const struct gate *gate, const struct platter_name *n, bool
     return 0;
 }
 
-int gate_open(struct gate *gate, const char *image_name, const char *name,
+int gate_open(struct gate *gate, struct stream *image, const char *name,
               enum platter_name_kind kind, bool any_case, bool writable, struct stream **ret,
               struct platter_error *err)
 {
     auto_free char *path = NULL, *other = NULL;
-    int r = gate_resolve(image_name, name, &path, err);
+    int r = gate_resolve(image->name, name, &path, err);
     if (r < 0)
         return r;
     struct platter_name n = {
-        .size = sizeof n, .kind = kind, .image = image_name, .name = name, .path = path};
-    r = open_path(gate, &n, writable, ret, err);
-    if (r != -ENOENT || !any_case || !path)
+        .size = sizeof n, .kind = kind, .image = image->name, .name = name, .path = path};
+    r = open_path(gate, image, &n, writable, ret, err);
+    if (r != -ENOENT || !any_case || !path || !place_is_file(path, NULL))
         return r;
     int found = find_any_case(gate, path, &other, err);
     if (found < 0 || !other)
         return found < 0 ? found : r;
     n.path = other;
-    return open_path(gate, &n, writable, ret, err);
+    return open_path(gate, image, &n, writable, ret, err);
 }
 
 static int open_named(const struct name_opener *opener, const struct image *image, const char *name,
@@ -300,8 +421,8 @@ static int open_named(const struct name_opener *opener, const struct image *imag
     const unsigned change = STREAM_LOCK_WRITE | STREAM_LOCK_RESIZE;
     struct gate *gate = (struct gate *)opener; /* whose opener it is */
     struct stream *s;
-    int r = gate_open(gate, image->stream->name, name, kind, kind == PLATTER_NAME_EXTENT, writable,
-                      &s, err);
+    int r =
+        gate_open(gate, image->stream, name, kind, kind == PLATTER_NAME_EXTENT, writable, &s, err);
     if (r < 0)
         return r;
     unsigned use = writable ? gate->lock_use : gate->lock_use & ~change;

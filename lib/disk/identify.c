@@ -27,9 +27,10 @@ static const struct format *surest(const uint8_t *prefix, size_t len, uint64_t f
     return ret;
 }
 
-static int fail_unknown(const struct stream *s, const char *foreign, struct platter_error *err)
+static int fail_unknown(const struct stream *s, const char *foreign, bool packed,
+                        struct platter_error *err)
 {
-    if (foreign && s->base)
+    if (foreign && packed)
         return fail(err, PLATTER_ENOFORMAT,
                     "%s: holds, compressed, %s, a format that cannot be read yet", s->name,
                     foreign);
@@ -39,7 +40,7 @@ static int fail_unknown(const struct stream *s, const char *foreign, struct plat
             "%s: is %s, a format that cannot be read yet; -f raw takes the bytes of the file "
             "as the disk",
             s->name, foreign);
-    if (s->base)
+    if (packed)
         return fail(err, PLATTER_ENOFORMAT,
                     "%s: no format recognised in what is compressed in it: if that is a raw disk, "
                     "unpack it first",
@@ -48,7 +49,7 @@ static int fail_unknown(const struct stream *s, const char *foreign, struct plat
                 "%s: no format recognised: if it is a raw disk, say so (-f raw)", s->name);
 }
 
-static int probe(struct stream *s, bool allow_raw, const struct format **ret,
+static int probe(struct stream *s, bool allow_raw, struct image_setup *setup,
                  struct platter_error *err)
 {
     static const size_t lengths[] = {PROBE_MAGIC, PROBE_BYTES};
@@ -58,18 +59,18 @@ static int probe(struct stream *s, bool allow_raw, const struct format **ret,
     if (!prefix)
         return fail_memory(err, "the first bytes of a file");
     int r = s->sequential ? 0 : stream_size(s, &size, err);
-    *ret = NULL;
-    for (size_t i = 0; r == 0 && !*ret && i < sizeof lengths / sizeof *lengths; i++) {
+    const struct format *found = NULL;
+    for (size_t i = 0; r == 0 && !found && i < sizeof lengths / sizeof *lengths; i++) {
         r = stream_peek(s, prefix, lengths[i], &n, err);
         if (r == 0)
-            *ret = surest(prefix, n, size);
+            found = surest(prefix, n, size);
     }
-    if (r < 0 || *ret)
+    if (r < 0)
         return r;
-    const char *foreign = format_foreign(prefix, n);
-    if (foreign || !allow_raw)
-        return fail_unknown(s, foreign, err);
-    *ret = &format_raw;
+    const char *foreign = found ? NULL : format_foreign(prefix, n);
+    if (!found && (foreign || !allow_raw))
+        return fail_unknown(s, foreign, setup->compression, err);
+    setup->format = found ? found : &format_raw;
     return 0;
 }
 
@@ -129,7 +130,7 @@ int image_identify(struct stream **stream, const struct image_choice *choice,
     if (!setup->format || setup->format->probe)
         r = unwrap(stream, choice, setup, err);
     if (r == 0 && !setup->format)
-        r = probe(*stream, choice->allow_raw, &setup->format, err);
+        r = probe(*stream, choice->allow_raw, setup, err);
     if (r == 0 && (*stream)->sequential && !setup->format->in_order)
         r = unwrap_again(stream, choice, setup, err);
     return r < 0 && setup->compression ? fail_damaged(r, choice, err) : r;

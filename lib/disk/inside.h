@@ -77,9 +77,10 @@ extern int (*const gate_opener)(const struct name_opener *opener, const struct i
                                 const char *name, enum platter_name_kind kind, bool writable,
                                 struct stream **ret, struct platter_error *err);
 
-/* Asks the policy, and opens what it lets through. The stream has the name that the image leads to.
- * `any_case`: the one file whose name differs in small and capital letters only will do as well. */
-int gate_open(struct gate *gate, const char *image_name, const char *name,
+/* Asks the policy about a name in the image whose file is `image`, and opens what it lets through.
+ * The stream has the name that the image leads to. `any_case`: the one file whose name differs in
+ * small and capital letters only will do as well. */
+int gate_open(struct gate *gate, struct stream *image, const char *name,
               enum platter_name_kind kind, bool any_case, bool writable, struct stream **ret,
               struct platter_error *err);
 

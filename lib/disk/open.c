@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "disk/inside.h"
+#include "stream/place.h"
 
 /* The locks of qcow2.md section 21: a writer and a reader both keep other writers out. */
 static void choose_locks(struct gate *gate, unsigned flags, bool writable)
@@ -101,15 +102,15 @@ static int open_backing_file(struct gate *gate, const struct image *child, const
                              struct stream **ret, struct platter_error *err)
 {
     *ret_view = NULL;
-    int r = gate_open(gate, child->stream->name, name, PLATTER_NAME_BACKING, child->backing_hints,
+    int r = gate_open(gate, child->stream, name, PLATTER_NAME_BACKING, child->backing_hints,
                       writable, ret, err);
     const char *at = r == -ENOENT && format_has_disks(format) ? strrchr(name, '@') : NULL;
     for (; at && r == -ENOENT; at = memrchr(name, '@', (size_t)(at - name))) {
         auto_free char *file = string_format("%.*s", (int)(at - name), name);
         if (!file)
             return fail_memory(err, "a file name");
-        if (gate_open(gate, child->stream->name, file, PLATTER_NAME_BACKING, false, writable, ret,
-                      NULL) < 0)
+        if (gate_open(gate, child->stream, file, PLATTER_NAME_BACKING, false, writable, ret, NULL) <
+            0)
             continue;
         *ret_view = at + 1;
         r = 0;
@@ -239,7 +240,7 @@ static int open_top(struct platter_disk *disk, const char *name,
     struct gate gate = gate_of(o);
     choose_locks(&gate, o->flags, disk->writable);
     struct stream *s;
-    int r = stream_file_open(name, disk->writable ? STREAM_FILE_WRITE : 0, &s, err);
+    int r = stream_open(name, disk->writable ? STREAM_FILE_WRITE : 0, &s, err);
     if (r == -ENOENT)
         stream_check_not_aside(name, err); /* it has more to say */
     if (r < 0)

@@ -10,7 +10,7 @@ int batches_open(struct batches *b, const struct archive_reader *reader, struct 
     uint64_t most = budget_limit(budget) / 2 / reader->batch_bytes;
 
     *b = (struct batches){.budget = budget, .each = reader->batch_bytes};
-    b->n = (unsigned)max_u64(1, min_u64(walk_workers(asked), most));
+    b->n = (unsigned)max_u64(1, min_u64(walk_workers(asked, 0), most));
     pthread_mutex_init(&b->lock, NULL);
     int r = budget_alloc_buffer(budget, b->n * b->each, "parts of an archive", &b->rooms, err);
     for (unsigned i = 0; r == 0 && i < b->n; i++) {

@@ -16,6 +16,7 @@
 #include "base/ckd.h"
 #include "ops/copy.h"
 #include "ops/ops.h"
+#include "stream/place.h"
 
 /* ---- which image --------------------------------------------------------------------------------
  */
@@ -30,7 +31,7 @@ static bool is_file(const char *image, const char *name, struct stream *file)
         paths[1] = path;
     for (int i = 0; i < 2 && !same; i++) {
         struct stream *s;
-        if (!paths[i] || stream_file_open(paths[i], 0, &s, NULL) < 0)
+        if (!paths[i] || stream_open(paths[i], 0, &s, NULL) < 0)
             continue;
         same = stream_same_file(s, file);
         stream_close(s);

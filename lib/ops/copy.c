@@ -349,7 +349,10 @@ static void worker_close(const struct run *run, struct copy_worker *w)
 /* Buffers for as many workers as there is memory for, at least one. */
 static int open_workers(struct run *run, unsigned *ret_n, struct platter_error *err)
 {
-    unsigned wanted = walk_workers(run->c->workers);
+    unsigned requests = sources_requests(run->c->sources);
+    if (run->c->sink->requests > requests)
+        requests = run->c->sink->requests;
+    unsigned wanted = walk_workers(run->c->workers, requests);
     for (unsigned n = 0; n < wanted; n++) {
         int r = worker_open(run, &run->workers[n], n == 0 ? err : NULL);
         if (r < 0) {

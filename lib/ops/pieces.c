@@ -24,9 +24,12 @@ int pieces_open(struct pieces *p, struct platter_disk *const *disks, unsigned n,
                 struct platter_error *err)
 {
     size_t len = piece_length(disks, n);
+    unsigned requests = 0;
+    for (unsigned i = 0; i < n; i++)
+        requests = disk_requests(disks[i]) > requests ? disk_requests(disks[i]) : requests;
     uint64_t room = PIECES_MAX / (len * n);
     *p = (struct pieces){.budget = disks[0]->budget, .len = len, .disks = n};
-    p->workers = (unsigned)min_u64(walk_workers(asked), room);
+    p->workers = (unsigned)min_u64(walk_workers(asked, requests), room);
     return budget_alloc(p->budget, (uint64_t)p->workers * n * len, "buffers to read into",
                         &p->memory, err);
 }

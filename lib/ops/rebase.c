@@ -10,6 +10,7 @@
 #include "ops/copy.h"
 #include "ops/ops.h"
 #include "ops/target.h"
+#include "stream/place.h"
 
 /* The format of the new backing file, as far as it is known without looking. */
 static int choose_format(const struct image *top, const struct platter_rebase_options *o,
@@ -138,7 +139,7 @@ static int check_no_loop(const char *name, const struct platter_rebase_options *
     query.flags |= PLATTER_OPEN_QUERY;
     query.format = o->backing_format;
     int r = 0;
-    if (stream_file_open(name, 0, &s, NULL) == 0 && disk_open(path, &query, &below, NULL) == 0)
+    if (stream_open(name, 0, &s, NULL) == 0 && disk_open(path, &query, &below, NULL) == 0)
         for (unsigned i = 0; i < below->depth && r == 0; i++)
             if (stream_same_file(below->chain[i]->stream, s))
                 r = fail(err, EINVAL,

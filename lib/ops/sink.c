@@ -181,6 +181,7 @@ int sink_disk_open(struct platter_disk *disk, bool compress, struct sink **ret,
         return fail_memory(err, "a copy");
     s->sink.ops = &disk_sink_ops;
     s->sink.unit = top->unit;
+    s->sink.requests = disk_requests(disk);
     s->disk = disk;
     s->compress = compress;
     /* Where pieces have a unit in common, nobody may hold one and ask for the next. */

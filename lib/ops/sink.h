@@ -46,7 +46,8 @@ struct sink_ops {
 
 struct sink {
     const struct sink_ops *ops;
-    uint32_t unit; /* pieces are whole units */
+    uint32_t unit;     /* pieces are whole units */
+    unsigned requests; /* how many at once are worth their while, as disk_requests() has it */
 };
 
 /* Over a writable disk, which stays the caller's; `compress`: pack units where that saves room. */

@@ -98,6 +98,16 @@ int sources_read(const struct sources *s, void *buf, size_t len, goff off,
     return 0;
 }
 
+unsigned sources_requests(const struct sources *s)
+{
+    unsigned most = 0;
+    for (unsigned i = 0; i < s->n; i++) {
+        unsigned n = disk_requests(s->disks[i]);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 uint64_t sources_unit(const struct sources *s)
 {
     uint64_t unit = 512;

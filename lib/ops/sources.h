@@ -24,6 +24,8 @@ int sources_map(const struct sources *s, unsigned above, goff off, uint64_t len,
                 struct disk_extent *ret, struct platter_error *err);
 int sources_read(const struct sources *s, void *buf, size_t len, goff off,
                  struct platter_error *err);
+/* disk_requests() of the disk with the most. */
+unsigned sources_requests(const struct sources *s);
 /* The largest unit of all images: what is read at once should hold it whole. */
 uint64_t sources_unit(const struct sources *s);
 

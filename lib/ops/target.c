@@ -9,6 +9,7 @@
 #include "base/ckd.h"
 #include "base/memory.h"
 #include "base/signals.h"
+#include "stream/place.h"
 
 /* No file has that name: as ARCHIVE@DISK it is a disk of one. -ENOENT, and the sentence that there
  * is: there is no such archive either. */
@@ -60,8 +61,7 @@ static int check_not_itself(const struct target_request *q, struct platter_error
     if (r < 0 || !path)
         return r;
     bool itself = strcmp(path, q->name) == 0;
-    if (stream_file_open(q->name, 0, &old, NULL) == 0 &&
-        stream_file_open(path, 0, &below, NULL) == 0)
+    if (stream_open(q->name, 0, &old, NULL) == 0 && stream_open(path, 0, &below, NULL) == 0)
         itself = stream_same_file(old, below);
     stream_close(old);
     stream_close(below);
@@ -97,8 +97,8 @@ int check_not_of(const char *path, const struct platter_disk *disk, const char *
                  struct platter_error *err)
 {
     struct stream *s;
-    if (stream_file_open(path, 0, &s, NULL) < 0)
-        return 0; /* there is none */
+    if (!place_is_file(path, &path) || stream_file_open(path, 0, &s, NULL) < 0)
+        return 0; /* there is none, or it is not replaced before it is known */
     int r = check_stream_not_of(s, disk, role, err);
     stream_close(s);
     return r;
@@ -232,7 +232,7 @@ static int open_stream(struct target *t, struct platter_error *err)
         return open_output(t, err);
     int r = stream_check_not_aside(q->name, err); /* its extents would be replaced */
     if (r == 0)
-        r = stream_file_open(q->name, file_flags(q), &t->stream, err);
+        r = stream_open_sized(q->name, file_flags(q), q->size, &t->stream, err);
     if (r < 0)
         return r;
     uint64_t size;

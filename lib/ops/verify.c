@@ -10,6 +10,7 @@
 #include "ops/archive.h"
 #include "ops/batches.h"
 #include "ops/digest_check.h"
+#include "stream/place.h"
 
 struct verify {
     struct platter_archive *archive;
@@ -80,7 +81,7 @@ static int read_file(struct verify *v, const char *name, bool must, char **ret_t
     struct stream *s = NULL;
     uint64_t size;
 
-    int r = stream_file_open(name, 0, &s, err);
+    int r = stream_open(name, 0, &s, err);
     if (r == -ENOENT && !must)
         return 0;
     if (r == 0)

@@ -34,14 +34,17 @@ struct worker {
     pthread_t thread;
 };
 
-unsigned walk_workers(unsigned asked)
+unsigned walk_workers(unsigned asked, unsigned requests)
 {
     if (asked > 0)
         return asked < WALK_MAX_WORKERS ? asked : WALK_MAX_WORKERS;
     /* One for each core: more only get into each other's way. Two at least: while one waits for the
      * disk, another computes. */
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    return cores < 2 ? 2 : cores < 16 ? (unsigned)cores : 16;
+    unsigned workers = cores < 2 ? 2 : cores < 16 ? (unsigned)cores : 16;
+    /* Who waits for a network needs no core. */
+    workers = requests > workers ? requests : workers;
+    return workers < WALK_MAX_WORKERS ? workers : WALK_MAX_WORKERS;
 }
 
 /* Remembers the failure of the chunk that comes first in order. Held under turn_lock. */

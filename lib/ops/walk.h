@@ -50,8 +50,9 @@ struct walk {
     void *progress_opaque;
 };
 
-/* How many workers to use where the user asked for `asked` (0: as many as help). */
-unsigned walk_workers(unsigned asked);
+/* How many workers to use where the user asked for `asked` (0: as many as help), and what is walked
+ * is worth so many requests at once (disk_requests(); 0: it is local). */
+unsigned walk_workers(unsigned asked, unsigned requests);
 
 /* Runs to the end or to the first failure, which is returned; all threads have ended then. */
 int walk_run(const struct walk *w, struct platter_error *err);

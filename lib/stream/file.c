@@ -529,19 +529,28 @@ void stream_take_rights(struct stream *s, struct stream *of)
         temporary_take_rights(file_of(s)->temporary, file_of(s)->fd, file_of(of)->fd);
 }
 
-/* Which file a stream is, or is unpacked from; false: none, as a pipe or a terminal. */
-static bool file_under(struct stream *s, struct stat *ret)
+/* Which file a stream is; false: none, as a pipe or a terminal. */
+static bool is_file(struct stream *s, struct stat *ret)
+{
+    return s->ops->descriptor && fstat(s->ops->descriptor(s), ret) == 0 &&
+           (S_ISREG(ret->st_mode) || S_ISBLK(ret->st_mode));
+}
+
+static struct stream *bottom(struct stream *s)
 {
     while (s->base)
         s = s->base;
-    return s->ops->descriptor && fstat(s->ops->descriptor(s), ret) == 0 &&
-           (S_ISREG(ret->st_mode) || S_ISBLK(ret->st_mode));
+    return s;
 }
 
 bool stream_same_file(struct stream *a, struct stream *b)
 {
     struct stat x, y;
-    if (!file_under(a, &x) || !file_under(b, &y) || S_ISBLK(x.st_mode) != S_ISBLK(y.st_mode))
+    a = bottom(a);
+    b = bottom(b);
+    if (a->ops == b->ops && a->ops->same)
+        return a->ops->same(a, b);
+    if (!is_file(a, &x) || !is_file(b, &y) || S_ISBLK(x.st_mode) != S_ISBLK(y.st_mode))
         return false;
     return S_ISBLK(x.st_mode) ? x.st_rdev == y.st_rdev
                               : x.st_dev == y.st_dev && x.st_ino == y.st_ino;
@@ -549,6 +558,8 @@ bool stream_same_file(struct stream *a, struct stream *b)
 
 bool stream_same_bytes(struct stream *a, struct stream *b)
 {
+    if (a->ops == b->ops && a->ops->same)
+        return a->ops->same(a, b);
     return (a->base != NULL) == (b->base != NULL) && stream_same_file(a, b);
 }
 
@@ -571,7 +582,7 @@ bool stream_is_dense(struct stream *s)
 {
     struct file_stream *f = file_of(s);
     if (s->ops != &file_ops || f->block)
-        return true;
+        return s->depth == 0 || !s->ops->extents;
     int density = s->writable ? DENSITY_UNKNOWN : atomic_load(&f->density);
     if (density == DENSITY_UNKNOWN) {
         density = (int)look_at_density(f);

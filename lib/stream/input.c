@@ -10,6 +10,7 @@
 
 #include "base/memory.h"
 #include "stream/inside.h"
+#include "stream/place.h"
 
 struct input_stream {
     struct stream head;
@@ -114,6 +115,8 @@ int stream_source_open(const char *name, struct stream **ret, struct platter_err
 
     if (strcmp(name, "-") == 0)
         return open_fd(STDIN_FILENO, false, "standard input", ret, err);
+    if (!place_is_file(name, &name))
+        return stream_open(name, 0, ret, err);
     if (stat(name, &st) < 0 || S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode))
         return stream_file_open(name, 0, ret, err);
     int fd = open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A part of another stream, as if it were all there is. The base belongs to somebody else. */
+/* A part of another stream, as if it were all there is. */
 #include <inttypes.h>
 
 #include "base/ckd.h"
@@ -7,7 +7,7 @@
 
 struct slice_stream {
     struct stream head;
-    struct stream *base;
+    struct stream *base; /* somebody else's, or head.base */
     hoff start;
     uint64_t len;
 };
@@ -93,6 +93,13 @@ static int slice_copy_from(struct stream *s, hoff off, struct stream *src, hoff 
     return r < 0 ? r : stream_copy_from(p->base, p->start + off, src, src_off, len, err);
 }
 
+static bool slice_same(const struct stream *s, const struct stream *other)
+{
+    const struct slice_stream *a = (const struct slice_stream *)s,
+                              *b = (const struct slice_stream *)other;
+    return a->start == b->start && a->len == b->len && stream_same_bytes(a->base, b->base);
+}
+
 static const struct stream_ops slice_ops = {
     .name = "slice",
     .pread = slice_pread,
@@ -104,6 +111,7 @@ static const struct stream_ops slice_ops = {
     .allocate = slice_allocate,
     .extents = slice_extents,
     .copy_from = slice_copy_from,
+    .same = slice_same,
 };
 
 int stream_slice_open(struct stream *base, hoff start, uint64_t len, struct stream **ret,
@@ -121,4 +129,13 @@ int stream_slice_open(struct stream *base, hoff start, uint64_t len, struct stre
     p->len = len;
     *ret = &p->head;
     return 0;
+}
+
+int stream_part_open(struct stream *base, hoff start, uint64_t len, struct stream **ret,
+                     struct platter_error *err)
+{
+    int r = stream_slice_open(base, start, len, ret, err);
+    if (r == 0)
+        (*ret)->base = base;
+    return r;
 }

@@ -65,6 +65,13 @@ struct stream_ops {
     int (*make_way)(struct stream *s, bool durable, struct platter_error *err);
     int (*withdraw)(struct stream *s, bool back, struct platter_error *err);
     int (*replace)(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
+    /* Opens what another URI of the same server means, with what this one was opened with (who it
+     * is, whom it trusts). NULL: anybody can. */
+    int (*sibling)(struct stream *s, const char *uri, unsigned flags, struct stream **ret,
+                   struct platter_error *err);
+    /* Whether another stream with these operations is the same bytes: NULL where that is not known,
+     * or is told by the descriptor. */
+    bool (*same)(const struct stream *s, const struct stream *other);
     void (*close)(struct stream *s); /* what it holds; name and s itself go in stream_close() */
 };
 
@@ -74,10 +81,14 @@ struct stream {
     char *name;      /* for sentences and for finding neighbours: the path as it was given */
     bool writable;   /* pwrite and friends may be called */
     bool sequential; /* only front to back, whether it is read or written: a pipe */
-    /* What its bytes are unpacked from, or packed into, and belongs to it: answers what is asked
+    /* Of what lies behind a network: how many requests at once are worth their while. 0: it is on
+     * this machine, and as many as there are cores will do. */
+    unsigned depth;
+    /* What its bytes are unpacked from, packed into, or a part of, and belongs to it: answers what is asked
      * about the file (which it is, its locks, the space it takes). NULL: it is the file itself. */
     struct stream *base;
     _Atomic hoff position; /* of stream_read(): bytes that it gave so far */
+    uint64_t known_size;   /* ... of what can be read anywhere: it had so many when last asked */
     uint8_t *ahead;        /* of stream_peek(), where the stream is sequential; or NULL */
     size_t ahead_used, ahead_len;
     atomic_uint shared; /* how many owners there are beside the first: stream_share() */
@@ -88,7 +99,6 @@ int stream_pread(struct stream *s, void *buf, size_t len, hoff off, struct platt
 /* The same, but what lies past the end of the stream reads as zeros. */
 int stream_pread_tail(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
 /*
-    uint64_t known_size;   /* ... of what can be read anywhere: it had so many when last asked */
  * The next `len` bytes, front to back; fewer only where the end or a failure comes first: *ret_len,
  * which is right after a failure too, since what came before it was read. Works on every stream,
  * also one that can be read anywhere (where each call goes on). One reader at a time. The same is
@@ -108,7 +118,8 @@ void stream_interrupt(struct stream *s);
 bool stream_resume(struct stream *s);
 /* Up to where what was read was checked, as far as no failure told of damage: by a checksum of the
  * compressed file that it comes out of. What was read behind it is of a part of that file whose end
- * is still to come, or, after such a failure, of the damaged part: any byte of it may be wrong.
+ * is still to come, or, after such a failure, of the part that is damaged or cut off: any byte of it
+ * may be wrong.
  * Streams that check nothing: UINT64_MAX. For who reads. */
 uint64_t stream_checked(struct stream *s);
 /* As stream_read() of so many bytes that nobody wants: not read where the stream can do without. */
@@ -196,6 +207,9 @@ int stream_memory_open(const char *name, uint64_t limit, struct stream **ret,
 /* [start, start + len) of another stream, which must live longer; reads and writes are bounded. */
 int stream_slice_open(struct stream *base, hoff start, uint64_t len, struct stream **ret,
                       struct platter_error *err);
+/* The same of a stream that belongs to it from then on, if that succeeds. */
+int stream_part_open(struct stream *base, hoff start, uint64_t len, struct stream **ret,
+                     struct platter_error *err);
 
 /* Removes every temporary file of this process that is not yet published, for a handler of a signal
  * that ends the process: async-signal-safe; the streams themselves are left alone. */
@@ -207,15 +221,15 @@ void stream_file_remove_temporaries(void);
 void stream_take_rights(struct stream *s, struct stream *of);
 
 /* Whether two streams are the same file (device and inode), or unpacked from it, or packed into it,
- * a descriptor that is a file among them; false for other kinds. */
+ * a descriptor that is a file among them; of other kinds, whether they are known to be the same. */
 bool stream_same_file(struct stream *a, struct stream *b);
 /* ... and read as the same bytes: both unpacked, or neither. */
 bool stream_same_bytes(struct stream *a, struct stream *b);
 /* What space is given back in, bytes, a power of two from 512 to 64 KiB: the block of a file. */
 uint32_t stream_block_size(struct stream *s);
 /* Whether a file takes nearly all of its length: where it has holes they are room set aside, which
- * counts as data, so nobody asks for them. Of one that is only read that is decided once. Other
- * streams: true. */
+ * counts as data, so nobody asks for them. Of one that is only read that is decided once. What lies
+ * behind a network: whether it cannot tell of holes. Other streams: true. */
 bool stream_is_dense(struct stream *s);
 /* The bytes of disk space a file really takes, compressed where it is; its size where that is not
  * known. */

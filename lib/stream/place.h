@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where bytes live, in words: a file name, a URI, or the "stream" object of a source-spec. All
+ * three become a kind ("http") and the values of that kind's keys ("url=..."), so that what a kind
+ * can be told it can be told in either way, and its table of keys documents both.
+ *
+ * A name is a URI where it begins with the prefix of a kind ("https://", "rbd:"); "file:" is the
+ * kind of plain names. Anything else is a file. One with an unknown prefix "word://" is an error.
+ */
+#ifndef STREAM_PLACE_H
+#define STREAM_PLACE_H
+
+#include "base/options.h"
+#include "stream/stream.h"
+
+struct place;
+
+struct place_kind {
+    const char *name;              /* the stream's type in a source-spec (source-spec.md 2) */
+    const char *const *prefixes;   /* of its URIs, in small letters; NULL-ended */
+    const struct option_def *keys; /* what it can be told; values may hold secrets */
+    /* The keys of a URI, in the text form of options_parse(), malloc'ed: option_text() makes them.
+     * Errors do not show what may be a secret. */
+    int (*keys_of)(const char *uri, char **ret_keys, struct platter_error *err);
+    /* The name for sentences, malloc'ed: a URI without secrets. NULL: out of memory. */
+    char *(*name_of)(const struct option_values *keys);
+    /*
+     * STREAM_FILE_WRITE: what is there, for reading and writing; with STREAM_FILE_TEMPORARY it is
+     * made new, of p->size bytes where that matters, becomes visible under its name with
+     * stream_publish(), and is gone when it is closed before that; with STREAM_FILE_EXCLUSIVE one
+     * that is there is EEXIST. What cannot be made or replaced (an NBD export) opens what is there.
+     */
+    int (*open)(const struct place *p, unsigned flags, struct stream **ret,
+                struct platter_error *err);
+    bool folders; /* its URIs are paths: names inside images can be relative to them */
+};
+
+struct place {
+    const struct place_kind *kind;
+    struct option_values *keys;
+    char *name;    /* for sentences, and for resolving names against: without secrets */
+    uint64_t size; /* of a new one: bytes it will have, 0 where that is not known */
+};
+
+/* Every kind of this build, in the order of documentation; ends with NULL. */
+extern const struct place_kind *const place_kinds[];
+
+/* What a name means. *ret is the caller's, for place_done(), on success. */
+int place_parse(const char *name, struct place *ret, struct platter_error *err);
+/* What a "stream" object means: its type, and its keys in the text form of options_parse(). */
+int place_of_keys(const char *type, const char *keys, struct place *ret, struct platter_error *err);
+void place_done(struct place *p);
+
+int place_open(const struct place *p, unsigned flags, struct stream **ret,
+               struct platter_error *err);
+/* Both at once; `size` as struct place has it. */
+int stream_open_sized(const char *name, unsigned flags, uint64_t size, struct stream **ret,
+                      struct platter_error *err);
+int stream_open(const char *name, unsigned flags, struct stream **ret, struct platter_error *err);
+
+/* Whether a name is that of a local file, and nothing else: *ret_path (may be NULL) points into it,
+ * behind "file:". */
+bool place_is_file(const char *name, const char **ret_path);
+/* Where the path begins in a URI of a kind that has folders: behind "http://host/". 0: it is none.
+ */
+size_t place_root(const char *uri);
+
+/* A secret as it may be written: as it stands, "env:NAME" (a variable of the environment) or
+ * "file:PATH" (the first line of a file). *ret is malloc'ed, for who wipes and frees it. */
+int place_secret(const char *written, const char *what, char **ret, struct platter_error *err);
+
+#endif
