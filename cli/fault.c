@@ -4,14 +4,21 @@
 
 static const char *kind_name(enum platter_fault_kind kind)
 {
-    static const char *const names[] = {
-        [PLATTER_FAULT_HEADER] = "header",       [PLATTER_FAULT_EXTENT] = "extent",
-        [PLATTER_FAULT_TRUNCATED] = "truncated", [PLATTER_FAULT_TRAILING] = "trailing",
-        [PLATTER_FAULT_LOST] = "lost",           [PLATTER_FAULT_UNKNOWN] = "unknown-disk",
-        [PLATTER_FAULT_DUPLICATE] = "duplicate", [PLATTER_FAULT_BEYOND] = "beyond-end",
-        [PLATTER_FAULT_ORDER] = "order",         [PLATTER_FAULT_MISSING] = "missing",
-        [PLATTER_FAULT_DIGEST] = "digest",       [PLATTER_FAULT_WRAPPER] = "wrapper",
-        [PLATTER_FAULT_NOTE] = "note",           [PLATTER_FAULT_DOUBT] = "doubtful"};
+    static const char *const names[] = {[PLATTER_FAULT_HEADER] = "header",
+                                        [PLATTER_FAULT_EXTENT] = "extent",
+                                        [PLATTER_FAULT_TRUNCATED] = "truncated",
+                                        [PLATTER_FAULT_TRAILING] = "trailing",
+                                        [PLATTER_FAULT_LOST] = "lost",
+                                        [PLATTER_FAULT_UNKNOWN] = "unknown-disk",
+                                        [PLATTER_FAULT_DUPLICATE] = "duplicate",
+                                        [PLATTER_FAULT_BEYOND] = "beyond-end",
+                                        [PLATTER_FAULT_ORDER] = "order",
+                                        [PLATTER_FAULT_MISSING] = "missing",
+                                        [PLATTER_FAULT_DIGEST] = "digest",
+                                        [PLATTER_FAULT_WRAPPER] = "wrapper",
+                                        [PLATTER_FAULT_NOTE] = "note",
+                                        [PLATTER_FAULT_DOUBT] = "doubtful",
+                                        [PLATTER_FAULT_UNREADABLE] = "unreadable"};
     return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "other";
 }
 
@@ -19,6 +26,8 @@ json_t *fault_json(const struct platter_fault *fault)
 {
     json_t *o = json_pack("{s:s, s:I}", "kind", kind_name(fault->kind), "archive-offset",
                           (json_int_t)fault->archive_offset);
+    if (fault->archive_length)
+        json_object_set_new(o, "archive-length", json_integer((json_int_t)fault->archive_length));
     if (fault->disk) {
         json_object_set_new(o, "disk", json_text(fault->disk));
         json_object_set_new(o, "offset", json_integer((json_int_t)fault->offset));

@@ -19,20 +19,21 @@ struct platter_archive;
 
 /** What kind of fault a part of an archive has. */
 enum platter_fault_kind {
-    PLATTER_FAULT_HEADER = 0,    /**< of the archive: its beginning is damaged */
-    PLATTER_FAULT_EXTENT = 1,    /**< the header of a part of it: magic, checksum, uuid, counts */
-    PLATTER_FAULT_TRUNCATED = 2, /**< the archive ends inside of something */
-    PLATTER_FAULT_TRAILING = 3,  /**< something follows the end */
-    PLATTER_FAULT_LOST = 4,      /**< bytes in which no part of the archive was found */
-    PLATTER_FAULT_UNKNOWN = 5,   /**< data of a disk that the archive does not have */
-    PLATTER_FAULT_DUPLICATE = 6, /**< data that was there before */
-    PLATTER_FAULT_BEYOND = 7,    /**< data behind the end of its disk */
-    PLATTER_FAULT_ORDER = 8,     /**< the state of the machine does not come in order */
-    PLATTER_FAULT_MISSING = 9,   /**< a range of a disk is not there */
-    PLATTER_FAULT_DIGEST = 10,   /**< a range is there, but its digest says that it is damaged */
-    PLATTER_FAULT_WRAPPER = 11,  /**< the compressed file around the archive is damaged */
-    PLATTER_FAULT_NOTE = 12,     /**< unusual, but understood: nothing is wrong */
-    PLATTER_FAULT_DOUBT = 13     /**< a range is there, and used, but may be damaged */
+    PLATTER_FAULT_HEADER = 0,     /**< of the archive: its beginning is damaged */
+    PLATTER_FAULT_EXTENT = 1,     /**< the header of a part of it: magic, checksum, uuid, counts */
+    PLATTER_FAULT_TRUNCATED = 2,  /**< the archive ends inside of something */
+    PLATTER_FAULT_TRAILING = 3,   /**< something follows the end */
+    PLATTER_FAULT_LOST = 4,       /**< bytes in which no part of the archive was found */
+    PLATTER_FAULT_UNKNOWN = 5,    /**< data of a disk that the archive does not have */
+    PLATTER_FAULT_DUPLICATE = 6,  /**< data that was there before */
+    PLATTER_FAULT_BEYOND = 7,     /**< data behind the end of its disk */
+    PLATTER_FAULT_ORDER = 8,      /**< the state of the machine does not come in order */
+    PLATTER_FAULT_MISSING = 9,    /**< a range of a disk is not there */
+    PLATTER_FAULT_DIGEST = 10,    /**< a range is there, but its digest says that it is damaged */
+    PLATTER_FAULT_WRAPPER = 11,   /**< the compressed file around the archive is damaged */
+    PLATTER_FAULT_NOTE = 12,      /**< unusual, but understood: nothing is wrong */
+    PLATTER_FAULT_DOUBT = 13,     /**< a range is there, and used, but may be damaged */
+    PLATTER_FAULT_UNREADABLE = 14 /**< the disk that the archive is on does not give these bytes */
 };
 
 /** One thing that is wrong with an archive. Strings live until the return. */
@@ -43,13 +44,15 @@ struct platter_fault {
     const char *disk;             /**< the disk that it is about, or NULL */
     uint64_t offset, length;      /**< the range of that disk, bytes */
     const char *text; /**< a sentence: file, offset, disk, cluster, what was expected there */
+    uint64_t archive_length; /**< how many bytes of the archive from there on; 0: not known */
 };
 
 /** Receives faults, from the calling thread or one of the library's, one at a time. */
 typedef void (*platter_fault_fn)(void *opaque, const struct platter_fault *fault);
 
 enum {
-    /** Go on after damage: find what is sound behind it, and the disks without the beginning. */
+    /** Go on after damage, and after what cannot be read: find what is sound behind it, and the
+     *  disks without the beginning. */
     PLATTER_ARCHIVE_SALVAGE = 1u << 0
 };
 

@@ -55,12 +55,15 @@ enum archive_fault_kind {
     ARCHIVE_FAULT_DIGEST,    /* a range is there, but not what its digest says */
     ARCHIVE_FAULT_WRAPPER,   /* the compressed file around it */
     ARCHIVE_FAULT_NOTE,      /* unusual, and understood */
-    ARCHIVE_FAULT_DOUBT      /* a range is there, but where it stands something is wrong */
+    ARCHIVE_FAULT_DOUBT,     /* a range is there, but where it stands something is wrong */
+    ARCHIVE_FAULT_UNREADABLE /* the disk that the archive is on does not give these bytes */
 };
 
 struct archive_fault {
     enum archive_fault_kind kind;
-    hoff off;                        /* in the archive as it is unpacked; of MISSING: its end */
+    hoff off;                        /* in the archive as it is unpacked; of MISSING: its end, or
+                                        that of a part that has something of it */
+    uint64_t span;                   /* bytes of the archive from there on; 0: not known */
     const struct archive_disk *disk; /* NULL: none */
     goff start;                      /* guest range, where there is a disk */
     uint64_t len;
@@ -74,7 +77,8 @@ enum {
     ARCHIVE_HEADERS = 1u << 0, /* data is passed over: runs have no bytes */
     ARCHIVE_VERIFY = 1u << 1,  /* a fault is told, and reading goes on where that makes sense: where
                                   the next part is known to begin */
-    ARCHIVE_SALVAGE = 1u << 2 /* ... and where it is not, it is looked for; also without a header */
+    ARCHIVE_SALVAGE = 1u << 2  /* ... and where it is not, it is looked for; also without a header,
+                                  and behind what cannot be read, where it can be read anywhere */
 };
 
 struct archive_request {

@@ -26,7 +26,8 @@ _Static_assert((int)ARCHIVE_FAULT_HEADER == (int)PLATTER_FAULT_HEADER &&
                    (int)ARCHIVE_FAULT_DIGEST == (int)PLATTER_FAULT_DIGEST &&
                    (int)ARCHIVE_FAULT_WRAPPER == (int)PLATTER_FAULT_WRAPPER &&
                    (int)ARCHIVE_FAULT_NOTE == (int)PLATTER_FAULT_NOTE &&
-                   (int)ARCHIVE_FAULT_DOUBT == (int)PLATTER_FAULT_DOUBT,
+                   (int)ARCHIVE_FAULT_DOUBT == (int)PLATTER_FAULT_DOUBT &&
+                   (int)ARCHIVE_FAULT_UNREADABLE == (int)PLATTER_FAULT_UNREADABLE,
                "kinds of faults");
 
 /* ---- faults ------------------------------------------------------------------------------------
@@ -40,7 +41,8 @@ void archive_tell(struct platter_archive *a, const struct archive_fault *fault)
                                     .disk = fault->disk ? fault->disk->name : NULL,
                                     .offset = fault->start,
                                     .length = fault->len,
-                                    .text = fault->text};
+                                    .text = fault->text,
+                                    .archive_length = fault->span};
     WITH_LOCK(&a->lock);
     a->faults += fault->kind != ARCHIVE_FAULT_NOTE;
     if (a->watch)
@@ -113,8 +115,9 @@ static int choose_format(const struct platter_archive *a, const char *name, stru
     if (s->format)
         return 0;
     int r = find_format(s->stream, &s->format, err);
-    /* What has lost its beginning is taken for what there is. */
-    if (r == -PLATTER_ENOFORMAT && a->flags & PLATTER_ARCHIVE_SALVAGE) {
+    /* What has lost its beginning is taken for what there is; so is what cannot be read there,
+     * which the reader will meet again, as it will any other trouble. */
+    if (r < 0 && a->flags & PLATTER_ARCHIVE_SALVAGE) {
         s->format = &format_vma;
         return 0;
     }

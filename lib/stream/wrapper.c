@@ -77,11 +77,9 @@ int stream_unwrapped_open(const char *name, struct budget *budget, struct stream
     int r = stream_source_open(name, &s, err);
     if (r < 0)
         return r;
-    r = stream_peek(s, prefix, sizeof prefix, &len, err);
-    if (r < 0) {
-        stream_close(s);
-        return r;
-    }
+    /* What cannot be read will not be read later either, or is salvaged: then it is no wrapper. */
+    if (stream_peek(s, prefix, sizeof prefix, &len, NULL) < 0)
+        len = 0;
     *ret_wrapper = wrapper_probe(prefix, len);
     if (*ret_wrapper != WRAP_NONE)
         return stream_unzip_open(s, *ret_wrapper, budget, ret, err);

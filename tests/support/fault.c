@@ -31,12 +31,20 @@ static struct stream *base_of(struct stream *s)
     return ((struct fault_stream *)s)->base;
 }
 
+static bool touches(const struct fault_range *bad, hoff off, size_t len)
+{
+    if (!bad->every || off < bad->start)
+        return off < bad->end && off + len > bad->start;
+    uint64_t at = (off - bad->start) % bad->every;
+    return at < bad->end - bad->start || at + len > bad->every;
+}
+
 static int fault_pread(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err)
 {
     struct fault_plan *p = ((struct fault_stream *)s)->plan;
     int r = meet_fate(s, FAULT_PREAD, "pread", err);
     for (unsigned i = 0; r == 0 && i < p->n_bad; i++)
-        if (off < p->bad[i].end && off + len > p->bad[i].start) {
+        if (touches(&p->bad[i], off, len)) {
             atomic_fetch_add(&p->failed, 1);
             r = fail(err, p->code, "%s: cannot read %zu bytes at offset %llu", s->name, len,
                      (unsigned long long)off);

@@ -32,6 +32,7 @@ enum fault_kind {
 /* A part of the disk that cannot be read. */
 struct fault_range {
     hoff start, end;
+    uint64_t every; /* ... and so on every so many bytes behind it; 0: just this one */
 };
 
 /* Belongs to the test; several streams may share one. */

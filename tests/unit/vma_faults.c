@@ -152,6 +152,15 @@ static void cut_in_extent_header(struct vmaimage *v)
 {
     cut_at(v, v->extents[2].off + VI_EXTENT - 1);
 }
+static void cut_in_extent_magic(struct vmaimage *v)
+{
+    cut_at(v, v->extents[2].off + 3);
+}
+static void scrap_like_extent(struct vmaimage *v)
+{
+    append(v, 100, 'x'); /* of another archive */
+    memcpy(v->file.bytes + v->file.size - 100, "VMAE", 4);
+}
 static void cut_in_data(struct vmaimage *v)
 {
     cut_at(v, v->extents[2].off + VI_EXTENT);
@@ -302,7 +311,11 @@ static const struct fault_case cases[] = {
      "the extent at %: block_count is 8208"},
     {"scrap", scrap, ARCHIVE_FAULT_TRAILING, "100 bytes at"},
     {"scrap of zeros", scrap_of_zeros, ARCHIVE_FAULT_TRAILING, "100 bytes at"},
-    {"cut in extent header", cut_in_extent_header, ARCHIVE_FAULT_TRAILING, "511 bytes at"},
+    {"cut in extent header", cut_in_extent_header, ARCHIVE_FAULT_TRUNCATED,
+     "the header of the extent at % is cut off: 511 of its 512 bytes"},
+    {"cut in magic of extent", cut_in_extent_magic, ARCHIVE_FAULT_TRUNCATED,
+     "the header of the extent at % is cut off: 3 of its 512 bytes"},
+    {"scrap that begins like an extent", scrap_like_extent, ARCHIVE_FAULT_TRAILING, "100 bytes at"},
     {"cut in data", cut_in_data, ARCHIVE_FAULT_TRUNCATED, "the extent at % has"},
     {"cut at last byte", cut_at_last_byte, ARCHIVE_FAULT_TRUNCATED, "the extent at % has"},
     {"unknown device", unknown_device, ARCHIVE_FAULT_UNKNOWN,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is not read of an archive because nobody wants it. */
+/* What is not read of an archive: because nobody wants it, and because the disk does not give it.
+ */
 #include "unit.h"
 
 #include <stdlib.h>
@@ -161,9 +162,255 @@ static void test_few_reads(void **state)
     end(&t);
 }
 
+/* ---- what cannot be read -----------------------------------------------------------------------
+ */
+
+enum { SECTOR = 512, KINDS = ARCHIVE_FAULT_UNREADABLE + 1 };
+
+struct found {
+    struct reading *t;
+    unsigned kinds[KINDS];
+    hoff off; /* of the last UNREADABLE one */
+    uint64_t span;
+    bool missing[2][CLUSTERS * VI_BLOCKS];
+    bool came[2][CLUSTERS * VI_BLOCKS];
+};
+
+static void mark(bool *blocks, goff start, uint64_t len)
+{
+    for (goff at = start; at < start + len; at += VI_BLOCK) {
+        assert_false(blocks[at / VI_BLOCK]);
+        blocks[at / VI_BLOCK] = true;
+    }
+}
+
+static void take_fault(void *opaque, const struct archive_fault *f)
+{
+    struct found *found = opaque;
+    found->kinds[f->kind]++;
+    if (f->kind == ARCHIVE_FAULT_UNREADABLE) {
+        found->off = f->off;
+        found->span = f->span;
+        assert_non_null(strstr(f->text, "cannot be read: Input/output error"));
+    }
+    if (f->kind == ARCHIVE_FAULT_MISSING)
+        mark(found->missing[f->disk->id - FIRST], f->start, f->len);
+}
+
+/* Salvages all of it; what is told missing is, and all else comes as it was. */
+static int salvage(struct reading *t, struct found *found, unsigned flags,
+                   struct platter_error *err)
+{
+    const struct archive_request request = {
+        .flags = ARCHIVE_SALVAGE | flags, .fault = take_fault, .opaque = found};
+    uint64_t have[2];
+    *found = (struct found){.t = t};
+    t->plan.failed = t->plan.calls = 0;
+    int r = open_reader(t, &request, err);
+    while (r == 0 && (r = t->reader->ops->next(t->reader, &t->batch, err)) > 0) {
+        for (unsigned i = 0; i < t->batch.n_runs; i++) {
+            const struct archive_run *run = &t->batch.runs[i];
+            mark(found->came[run->disk->id - FIRST], run->off, run->len);
+        }
+        for (unsigned i = 0; i < t->batch.n_runs && !flags; i++) {
+            const struct archive_run *run = &t->batch.runs[i];
+            const unsigned disk = run->disk->id - FIRST;
+            for (uint64_t at = 0; at < run->len; at += VI_BLOCK) {
+                bool missing = found->missing[disk][(run->off + at) / VI_BLOCK];
+                const uint8_t *is = run->bytes ? run->bytes + at : NULL;
+                const uint8_t *was = t->v.disks[disk].content + run->off + at;
+                assert_true(missing ||
+                            (is ? memcmp(is, was, VI_BLOCK) == 0 : is_zero(was, VI_BLOCK)));
+            }
+        }
+        r = 0;
+    }
+    for (unsigned i = 0; r == 0 && i < t->reader->listing.n_disks; i++)
+        have[i] = t->reader->ops->have(t->reader, &t->reader->listing.disks[i]);
+    for (unsigned disk = 0; r == 0 && t->reader->listing.n_disks == 2 && disk < 2; disk++)
+        for (unsigned i = 0; i < CLUSTERS * VI_BLOCKS; i++)
+            have[disk] -= found->missing[disk][i] ? 0 : VI_BLOCK;
+    if (r == 0 && t->reader->listing.n_disks == 2) {
+        assert_int_equal(have[0], 0);
+        assert_int_equal(have[1], 0);
+    }
+    close_reader(t);
+    return r;
+}
+
+static unsigned count(const bool *blocks)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < CLUSTERS * VI_BLOCKS; i++)
+        n += blocks[i];
+    return n;
+}
+
+/* One sector of a block: that block is missing, nothing else. */
+static void test_data(void **state)
+{
+    (void)state;
+    struct reading t;
+    struct found found;
+    start(&t, 4);
+    const hoff at = vmaimage_find(&t.v, SECOND, 0)->off + 3 * VI_BLOCK + 2 * SECTOR;
+    add_bad(&t, at, at + SECTOR);
+    assert_works(salvage(&t, &found, 0, &err));
+    assert_int_equal(found.kinds[ARCHIVE_FAULT_UNREADABLE], 1);
+    assert_int_equal(found.off, at);
+    assert_int_equal(found.span, SECTOR);
+    assert_int_equal(found.kinds[ARCHIVE_FAULT_MISSING], 1);
+    assert_true(found.missing[1][3]);
+    assert_int_equal(count(found.missing[0]) + count(found.missing[1]), 1);
+    assert_int_equal(found.kinds[ARCHIVE_FAULT_DOUBT] + found.kinds[ARCHIVE_FAULT_LOST], 0);
+    /* Where nobody wants the data, nobody misses it. */
+    assert_works(salvage(&t, &found, ARCHIVE_HEADERS, &err));
+    assert_int_equal(found.kinds[ARCHIVE_FAULT_UNREADABLE] + found.kinds[ARCHIVE_FAULT_MISSING], 0);
+    assert_int_equal(t.plan.failed, 0);
+    end(&t);
+}
+
+/* The header of an extent: that one is lost, and its neighbours are not in doubt. */
+static void test_header(void **state)
+{
+    (void)state;
+    struct reading t;
+    struct found found;
+    start(&t, 4);
+    const hoff at = t.v.extents[1].off;
+    add_bad(&t, at, at + SECTOR);
+    for (unsigned flags = 0; flags <= ARCHIVE_HEADERS; flags += ARCHIVE_HEADERS) {
+        assert_works(salvage(&t, &found, flags, &err));
+        assert_int_equal(found.kinds[ARCHIVE_FAULT_UNREADABLE], 1);
+        assert_int_equal(found.off, at);
+        assert_int_equal(found.kinds[ARCHIVE_FAULT_EXTENT], 1);
+        assert_int_equal(found.kinds[ARCHIVE_FAULT_LOST], 1);
+        assert_int_equal(found.kinds[ARCHIVE_FAULT_DOUBT] + found.kinds[ARCHIVE_FAULT_TRAILING], 0);
+        assert_int_equal(count(found.missing[0]), 2 * VI_BLOCKS);
+        assert_int_equal(count(found.missing[1]), 2 * VI_BLOCKS);
+    }
+    /* Without salvaging it is an error, as ever. */
+    const struct archive_request request = {
+        .flags = ARCHIVE_VERIFY, .fault = take_fault, .opaque = &found};
+    int r;
+    assert_works(open_reader(&t, &request, &err));
+    while ((r = t.reader->ops->next(t.reader, &t.batch, NULL)) > 0)
+        ;
+    assert_int_equal(r, -EIO);
+    close_reader(&t);
+    end(&t);
+}
+
+/* The beginning of the archive: the extents tell what it is. */
+static void test_beginning(void **state)
+{
+    (void)state;
+    struct reading t;
+    struct found found;
+    start(&t, 4);
+    add_bad(&t, 0, SECTOR);
+    assert_works(salvage(&t, &found, 0, &err));
+    assert_int_equal(found.kinds[ARCHIVE_FAULT_UNREADABLE], 1);
+    assert_int_equal(found.kinds[ARCHIVE_FAULT_HEADER], 1);
+    assert_int_equal(count(found.came[0]), CLUSTERS * VI_BLOCKS);
+    assert_int_equal(count(found.came[1]), CLUSTERS * VI_BLOCKS);
+    end(&t);
+}
+
+/* A disk that is gone is asked a few times, and the work ends; so it does where nothing was read.
+ */
+static void test_gone(void **state)
+{
+    (void)state;
+    struct reading t;
+    struct found found;
+    start(&t, 4);
+    add_bad(&t, t.v.extents[2].off + 5000, UINT64_MAX);
+    assert_works(salvage(&t, &found, 0, &err));
+    assert_int_equal(found.kinds[ARCHIVE_FAULT_UNREADABLE], 1);
+    assert_int_equal(found.off + found.span, t.v.file.size);
+    assert_in_range(t.plan.failed, 1, 200);
+    assert_int_equal(count(found.missing[0]) >= 2 * VI_BLOCKS, true);
+    t.bad[0].start = 0;
+    assert_fails(salvage(&t, &found, 0, &err), PLATTER_ENOFORMAT, "no part of a VMA archive");
+    assert_in_range(t.plan.failed, 1, 200);
+    end(&t);
+}
+
+/* Every other sector of a long rest: it is given up. */
+static void test_hopeless(void **state)
+{
+    (void)state;
+    struct reading t;
+    struct found found;
+    start(&t, 4);
+    const hoff from = t.v.file.size;
+    struct buffer longer = buffer_copy(&t.v.file, from + (48 << 20));
+    buffer_free(&t.v.file);
+    t.v.file = longer;
+    t.v.file.size = from + (48 << 20);
+    t.bad[0] = (struct fault_range){from, from + SECTOR, 2 * SECTOR};
+    t.plan.n_bad = 1;
+    assert_fails(salvage(&t, &found, 0, &err), EIO, "reads that failed no more are tried");
+    assert_true(t.plan.failed < 70000);
+    end(&t);
+}
+
+static bool is_bad(const struct reading *t, hoff off, uint64_t len)
+{
+    for (unsigned i = 0; i < t->plan.n_bad; i++)
+        if (off < t->bad[i].end && off + len > t->bad[i].start)
+            return true;
+    return false;
+}
+
+/* What has to be missing: what is in an extent without a header, and blocks of others. */
+static void check_missing(const struct reading *t, const struct found *found)
+{
+    for (size_t i = 0; i < t->v.n_extents; i++) {
+        const struct vmaimage_extent *e = &t->v.extents[i];
+        bool lost = is_bad(t, e->off, VI_EXTENT);
+        for (unsigned k = 0; k < VI_SLOTS; k++) {
+            const struct vmaimage_slot *s = &e->slots[k];
+            hoff at = s->off;
+            for (unsigned b = 0; s->device && b < VI_BLOCKS; b++) {
+                bool stored = s->mask >> b & 1, bad = lost || (stored && is_bad(t, at, VI_BLOCK));
+                assert_int_equal(found->missing[s->device - FIRST][s->cluster * VI_BLOCKS + b],
+                                 bad);
+                assert_true(bad || found->came[s->device - FIRST][s->cluster * VI_BLOCKS + b]);
+                at += stored ? VI_BLOCK : 0;
+            }
+        }
+    }
+}
+
+/* Parts anywhere behind the header, 8 KiB and more from each other. */
+static void test_anywhere(void **state)
+{
+    (void)state;
+    struct prng p = {3};
+    for (unsigned n = 0; n < 200; n++) {
+        struct reading t;
+        struct found found;
+        start(&t, 1 + (unsigned)prng_below(&p, 6));
+        hoff at = t.v.header_size + prng_below(&p, 300) * SECTOR;
+        while (at < t.v.file.size && t.plan.n_bad < 60) {
+            hoff bad_end = at + (1 + prng_below(&p, prng_below(&p, 4) ? 3 : 200)) * SECTOR;
+            add_bad(&t, at, bad_end);
+            at = bad_end + (16 + prng_below(&p, 200)) * SECTOR;
+        }
+        assert_works(salvage(&t, &found, 0, &err));
+        check_missing(&t, &found);
+        end(&t);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_other_disk),
-                                       cmocka_unit_test(test_few_reads)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_other_disk), cmocka_unit_test(test_few_reads),
+        cmocka_unit_test(test_data),       cmocka_unit_test(test_header),
+        cmocka_unit_test(test_beginning),  cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_hopeless),   cmocka_unit_test(test_anywhere)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,6 +34,13 @@ bool vma_extent_probe(const uint8_t *bytes, const uint8_t *uuid)
            memcmp(bytes + UUID_AT, uuid, VMA_UUID) == 0 && checksum_is_right(bytes);
 }
 
+bool vma_extent_begins(const uint8_t *bytes, size_t len, const uint8_t *uuid)
+{
+    size_t of_uuid = len > UUID_AT ? (size_t)min_u64(len - UUID_AT, VMA_UUID) : 0;
+    return memcmp(bytes, magic, (size_t)min_u64(len, sizeof magic)) == 0 &&
+           memcmp(bytes + UUID_AT, uuid, of_uuid) == 0;
+}
+
 static int corrupt(const char *file, uint64_t off, const char *why, struct platter_error *err)
 {
     return fail(err, PLATTER_ECORRUPT, "%s: the extent at %" PRIu64 ": %s", file, off, why);

@@ -4,6 +4,7 @@
 #define FORMAT_VMA_INPUT_H
 
 #include "base/memory.h"
+#include "format/vma/unreadable.h"
 #include "stream/stream.h"
 
 struct vma_input {
@@ -13,6 +14,11 @@ struct vma_input {
     hoff pos;      /* of the next byte, in the archive */
     uint8_t *back; /* what was put back: [back_at, back_len) comes before what the stream has */
     size_t back_at, back_len;
+    /* Of what can be read anywhere: where parts that cannot be read are told, which are zeros then;
+     * NULL: it is an error. */
+    vma_unreadable_fn tell;
+    void *opaque;
+    struct vma_unreadable *unreadable;
 };
 
 void vma_input_open(struct vma_input *in, struct stream *stream, struct budget *budget);
@@ -38,5 +44,11 @@ static inline bool vma_input_anywhere(const struct vma_input *in)
 /* Reads what is behind us, of a stream that can be read anywhere. */
 int vma_input_pread(struct vma_input *in, void *buf, size_t len, hoff off,
                     struct platter_error *err);
+
+/* The first part of [start, end) that was found unreadable: its end, and where it begins; 0: none
+ * was. */
+hoff vma_input_unreadable(const struct vma_input *in, hoff start, hoff end, hoff *ret_start);
+/* Passes over the part that comes next, if it is known to be unreadable: how many bytes. */
+uint64_t vma_input_pass_unreadable(struct vma_input *in);
 
 #endif

@@ -158,6 +158,23 @@ static int fail_to_enter(int r, const char *name, uint64_t off, struct platter_e
     return r < 0 ? fail_in(err, r, "%s: the extent at %" PRIu64, name, off) : r;
 }
 
+/* So few bytes at the end of the file that they are no extent. */
+static int fail_scrap(const struct survey *s, uint64_t off, size_t len, struct platter_error *err)
+{
+    const char *name = s->img->stream->name;
+    uint8_t bytes[VMA_EXTENT];
+    int r = stream_pread(s->img->stream, bytes, len, off, err);
+
+    if (r < 0)
+        return r;
+    if (vma_extent_begins(bytes, len, s->a->header.uuid))
+        return fail(err, PLATTER_ECORRUPT, VMA_CUT_HEADER, name, off, len);
+    return fail(err, PLATTER_ECORRUPT,
+                "%s: %zu bytes at %" PRIu64
+                " are too few for an extent: the archive was cut short, or something follows it",
+                name, len, off);
+}
+
 static int enter_extent(struct survey *s, uint64_t off, uint64_t *ret_len,
                         struct platter_error *err)
 {
@@ -167,11 +184,7 @@ static int enter_extent(struct survey *s, uint64_t off, uint64_t *ret_len,
     struct vma_extent e;
 
     if (left < VMA_EXTENT)
-        return fail(
-            err, PLATTER_ECORRUPT,
-            "%s: %" PRIu64 " bytes at %" PRIu64
-            " are too few for an extent: the archive was cut short, or something follows it",
-            name, left, off);
+        return fail_scrap(s, off, (size_t)left, err);
     int r = stream_pread(s->img->stream, bytes, sizeof bytes, off, err);
     if (r == 0)
         r = vma_extent_decode(name, off, bytes, s->a->header.uuid, &e, err);

@@ -160,10 +160,12 @@ static int rescue(struct vma_reader *r, size_t got, const struct platter_error *
 {
     const struct archive_fault f = {.kind = ARCHIVE_FAULT_HEADER};
     bool found = false;
+    hoff unread;
 
     r->head.lost_header = true;
     int e = vma_tell(r, &f, err, "%s", why->message);
-    if (e == 0 && got == r->bytes_len && mend_header(r))
+    if (e == 0 && got == r->bytes_len && !vma_input_unreadable(&r->in, 0, got, &unread) &&
+        mend_header(r))
         return tell_mended(r, err);
     if (e == 0)
         e = vma_input_put_back(&r->in, r->bytes, got, err);

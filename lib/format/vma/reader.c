@@ -83,6 +83,16 @@ int vma_skip(struct vma_reader *r, uint64_t len, uint64_t *ret_len, struct platt
     return e == 0 ? 0 : stream_failed(r, e, &why, err);
 }
 
+/* What salvaging cannot read is told, and is zeros. */
+static int tell_unreadable(void *opaque, hoff start, hoff end, int code, struct platter_error *err)
+{
+    struct vma_reader *r = opaque;
+    const struct archive_fault f = {
+        .kind = ARCHIVE_FAULT_UNREADABLE, .off = start - r->in.start, .span = end - start};
+    return vma_tell(r, &f, err, "%s: %" PRIu64 " bytes at %" PRIu64 " cannot be read: %s", r->file,
+                    f.span, f.off, strerrordesc_np(code));
+}
+
 /* ---- extents -----------------------------------------------------------------------------------
  */
 
@@ -227,12 +237,25 @@ static int tell_missing(struct vma_reader *r, const struct archive_disk *d, uint
                     r->file, first, first + n - 1, d->id, d->name);
 }
 
+/* What is sound, as far as anybody can tell. */
+static int tell_no_checksums(struct vma_reader *r, struct platter_error *err)
+{
+    const struct archive_fault f = {.kind = ARCHIVE_FAULT_NOTE, .off = r->in.pos};
+    if (!vma_goes_on(r) || !stream_lacks_checksums(r->in.stream))
+        return 0;
+    return vma_tell(r, &f, err,
+                    "%s: the compressed file has no checksums: damage in it may go unnoticed",
+                    r->file);
+}
+
 /* All that is wanted is there, exactly once. */
 static int finish(struct vma_reader *r, struct platter_error *err)
 {
     uint64_t first = 0, n;
     int e = vma_tell_unchecked(r, err);
 
+    if (e == 0)
+        e = tell_no_checksums(r, err);
     r->finished = true;
     for (unsigned i = 0; e == 0 && i < r->head.listing.n_disks; i++) {
         const struct archive_disk *d = &r->disks[i];
@@ -280,7 +303,7 @@ static uint64_t reader_have(const struct archive_reader *head, const struct arch
     /* The last cluster is as long as the disk has it. */
     bool last = n && coverage_has(c, (uint32_t)(n - 1));
     return (coverage_count(c) - last) * VMA_CLUSTER +
-           (last ? disk->size - (n - 1) * VMA_CLUSTER : 0);
+           (last ? disk->size - (n - 1) * VMA_CLUSTER : 0) - r->unread[disk->id];
 }
 
 /* ---- open and close ----------------------------------------------------------------------------
@@ -314,6 +337,8 @@ int vma_reader_open(const struct archive_request *request, struct archive_reader
     r->request = *request;
     r->file = request->stream->name;
     vma_input_open(&r->in, request->stream, request->budget);
+    r->in.tell = request->flags & ARCHIVE_SALVAGE ? tell_unreadable : NULL;
+    r->in.opaque = r;
     int e = vma_open_header(r, err);
     r->request.uuid = NULL; /* they are the caller's */
     r->request.found = NULL;

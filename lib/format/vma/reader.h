@@ -8,7 +8,7 @@
  *   runs.c      what an extent's slots say: checked, and made into runs
  *   coverage.c  which clusters came
  *   unchecked.c what a damaged wrapper puts in doubt
- *   input.c     bytes that can be put back
+ *   input.c     bytes that can be put back; unreadable.c those that cannot be read
  */
 #ifndef FORMAT_VMA_READER_H
 #define FORMAT_VMA_READER_H
@@ -41,6 +41,7 @@ struct vma_reader {
     struct archive_disk disks[VMA_DEVICES]; /* of the listing */
     unsigned disk_of[VMA_DEVICES];          /* one more than its place there; 0: there is none */
     struct coverage *coverage[VMA_DEVICES]; /* by number of the device */
+    uint64_t unread[VMA_DEVICES];           /* bytes of clusters that came and could not be read */
     /* Clusters out of a part of a compressed file whose checksum is still to come. */
     struct coverage *unchecked[VMA_DEVICES];
     hoff checked;                /* up to where it came: no cluster in front of it is among them */

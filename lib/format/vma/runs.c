@@ -214,6 +214,59 @@ static int doubt(struct vma_reader *r, struct doubted *d, const struct taken *t,
     return e;
 }
 
+/* ---- what could not be read --------------------------------------------------------------------
+ */
+
+/* A range of one disk, of the extent in hand: zeros, and no more than that. */
+struct unread {
+    const struct archive_disk *disk;
+    goff start, end;
+};
+
+static int tell_unread(struct vma_reader *r, struct unread *u, struct platter_error *err)
+{
+    const struct archive_disk *disk = u->disk;
+    struct archive_fault f = {.kind = ARCHIVE_FAULT_MISSING,
+                              .off = r->off,
+                              .disk = disk,
+                              .start = u->start,
+                              .len = u->end - u->start};
+    *u = (struct unread){0};
+    if (!disk)
+        return 0;
+    r->unread[disk->id] += f.len;
+    return vma_tell(r, &f, err,
+                    "%s: %" PRIu64 " bytes at %" PRIu64
+                    " of device %u (%s) cannot be read: they are in the extent at %" PRIu64,
+                    r->file, f.len, f.start, disk->id, disk->name, r->off);
+}
+
+/* Tells of the blocks of a slot. */
+static int note_unread(struct vma_reader *r, struct unread *u, const struct taken *t,
+                       struct platter_error *err)
+{
+    hoff at = r->off + VMA_EXTENT + t->at, bad;
+    goff end = end_of(t->disk);
+    int e = 0;
+
+    if (r->passed || !vma_input_unreadable(&r->in, at, at + VMA_CLUSTER, &bad))
+        return 0;
+    for (unsigned k = 0; e == 0 && k < VMA_BLOCKS; k++) {
+        const goff start = start_of(t) + k * (uint64_t)VMA_BLOCK;
+        if (!(t->slot->mask >> k & 1))
+            continue;
+        if (start < end && vma_input_unreadable(&r->in, at, at + VMA_BLOCK, &bad)) {
+            if (u->disk != t->disk || u->end != start) {
+                e = tell_unread(r, u, err);
+                *u = (struct unread){.disk = t->disk, .start = start};
+            }
+            u->end = min_u64(start + VMA_BLOCK, end);
+        }
+        at += VMA_BLOCK;
+    }
+    return e;
+}
+
 /* ---- slots -------------------------------------------------------------------------------------
  */
 
@@ -249,6 +302,7 @@ static int disk_of(struct vma_reader *r, unsigned device, const struct archive_d
 int vma_take_slots(struct vma_reader *r, struct archive_batch *batch, struct platter_error *err)
 {
     struct doubted doubted = {0};
+    struct unread unread = {0};
     struct taken t = {0};
     int e = 0;
 
@@ -260,11 +314,15 @@ int vma_take_slots(struct vma_reader *r, struct archive_batch *batch, struct pla
         e = disk_of(r, t.slot->device, &t.disk, err);
         if (e == 0 && t.slot->device && (!t.disk || vma_is_wanted(r, t.disk)))
             e = take_slot(r, batch, &t, &used, err);
+        if (e == 0 && used)
+            e = note_unread(r, &unread, &t, err);
         if (e == 0 && used && t.slot->mask && r->doubt)
             e = doubt(r, &doubted, &t, err);
         else if (e == 0 && used && t.slot->mask)
             e = vma_add_unchecked(r, t.disk, t.slot->cluster, err);
         t.at += vma_slot_blocks(t.slot) * (uint64_t)VMA_BLOCK;
     }
+    if (e == 0)
+        e = tell_unread(r, &unread, err);
     return e < 0 ? e : tell_doubt(r, &doubted, err);
 }

@@ -72,6 +72,12 @@ static int widen(struct vma_reader *r, struct window *w, size_t have, struct pla
     return 0;
 }
 
+static bool is_unreadable(const struct vma_reader *r, hoff off, size_t len)
+{
+    hoff start;
+    return vma_input_unreadable(&r->in, off, off + len, &start) != 0;
+}
+
 static int search_windows(struct vma_reader *r, const uint8_t *uuid, uint64_t limit,
                           struct window *w, bool *ret_found, bool *ret_zeros,
                           struct platter_error *err)
@@ -87,16 +93,19 @@ static int search_windows(struct vma_reader *r, const uint8_t *uuid, uint64_t li
         if (e < 0)
             return e;
         r->broken = false;
+        uint64_t unread = vma_input_pass_unreadable(&r->in);
+        have = unread ? 0 : have; /* a header that goes on there is none */
+        const hoff from = r->in.pos - have;
         e = vma_read(r, w->bytes + have, w->size - have, &n, err);
         size_t len = have + n, at = vma_find_extent(w->bytes, len, uuid);
         *ret_found = at < len;
-        *ret_zeros = *ret_zeros && is_zero(w->bytes, at);
+        *ret_zeros = *ret_zeros && !unread && is_zero(w->bytes, at) && !is_unreadable(r, from, len);
         if (*ret_found)
             return e < 0 ? e : vma_input_put_back(&r->in, w->bytes + at, len - at, err);
         /* A header may begin in the last bytes. */
         have = len < VMA_EXTENT - 1 ? len : VMA_EXTENT - 1;
         memmove(w->bytes, w->bytes + len - have, have);
-        passed += n;
+        passed += n + unread;
     }
     return e;
 }
@@ -113,12 +122,17 @@ int vma_search(struct vma_reader *r, const uint8_t *uuid, uint64_t limit, bool *
 /* ---- gaps --------------------------------------------------------------------------------------
  */
 
-static int tell_scrap(struct vma_reader *r, size_t n, struct platter_error *err)
+static int tell_scrap(struct vma_reader *r, const uint8_t *bytes, size_t n,
+                      struct platter_error *err)
 {
-    const struct archive_fault f = {.kind = ARCHIVE_FAULT_TRAILING, .off = r->in.pos - n};
+    bool cut = vma_extent_begins(bytes, n, r->header.uuid);
+    const struct archive_fault f = {.kind = cut ? ARCHIVE_FAULT_TRUNCATED : ARCHIVE_FAULT_TRAILING,
+                                    .off = r->in.pos - n};
     if (r->broken) /* the reason was told, and something may follow */
         return 0;
     r->ended = true;
+    if (cut)
+        return vma_tell(r, &f, err, VMA_CUT_HEADER, r->file, f.off, n);
     return vma_tell(
         r, &f, err,
         "%s: %zu bytes at %" PRIu64
@@ -162,14 +176,19 @@ int vma_cross_gap(struct vma_reader *r, const uint8_t *bytes, size_t n, struct v
 {
     const hoff off = r->in.pos - n;
     struct archive_fault f = {.kind = ARCHIVE_FAULT_EXTENT, .off = off};
-    bool salvage = r->head.flags & ARCHIVE_SALVAGE, zeros = is_zero(bytes, n), rest = true;
+    const bool salvage = r->head.flags & ARCHIVE_SALVAGE, unread = is_unreadable(r, off, n);
+    bool zeros = is_zero(bytes, n) && !unread, rest = true;
     struct platter_error why = {0};
     struct vma_extent unused;
 
     *ret = (struct vma_gap){.off = off};
     if (n < VMA_EXTENT)
-        return tell_scrap(r, n, err);
-    vma_extent_decode(r->file, off, bytes, r->header.uuid, &unused, &why);
+        return tell_scrap(r, bytes, n, err);
+    if (unread)
+        fail(&why, PLATTER_ECORRUPT, "%s: the extent at %" PRIu64 ": its header cannot be read",
+             r->file, off);
+    else
+        vma_extent_decode(r->file, off, bytes, r->header.uuid, &unused, &why);
     if (!vma_goes_on(r))
         return vma_tell(r, &f, err, "%s", why.message);
     int e = vma_input_put_back(&r->in, bytes + 1, n - 1, err);
@@ -225,7 +244,9 @@ static int judge_by(struct vma_reader *r, size_t n, struct platter_error *err)
     }
     if (n == 0)
         return 0;
-    bool was = n == VMA_EXTENT && vma_was_extent(behind, n, r->header.uuid);
+    /* Of one that cannot be read it is known where it stands. */
+    bool was = n == VMA_EXTENT &&
+               (vma_was_extent(behind, n, r->header.uuid) || is_unreadable(r, r->in.pos - n, n));
     int e = vma_cross_gap(r, behind, n, &gap, err);
     if (e == 0 && gap.crossed && !r->doubt && !was && !are_extents(gap.next - gap.off))
         r->doubt = "bytes were put in, or are gone, in front of the next extent";

@@ -106,6 +106,13 @@ static inline unsigned vma_slot_blocks(const struct vma_slot *s)
 /* Whether an extent of this archive begins with these VMA_EXTENT bytes: magic, uuid and checksum.
  */
 bool vma_extent_probe(const uint8_t *bytes, const uint8_t *uuid);
+/* Whether an extent of it may begin with these bytes, fewer than it has: magic and uuid, as far as
+ * they go. */
+bool vma_extent_begins(const uint8_t *bytes, size_t len, const uint8_t *uuid);
+/* ... so that it was cut: a sentence of the file, the offset, and how many bytes there are. */
+#define VMA_CUT_HEADER                                                                             \
+    "%s: the header of the extent at %" PRIu64                                                     \
+    " is cut off: %zu of its 512 bytes are there, and the archive ends"
 /* What the slots say, whatever else is right or wrong, and how many blocks that makes. */
 void vma_extent_slots(const uint8_t *bytes, struct vma_extent *ret);
 /* The header of the extent at `off`. */
