@@ -100,6 +100,11 @@ uint64_t stream_checked(struct stream *s)
     return s->ops->checked ? s->ops->checked(s) : UINT64_MAX;
 }
 
+bool stream_lacks_checksums(struct stream *s)
+{
+    return s->ops->lacks_checksums && s->ops->lacks_checksums(s);
+}
+
 static int skip_anywhere(struct stream *s, uint64_t len, uint64_t *ret_len,
                          struct platter_error *err)
 {

@@ -47,6 +47,8 @@ struct stream_ops {
     void (*interrupt)(struct stream *s);
     /* After a read that failed for damage: whether what can still be read behind it comes next. */
     bool (*resume)(struct stream *s);
+    /* Whether some of what was read had no checksum: see stream_lacks_checksums(). */
+    bool (*lacks_checksums)(struct stream *s);
     int (*pwrite)(struct stream *s, const void *buf, size_t len, hoff off,
                   struct platter_error *err);
     int (*flush)(struct stream *s, struct platter_error *err);
@@ -122,6 +124,9 @@ bool stream_resume(struct stream *s);
  * may be wrong.
  * Streams that check nothing: UINT64_MAX. For who reads. */
 uint64_t stream_checked(struct stream *s);
+/* Whether some of what was read came out of a part of a compressed file that has no checksum, so that
+ * damage may be taken for data. */
+bool stream_lacks_checksums(struct stream *s);
 /* As stream_read() of so many bytes that nobody wants: not read where the stream can do without. */
 int stream_skip(struct stream *s, uint64_t len, uint64_t *ret_len, struct platter_error *err);
 /* Writes all; grows the stream where it ends earlier. */

@@ -257,6 +257,11 @@ static uint64_t unzip_checked(struct stream *s)
     return ring_passed(&((struct unzip *)s)->out);
 }
 
+static bool unzip_lacks_checksums(struct stream *s)
+{
+    return ((struct unzip *)s)->unsummed;
+}
+
 static void unzip_interrupt(struct stream *s)
 {
     ring_abandon(&((struct unzip *)s)->out);
@@ -287,6 +292,7 @@ static const struct stream_ops unzip_ops = {
     .checked = unzip_checked,
     .interrupt = unzip_interrupt,
     .resume = unzip_resume,
+    .lacks_checksums = unzip_lacks_checksums,
     .close = unzip_close,
 };
 

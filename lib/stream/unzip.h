@@ -30,7 +30,8 @@ struct unzip {
     pid_t child;                /* a program that must end with the stream, or 0 */
     bool stopping;              /* none is to be started any more */
 
-    uint64_t part; /* where the part in hand begins, in z->in; for the worker */
+    uint64_t part;        /* where the part in hand begins, in z->in; for the worker */
+    atomic_bool unsummed; /* a part had no checksum */
 };
 
 /* Whether this build can unpack it: ENOTSUP says what is missing. */

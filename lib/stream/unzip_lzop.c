@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/cursor.h"
 #include "config.h"
 #include "stream/unzip.h"
 
@@ -25,7 +26,10 @@ enum {
     PIPE_BYTES = 1 << 20,   /* on their way to it and back, if the system lets us */
     STATUS_WARNED = 2,      /* of the program: something was not as it should be */
     STATUS_NOT_FOUND = 127, /* of the program, where it could not be started after all */
-    ABOVE_STANDARD = 3      /* the first descriptor that is none of the standard ones */
+    ABOVE_STANDARD = 3,     /* the first descriptor that is none of the standard ones */
+    LZOP_FLAGS_AT = 17,     /* in the header: which checksums there are */
+    LZOP_ADLER = 0x1,
+    LZOP_CRC = 0x100
 };
 
 struct lzop {
@@ -304,11 +308,24 @@ static int judge(struct lzop *l, int status, struct platter_error *err)
                 name, fed, words, WEXITSTATUS(status));
 }
 
+/* Whether its header tells of checksums of what is inside: unpacked_lzop.c has the layout. */
+static int note_checksums(struct unzip *z, struct platter_error *err)
+{
+    uint8_t header[LZOP_FLAGS_AT + 4];
+    size_t len;
+    int r = ring_peek(&z->in, header, sizeof header, &len, err);
+    if (r == 0 && len == sizeof header)
+        z->unsummed = !(get_be(header + LZOP_FLAGS_AT, 4) & (LZOP_ADLER | LZOP_CRC));
+    return r;
+}
+
 int unzip_lzop(struct unzip *z, struct platter_error *err)
 {
     struct lzop l = {.z = z, .to = -1, .from = -1, .said = -1};
 
-    int r = start(&l, err);
+    int r = note_checksums(z, err);
+    if (r == 0)
+        r = start(&l, err);
     int code = r == 0 ? pthread_create(&l.feeder, NULL, feed, &l) : 0;
     if (code)
         r = fail_errno(err, code, "no thread to unpack it");

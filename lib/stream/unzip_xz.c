@@ -232,6 +232,7 @@ static int begin_block(struct unzip *z, struct xz *x, uint8_t first, struct plat
     if (whole != 0 && whole != LZMA_VLI_UNKNOWN)
         x->end = ring_position(&z->in) + whole;
     ring_take(&z->in, len);
+    z->unsummed |= x->flags.check == LZMA_CHECK_NONE;
     x->begun = true;
     return 1;
 }

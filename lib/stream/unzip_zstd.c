@@ -13,7 +13,8 @@
 
 enum {
     WINDOW_LOG_MOST = 31, /* what `zstd --long` can be told */
-    DECODER = 512 << 10   /* what it needs besides the window: tables and two blocks */
+    DECODER = 512 << 10,  /* what it needs besides the window: tables and two blocks */
+    HAS_CHECKSUM = 4      /* of the descriptor of a frame (section 3.1.1.1.1) */
 };
 
 struct zstd {
@@ -65,6 +66,8 @@ static int begin(struct unzip *z, void *state, const uint8_t *prefix, size_t len
     ZSTD_DCtx_reset(d->decoder, ZSTD_reset_session_only);
     d->hint = 4;
     d->holds = false;
+    if (magic == ZSTD_FRAME && len > 4 && !(prefix[4] & HAS_CHECKSUM))
+        z->unsummed = true;
     int r = magic == ZSTD_FRAME ? take_window(z, d, window_of(prefix, len), err) : 0;
     return r < 0 ? r : 1;
 }
