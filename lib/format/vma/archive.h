@@ -14,14 +14,18 @@ struct vma_cached {
     struct vma_extent extent;
 };
 
+struct archive_reader;
+
 /* The archive of all views of one open file, which the last of them frees. */
 struct vma_archive {
     atomic_uint owners;
     struct budget *budget;
     uint8_t *bytes; /* of the header */
+    uint64_t bytes_len;
     struct vma_header header;
-    uint64_t size; /* of the file; 0: it can only be read front to back */
-    bool known;    /* what follows is: all extents were looked at, by us or for the kept index */
+    struct archive_reader *rescuer; /* whose header it is; NULL: it was read as it stands there */
+    uint64_t size;                  /* of the file; 0: it can only be read front to back */
+    bool known; /* what follows is: all extents were looked at, by us or for the kept index */
     uint64_t n_extents;
     uint64_t counts[VMA_DEVICES]; /* clusters that are there */
     bool extra; /* clusters of zeros just past the end of devices were passed over */
@@ -61,6 +65,10 @@ void vma_archive_unref(struct vma_archive *a);
 /* ---- rescue.c ----------------------------------------------------------------------------------
  */
 
+/* Of a salvage whose header cannot be used, `why` tells why not: takes what is left of it, and what
+ * disks there are in the extents. What was found so is doubted. */
+int vma_salvage_header(struct image *img, struct vma_archive *a, const struct platter_error *why,
+                       struct platter_error *err);
 /* Of a salvage: enters in `index` what can be used of a damaged archive; what is wrong with the
  * disk that is asked for, or with any, is doubted. */
 int vma_salvage_index(struct image *img, struct vma_index *index, uint64_t *ret_extents,

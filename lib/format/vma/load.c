@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "format/archive.h"
 #include "format/vma/archive.h"
 
 /* ---- the header --------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ static int load_header(struct image *img, struct vma_archive *a, struct platter_
         r = budget_alloc(a->budget, size, "the header of an archive", &a->bytes, err);
     if (r < 0)
         return r;
-    a->header.size = size;
+    a->bytes_len = size;
     memcpy(a->bytes, fixed, sizeof fixed);
     r = read_header(img, a->bytes + VMA_FIXED, size - VMA_FIXED, VMA_FIXED, err);
     return r < 0 ? r : vma_header_decode(name, a->bytes, size, &a->header, err);
@@ -84,7 +85,9 @@ void vma_archive_unref(struct vma_archive *a)
         return;
     vma_index_free(atomic_load(&a->index));
     vma_kept_free(a->kept);
-    budget_free(a->budget, a->bytes, a->header.size);
+    budget_free(a->budget, a->bytes, a->bytes_len);
+    if (a->rescuer)
+        a->rescuer->ops->close(a->rescuer);
     budget_unref(a->budget);
     pthread_mutex_destroy(&a->building);
     pthread_mutex_destroy(&a->lock);

@@ -33,8 +33,9 @@ static void tell(void *opaque, const struct archive_fault *f)
     unsigned device = vma_of(s->img)->device;
     struct told *told = f->disk ? &s->doubts : &s->damage;
 
-    /* What is missing is told where it is read. */
-    if (f->kind == ARCHIVE_FAULT_NOTE || f->kind == ARCHIVE_FAULT_MISSING)
+    /* What is missing is told where it is read, and the header was when it was found out. */
+    if (f->kind == ARCHIVE_FAULT_NOTE || f->kind == ARCHIVE_FAULT_MISSING ||
+        f->kind == ARCHIVE_FAULT_HEADER)
         return;
     if (f->disk && device && f->disk->id != device)
         return;
@@ -72,16 +73,17 @@ static bool has_data(const struct rescue *s, const struct archive_batch *batch)
     return false;
 }
 
+/* Enters all there is in the index, if there is one. */
 static int read_all(struct rescue *s, struct archive_reader *reader, struct vma_index *index,
                     uint64_t *ret_extents, struct platter_error *err)
 {
     struct archive_batch batch = {0};
     struct budget *budget = vma_of(s->img)->archive->budget;
 
-    int r =
-        budget_alloc(budget, reader->batch_bytes, "what is read of an archive", &batch.room, err);
+    int r = budget_alloc_buffer(budget, reader->batch_bytes, "what is read of an archive",
+                                &batch.room, err);
     while (r == 0 && (r = reader->ops->next(reader, &batch, err)) > 0) {
-        r = enter(index, &batch, err);
+        r = index ? enter(index, &batch, err) : 0;
         *ret_extents += r == 0;
         s->near |= s->gap && has_data(s, &batch);
         s->gap = false;
@@ -107,19 +109,30 @@ static bool is_whole(const struct image *img, const struct vma_index *index)
     return d->name && !d->state && vma_index_count(index, v->device) == vma_clusters(d->size);
 }
 
+/* A reader from the beginning on. */
+static int open_reader(struct image *img, struct rescue *s, const struct archive_listing *found,
+                       struct archive_reader **ret, struct platter_error *err)
+{
+    const struct vma_archive *a = vma_of(img)->archive;
+    const struct archive_request request = {.stream = img->stream,
+                                            .flags = ARCHIVE_HEADERS | ARCHIVE_SALVAGE,
+                                            .budget = a->budget,
+                                            .uuid = found ? a->header.uuid : NULL,
+                                            .fault = s ? tell : NULL,
+                                            .opaque = s,
+                                            .found = found};
+    img->stream->position = 0;
+    return vma_reader_open(&request, ret, err);
+}
+
 int vma_salvage_index(struct image *img, struct vma_index *index, uint64_t *ret_extents,
                       struct platter_error *err)
 {
     struct rescue s = {.img = img};
-    const struct archive_request request = {.stream = img->stream,
-                                            .flags = ARCHIVE_HEADERS | ARCHIVE_SALVAGE,
-                                            .budget = vma_of(img)->archive->budget,
-                                            .fault = tell,
-                                            .opaque = &s};
+    const struct archive_reader *rescuer = vma_of(img)->archive->rescuer;
     struct archive_reader *reader;
 
-    img->stream->position = 0;
-    int r = vma_reader_open(&request, &reader, err);
+    int r = open_reader(img, &s, rescuer ? &rescuer->listing : NULL, &reader, err);
     if (r == 0) {
         r = read_all(&s, reader, index, ret_extents, err);
         reader->ops->close(reader);
@@ -133,6 +146,40 @@ int vma_salvage_index(struct image *img, struct vma_index *index, uint64_t *ret_
     free(s.damage.first);
     free(s.doubts.first);
     return r;
+}
+
+/* Disks that no header tells of are as long as what there is of them. */
+static int size_disks(struct image *img, struct vma_reader *r, struct platter_error *err)
+{
+    struct rescue s = {.img = img};
+    uint64_t n = 0;
+    int e = read_all(&s, &r->head, NULL, &n, err);
+
+    for (unsigned i = 0; e == 0 && i < r->head.listing.n_disks; i++) {
+        struct archive_disk *d = &r->disks[i];
+        if (d->unsized)
+            d->size = r->head.ops->have(&r->head, d);
+        if (d->unsized && d->size)
+            r->header.devices[d->id] = (struct vma_device){.name = d->name, .size = d->size};
+    }
+    return e;
+}
+
+int vma_salvage_header(struct image *img, struct vma_archive *a, const struct platter_error *why,
+                       struct platter_error *err)
+{
+    int r = open_reader(img, NULL, NULL, &a->rescuer, err);
+    if (r < 0)
+        return r;
+    struct vma_reader *reader = vma_reader_of(a->rescuer);
+    const bool lost = a->rescuer->lost_header;
+    r = lost ? size_disks(img, reader, err) : 0;
+    if (r < 0)
+        return r;
+    a->header = reader->header;
+    return image_doubt(img, err, "%s; %s", why->message,
+                       lost ? "what is left of it and its extents tell which disks there are"
+                            : "with one bit of it changed it is right: that is used");
 }
 
 int vma_salvage_extent(struct image *img, uint64_t off, const uint8_t *bytes,

@@ -38,6 +38,11 @@ static int choose_device(struct image *img, struct platter_error *err)
     if (img->view) {
         int found = find_device(img, h, err);
         v->device = found < 0 ? 0 : (unsigned)found;
+        if (found == -ENOENT && v->archive->rescuer)
+            return fail(err, ENOENT,
+                        "%s: its header is damaged, and no disk called %s was found: platter info "
+                        "--salvage tells which were",
+                        img->stream->name, img->view);
         return found < 0 ? found : 0;
     }
     for (unsigned i = 1; i < VMA_DEVICES; i++)
@@ -71,17 +76,27 @@ static int add_advice(int r, const char *advice, struct platter_error *err)
     return r == -PLATTER_ECORRUPT && said ? fail(err, -r, "%s; %s", said, advice) : r;
 }
 
-/* The header, or that of another view of the same file. */
+/* The header, or what is left of it for a salvage. */
+static int load_own(struct image *img, struct platter_error *err)
+{
+    struct vma *v = vma_of(img);
+    struct platter_error why = {0};
+
+    int r = vma_archive_load(img, &v->archive, &why);
+    if (r == 0)
+        return 0;
+    if (r == -ENOMEM || !img->salvage || img->stream->sequential)
+        return fail(err, -r, "%s", why.message);
+    return vma_salvage_header(img, v->archive, &why, err);
+}
+
+/* ... or that of another view of the same file. */
 static int load(struct image *img, struct platter_error *err)
 {
     struct vma *v = vma_of(img);
 
-    if (!img->sibling) {
-        int r = vma_archive_load(img, &v->archive, err);
-        return img->salvage
-                   ? add_advice(r, "platter extract --salvage looks for disks without it", err)
-                   : r;
-    }
+    if (!img->sibling)
+        return load_own(img, err);
     v->archive = vma_of(img->sibling)->archive;
     atomic_fetch_add(&v->archive->owners, 1);
     return 0;
