@@ -4,7 +4,7 @@
 # itself is meson's; the directories it works in stand below build/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick bench fuzz tsan fmt lint man install deb clean
+.PHONY: help setup demo test test-servers quick bench fuzz tsan fmt lint man install deb clean
 
 PREFIX       ?= /usr/local
 FUZZ_SECONDS ?= 60
@@ -12,8 +12,8 @@ BENCH        ?=
 SANITIZE     := -Dc_args=-fno-sanitize-recover=all -Db_lundef=false
 
 help: ## list what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
-	    while read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | \
+	    while read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
 
 setup: ## install the Debian packages that are missing
 	@tools/setup
@@ -22,8 +22,13 @@ demo: build/release/build.ninja ## take a real disk through every format and bac
 	@tools/build release
 	@tools/demo build/release/cli/platter
 
-test: build/test/build.ninja ## build with sanitizers and run all tests
-	@tools/test build/test
+test: build/test/build.ninja ## build with sanitizers and run all other tests
+	@tools/test build/test --no-suite servers
+
+test-servers: build/test/build.ninja ## run the tests of a real Ceph and its S3 gateway, which are started for it
+	@tools/setup $$(cat tests/servers/packages.txt)
+	@tools/build test
+	@tests/servers/with-ceph tools/test build/test --suite servers
 
 quick: build/test/build.ninja ## the unit tests alone
 	@tools/test build/test --suite unit
