@@ -16,7 +16,7 @@ int stale_digest_open(const char *target, struct stream **ret, struct platter_er
     if (!name)
         return fail_memory(err, "a name");
     if (lstat(name, &st) < 0)
-        return 0;
+        return stream_check_not_aside(name, err);
     if (!S_ISREG(st.st_mode))
         return fail(err, EEXIST,
                     "%s: would be taken for digests of the new archive, and is no file that could "

@@ -73,6 +73,15 @@ static void tell(void *opaque, const struct archive_fault *fault)
 /* ---- digests -----------------------------------------------------------------------------------
  */
 
+/* A program that was killed may have left them under another name. */
+static void tell_aside(struct platter_archive *a, const char *name)
+{
+    struct platter_error why = {0};
+    const struct archive_fault f = {.kind = ARCHIVE_FAULT_NOTE, .text = why.message};
+    if (stream_check_not_aside(name, &why) < 0)
+        archive_tell(a, &f);
+}
+
 /* A file of digests. Where it is not asked for by name, there need not be one: *ret_text is NULL
  * then. */
 static int read_file(struct verify *v, const char *name, bool must, char **ret_text,
@@ -82,8 +91,10 @@ static int read_file(struct verify *v, const char *name, bool must, char **ret_t
     uint64_t size;
 
     int r = stream_open(name, 0, &s, err);
-    if (r == -ENOENT && !must)
+    if (r == -ENOENT && !must) {
+        tell_aside(v->archive, name);
         return 0;
+    }
     if (r == 0)
         r = stream_size(s, &size, err);
     /* It is unpacked to less than it is as text. */

@@ -75,6 +75,8 @@ int stream_unwrapped_open(const char *name, struct budget *budget, struct stream
     size_t len;
 
     int r = stream_source_open(name, &s, err);
+    if (r == -ENOENT)
+        stream_check_not_aside(name, err); /* it has more to say */
     if (r < 0)
         return r;
     /* What cannot be read will not be read later either, or is salvaged: then it is no wrapper. */
