@@ -29,7 +29,8 @@ struct order {
     const struct platter_archive_file *file_list[MAX_ACTIONS + 1];
     char *contents[MAX_ACTIONS + 1]; /* owned */
     char *file_names[MAX_ACTIONS + 1];
-    unsigned n_files;
+    struct stat read[MAX_ACTIONS]; /* the files that they were read from */
+    unsigned n_files, n_read;
     const char *maps[MAX_ACTIONS], *settings[MAX_ACTIONS];
     struct conf_request conf;
     struct platter_archived archived[MOST_DISKS];
@@ -110,6 +111,8 @@ static int add_config(struct order *o, const char *text)
             path, MOST_CONTENT);
         code = EXIT_FAILED;
     }
+    if (in && fstat(fileno(in), &o->read[o->n_read]) == 0)
+        o->n_read++;
     if (in)
         fclose(in);
     if (code == EXIT_FINE) {
@@ -119,6 +122,22 @@ static int add_config(struct order *o, const char *text)
     free(name);
     free(content);
     return code;
+}
+
+/* No file that a configuration was read from may be written over. */
+static int check_not_read(const struct order *o, const char *path, int fd)
+{
+    struct stat st;
+    if (fd >= 0 ? fstat(fd, &st) : stat(path, &st))
+        return EXIT_FINE; /* it is new */
+    for (unsigned i = 0; i < o->n_read && S_ISREG(st.st_mode); i++)
+        if (o->read[i].st_dev == st.st_dev && o->read[i].st_ino == st.st_ino) {
+            say("%s: is the file that a configuration is read from, and cannot be the target as "
+                "well",
+                path);
+            return EXIT_FAILED;
+        }
+    return EXIT_FINE;
 }
 
 static unsigned find_conf(const struct order *o)
@@ -343,7 +362,9 @@ static int arrange_plan(struct order *o)
         (args->time_text && take_time(args->time_text, &o->plan.ctime)) ||
         choose_compression(o, name) || open_target(o))
         return EXIT_FAILED;
-    if (!args->digest_beside)
+    if (check_not_read(o, o->target, o->plan.fd))
+        return EXIT_FAILED;
+    if (!args->digest_beside && o->plan.fd >= 0)
         return EXIT_FINE;
     if (o->plan.fd >= 0)
         return usage_error(&verb_archive_create,
@@ -351,8 +372,9 @@ static int arrange_plan(struct order *o)
                            "--embed-digest");
     if (asprintf(&o->digest, "%s.platter.digest", o->target) < 0)
         o->digest = NULL;
-    o->plan.digest = o->digest;
-    return o->digest ? EXIT_FINE : EXIT_FAILED;
+    o->plan.digest = args->digest_beside ? o->digest : NULL;
+    /* Old digests are written over as well, or go with the old archive. */
+    return o->digest ? check_not_read(o, o->digest, -1) : EXIT_FAILED;
 }
 
 /* ---- the work ----------------------------------------------------------------------------------

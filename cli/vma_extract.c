@@ -147,6 +147,27 @@ static int check_listed(const struct extraction *x)
     return 0;
 }
 
+static bool is_wanted(const struct extraction *x, const char *name)
+{
+    const struct map_line *line = find_line(x, name);
+    return (!x->args->disks || is_listed(x->args->disks, name)) && !(line && line->skip);
+}
+
+/* Of two disks of one name nobody can say which goes where; found out before a file is made. */
+static int check_twins(const struct extraction *x)
+{
+    struct platter_archive_device a = {.size = sizeof a}, b = {.size = sizeof b};
+    for (unsigned i = 0; !platter_archive_device(x->archive, i, &a, NULL); i++)
+        for (unsigned k = 0; k < i && !platter_archive_device(x->archive, k, &b, NULL); k++)
+            if (strcmp(a.name, b.name) == 0 && is_wanted(x, a.name)) {
+                say("%s: devices %u and %u have the same name, %s: platter extract --salvage tells "
+                    "them apart",
+                    x->args->operands[0], b.id, a.id, a.name);
+                return -EINVAL;
+            }
+    return 0;
+}
+
 static char *path_in(const struct extraction *x, const char *before, const char *name,
                      const char *after)
 {
@@ -239,9 +260,11 @@ static int choose_targets(struct extraction *x)
 {
     struct platter_archive_device d = {.size = sizeof d};
     int r = x->args->disks ? check_listed(x) : 0;
+    if (!r)
+        r = check_twins(x);
     for (unsigned i = 0; !r && !platter_archive_device(x->archive, i, &d, NULL); i++) {
         const struct map_line *line = find_line(x, d.name);
-        if ((x->args->disks && !is_listed(x->args->disks, d.name)) || (line && line->skip))
+        if (!is_wanted(x, d.name))
             continue;
         if (x->n == MOST_DISKS)
             break; /* there are no more in any archive */

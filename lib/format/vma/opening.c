@@ -243,12 +243,47 @@ static int list_disks(struct vma_reader *r, struct platter_error *err)
     return e;
 }
 
+static bool has_config(const struct vma_reader *r, const char *name, unsigned before)
+{
+    bool found = false;
+    for (unsigned i = 0; !found && i < before; i++)
+        found = strcmp(r->header.configs[i].name, name) == 0;
+    return found;
+}
+
+/* A salvage gets at configurations of one name: others have a number behind it. */
+static int rename_config(struct vma_reader *r, unsigned i, struct platter_error *err)
+{
+    const struct archive_fault f = {.kind = ARCHIVE_FAULT_DUPLICATE};
+    const char *name = r->header.configs[i].name;
+    char *own = NULL;
+
+    if (!has_config(r, name, i))
+        return 0;
+    for (unsigned n = 2; !own || has_config(r, own, r->header.n_configs); n++) {
+        free(own);
+        own = string_format("%s~%u", name, n);
+        if (!own)
+            return fail_memory(err, "the name of a configuration");
+    }
+    r->config_names[i] = own;
+    r->header.configs[i].name = own;
+    return vma_tell(r, &f, err,
+                    "%s: has several configurations called %s: number %u of them all is called %s "
+                    "here",
+                    r->file, name, i + 1, own);
+}
+
 static int list_configs(struct vma_reader *r, struct platter_error *err)
 {
     const struct archive_fault note = {.kind = ARCHIVE_FAULT_NOTE};
     int e = 0;
     for (unsigned i = 0; e == 0 && i < r->header.n_configs; i++) {
         const struct vma_config *c = &r->header.configs[i];
+        if (r->head.flags & ARCHIVE_SALVAGE)
+            e = rename_config(r, i, err);
+        if (e < 0)
+            break;
         r->configs[i] = (struct archive_config){c->name, c->bytes, c->size, c->displaced};
         if (c->displaced)
             e = vma_tell(r, &note, err,

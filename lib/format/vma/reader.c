@@ -316,6 +316,8 @@ static void reader_close(struct archive_reader *head)
         return;
     for (unsigned i = 0; i < VMA_DEVICES; i++)
         coverage_free(r->coverage[i]);
+    for (unsigned i = 0; i < VMA_CONFIGS; i++)
+        free(r->config_names[i]);
     vma_forget_unchecked(r);
     budget_free(r->request.budget, r->bytes, r->bytes_len);
     vma_input_close(&r->in);

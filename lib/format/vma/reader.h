@@ -47,10 +47,11 @@ struct vma_reader {
     hoff checked;                /* up to where it came: no cluster in front of it is among them */
     bool damaged;                /* their part is */
     char names[VMA_DEVICES][16]; /* of those that have lost theirs */
-    bool broken;                 /* the wrapper is, in the extent in hand */
-    bool failed;                 /* ... and nothing more can be read */
-    bool ended;                  /* nothing more is read */
-    bool finished;               /* and what is missing was told */
+    char *config_names[VMA_CONFIGS]; /* of those whose own another one has; owned */
+    bool broken;                     /* the wrapper is, in the extent in hand */
+    bool failed;                     /* ... and nothing more can be read */
+    bool ended;                      /* nothing more is read */
+    bool finished;                   /* and what is missing was told */
 
     /* The extent in hand. */
     hoff off;

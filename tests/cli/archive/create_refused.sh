@@ -42,6 +42,14 @@ done
 cp a.raw out.vma.platter.digest
 make out.vma --digest -d a=out.vma.platter.digest
 cmp a.raw out.vma.platter.digest
+printf 'cores: 1\n' >own.conf
+make own.conf -d a=a.raw -c own.conf
+make own.conf -d a=a.raw -c x=./own.conf
+cp own.conf out.vma.platter.digest
+make out.vma -d a=a.raw -c x=out.vma.platter.digest
+make out.vma --digest -d a=a.raw -c x=out.vma.platter.digest
+cat own.conf out.vma.platter.digest
+rm own.conf
 echo there >out.vma
 make out.vma --exclusive -d a=a.raw
 cat out.vma
