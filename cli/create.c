@@ -13,6 +13,7 @@ static const char *const told_orders[][2] = {
               "encrypt.ivgen-alg encrypt.ivgen-hash-alg encrypt.hash-alg encrypt.iter-time "
               "cluster_size! extended_l2! preallocation compression_type! size! backing_file "
               "backing_fmt compat data_file data_file_raw lazy_refcounts! refcount_bits!"},
+    {"qcow", "size! backing_file backing_fmt encryption encrypt.format encrypt.key-secret"},
     {"vmdk", "size! backing_file backing_fmt adapter_type compat6! hwversion=undefined "
              "toolsversion subformat zeroed_grain"}};
 

@@ -110,6 +110,8 @@ void image_warn_gated(const struct args *args, const char *name, const char *for
     struct platter_error err = {0};
     struct platter_disk *disk = NULL;
     struct platter_open_options options = image_options(args, format, PLATTER_OPEN_QUERY);
+    if (!options.backing_format) /* what the command was told does not have to be in the image */
+        options.backing_format = args->backing_format;
     if (!args->quiet && platter_open(name, &options, &disk, &err) && err.code == PLATTER_EGATE)
         say("warning: as it is now it does not open: %s", err.message);
     platter_close(disk, NULL);

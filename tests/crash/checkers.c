@@ -110,8 +110,27 @@ static void check_vmdk(void)
     buffer_free(&b);
 }
 
+/* The fixture of qcow.md section 14 and what can be wrong with it. */
+static void check_qcow(void)
+{
+    struct buffer b = make("qcow", "", "-c 'write 64k 8k'");
+    expect("sound qcow", "qcow", &b, false, false);
+    plant("leaked cluster", "qcow", &b, 0x1080, 8, 0, false, true);
+    plant("two on one cluster", "qcow", &b, 0x1080, 8, 0x3000, true, true);
+    plant("past the end", "qcow", &b, 0x1080, 8, 0x4000, true, true);
+    plant("misaligned", "qcow", &b, 0x1080, 8, 0x2100, true, true);
+    plant("into the L2 table", "qcow", &b, 0x1080, 8, 0x1000, true, true);
+    plant("into the header", "qcow", &b, 0x1090, 8, 0x8000000000000030, true, false);
+    plant("an empty compressed one", "qcow", &b, 0x1090, 8, 0x8000000000002000, true, false);
+    plant("lost table", "qcow", &b, 48, 8, 0, false, true);
+    plant("table past the end", "qcow", &b, 56, 8, 0x4000, true, false);
+    plant("no magic", "qcow", &b, 0, 4, 0, true, false);
+    buffer_free(&b);
+}
+
 int main(void)
 {
+    check_qcow();
     check_qcow2();
     check_qcow2_kinds();
     check_vmdk();

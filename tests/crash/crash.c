@@ -211,7 +211,8 @@ static int ask_qemu(struct crash *c, const struct crash_state *s)
     MUST(log_state_save(&s->bytes, saved) == 0);
     auto_free char *top = main_file(c);
     char why[256];
-    if (strcmp(format, "raw") != 0 && run_command(3, "qemu-img check -f %s '%s'", format, top) % 3)
+    bool checks = strcmp(format, "raw") != 0 && strcmp(format, "qcow") != 0;
+    if (checks && run_command(3, "qemu-img check -f %s '%s'", format, top) % 3)
         return complain(c, s, "qemu-img check", "is not content");
     if (run_command(0, "qemu-img convert -f %s -O raw '%s' '%s'", format, top, flat) != 0)
         return complain(c, s, "qemu-img convert", "cannot read it");
@@ -236,7 +237,7 @@ static int judge(struct crash *c, const struct crash_state *s)
         r = recover(c, s);
     if (r == 0 && number % 4 == 0 && strcmp(c->specimen.spec->format, "vmdk") == 0)
         r = mend(c, s);
-    if (r == 0 && number % 128 == 0)
+    if (r == 0 && number % 128 == 0 && !c->specimen.spec->key)
         r = ask_qemu(c, s);
     return r;
 }

@@ -33,6 +33,8 @@ void image_check(const char *format, const uint8_t *bytes, uint64_t size, struct
     *ret = (struct image_report){0};
     if (strcmp(format, "qcow2") == 0)
         qcow2_judge(bytes, size, ret);
+    else if (strcmp(format, "qcow") == 0)
+        qcow_judge(bytes, size, ret);
     else if (strcmp(format, "vmdk") == 0 && esx_kind_of(bytes, size) != ESX_NONE)
         esx_judge(bytes, size, ret);
     else if (strcmp(format, "vmdk") == 0)

@@ -22,6 +22,9 @@ struct image_report {
 /* qcow2.md sections 2-5, 9, 16 and 18. Not for images with encryption. */
 void qcow2_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret);
 
+/* qcow.md sections 2 to 5 and 12. */
+void qcow_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret);
+
 /* vmdk.md section 4, for monolithicSparse. */
 void vmdk_judge(const uint8_t *bytes, uint64_t size, struct image_report *ret);
 

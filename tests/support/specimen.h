@@ -27,7 +27,9 @@ struct specimen_spec {
     const char *backing;   /* format of the backing file, ESX: vmdk; NULL: none */
     uint64_t backing_size; /* its guest bytes */
     bool backing_packed;
-    uint64_t memory_limit; /* for the disk; 0: its default */
+    const char *key;                /* qcow: encrypted with this passphrase; NULL: not */
+    unsigned cluster_bits, l2_bits; /* qcow: others than QEMU gives new images; 0: those */
+    uint64_t memory_limit;          /* for the disk; 0: its default */
 };
 
 struct specimen {
