@@ -11,7 +11,7 @@ static int snapshot_ops_of(const struct platter_disk *disk, const struct snapsho
                            struct platter_error *err)
 {
     const struct image *top = disk_top(disk);
-    *ret = top->format->snapshots;
+    *ret = image_snapshots(top);
     if (!*ret)
         return fail(err, ENOTSUP, "%s: images of the %s format cannot have snapshots",
                     top->stream->name, top->format->name);

@@ -258,6 +258,8 @@ struct snapshot_diff;
  * nothing left to flush; diff_* on any image, held so that nothing changes. `by` and the names are
  * those of the public functions; `teller` may be NULL. */
 struct snapshot_ops {
+    /* Whether this image can have any at all; NULL: every image of the format can. */
+    bool (*there)(const struct image *img);
     int (*create)(struct image *img, struct snapshot_request *request, struct teller *teller,
                   struct platter_error *err);
     int (*apply)(struct image *img, const char *name, unsigned by, struct teller *teller,
@@ -285,6 +287,9 @@ struct snapshot_ops {
                      struct platter_error *err);
     void (*diff_close)(struct snapshot_diff *d);
 };
+
+/* What an open image has of them, NULL: none can be. */
+const struct snapshot_ops *image_snapshots(const struct image *img);
 
 /* ---- dirty bitmaps --------------------------------------------------------------------------- */
 

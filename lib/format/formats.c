@@ -75,6 +75,12 @@ int image_doubt(struct image *img, struct platter_error *err, const char *format
     return img->doubt ? 0 : fail_memory(err, "a sentence");
 }
 
+const struct snapshot_ops *image_snapshots(const struct image *img)
+{
+    const struct snapshot_ops *ops = img->format->snapshots;
+    return ops && ops->there && !ops->there(img) ? NULL : ops;
+}
+
 int image_poison(struct image *img, int code)
 {
     int expected = 0;

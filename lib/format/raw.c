@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "format/raw_states.h"
 
 /* A run of data that the file system told of, all of it: asking again for each part would have it
  * look for the end of the run each time. Holes are not remembered, as somebody might fill them. */
@@ -26,7 +27,9 @@ static int raw_open(struct image *img, struct platter_error *err)
     if (!img->state)
         return fail_memory(err, "a raw image");
     uint64_t size = 0;
-    int r = stream_size(img->stream, &size, err);
+    int r = img->view ? raw_states_open(img, err) : 0;
+    if (r == 0)
+        r = stream_size(img->stream, &size, err);
     img->size = size;
     return r;
 }
@@ -317,4 +320,7 @@ const struct format format_raw = {
     .writer_open = raw_writer_open,
     .measure = raw_measure,
     .create_unit = raw_create_unit,
+    .info_top = raw_states_info,
+    .views = raw_states_views,
+    .snapshots = &raw_states_ops,
 };

@@ -184,7 +184,7 @@ static int verify_all(struct platter_disk *disk, const struct platter_check_opti
                       struct check *c, struct platter_error *err)
 {
     const struct image *top = disk_top(disk);
-    const struct snapshot_ops *ops = top->format->snapshots;
+    const struct snapshot_ops *ops = image_snapshots(top);
     struct verify v = {.options = o, .check = c, .disk = disk, .number_of = 1};
     struct snapshot_request s;
     const char *seen = NULL;

@@ -28,7 +28,7 @@ struct work {
 
 static const struct snapshot_ops *ops_of(const struct platter_disk *disk)
 {
-    return disk_top(disk)->format->snapshots;
+    return image_snapshots(disk_top(disk));
 }
 
 static uint64_t size_of(const struct platter_disk *disk)

@@ -239,6 +239,8 @@ void stream_close(struct stream *s)
 {
     if (!s || atomic_fetch_sub(&s->shared, 1) > 0)
         return;
+    if (s->states)
+        s->states->close(s->states);
     if (s->ops->close)
         s->ops->close(s);
     stream_close(s->base);

@@ -32,6 +32,31 @@ enum { STREAM_LOCK_READ = 1u << 0, STREAM_LOCK_WRITE = 1u << 1, STREAM_LOCK_RESI
 
 struct stream;
 
+/*
+ * An older state of the bytes of a stream, which is a whole of its own, and may have another size:
+ * a snapshot of an RBD image, or one of the list of a source-spec. As a raw disk it is a view.
+ */
+struct stream_state {
+    const char *id, *name;        /* never NULL; either of them finds it */
+    uint64_t size;                /* bytes */
+    uint32_t date_sec, date_nsec; /* when it was made; 0: not known */
+};
+
+/* All that a stream has of them, filled in when it is opened. */
+struct stream_states {
+    const struct stream_state *all; /* oldest first */
+    unsigned n;
+    /* Opens number i, read-only; its name is that of the stream with "@" and its own. */
+    int (*open)(struct stream *s, unsigned i, struct stream **ret, struct platter_error *err);
+    /* Whether the bytes at `off` may differ between two of them (n: the bytes as they are now), and
+     * for how many (1 .. len) that holds. NULL: nobody can tell but by reading. */
+    int (*differ)(struct stream *s, unsigned from, unsigned to, hoff off, uint64_t len,
+                  uint64_t *ret_len, bool *ret_differ, struct platter_error *err);
+    /* Makes one more, durably, of the bytes as they are. NULL: that cannot be. */
+    int (*create)(struct stream *s, const char *name, struct platter_error *err);
+    void (*close)(struct stream_states *states);
+};
+
 struct stream_ops {
     const char *name; /* "file", "memory" ... */
     int (*pread)(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
@@ -86,12 +111,14 @@ struct stream {
     /* Of what lies behind a network: how many requests at once are worth their while. 0: it is on
      * this machine, and as many as there are cores will do. */
     unsigned depth;
-    /* What its bytes are unpacked from, packed into, or a part of, and belongs to it: answers what is asked
-     * about the file (which it is, its locks, the space it takes). NULL: it is the file itself. */
+    /* What its bytes are unpacked from, packed into, or a part of, and belongs to it: answers what
+     * is asked about the file (which it is, its locks, the space it takes). NULL: it is the file
+     * itself. */
     struct stream *base;
-    _Atomic hoff position; /* of stream_read(): bytes that it gave so far */
-    uint64_t known_size;   /* ... of what can be read anywhere: it had so many when last asked */
-    uint8_t *ahead;        /* of stream_peek(), where the stream is sequential; or NULL */
+    struct stream_states *states; /* NULL: none are known, and none can be made; else owned */
+    _Atomic hoff position;        /* of stream_read(): bytes that it gave so far */
+    uint64_t known_size; /* ... of what can be read anywhere: it had so many when last asked */
+    uint8_t *ahead;      /* of stream_peek(), where the stream is sequential; or NULL */
     size_t ahead_used, ahead_len;
     atomic_uint shared; /* how many owners there are beside the first: stream_share() */
 };
@@ -120,12 +147,11 @@ void stream_interrupt(struct stream *s);
 bool stream_resume(struct stream *s);
 /* Up to where what was read was checked, as far as no failure told of damage: by a checksum of the
  * compressed file that it comes out of. What was read behind it is of a part of that file whose end
- * is still to come, or, after such a failure, of the part that is damaged or cut off: any byte of it
- * may be wrong.
- * Streams that check nothing: UINT64_MAX. For who reads. */
+ * is still to come, or, after such a failure, of the part that is damaged or cut off: any byte of
+ * it may be wrong. Streams that check nothing: UINT64_MAX. For who reads. */
 uint64_t stream_checked(struct stream *s);
-/* Whether some of what was read came out of a part of a compressed file that has no checksum, so that
- * damage may be taken for data. */
+/* Whether some of what was read came out of a part of a compressed file that has no checksum, so
+ * that damage may be taken for data. */
 bool stream_lacks_checksums(struct stream *s);
 /* As stream_read() of so many bytes that nobody wants: not read where the stream can do without. */
 int stream_skip(struct stream *s, uint64_t len, uint64_t *ret_len, struct platter_error *err);
