@@ -343,7 +343,7 @@ int unpacked_zstd_open(struct stream *base, bool query, struct budget *budget,
 {
     struct zstd_file *z;
     if (!HAVE_ZSTD)
-        return codec_check(CODEC_ZSTD, err);
+        return fail_in(err, codec_check(CODEC_ZSTD, err), "%s", base->name);
     if (!(z = (struct zstd_file *)unpacked_new(sizeof *z, base, budget, err)))
         return -ENOMEM;
     z->u.how = &zstd_ops;

@@ -169,6 +169,17 @@ static int begin(struct unzip *z, void *state, const uint8_t *prefix, size_t len
     return begin_member(z, prefix, len, err);
 }
 
+/* The same words as of the other library. */
+static const char *why(const char *said)
+{
+    if (!said)
+        return "it makes no sense";
+    if (strstr(said, "data check") || strstr(said, "length check"))
+        return "the checksum or the length of a member does not fit what it holds";
+    return strstr(said, "header") || strstr(said, "method") ? "the header of a member is wrong"
+                                                            : said;
+}
+
 static int step(struct unzip *z, void *state, struct unzip_step *s, struct platter_error *err)
 {
     z_stream *d = state;
@@ -182,7 +193,7 @@ static int step(struct unzip *z, void *state, struct unzip_step *s, struct platt
     if (r == Z_MEM_ERROR)
         return fail_memory(err, "unpacking gzip");
     if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR)
-        return unzip_damaged(z, s, d->msg ? d->msg : "it makes no sense", err);
+        return unzip_damaged(z, s, why(d->msg), err);
     return r == Z_STREAM_END;
 }
 

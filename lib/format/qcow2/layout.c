@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "base/codec.h"
 #include "format/qcow2/layout.h"
 
 static const char *const compat_values[] = {"0.10", "1.1", "v2", "v3", NULL};
@@ -148,6 +149,8 @@ int qcow2_choose(const struct option_values *options, struct qcow2_choice *ret,
     int r = choose_data_file(options, ret, err);
     if (r == 0)
         r = check_version_2(ret, err);
+    if (r == 0 && ret->zstd)
+        r = codec_check(CODEC_ZSTD, err); /* it could not be opened */
     return r < 0 ? r : choose_encryption(options, ret, err);
 }
 

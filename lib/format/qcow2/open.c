@@ -250,8 +250,8 @@ int qcow2_open(struct image *img, struct platter_error *err)
         return r;
     set_geometry(img);
     enum codec codec = q->header.compression == QCOW2_ZSTD ? CODEC_ZSTD : CODEC_DEFLATE;
-    if (!img->query)
-        r = codec_check(codec, err);
+    if (!img->query && (r = codec_check(codec, err)) < 0)
+        return fail_in(err, r, "%s", img->stream->name);
     if (r == 0)
         r = load_backing(img, err);
     if (r == 0)
