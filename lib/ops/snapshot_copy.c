@@ -222,7 +222,12 @@ static int look_ahead(struct work *w, uint32_t *ret_n, struct platter_error *err
         of_sizes |= round_down(s.disk_size, 512) != size;
         w->total += s.disk_size + s.vm_state_size;
     }
-    return *ret_n ? ops_of(w->target)->possible(disk_top(w->target), of_sizes, err) : 0;
+    if (*ret_n == 0)
+        return 0;
+    const struct image *to = disk_top(w->target);
+    return ops_of(w->target)
+               ? ops_of(w->target)->possible(to, of_sizes, err)
+               : fail(err, ENOTSUP, "%s: a raw image cannot have snapshots", to->stream->name);
 }
 
 int snapshots_copy(const struct copy *copy, bool compress, struct platter_disk *source,
