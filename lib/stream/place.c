@@ -92,6 +92,9 @@ static const struct place_kind place_file = {
 
 const struct place_kind *const place_kinds[] = {
     &place_file,
+#if HAVE_NBD
+    &place_nbd,
+#endif
     NULL,
 };
 

@@ -42,6 +42,8 @@ struct place {
     uint64_t size; /* of a new one: bytes it will have, 0 where that is not known */
 };
 
+extern const struct place_kind place_nbd;
+
 /* Every kind of this build, in the order of documentation; ends with NULL. */
 extern const struct place_kind *const place_kinds[];
 

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Extents of an NBD export: the context base:allocation. An answer tells of many extents at once;
+ * of an export that is only read the last one is kept for a moment, as who asks goes through it
+ * from extent to extent, and each question costs a round trip. No longer, for somebody else may
+ * write.
+ */
+#include <string.h>
+
+#include "base/awake.h"
+#include "base/ckd.h"
+#include "base/memory.h"
+#include "stream/nbd.h"
+
+static const uint64_t kept_ns = 1000000000;
+
+enum { MOST_ASKED = 1 << 30 /* bytes in one question: a server looks at all of them */ };
+
+/* What a server says when asked. */
+struct answer {
+    struct nbd_status status;
+    uint64_t end; /* of the question: what is said of the bytes behind it is left */
+    bool failed;
+};
+
+static void add_run(struct answer *a, uint64_t len, bool zero)
+{
+    struct nbd_status *s = &a->status;
+    uint64_t start = s->n ? s->runs[s->n - 1].end : s->start, end;
+    if (ckd_add(&end, start, len))
+        end = UINT64_MAX;
+    if (s->n && s->runs[s->n - 1].zero == zero)
+        s->runs[s->n - 1].end = end;
+    else
+        s->runs[s->n++] = (struct nbd_run){end, zero};
+}
+
+/* Called by libnbd with pairs of length and flags. What has no place is asked for again. */
+static int take_answer(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
+                       size_t n_entries, int *error)
+{
+    struct answer *a = opaque;
+    size_t n = (size_t)min_u64(n_entries / 2, NBD_MOST_EXTENTS);
+    if (*error || strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0 || a->status.runs ||
+        offset != a->status.start || n == 0)
+        return 0;
+    a->status.runs = calloc(n, sizeof *a->status.runs);
+    if (!a->status.runs)
+        return 0;
+    for (size_t i = 0; i < n && entries[2 * i]; i++)
+        add_run(a, entries[2 * i], entries[2 * i + 1] & LIBNBD_STATE_ZERO);
+    return 0;
+}
+
+/* How far what is known of [off, ...) goes: *ret_len, at most `len`; 0: nothing is known. */
+static void look_up(const struct nbd_status *s, uint64_t off, uint64_t len, uint64_t *ret_len,
+                    bool *ret_zero)
+{
+    size_t low = 0, high = s->n;
+    *ret_len = 0;
+    if (off < s->start)
+        return;
+    while (low < high) { /* the first that ends behind off */
+        size_t middle = low + (high - low) / 2;
+        if (s->runs[middle].end > off)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    if (low == s->n)
+        return;
+    *ret_zero = s->runs[low].zero;
+    *ret_len = min_u64(len, s->runs[low].end - off);
+}
+
+static bool recall(struct nbd_export *x, uint64_t off, uint64_t len, uint64_t *ret_len,
+                   bool *ret_zero)
+{
+    WITH_LOCK(&x->known);
+    if (x->status.n == 0 || now_ns() - x->status.asked_ns > kept_ns)
+        return false;
+    look_up(&x->status, off, len, ret_len, ret_zero);
+    return *ret_len > 0;
+}
+
+static void keep(struct nbd_export *x, struct answer *a)
+{
+    if (x->head.writable)
+        return;
+    WITH_LOCK(&x->known);
+    free(x->status.runs);
+    x->status = a->status;
+    a->status.runs = NULL;
+}
+
+int nbd_export_extents(struct stream *s, hoff off, uint64_t len, uint64_t *ret_len, bool *ret_hole,
+                       struct platter_error *err)
+{
+    struct nbd_export *x = (struct nbd_export *)s;
+    *ret_hole = false;
+    *ret_len = len;
+    if (!x->can_status || recall(x, off, len, ret_len, ret_hole))
+        return 0;
+    struct answer a = {.status = {.start = round_down(off, x->block), .asked_ns = now_ns()}};
+    hoff end = min_u64(off + min_u64(len, MOST_ASKED), x->size);
+    a.end = end == x->size ? end : min_u64(round_up(end, x->block), x->size);
+    struct nbd_wire *w = nbd_export_wire(x);
+    struct nbd_request q;
+    nbd_request_begin(w, &q);
+    int64_t cookie =
+        libnbd.aio_block_status(w->h, a.end - a.status.start, a.status.start,
+                                (nbd_extent_callback){.callback = take_answer, .user_data = &a},
+                                nbd_request_callback(&q), 0);
+    int code = nbd_request_end(&q, cookie);
+    int r = code < 0 ? nbd_export_judge(x, w, code, "ask for extents of", len, off, err) : 0;
+    uint64_t known = 0;
+    if (code == 0)
+        look_up(&a.status, off, len, &known, ret_hole);
+    /* A server that fails to tell may still have the data. */
+    *ret_len = known ? known : end - off;
+    if (code == 0 && known)
+        keep(x, &a);
+    free(a.status.runs);
+    return r;
+}
