@@ -77,10 +77,41 @@ static bool is_compressed(struct platter_disk *disk)
     return ret;
 }
 
+/* Shows how far opening has come, where that takes long: on standard error, where -p or a terminal
+ * wants it. */
+struct opening {
+    struct progress progress;
+    const struct args *args;
+    bool begun;
+};
+
+static int opening_tick(void *opaque, const struct platter_progress *now)
+{
+    struct opening *o = opaque;
+    if (!o->begun) {
+        progress_start(&o->progress, o->args, true);
+        if (!o->progress.out && !o->args->quiet && isatty(STDERR_FILENO))
+            o->progress.out = stderr;
+    }
+    o->begun = true;
+    return progress_tick(&o->progress, now);
+}
+
+/* On a terminal nothing is left of it. */
+static void opening_end(struct opening *o)
+{
+    if (!o->begun)
+        return;
+    if (o->progress.shown && !isatty(fileno(o->progress.out)))
+        progress_end(&o->progress, false);
+    progress_clear(&o->progress);
+}
+
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
                struct platter_disk **ret)
 {
     struct platter_error err = {0};
+    struct opening opening = {.args = args};
     const char *view = args->view;
     if (!view && args->snapshot)
         view = view_of_snapshot(args->snapshot);
@@ -88,10 +119,15 @@ int image_open(const struct args *args, const char *name, const char *format, un
     struct platter_open_options options =
         image_options(args, format, flags | (format ? 0 : PLATTER_OPEN_ALLOW_RAW));
     options.view = view;
+    options.progress = opening_tick;
+    options.progress_opaque = &opening;
     int r = platter_open(file ? file : name, &options, ret, &err);
     if (r == -ENOENT && !view && (file = uri_split(name, &options.view)))
         r = platter_open(file, &options, ret, &err);
-    if (r)
+    opening_end(&opening);
+    if (r && signals_caught())
+        say("interrupted");
+    else if (r)
         say_error(&err);
     bool notice = !r && !format && !args->quiet && !(flags & PLATTER_OPEN_QUERY);
     if (notice && strcmp(platter_format(*ret), "raw") == 0)

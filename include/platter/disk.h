@@ -67,6 +67,10 @@ struct platter_open_options {
      *  last is for all that follow. NULL: such backing files do not open (but see
      *  PLATTER_OPEN_PROBE_BACKING). */
     const char *backing_format;
+    /** NULL or progress and cancel of what has to go through all of a compressed file before it can
+     *  be read at any place; bytes are those of the file. */
+    platter_progress_fn progress;
+    void *progress_opaque; /**< passed to `progress` */
 };
 
 /**

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a file is: compressed or not, and which format the file, or what is inside of it, has. */
+#include <time.h>
+
 #include "base/ckd.h"
 #include "disk/inside.h"
 #include "stream/wrapper.h"
@@ -87,11 +89,44 @@ static int fail_damaged(int r, const struct image_choice *choice, struct platter
                 said);
 }
 
+/* Who is told how far the opening of a compressed file has come. */
+struct opening {
+    const struct image_choice *choice;
+    struct timespec last;
+};
+
+static int tell_progress(void *opaque, uint64_t done, uint64_t total)
+{
+    static const int64_t second = 1000000000;
+    struct opening *o = opaque;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t passed = (now.tv_sec - o->last.tv_sec) * second + now.tv_nsec - o->last.tv_nsec;
+    if (passed < second / 10)
+        return 0;
+    o->last = now;
+    return o->choice->progress(
+        o->choice->progress_opaque,
+        &(struct platter_progress){sizeof(struct platter_progress), done, total, done});
+}
+
+static struct unpack_policy policy_of(const struct image_choice *choice, bool query,
+                                      struct opening *o)
+{
+    *o = (struct opening){.choice = choice};
+    clock_gettime(CLOCK_MONOTONIC, &o->last);
+    return (struct unpack_policy){.spool = choice->spool,
+                                  .query = query,
+                                  .tick = choice->progress ? tell_progress : NULL,
+                                  .tick_opaque = o};
+}
+
 /* *stream becomes what is inside of it, if it is compressed. */
 static int unwrap(struct stream **stream, const struct image_choice *choice,
                   struct image_setup *setup, struct platter_error *err)
 {
-    const struct unpack_policy policy = {.spool = choice->spool, .query = setup->query};
+    struct opening opening;
+    const struct unpack_policy policy = policy_of(choice, setup->query, &opening);
     uint8_t prefix[WRAP_PROBE];
     size_t len;
     int r = stream_peek(*stream, prefix, sizeof prefix, &len, err);
@@ -111,7 +146,8 @@ static int unwrap(struct stream **stream, const struct image_choice *choice,
 static int unwrap_again(struct stream **stream, const struct image_choice *choice,
                         struct image_setup *setup, struct platter_error *err)
 {
-    const struct unpack_policy policy = {.spool = choice->spool};
+    struct opening opening;
+    const struct unpack_policy policy = policy_of(choice, false, &opening);
     struct stream *file = stream_share((*stream)->base);
     stream_close(TAKE(*stream));
     file->position = 0;

@@ -28,9 +28,11 @@ void image_free(struct image *img);
 
 /* What is said of it. */
 struct image_choice {
-    const char *format; /* NULL: found by content */
-    bool allow_raw;     /* else, if nothing is found, take it as raw */
-    const char *spool;  /* platter_open_options.spool */
+    const char *format;           /* NULL: found by content */
+    bool allow_raw;               /* else, if nothing is found, take it as raw */
+    const char *spool;            /* platter_open_options.spool, */
+    platter_progress_fn progress; /* .progress */
+    void *progress_opaque;
 };
 
 /*

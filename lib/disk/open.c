@@ -66,7 +66,10 @@ static int identify_backing(const struct image *child, const char *format, struc
                             const struct platter_open_options *o, struct image_setup *setup,
                             struct platter_error *err)
 {
-    const struct image_choice choice = {.format = format, .spool = o->spool};
+    const struct image_choice choice = {.format = format,
+                                        .spool = o->spool,
+                                        .progress = o->progress,
+                                        .progress_opaque = o->progress_opaque};
     if (!choice.format && !(o->flags & PLATTER_OPEN_PROBE_BACKING))
         return refuse_guess(child, err);
     int r = image_identify(s, &choice, setup, err);
@@ -235,8 +238,11 @@ static int open_chain(struct platter_disk *disk, const struct platter_open_optio
 static int open_top(struct platter_disk *disk, const char *name,
                     const struct platter_open_options *o, bool checking, struct platter_error *err)
 {
-    const struct image_choice choice = {
-        .format = o->format, .allow_raw = o->flags & PLATTER_OPEN_ALLOW_RAW, .spool = o->spool};
+    const struct image_choice choice = {.format = o->format,
+                                        .allow_raw = o->flags & PLATTER_OPEN_ALLOW_RAW,
+                                        .spool = o->spool,
+                                        .progress = o->progress,
+                                        .progress_opaque = o->progress_opaque};
     struct gate gate = gate_of(o);
     choose_locks(&gate, o->flags, disk->writable);
     struct stream *s;

@@ -130,7 +130,7 @@ static int make_room(struct spool *p, size_t n, const char *folder, uint8_t *buf
     return folder ? move_to_file(p, folder, buf, err) : fail_no_spool(&p->head, limit, err);
 }
 
-static int copy_all(struct spool *p, struct stream *from, const char *folder,
+static int copy_all(struct spool *p, struct stream *from, const struct unpack_policy *policy,
                     struct platter_error *err)
 {
     auto_free uint8_t *buf = malloc(2 * COPY_PIECE);
@@ -141,16 +141,31 @@ static int copy_all(struct spool *p, struct stream *from, const char *folder,
         if (r == 0 && n == 0)
             return stream_resize(p->copy, p->size, err);
         if (r == 0)
-            r = make_room(p, n, folder, buf + COPY_PIECE, err);
+            r = make_room(p, n, policy->spool, buf + COPY_PIECE, err);
         if (r == 0)
             r = write_sparse(p->copy, buf, n, p->size, err);
+        if (r == 0 && from->base)
+            r = unpack_tick(policy, from->base, from->base->position, err);
         if (r < 0)
             return r;
     }
 }
 
-int stream_spool_open(struct stream *from, const char *folder, struct budget *budget,
-                      struct stream **ret, struct platter_error *err)
+int unpack_tick(const struct unpack_policy *policy, struct stream *file, uint64_t done,
+                struct platter_error *err)
+{
+    uint64_t size = done;
+    if (!policy->tick)
+        return 0;
+    if (file->ops->size && stream_size(file, &size, err) < 0)
+        return err ? -err->code : -EIO;
+    if (policy->tick(policy->tick_opaque, min_u64(done, size), size))
+        return fail(err, ECANCELED, "%s: cancelled", file->name);
+    return 0;
+}
+
+int stream_spool_open(struct stream *from, const struct unpack_policy *policy,
+                      struct budget *budget, struct stream **ret, struct platter_error *err)
 {
     struct spool *p = stream_new(sizeof *p, &spool_ops, from->name, err);
     int r = p ? 0 : -ENOMEM;
@@ -160,7 +175,7 @@ int stream_spool_open(struct stream *from, const char *folder, struct budget *bu
         r = stream_memory_open(from->name, budget_limit(budget), &p->copy, err);
     }
     if (r == 0)
-        r = copy_all(p, from, folder, err);
+        r = copy_all(p, from, policy, err);
     stream_close(from);
     if (r < 0) {
         if (p)

@@ -227,16 +227,17 @@ static void choose_slots(struct unpacked *u)
 }
 
 /* By the wrapper's own way; *ret is NULL where there is none. */
-static int open_pieces(struct stream *base, enum wrapper w, bool query, struct budget *budget,
-                       struct unpacked **ret, struct platter_error *err)
+static int open_pieces(struct stream *base, enum wrapper w, const struct unpack_policy *policy,
+                       struct budget *budget, struct unpacked **ret, struct platter_error *err)
 {
+    const bool query = policy->query;
     *ret = NULL;
     if (w == WRAP_ZSTD)
         return unpacked_zstd_open(base, query, budget, ret, err);
     if (w == WRAP_LZOP)
         return unpacked_lzop_open(base, query, budget, ret, err);
     if (w == WRAP_GZIP && !query)
-        return unpacked_gzip_open(base, budget, ret, err);
+        return unpacked_gzip_open(base, policy, budget, ret, err);
     return 0;
 }
 
@@ -245,7 +246,7 @@ int stream_unpacked_open(struct stream *base, enum wrapper w, const struct unpac
 {
     struct unpacked *u = NULL;
     struct stream *through = NULL;
-    int r = base->sequential ? 0 : open_pieces(base, w, policy->query, budget, &u, err);
+    int r = base->sequential ? 0 : open_pieces(base, w, policy, budget, &u, err);
     if (r == 0 && u) {
         choose_slots(u);
         *ret = &u->head;
@@ -254,7 +255,7 @@ int stream_unpacked_open(struct stream *base, enum wrapper w, const struct unpac
         if (r == 0 && policy->query)
             *ret = through;
         else if (r == 0)
-            r = stream_spool_open(through, policy->spool, budget, ret, err);
+            r = stream_spool_open(through, policy, budget, ret, err);
     }
     stream_close(base);
     return r;

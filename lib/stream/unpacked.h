@@ -78,8 +78,8 @@ int unpacked_zstd_open(struct stream *base, bool query, struct budget *budget,
                        struct unpacked **ret, struct platter_error *err);
 int unpacked_lzop_open(struct stream *base, bool query, struct budget *budget,
                        struct unpacked **ret, struct platter_error *err);
-int unpacked_gzip_open(struct stream *base, struct budget *budget, struct unpacked **ret,
-                       struct platter_error *err);
+int unpacked_gzip_open(struct stream *base, const struct unpack_policy *policy,
+                       struct budget *budget, struct unpacked **ret, struct platter_error *err);
 
 /* ---- spans.c: where pieces begin that are cut by the file itself -------------------------------
  */

@@ -276,7 +276,8 @@ static int scan_piece(struct gzip_file *g, struct cursor *c, uint8_t *out, size_
     return r;
 }
 
-static int scan(struct gzip_file *g, struct cursor *c, struct platter_error *err)
+static int scan(struct gzip_file *g, struct cursor *c, const struct unpack_policy *policy,
+                struct platter_error *err)
 {
     auto_free uint8_t *out = malloc(PIECE);
     size_t len;
@@ -287,6 +288,8 @@ static int scan(struct gzip_file *g, struct cursor *c, struct platter_error *err
             r = -ENOMEM;
         if (r >= 0)
             g->u.size += len;
+        if (r == 0)
+            r = unpack_tick(policy, g->u.head.base, place_of(c), err);
     }
     return r < 0 ? r : 0;
 }
@@ -527,8 +530,8 @@ static void gzip_close(struct unpacked *u)
 static const struct unpacked_ops gzip_ops = {
     .find = gzip_find, .unpack = gzip_unpack, .close = gzip_close};
 
-int unpacked_gzip_open(struct stream *base, struct budget *budget, struct unpacked **ret,
-                       struct platter_error *err)
+int unpacked_gzip_open(struct stream *base, const struct unpack_policy *policy,
+                       struct budget *budget, struct unpacked **ret, struct platter_error *err)
 {
     struct cursor *c = NULL;
     struct gzip_file *g = (struct gzip_file *)unpacked_new(sizeof *g, base, budget, err);
@@ -544,7 +547,7 @@ int unpacked_gzip_open(struct stream *base, struct budget *budget, struct unpack
         c->plain = 0;
     }
     if (r == 0)
-        r = scan(g, c, err);
+        r = scan(g, c, policy, err);
     if (r == 0)
         r = take_windows(g, err);
     if (r < 0) {

@@ -69,15 +69,23 @@ struct unpack_policy {
     /* Only the beginning is wanted: nothing is read ahead or indexed. Where frames do not allow to
      * read anywhere at once, *ret is sequential then. */
     bool query;
+    /* Told now and then, while all of a file is gone through, how many bytes of it are done;
+     * another answer than 0 cancels that. NULL: nobody is. */
+    int (*tick)(void *opaque, uint64_t done, uint64_t total);
+    void *tick_opaque;
 };
+
+/* Tells whom the policy names, that so much of `file` is done: 0 or -ECANCELED. */
+int unpack_tick(const struct unpack_policy *policy, struct stream *file, uint64_t done,
+                struct platter_error *err);
 
 /*
  * All that `from` (taken, on failure as well) has to give, front to back, to be read anywhere: in
- * memory, or, where that is too much, in a temporary file without a name in `folder`. NULL: there
- * may be none; then that is ENOTSUP, with a sentence that says what to do.
+ * memory, or, where that is too much, in a temporary file as the policy has it; where it has none,
+ * that is ENOTSUP, with a sentence that says what to do.
  */
-int stream_spool_open(struct stream *from, const char *folder, struct budget *budget,
-                      struct stream **ret, struct platter_error *err);
+int stream_spool_open(struct stream *from, const struct unpack_policy *policy,
+                      struct budget *budget, struct stream **ret, struct platter_error *err);
 
 /*
  * The bytes inside of `base` (taken, on failure as well), to be read anywhere and by many threads:

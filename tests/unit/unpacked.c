@@ -214,6 +214,7 @@ static void test_spool_zeros(void **state)
     (void)state;
     enum { MEBI = 1 << 20, LIMIT = 8 << 20 };
     struct buffer b = buffer_new(11 * MEBI);
+    const struct unpack_policy policy = {.spool = scratch_folder()};
     struct budget *budget = budget_new(LIMIT);
     struct stream *base = NULL, *s = NULL;
     uint8_t byte = 0;
@@ -223,7 +224,7 @@ static void test_spool_zeros(void **state)
     memset(b.bytes + MEBI, 0xA5, 100);
     memset(b.bytes + 9 * MEBI, 0x5A, 100);
     assert_works(stream_buffer_input_open(&b, "from", &base, &err));
-    assert_works(stream_spool_open(base, scratch_folder(), budget, &s, &err));
+    assert_works(stream_spool_open(base, &policy, budget, &s, &err));
     assert_works(stream_size(s, &size, &err));
     assert_int_equal(size, b.size);
     for (uint64_t off = 0; off < size; off += MEBI) {
@@ -560,16 +561,70 @@ static void test_huge_claims(void **state)
     buffer_free(&b);
 }
 
+/* ---- how far it has come ---------------------------------------------------------------------
+ */
+
+struct ticks {
+    unsigned n, cancel_at;
+    uint64_t last, total;
+};
+
+static int tick(void *opaque, uint64_t done, uint64_t total)
+{
+    struct ticks *t = opaque;
+    assert_true(done >= t->last && done <= total);
+    t->last = done;
+    t->total = total;
+    return ++t->n == t->cancel_at;
+}
+
+/* Whoever goes through all of a file tells of it, and ends when that is not wanted any more. */
+static void test_ticks(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SAMPLES; i++) {
+        enum wrapper w = wrapper_probe(packed[i].bytes, WRAP_PROBE);
+        for (unsigned cancel = 0; cancel < 2 && w != WRAP_ZSTD && w != WRAP_LZOP; cancel++) {
+            struct ticks t = {.cancel_at = 2 * cancel};
+            const struct unpack_policy policy = {
+                .spool = scratch_folder(), .tick = tick, .tick_opaque = &t};
+            struct budget *budget = budget_new(BUDGET);
+            struct stream *base = NULL, *s = NULL;
+            assert_works(stream_buffer_open(&packed[i], "packed", false, &base, &err));
+            if (cancel) {
+                assert_fails(stream_unpacked_open(base, w, &policy, budget, &s, &err), ECANCELED,
+                             "cancelled");
+                assert_int_equal(t.n, 2);
+            } else {
+                assert_works(stream_unpacked_open(base, w, &policy, budget, &s, &err));
+                assert_true(t.n >= 3 && t.last >= packed[i].size / 2);
+                stream_close(s);
+            }
+            assert_int_equal(t.total, packed[i].size);
+            assert_works(budget_take(budget, BUDGET, "all of it", &err));
+            budget_unref(budget);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_reads),     cmocka_unit_test(test_little_memory),
-        cmocka_unit_test(test_many_checkpoints), cmocka_unit_test(test_spool_zeros),
-        cmocka_unit_test(test_no_spool),         cmocka_unit_test(test_query),
-        cmocka_unit_test(test_damage),           cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_faults),           cmocka_unit_test(test_changed),
-        cmocka_unit_test(test_budgets),          cmocka_unit_test(test_table),
-        cmocka_unit_test(test_table_lies),       cmocka_unit_test(test_huge_claims),
+        cmocka_unit_test(test_random_reads),
+        cmocka_unit_test(test_little_memory),
+        cmocka_unit_test(test_many_checkpoints),
+        cmocka_unit_test(test_spool_zeros),
+        cmocka_unit_test(test_no_spool),
+        cmocka_unit_test(test_query),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_changed),
+        cmocka_unit_test(test_ticks),
+        cmocka_unit_test(test_budgets),
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_table_lies),
+        cmocka_unit_test(test_huge_claims),
     };
     return cmocka_run_group_tests(tests, make_samples, free_samples);
 }
