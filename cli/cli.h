@@ -293,14 +293,40 @@ int snapshot_state(const struct args *args, const char *image, const char *name)
 
 /* ---- archives (fault.c) ---------------------------------------------------------------------- */
 
-/* "kind", "archive-offset", "disk" with "offset" and "length" where there is one, and "text". */
-json_t *fault_json(const struct platter_fault *fault);
+enum { FAULT_KINDS = PLATTER_FAULT_UNREADABLE + 1 };
+
+/* What was told of an archive. A hostile one has no end of faults, so that only so many are kept.
+ */
+struct fault_log {
+    const struct args *args;
+    struct progress *progress; /* cleared before a line is printed; or NULL */
+    bool silent;               /* nothing is printed */
+    json_t *faults;            /* those that are kept: for JSON, or NULL */
+    uint64_t n;                /* all there were, notes too */
+    uint64_t n_faults;         /* ... and without them */
+    uint64_t told[FAULT_KINDS];
+    uint64_t n_ranges; /* that are kept, of all disks */
+};
+
+/* Ranges of a disk that have something in common. */
+struct fault_ranges {
+    json_t *list;           /* objects with "offset" and "length", as far as they are kept */
+    uint64_t n, bytes, end; /* of all of them; where the last one ends */
+};
+
+/* Prints it, unless very many of its kind were, and keeps it for JSON. */
+void fault_log_take(struct fault_log *log, const struct platter_fault *fault);
+/* Prints how many more there were of each kind. */
+void fault_log_end(struct fault_log *log);
+/* "fault-count" and "faults", and how many of these were left out, if any were. */
+void fault_log_describe(const struct fault_log *log, json_t *o);
+/* The range of a fault; one that goes on where the last one ends becomes a part of it. */
+void fault_ranges_add(struct fault_log *log, struct fault_ranges *ranges,
+                      const struct platter_fault *fault);
+/* o[field], and o[field-left-out] where that is not all. */
+void fault_ranges_describe(const struct fault_ranges *ranges, json_t *o, const char *field);
 /* Whether its range of a disk is there, and may be wrong. */
 bool fault_doubts(const struct platter_fault *fault);
-/* Its range of a disk: "offset" and "length". */
-json_t *range_json(const struct platter_fault *fault);
-/* Bytes of an array of such. */
-uint64_t ranges_length(const json_t *ranges);
 
 /* ---- keys (secrets.c) ------------------------------------------------------------------------ */
 

@@ -156,10 +156,11 @@ static int extract(struct extract_job *job)
         withdraw(job);
         return EXIT_FAILED;
     }
+    fault_log_end(&job->log);
     bool printed = args->n_operands > 1 && strcmp(args->operands[1], "-") == 0;
     if (!printed)
         extract_report(job, holes);
-    return job->n_faults ? EXIT_HOLES : EXIT_FINE;
+    return job->log.n_faults ? EXIT_HOLES : EXIT_FINE;
 }
 
 static int open_and_extract(struct extract_job *job)
@@ -185,17 +186,21 @@ static int run_job(const struct args *args)
     if (!job)
         return usage_error(NULL, "out of memory");
     job->args = args;
-    job->faults = json_array();
+    job->log = (struct fault_log){.args = args,
+                                  .progress = &job->progress,
+                                  .silent = wants_json(args) || args->quiet,
+                                  .faults = wants_json(args) ? json_array() : NULL};
     int code = open_and_extract(job);
+    fault_log_end(&job->log);
     for (unsigned i = 0; i < job->n_disks; i++) {
         free(job->disks[i].name);
         free(job->disks[i].path);
-        json_decref(job->disks[i].holes);
-        json_decref(job->disks[i].doubts);
+        json_decref(job->disks[i].holes.list);
+        json_decref(job->disks[i].doubts.list);
     }
     for (unsigned i = 0; i < job->n_configs; i++)
         free(job->configs[i].path);
-    json_decref(job->faults);
+    json_decref(job->log.faults);
     free(job);
     return code;
 }

@@ -16,8 +16,8 @@ struct extract_disk {
     char *path; /* where it goes */
     uint64_t length;
     bool unsized;
-    json_t *holes;  /* ranges that are missing */
-    json_t *doubts; /* ranges that may be wrong */
+    struct fault_ranges holes;  /* that are missing */
+    struct fault_ranges doubts; /* that may be wrong */
     struct platter_extract_target target;
 };
 
@@ -40,8 +40,7 @@ struct extract_job {
     const struct platter_extract_target *list[MOST_DISKS];
     struct extract_config configs[MOST_CONFIGS];
     unsigned n_disks, n_configs;
-    json_t *faults;    /* as many as are kept */
-    uint64_t n_faults; /* all of them, notes aside */
+    struct fault_log log;
 };
 
 /* Finds what the arguments ask for, with a place for each; prints what fails. 0 or negative. */

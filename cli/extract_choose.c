@@ -66,8 +66,8 @@ static int add_disk(struct extract_job *job, const struct platter_archive_device
     d->path = choose_path(job, "disk", device->name, extension(job, device->state));
     d->length = device->length;
     d->unsized = device->unsized || device->state;
-    d->holes = json_array();
-    d->doubts = json_array();
+    d->holes.list = json_array();
+    d->doubts.list = json_array();
     d->target = (struct platter_extract_target){.size = sizeof d->target,
                                                 .disk = d->name,
                                                 .target = d->path,
@@ -77,7 +77,7 @@ static int add_disk(struct extract_job *job, const struct platter_archive_device
                                                 .rate = args->rate,
                                                 .rate_group = ""};
     job->list[job->n_disks++] = &d->target;
-    return d->name && d->path && d->holes && d->doubts ? 0 : -1;
+    return d->name && d->path && d->holes.list && d->doubts.list ? 0 : -1;
 }
 
 /* Disks that a salvage knows by their names only when it comes to them. */

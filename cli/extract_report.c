@@ -5,31 +5,20 @@
 
 #include "extract.h"
 
-enum { KEPT = 100000 /* faults and holes in a report; a hostile archive has no end of them */ };
-
-static void keep_range(struct extract_job *job, const struct platter_fault *fault)
-{
-    for (unsigned i = 0; i < job->n_disks; i++) {
-        struct extract_disk *d = &job->disks[i];
-        json_t *list = fault->kind == PLATTER_FAULT_MISSING ? d->holes : d->doubts;
-        if (strcmp(d->name, fault->disk) == 0 && json_array_size(list) < KEPT)
-            json_array_append_new(list, range_json(fault));
-    }
-}
-
 void extract_fault(void *opaque, const struct platter_fault *fault)
 {
     struct extract_job *job = opaque;
-    job->n_faults += fault->kind != PLATTER_FAULT_NOTE;
     job->lost_header |= fault->kind == PLATTER_FAULT_HEADER;
-    if (fault->disk && (fault->kind == PLATTER_FAULT_MISSING || fault_doubts(fault)))
-        keep_range(job, fault);
-    if (wants_json(job->args) && json_array_size(job->faults) < KEPT)
-        json_array_append_new(job->faults, fault_json(fault));
-    if (wants_json(job->args) || job->args->quiet)
-        return;
-    progress_clear(&job->progress);
-    say("%s", fault->text);
+    for (unsigned i = 0; fault->disk && i < job->n_disks; i++) {
+        struct extract_disk *d = &job->disks[i];
+        if (strcmp(d->name, fault->disk) != 0)
+            continue;
+        if (fault->kind == PLATTER_FAULT_MISSING)
+            fault_ranges_add(&job->log, &d->holes, fault);
+        else if (fault_doubts(fault))
+            fault_ranges_add(&job->log, &d->doubts, fault);
+    }
+    fault_log_take(&job->log, fault);
 }
 
 static json_t *disk_json(const struct extract_disk *d)
@@ -37,8 +26,8 @@ static json_t *disk_json(const struct extract_disk *d)
     json_t *o = json_pack("{s:o, s:o}", "name", json_text(d->name), "target", json_text(d->path));
     if (!d->unsized)
         json_object_set_new(o, "size", json_integer((json_int_t)d->length));
-    json_object_set(o, "holes", d->holes);
-    json_object_set(o, "doubts", d->doubts);
+    fault_ranges_describe(&d->holes, o, "holes");
+    fault_ranges_describe(&d->doubts, o, "doubts");
     return o;
 }
 
@@ -53,10 +42,10 @@ static void report_json(const struct extract_job *job, uint64_t holes)
                               json_pack("{s:o, s:o, s:I}", "name", json_text(c->name), "target",
                                         json_text(c->path), "size", (json_int_t)c->length));
     }
-    print_json(json_pack("{s:o, s:o, s:o, s:I, s:I, s:O}", "filename",
-                         json_text(job->args->operands[0]), "disks", disks, "configs", configs,
-                         "holes", (json_int_t)holes, "fault-count", (json_int_t)job->n_faults,
-                         "faults", job->faults));
+    json_t *o = json_pack("{s:o, s:o, s:o, s:I}", "filename", json_text(job->args->operands[0]),
+                          "disks", disks, "configs", configs, "holes", (json_int_t)holes);
+    fault_log_describe(&job->log, o);
+    print_json(o);
 }
 
 static void report_line(const char *path, const char *what, const char *name)
@@ -66,21 +55,22 @@ static void report_line(const char *path, const char *what, const char *name)
     put_text(stdout, name);
 }
 
-static void report_ranges(const json_t *list, const char *what)
+static void report_ranges(const struct fault_ranges *ranges, uint64_t all, const char *what)
 {
     char size[32];
-    if (json_array_size(list))
-        printf(", %s of it %s", human_size(ranges_length(list), size), what);
+    if (ranges->n)
+        printf(", %s of it %s", human_size(ranges->bytes < all ? ranges->bytes : all, size), what);
 }
 
 static void report_disk(const struct extract_disk *d)
 {
+    const uint64_t all = d->unsized ? UINT64_MAX : d->length;
     char size[32];
     report_line(d->path, "disk", d->name);
     if (!d->unsized)
         printf(", %s", human_size(d->length, size));
-    report_ranges(d->holes, "missing");
-    report_ranges(d->doubts, "in doubt");
+    report_ranges(&d->holes, all, "missing");
+    report_ranges(&d->doubts, all, "in doubt");
     putchar('\n');
 }
 
@@ -99,6 +89,6 @@ void extract_report(const struct extract_job *job, uint64_t holes)
     if (holes)
         say("%" PRIu64 " range%s not in the archive and %s left as zeros", holes,
             holes == 1 ? " is" : "s are", holes == 1 ? "was" : "were");
-    else if (job->n_faults)
+    else if (job->log.n_faults)
         say("the archive is damaged: what was extracted may be wrong, or incomplete");
 }

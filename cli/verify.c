@@ -2,35 +2,52 @@
 /* platter verify: whether archives are whole, and where they are not. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
 
-enum { KEPT = 100000 /* faults in a report, and holes of a disk; a hostile archive has no end */ };
-
 /* What is told of ranges of disks. */
-enum { HOLES, DOUBTS, DAMAGE, RANGES };
+enum { HOLES, DOUBTS, DAMAGE, RANGES, MOST_DISKS = 256 };
+
+struct verified_disk {
+    char *name;
+    struct fault_ranges ranges[RANGES];
+};
 
 struct verifying {
     const struct args *args;
     const char *name;
     struct progress progress;
-    json_t *faults;
-    json_t *ranges[RANGES]; /* of disks, by their names: arrays */
-    uint64_t n_faults;
+    struct fault_log log;
+    struct verified_disk disks[MOST_DISKS]; /* of which something was told */
+    unsigned n_disks;
     bool lost_header; /* what there should be is not known for sure */
 };
 
 /* ---- what is found ---------------------------------------------------------------------------
  */
 
-static void keep_range(json_t *disks, const struct platter_fault *fault)
+static struct verified_disk *find_disk(struct verifying *v, const char *name)
 {
-    json_t *list = json_object_get(disks, fault->disk);
-    if (!list && json_object_set_new(disks, fault->disk, json_array()) == 0)
-        list = json_object_get(disks, fault->disk);
-    if (json_array_size(list) < KEPT)
-        json_array_append_new(list, range_json(fault));
+    for (unsigned i = 0; i < v->n_disks; i++)
+        if (strcmp(v->disks[i].name, name) == 0)
+            return &v->disks[i];
+    return NULL;
+}
+
+static void keep_range(struct verifying *v, unsigned which, const struct platter_fault *fault)
+{
+    struct verified_disk *d = find_disk(v, fault->disk);
+    char *name = d || v->n_disks == MOST_DISKS ? NULL : strdup(fault->disk);
+    if (name) {
+        d = &v->disks[v->n_disks++];
+        d->name = name;
+        for (unsigned k = 0; k < RANGES; k++)
+            d->ranges[k].list = json_array();
+    }
+    if (d)
+        fault_ranges_add(&v->log, &d->ranges[which], fault);
 }
 
 /* What it tells of its range; RANGES: nothing. */
@@ -47,36 +64,35 @@ static unsigned range_of(const struct platter_fault *fault)
 static void take_fault(void *opaque, const struct platter_fault *fault)
 {
     struct verifying *v = opaque;
-    v->n_faults += fault->kind != PLATTER_FAULT_NOTE;
     v->lost_header |= fault->kind == PLATTER_FAULT_HEADER;
     if (range_of(fault) != RANGES)
-        keep_range(v->ranges[range_of(fault)], fault);
-    if (wants_json(v->args) && json_array_size(v->faults) < KEPT)
-        json_array_append_new(v->faults, fault_json(fault));
-    if (wants_json(v->args) || v->args->quiet)
-        return;
-    progress_clear(&v->progress);
-    say("%s", fault->text);
+        keep_range(v, range_of(fault), fault);
+    fault_log_take(&v->log, fault);
 }
 
 /* ---- the report ------------------------------------------------------------------------------ */
 
-static void complete_devices(const struct verifying *v, json_t *info)
+static const struct fault_ranges *ranges_of(struct verifying *v, const json_t *device,
+                                            unsigned which)
+{
+    static const struct fault_ranges none;
+    const char *name = json_string_value(json_object_get(device, "name"));
+    const struct verified_disk *d = name ? find_disk(v, name) : NULL;
+    return d ? &d->ranges[which] : &none;
+}
+
+static void complete_devices(struct verifying *v, json_t *info)
 {
     static const char *const fields[RANGES] = {"holes", "doubts", "damaged"};
     size_t i;
     json_t *device;
-    json_array_foreach (json_object_get(info, "devices"), i, device) {
-        const char *name = json_string_value(json_object_get(device, "name"));
-        for (unsigned k = 0; k < RANGES; k++) {
-            json_t *list = name ? json_object_get(v->ranges[k], name) : NULL;
-            json_object_set_new(device, fields[k], list ? json_incref(list) : json_array());
-        }
-    }
+    json_array_foreach (json_object_get(info, "devices"), i, device)
+        for (unsigned k = 0; k < RANGES; k++)
+            fault_ranges_describe(ranges_of(v, device, k), device, fields[k]);
 }
 
 /* The description of the archive, with what was found. */
-static json_t *report(const struct verifying *v, struct platter_archive *archive,
+static json_t *report(struct verifying *v, struct platter_archive *archive,
                       const struct platter_verification *found)
 {
     char *text = NULL;
@@ -88,13 +104,12 @@ static json_t *report(const struct verifying *v, struct platter_archive *archive
         o = json_object();
     complete_devices(v, o);
     json_object_set_new(o, "filename", json_text(v->name));
-    json_object_set_new(o, "whole", json_boolean(v->n_faults == 0));
+    json_object_set_new(o, "whole", json_boolean(v->log.n_faults == 0));
     json_object_set_new(o, "extents", json_integer((json_int_t)found->extents));
     json_object_set_new(o, "clusters", json_integer((json_int_t)found->clusters));
     json_object_set_new(o, "missing", json_integer((json_int_t)found->missing));
     json_object_set_new(o, "digests", json_boolean(found->digests));
-    json_object_set_new(o, "fault-count", json_integer((json_int_t)v->n_faults));
-    json_object_set(o, "faults", v->faults);
+    fault_log_describe(&v->log, o);
     return o;
 }
 
@@ -103,45 +118,47 @@ static uint64_t number_of(const json_t *o, const char *field)
     return (uint64_t)json_integer_value(json_object_get(o, field));
 }
 
-/* Whether there are any; then so many bytes of the disk are that. */
-static bool print_ranges(const json_t *device, const char *field, const char *what)
+/* Whether there are any; then so many bytes of the disk, which has `all`, are that. */
+static bool print_ranges(const struct fault_ranges *r, uint64_t all, const char *what)
 {
-    const json_t *list = json_object_get(device, field);
     char size[32];
-    if (json_array_size(list))
-        printf(", %s of it %s, in %zu %s", human_size(ranges_length(list), size), what,
-               json_array_size(list), json_array_size(list) == 1 ? "range" : "ranges");
-    return json_array_size(list);
+    if (r->n)
+        printf(", %s of it %s, in %" PRIu64 " %s",
+               human_size(r->bytes < all ? r->bytes : all, size), what, r->n,
+               r->n == 1 ? "range" : "ranges");
+    return r->n;
 }
 
-static void print_device(const struct verifying *v, const json_t *device)
+static void print_device(struct verifying *v, const json_t *device)
 {
     const char *name = json_string_value(json_object_get(device, "name"));
     bool state = json_is_true(json_object_get(device, "vmstate"));
     uint64_t size = number_of(device, "size"), present = number_of(device, "present");
+    const bool unsized = state || size == 0;
+    const uint64_t most = unsized ? UINT64_MAX : size;
     char text[32];
 
     put_text(stdout, v->name);
     fputs(": ", stdout);
     put_text(stdout, name ? name : "");
-    printf(": %s", human_size(state || size == 0 ? present : size, text));
-    if (!print_ranges(device, "holes", "missing"))
+    printf(": %s", human_size(unsized ? present : size, text));
+    if (!print_ranges(ranges_of(v, device, HOLES), most, "missing"))
         fputs(v->lost_header ? ", nothing of it is known to be missing" : ", all there", stdout);
-    print_ranges(device, "damaged", "damaged");
-    print_ranges(device, "doubts", "in doubt");
+    print_ranges(ranges_of(v, device, DAMAGE), most, "damaged");
+    print_ranges(ranges_of(v, device, DOUBTS), most, "in doubt");
     putchar('\n');
 }
 
-static void print_report(const struct verifying *v, const json_t *o)
+static void print_report(struct verifying *v, const json_t *o)
 {
     size_t i;
     json_t *device;
     json_array_foreach (json_object_get(o, "devices"), i, device)
         print_device(v, device);
     put_text(stdout, v->name);
-    if (v->n_faults)
-        printf(": damaged: %" PRIu64 " %s\n", v->n_faults,
-               v->n_faults == 1 ? "fault was found" : "faults were found");
+    if (v->log.n_faults)
+        printf(": damaged: %" PRIu64 " %s\n", v->log.n_faults,
+               v->log.n_faults == 1 ? "fault was found" : "faults were found");
     else
         printf(": no faults were found; %s\n", json_is_true(json_object_get(o, "digests"))
                                                    ? "the data is what its digests are of"
@@ -188,29 +205,45 @@ static int verify_archive(struct verifying *v, struct platter_archive **ret,
     return r ? say_error(&err) : EXIT_FINE;
 }
 
+static void verifying_free(struct verifying *v)
+{
+    for (unsigned i = 0; i < v->n_disks; i++) {
+        free(v->disks[i].name);
+        for (unsigned k = 0; k < RANGES; k++)
+            json_decref(v->disks[i].ranges[k].list);
+    }
+    json_decref(v->log.faults);
+    free(v);
+}
+
 /* One archive: its report goes to `list`, or is printed. */
 static int verify_one(const struct args *args, const char *name, json_t *list)
 {
-    struct verifying v = {.args = args, .name = name, .faults = json_array()};
-    for (unsigned i = 0; i < RANGES; i++)
-        v.ranges[i] = json_object();
+    struct verifying *v = calloc(1, sizeof *v);
+    if (!v)
+        return usage_error(NULL, "out of memory");
+    v->args = args;
+    v->name = name;
+    v->log = (struct fault_log){.args = args,
+                                .progress = &v->progress,
+                                .silent = list || args->quiet,
+                                .faults = list ? json_array() : NULL};
     struct platter_verification found = {.size = sizeof found};
     struct platter_archive *archive = NULL;
 
-    int code = verify_archive(&v, &archive, &found);
+    int code = verify_archive(v, &archive, &found);
+    fault_log_end(&v->log);
     if (code == EXIT_FINE) {
-        json_t *o = report(&v, archive, &found);
+        json_t *o = report(v, archive, &found);
         if (!list && !args->quiet)
-            print_report(&v, o);
+            print_report(v, o);
         if (list)
             json_array_append(list, o);
         json_decref(o);
-        code = v.n_faults ? EXIT_CORRUPT : EXIT_FINE;
+        code = v->log.n_faults ? EXIT_CORRUPT : EXIT_FINE;
     }
     platter_archive_close(archive);
-    json_decref(v.faults);
-    for (unsigned i = 0; i < RANGES; i++)
-        json_decref(v.ranges[i]);
+    verifying_free(v);
     return code;
 }
 

@@ -5,9 +5,9 @@
 
 static void print_fault(void *opaque, const struct platter_fault *fault)
 {
-    const struct args *args = opaque;
-    if (fault->kind != PLATTER_FAULT_NOTE || args->verbose)
-        say("%s", fault->text);
+    struct fault_log *log = opaque;
+    if (fault->kind != PLATTER_FAULT_NOTE || log->args->verbose)
+        fault_log_take(log, fault);
 }
 
 static int verify(const struct args *args, struct platter_archive *archive)
@@ -28,11 +28,13 @@ static int verify(const struct args *args, struct platter_archive *archive)
 static int verify_run(const struct args *args)
 {
     struct platter_archive *archive = NULL;
+    struct fault_log log = {.args = args};
     if (args->n_operands != 1)
         return usage_error(&verb_vma_verify, "Expecting one archive");
-    if (vma_open(args, print_fault, (void *)(uintptr_t)args, &archive))
+    if (vma_open(args, print_fault, &log, &archive))
         return EXIT_FAILED;
     int code = verify(args, archive);
+    fault_log_end(&log);
     platter_archive_close(archive);
     return output_end(code);
 }

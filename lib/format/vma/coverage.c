@@ -4,10 +4,11 @@
 #include "base/ckd.h"
 
 enum {
-    PAGE_BITS = 15, /* clusters of a page: 2 GiB of a disk in 4 KiB */
+    /* Pages and folders are smaller than what is aligned, of which malloc() takes twice as much. */
+    PAGE_BITS = 14, /* clusters of a page: 1 GiB of a disk in 2 KiB */
     PAGE = 1 << PAGE_BITS,
     WORDS = PAGE / 64,
-    FOLDER_BITS = 8, /* pages of a folder: 512 GiB */
+    FOLDER_BITS = 7, /* pages of a folder: 128 GiB */
     FOLDER = 1 << FOLDER_BITS,
     FOLDERS = 1 << (32 - PAGE_BITS - FOLDER_BITS)
 };
