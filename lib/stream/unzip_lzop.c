@@ -6,7 +6,8 @@
  *     in -> feeder -> its standard input    its standard output -> worker -> out
  *
  * The program knows checksums and parts that follow one another; how it ends, and what it says
- * then, is the result.
+ * then, is the result. Nothing is resumed behind damage: the program has read on by then, as far as
+ * a pipe goes, and does not tell to where it came.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -304,7 +305,7 @@ static int judge(struct lzop *l, int status, struct platter_error *err)
         words = "unexpected end of file";
     return fail(err, PLATTER_ECORRUPT,
                 "%s: the lzop data is damaged, or ends too early, in front of offset %" PRIu64
-                "; lzop says: %s (exit status %d)",
+                "; lzop says: %s (exit status %d), and ends there: what follows is not read",
                 name, fed, words, WEXITSTATUS(status));
 }
 
