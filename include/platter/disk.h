@@ -71,10 +71,16 @@ struct platter_open_options {
      *  be read at any place; bytes are those of the file. */
     platter_progress_fn progress;
     void *progress_opaque; /**< passed to `progress` */
+    /** More about where the disk is: "key=value,key=value" with the keys that platter_places() lists
+     *  for its kind; commas in values are doubled. What only other kinds of places know is passed
+     *  over. NULL: nothing. */
+    const char *place;
 };
 
 /**
- * Opens a disk with all its backing files. `name` is a path. The chain is fixed at open. On success
+ * Opens a disk with all its backing files. `name` is a path, a URI (platter_places()), "-" for
+ * standard input, or a source-spec: Ceph's JSON, "json:{...}", "{...}" or "json:FILE", with "@VIEW"
+ * behind where a view is meant. The chain is fixed at open. On success
  * *ret_disk must be given to platter_close(). Fails with PLATTER_ENOFORMAT, PLATTER_ECORRUPT,
  * PLATTER_EGATE, EBUSY (another program holds it), ENOTSUP (a feature we do not know), or errno. A
  * file that is compressed (found by content) opens as what is inside, read-only, unless the format

@@ -272,6 +272,30 @@ int option_text(char **text, const char *key, const char *value, struct platter_
     return 0;
 }
 
+int options_pick(char **text, const char *from, bool (*wanted)(const void *opaque, const char *key),
+                 const void *opaque, struct platter_error *err)
+{
+    auto_free char *item = malloc(from ? strlen(from) + 1 : 1);
+    int r = item ? 0 : fail_memory(err, "options");
+    while (r == 0 && from && *from) {
+        next_item(&from, item);
+        char *value = strchr(item, '=');
+        if (value)
+            *value++ = '\0';
+        if (!*item || !wanted(opaque, item))
+            continue;
+        if (value) {
+            r = option_text(text, item, value, err);
+            continue;
+        }
+        char *more = string_format("%s%s%s", *text ? *text : "", *text ? "," : "", item);
+        free(*text);
+        *text = more;
+        r = more ? 0 : fail_memory(err, "options");
+    }
+    return r;
+}
+
 /* ---- asking ---------------------------------------------------------------------------------- */
 
 static const struct option_value *value_of(const struct option_values *v, const char *name)

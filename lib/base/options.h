@@ -36,6 +36,10 @@ void options_free(struct option_values *v);
  * of NULL appends nothing. *text is malloc'ed or NULL. */
 int option_text(char **text, const char *key, const char *value, struct platter_error *err);
 
+/* Appends those pairs of another text (NULL: there are none) whose key is wanted. */
+int options_pick(char **text, const char *from, bool (*wanted)(const void *opaque, const char *key),
+                 const void *opaque, struct platter_error *err);
+
 /* Values by name; the name must be in the table and of that type. */
 bool options_bool(const struct option_values *v, const char *name);
 uint64_t options_number(const struct option_values *v, const char *name); /* SIZE and NUMBER */

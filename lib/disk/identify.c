@@ -155,6 +155,15 @@ static int unwrap_again(struct stream **stream, const struct image_choice *choic
                                 stream, err);
 }
 
+static int check_qcow(const struct stream *s, const struct format *format,
+                      struct platter_error *err)
+{
+    if (format == &format_qcow || format == &format_qcow2)
+        return 0;
+    return fail(err, PLATTER_ENOFORMAT, "%s: is said to be a QCOW image, but is of the format %s",
+                s->name, format->name);
+}
+
 int image_identify(struct stream **stream, const struct image_choice *choice,
                    struct image_setup *setup, struct platter_error *err)
 {
@@ -163,10 +172,12 @@ int image_identify(struct stream **stream, const struct image_choice *choice,
     if (choice->format && !setup->format)
         return fail(err, ENOTSUP, "%s: no format is called \"%s\"", (*stream)->name,
                     choice->format);
-    if (!setup->format || setup->format->probe)
+    if (!setup->format || setup->format->probe || choice->unpack)
         r = unwrap(stream, choice, setup, err);
     if (r == 0 && !setup->format)
         r = probe(*stream, choice->allow_raw, setup, err);
+    if (r == 0 && choice->qcow)
+        r = check_qcow(*stream, setup->format, err);
     if (r == 0 && (*stream)->sequential && !setup->format->in_order)
         r = unwrap_again(stream, choice, setup, err);
     return r < 0 && setup->compression ? fail_damaged(r, choice, err) : r;

@@ -30,6 +30,8 @@ void image_free(struct image *img);
 struct image_choice {
     const char *format;           /* NULL: found by content */
     bool allow_raw;               /* else, if nothing is found, take it as raw */
+    bool qcow;                    /* what is found must be a QCOW, of any version */
+    bool unpack;                  /* also where a format is named that has no magic */
     const char *spool;            /* platter_open_options.spool, */
     platter_progress_fn progress; /* .progress */
     void *progress_opaque;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "disk/inside.h"
-#include "stream/place.h"
+#include "disk/source.h"
 
 /* The locks of qcow2.md section 21: a writer and a reader both keep other writers out. */
 static void choose_locks(struct gate *gate, unsigned flags, bool writable)
@@ -235,23 +235,60 @@ static int open_chain(struct platter_disk *disk, const struct platter_open_optio
     return 0;
 }
 
-static int open_top(struct platter_disk *disk, const char *name,
-                    const struct platter_open_options *o, bool checking, struct platter_error *err)
+/* What a source-spec says of an image, and what was said otherwise, must go together. */
+static int check_source(const struct source *source, const struct platter_open_options *o,
+                        struct platter_error *err)
 {
-    const struct image_choice choice = {.format = o->format,
-                                        .allow_raw = o->flags & PLATTER_OPEN_ALLOW_RAW,
+    const char *said = source->qcow ? "qcow" : source->format;
+    bool one = !o->format || !source->spec || strcmp(o->format, said) == 0 ||
+               (source->qcow && strcmp(o->format, "qcow2") == 0);
+    if (!one)
+        return fail(err, EINVAL, "%s: its source-spec says that it is %s, and -f that it is %s",
+                    source_name(source), said, o->format);
+    if (source->view && o->view)
+        return fail(err, EINVAL, "%s: two views are named, \"%s\" and \"%s\"",
+                    source_name(source), source->view, o->view);
+    return 0;
+}
+
+/* Opens the stream of an image, and finds out what that is. */
+static int open_source(struct platter_disk *disk, const struct source *source,
+                       const struct platter_open_options *o, const struct gate *gate,
+                       struct image_setup *setup, struct stream **ret, struct platter_error *err)
+{
+    const char *format = o->format ? o->format : source->format;
+    const struct image_choice choice = {.format = format,
+                                        .allow_raw =
+                                            o->flags & PLATTER_OPEN_ALLOW_RAW && !source->qcow,
+                                        .qcow = source->qcow,
+                                        .unpack = source->unpack,
                                         .spool = o->spool,
                                         .progress = o->progress,
                                         .progress_opaque = o->progress_opaque};
-    struct gate gate = gate_of(o);
-    choose_locks(&gate, o->flags, disk->writable);
-    struct stream *s;
-    int r = stream_open(name, disk->writable ? STREAM_FILE_WRITE : 0, &s, err);
+    int r = check_source(source, o, err);
+    if (r == 0)
+        r = source_open(source, disk->writable ? STREAM_FILE_WRITE : 0, ret, err);
     if (r == -ENOENT)
-        stream_check_not_aside(name, err); /* it has more to say */
+        stream_check_not_aside(source_name(source), err); /* it has more to say */
     if (r < 0)
         return r;
-    struct image_setup setup = {.view = o->view,
+    if ((r = gate->no_lock ? 0 : stream_lock(*ret, gate->lock_use, gate->lock_deny, err)) < 0 ||
+        (r = image_identify(ret, &choice, setup, err)) < 0)
+        stream_close(*ret);
+    return r;
+}
+
+static int open_top(struct platter_disk *disk, const char *name,
+                    const struct platter_open_options *o, bool checking, struct platter_error *err)
+{
+    struct gate gate = gate_of(o);
+    choose_locks(&gate, o->flags, disk->writable);
+    struct source source;
+    struct stream *s;
+    int r = source_of(name, o->place, &source, err);
+    if (r < 0)
+        return r;
+    struct image_setup setup = {.view = source.view ? source.view : o->view,
                                 .writable = disk->writable && !(o->flags & PLATTER_OPEN_QUERY),
                                 .query = o->flags & PLATTER_OPEN_QUERY,
                                 .salvage = o->flags & PLATTER_OPEN_SALVAGE,
@@ -259,14 +296,13 @@ static int open_top(struct platter_disk *disk, const char *name,
                                 .ordered = true,
                                 .budget = disk->budget,
                                 .opener = &gate.opener};
-    if ((r = gate.no_lock ? 0 : stream_lock(s, gate.lock_use, gate.lock_deny, err)) < 0 ||
-        (r = image_identify(&s, &choice, &setup, err)) < 0) {
-        stream_close(s);
-        return r;
-    }
     struct image *img;
-    r = image_load(s, &setup, &img, err);
-    gate_done(&gate);
+    r = open_source(disk, &source, o, &gate, &setup, &s, err);
+    if (r == 0) {
+        r = image_load(s, &setup, &img, err);
+        gate_done(&gate);
+    }
+    source_done(&source);
     return r < 0 ? r : disk_append(disk, img, err);
 }
 
@@ -281,7 +317,7 @@ int disk_open_with_base(const char *name, const struct platter_open_options *o, 
     disk->writable = o->flags & PLATTER_OPEN_WRITE;
     if (disk->writable && (o->view || (o->flags & read_only)))
         r = fail(err, EINVAL, "%s: a view, a query, a salvage and a forced open are read-only",
-                 name);
+                 source_is_spec(name) ? "source-spec" : name);
     if (r == 0)
         r = open_top(disk, name, o, false, err);
     if (r == 0 && !(o->flags & PLATTER_OPEN_NO_BACKING))

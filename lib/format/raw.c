@@ -320,6 +320,7 @@ const struct format format_raw = {
     .writer_open = raw_writer_open,
     .measure = raw_measure,
     .create_unit = raw_create_unit,
+    .file = raw_states_file,
     .info_top = raw_states_info,
     .views = raw_states_views,
     .snapshots = &raw_states_ops,

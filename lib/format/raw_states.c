@@ -49,6 +49,14 @@ int raw_states_open(struct image *img, struct platter_error *err)
     return 0;
 }
 
+bool raw_states_file(const struct image *img, unsigned i, struct stream **ret)
+{
+    const struct stream_states *states = img->stream->states;
+    bool open = states && states->streams && i < states->n;
+    *ret = open ? states->streams[i] : NULL;
+    return open;
+}
+
 /* ---- told --------------------------------------------------------------------------------------
  */
 
@@ -117,24 +125,47 @@ static int states_create(struct image *img, struct snapshot_request *request, st
     return r;
 }
 
+/* Which snapshot is meant by one word; count(): none, or it cannot be changed like this. */
+static int find_to_change(const struct image *img, const char *name, bool can, const char *what,
+                          unsigned *ret, struct platter_error *err)
+{
+    *ret = find(img, name);
+    if (*ret == count(img))
+        return fail_missing(img, name, err);
+    return can ? 0 : fail_change(img, what, err);
+}
+
 static int states_apply(struct image *img, const char *name, unsigned by, struct teller *teller,
                         struct platter_error *err)
 {
-    (void)name, (void)by, (void)teller;
-    return fail_change(img, "applied", err);
+    const struct stream_states *states = img->stream->states;
+    unsigned i;
+    (void)by, (void)teller;
+    int r = find_to_change(img, name, states->apply, "applied", &i, err);
+    if (r < 0)
+        return r;
+    uint64_t size = states->all[i].size;
+    r = states->apply(img->stream, i, err);
+    if (r == 0)
+        img->size = size;
+    return r;
 }
 
 static int states_remove(struct image *img, const char *name, unsigned by, struct teller *teller,
                          struct platter_error *err)
 {
-    (void)name, (void)by, (void)teller;
-    return fail_change(img, "deleted", err);
+    const struct stream_states *states = img->stream->states;
+    unsigned i;
+    (void)by, (void)teller;
+    int r = find_to_change(img, name, states->remove, "deleted", &i, err);
+    return r < 0 ? r : states->remove(img->stream, i, err);
 }
 
 static int states_possible(const struct image *img, bool of_sizes, struct platter_error *err)
 {
     (void)of_sizes;
-    return img->stream->states->create ? 0 : fail_change(img, "made", err);
+    bool can = !img->writable || img->stream->states->create;
+    return can ? 0 : fail_change(img, "made", err);
 }
 
 static int states_state(const struct image *img, goff *ret_start, uint64_t *ret_len,

@@ -85,6 +85,7 @@ static const struct place_kind place_file = {
     .name_of = file_name_of,
     .open = file_open,
     .folders = true,
+    .needs = "file_path",
 };
 
 /* ---- kinds -------------------------------------------------------------------------------------
@@ -192,7 +193,42 @@ static int fill(struct place *p, const char *keys, struct platter_error *err)
     return fail_memory(err, "a place");
 }
 
-int place_parse(const char *name, struct place *ret, struct platter_error *err)
+const struct place_kind *place_kind_find(const char *name)
+{
+    for (const struct place_kind *const *k = place_kinds; *k; k++)
+        if (strcmp((*k)->name, name) == 0)
+            return *k;
+    return NULL;
+}
+
+static bool has_key(const struct place_kind *kind, const char *key)
+{
+    const struct option_def *def = kind->keys;
+    while (def->name && strcmp(def->name, key) != 0)
+        def++;
+    return def->name;
+}
+
+/* Whether a kind of place takes a key; one that no kind knows is left for options_parse() to
+ * refuse. */
+static bool concerns(const void *opaque, const char *key)
+{
+    const struct place_kind *kind = opaque;
+    for (const struct place_kind *const *k = place_kinds; *k; k++)
+        if (*k != kind && has_key(*k, key))
+            return has_key(kind, key);
+    return true;
+}
+
+/* Reads keys, and more of them, for a kind. */
+static int fill_with(struct place *p, char **keys, const char *more, struct platter_error *err)
+{
+    int r = options_pick(keys, more, concerns, p->kind, err);
+    return r < 0 ? r : fill(p, *keys, err);
+}
+
+int place_parse_with(const char *name, const char *more, struct place *ret,
+                     struct platter_error *err)
 {
     const struct place_kind *kind = kind_of(name);
     size_t scheme = kind ? 0 : scheme_length(name);
@@ -201,16 +237,22 @@ int place_parse(const char *name, struct place *ret, struct platter_error *err)
     auto_free char *keys = NULL;
     *ret = (struct place){.kind = kind ? kind : &place_file};
     int r = ret->kind->keys_of(name, &keys, err);
-    return r < 0 ? r : fill(ret, keys, err);
+    return r < 0 ? r : fill_with(ret, &keys, more, err);
 }
 
-int place_of_keys(const char *type, const char *keys, struct place *ret, struct platter_error *err)
+int place_parse(const char *name, struct place *ret, struct platter_error *err)
 {
-    *ret = (struct place){0};
-    for (const struct place_kind *const *k = place_kinds; *k && !ret->kind; k++)
-        if (strcmp((*k)->name, type) == 0)
-            ret->kind = *k;
-    return ret->kind ? fill(ret, keys, err) : fail_unknown(type, strlen(type), err);
+    return place_parse_with(name, NULL, ret, err);
+}
+
+int place_of_keys(const char *type, const char *keys, const char *more, struct place *ret,
+                  struct platter_error *err)
+{
+    *ret = (struct place){.kind = place_kind_find(type)};
+    if (!ret->kind)
+        return fail_unknown(type, strlen(type), err);
+    auto_free char *text = string_copy(keys);
+    return keys && !text ? fail_memory(err, "a place") : fill_with(ret, &text, more, err);
 }
 
 void place_done(struct place *p)

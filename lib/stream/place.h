@@ -33,6 +33,7 @@ struct place_kind {
     int (*open)(const struct place *p, unsigned flags, struct stream **ret,
                 struct platter_error *err);
     bool folders; /* its URIs are paths: names inside images can be relative to them */
+    const char *needs; /* the key without which it is nowhere; NULL: there are several ways */
 };
 
 struct place {
@@ -42,15 +43,24 @@ struct place {
     uint64_t size; /* of a new one: bytes it will have, 0 where that is not known */
 };
 
-extern const struct place_kind place_nbd;
+extern const struct place_kind place_http, place_nbd, place_rbd;
 
 /* Every kind of this build, in the order of documentation; ends with NULL. */
 extern const struct place_kind *const place_kinds[];
 
+/* By its name; NULL: there is none. */
+const struct place_kind *place_kind_find(const char *name);
+
 /* What a name means. *ret is the caller's, for place_done(), on success. */
 int place_parse(const char *name, struct place *ret, struct platter_error *err);
-/* What a "stream" object means: its type, and its keys in the text form of options_parse(). */
-int place_of_keys(const char *type, const char *keys, struct place *ret, struct platter_error *err);
+/* The same with more keys, which count for more than those of a URI. As they may have been said of
+ * several places at once, those that only other kinds have are passed over. NULL: none. */
+int place_parse_with(const char *name, const char *more, struct place *ret,
+                     struct platter_error *err);
+/* What a "stream" object means: its type, and its keys in the text form of options_parse(); `more`
+ * as above. */
+int place_of_keys(const char *type, const char *keys, const char *more, struct place *ret,
+                  struct platter_error *err);
 void place_done(struct place *p);
 
 int place_open(const struct place *p, unsigned flags, struct stream **ret,
