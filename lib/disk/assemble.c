@@ -57,6 +57,18 @@ unsigned disk_requests(const struct platter_disk *disk)
     return most;
 }
 
+void disk_interrupt(const struct platter_disk *disk)
+{
+    struct stream *file;
+    for (unsigned n = 0; n < disk->depth; n++) {
+        const struct image *img = disk->chain[n];
+        stream_interrupt(img->stream);
+        for (unsigned i = 0; img->format->file && img->format->file(img, i, &file); i++)
+            if (file)
+                stream_interrupt(file);
+    }
+}
+
 /* Whether all is open that its bytes may come from. */
 void disk_note_base(struct platter_disk *disk)
 {

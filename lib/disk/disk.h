@@ -101,6 +101,9 @@ static inline struct image *disk_top(const struct platter_disk *disk)
 /* How many requests at once its slowest stream is worth, as stream->depth has it; 0: all is local.
  */
 unsigned disk_requests(const struct platter_disk *disk);
+/* From any thread: whoever waits for a server of its streams comes back with ECANCELED, now and from
+ * then on. What is local goes on. */
+void disk_interrupt(const struct platter_disk *disk);
 
 static inline uint64_t disk_size(const struct platter_disk *disk)
 {

@@ -128,6 +128,11 @@ static int verify_progress(void *opaque, const struct platter_progress *now)
     return v->options->progress(v->options->opaque, &all);
 }
 
+static void verify_interrupt(void *opaque)
+{
+    disk_interrupt(((struct verify *)opaque)->disk);
+}
+
 /* Looks at all of v->disk, or at what v->diff finds. */
 static int verify_run(struct verify *v, struct platter_error *err)
 {
@@ -147,7 +152,8 @@ static int verify_run(struct verify *v, struct platter_error *err)
                         .workers = v->pieces.workers,
                         .total = v->end,
                         .progress = v->options->progress ? verify_progress : NULL,
-                        .progress_opaque = v};
+                        .progress_opaque = v,
+                        .interrupt = disk_requests(v->disk) ? verify_interrupt : NULL};
     if (r == 0)
         r = walk_run(&walk, err);
     free(v->errors);

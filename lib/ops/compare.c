@@ -223,6 +223,13 @@ static int compare_turn(void *opaque, unsigned worker, struct walk_chunk *c,
     return f->code < 0 ? f->code : fail(err, ECANCELED, "a difference was found");
 }
 
+static void compare_interrupt(void *opaque)
+{
+    const struct compare *cmp = opaque;
+    disk_interrupt(cmp->disks[0]);
+    disk_interrupt(cmp->disks[1]);
+}
+
 static int compare_walk(struct compare *cmp, const struct platter_compare_options *options,
                         struct platter_error *err)
 {
@@ -234,6 +241,8 @@ static int compare_walk(struct compare *cmp, const struct platter_compare_option
                         .total = cmp->total,
                         .progress = options->progress,
                         .progress_opaque = options->opaque};
+    if (disk_requests(cmp->disks[0]) || disk_requests(cmp->disks[1]))
+        walk.interrupt = compare_interrupt;
     cmp->findings = calloc(cmp->pieces.workers, sizeof *cmp->findings);
     if (cmp->findings == NULL)
         return fail_memory(err, "the findings of a comparison");

@@ -124,6 +124,8 @@ static int check_files_not_source(const struct job *job, const struct image *tar
 {
     struct stream *file;
     int r = 0;
+    for (unsigned i = 0; i < job->sources.n && r == 0; i++)
+        r = check_stream_not_of(target->stream, job->sources.disks[i], "source", err);
     for (unsigned i = 0; r == 0 && target->format->file && target->format->file(target, i, &file);
          i++)
         if (file)

@@ -346,13 +346,24 @@ static void worker_close(const struct run *run, struct copy_worker *w)
     *w = (struct copy_worker){0};
 }
 
+static unsigned most_requests(const struct copy *c)
+{
+    unsigned requests = sources_requests(c->sources);
+    return c->sink->requests > requests ? c->sink->requests : requests;
+}
+
+static void copy_interrupt(void *opaque)
+{
+    const struct copy *c = ((struct run *)opaque)->c;
+    sources_interrupt(c->sources);
+    if (c->sink->ops->interrupt)
+        c->sink->ops->interrupt(c->sink);
+}
+
 /* Buffers for as many workers as there is memory for, at least one. */
 static int open_workers(struct run *run, unsigned *ret_n, struct platter_error *err)
 {
-    unsigned requests = sources_requests(run->c->sources);
-    if (run->c->sink->requests > requests)
-        requests = run->c->sink->requests;
-    unsigned wanted = walk_workers(run->c->workers, requests);
+    unsigned wanted = walk_workers(run->c->workers, most_requests(run->c));
     for (unsigned n = 0; n < wanted; n++) {
         int r = worker_open(run, &run->workers[n], n == 0 ? err : NULL);
         if (r < 0) {
@@ -383,7 +394,8 @@ int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *er
                         .total = run->size,
                         .rate = c->rate,
                         .progress = c->progress,
-                        .progress_opaque = c->opaque};
+                        .progress_opaque = c->opaque,
+                        .interrupt = most_requests(c) ? copy_interrupt : NULL};
     int r = open_workers(run, &walk.workers, err);
     if (r == 0)
         r = walk_run(&walk, err);

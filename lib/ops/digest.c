@@ -203,6 +203,11 @@ static const struct walk_ops plain_ops = {
 
 /* ---- both ------------------------------------------------------------------------------------ */
 
+static void digest_interrupt(void *opaque)
+{
+    disk_interrupt(((struct digest *)opaque)->disk);
+}
+
 static int digest_run(struct digest *d, uint8_t ret_digest[32], struct platter_error *err)
 {
     bool tree = d->options->algorithm == PLATTER_DIGEST_TREE;
@@ -211,7 +216,8 @@ static int digest_run(struct digest *d, uint8_t ret_digest[32], struct platter_e
                         .workers = d->pieces.workers,
                         .total = disk_size(d->disk),
                         .progress = d->options->progress,
-                        .progress_opaque = d->options->opaque};
+                        .progress_opaque = d->options->opaque,
+                        .interrupt = disk_requests(d->disk) ? digest_interrupt : NULL};
     tree_init(d->tree, disk_size(d->disk));
     sha256_init(&d->plain);
     int r = walk_run(&walk, err);

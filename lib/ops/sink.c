@@ -153,6 +153,11 @@ static void sink_free(struct sink *s)
     free(s);
 }
 
+static void disk_sink_interrupt(struct sink *sink)
+{
+    disk_interrupt(((struct disk_sink *)sink)->disk);
+}
+
 static const struct sink_ops disk_sink_ops = {
     .prepare = disk_prepare,
     .place = disk_place,
@@ -160,6 +165,7 @@ static const struct sink_ops disk_sink_ops = {
     .out_len = disk_out_len,
     .finish = disk_finish,
     .close = sink_free,
+    .interrupt = disk_sink_interrupt,
 };
 
 int sink_disk_open(struct platter_disk *disk, bool compress, struct sink **ret,

@@ -41,6 +41,7 @@ struct sink_ops {
     int (*store)(struct sink *s, struct parcel *p, bool failed, struct platter_error *err);
     size_t (*out_len)(const struct sink *s, size_t chunk); /* bytes of parcel.out for a chunk */
     int (*finish)(struct sink *s, struct platter_error *err);
+    void (*interrupt)(struct sink *s); /* NULL: it waits for nobody */
     void (*close)(struct sink *s);
 };
 

@@ -108,6 +108,12 @@ unsigned sources_requests(const struct sources *s)
     return most;
 }
 
+void sources_interrupt(const struct sources *s)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        disk_interrupt(s->disks[i]);
+}
+
 uint64_t sources_unit(const struct sources *s)
 {
     uint64_t unit = 512;

@@ -26,6 +26,7 @@ int sources_read(const struct sources *s, void *buf, size_t len, goff off,
                  struct platter_error *err);
 /* disk_requests() of the disk with the most. */
 unsigned sources_requests(const struct sources *s);
+void sources_interrupt(const struct sources *s); /* disk_interrupt() of each */
 /* The largest unit of all images: what is read at once should hold it whole. */
 uint64_t sources_unit(const struct sources *s);
 

@@ -104,6 +104,16 @@ int check_not_of(const char *path, const struct platter_disk *disk, const char *
     return r;
 }
 
+/* What is written in place, once it is open: the names of a device or an export say little. */
+static int check_stream_free(const struct target *t, struct platter_error *err)
+{
+    const struct target_request *q = t->request;
+    int r = t->backing ? check_stream_not_of(t->stream, t->backing, "backing file", err) : 0;
+    for (unsigned i = 0; i < q->n_sources && r == 0; i++)
+        r = check_stream_not_of(t->stream, q->sources[i], "source", err);
+    return r;
+}
+
 static int check_free(const struct target *t, const char *path, struct platter_error *err)
 {
     const struct target_request *q = t->request;
@@ -235,9 +245,11 @@ static int open_stream(struct target *t, struct platter_error *err)
         r = stream_open_sized(q->name, file_flags(q), q->size, &t->stream, err);
     if (r < 0)
         return r;
-    uint64_t size;
+    uint64_t size = 0;
     r = stream_size(t->stream, &size, err);
     t->in_place = size > 0;
+    if (r == 0 && t->in_place)
+        r = check_stream_free(t, err);
     if (r == 0 && t->in_place && q->format->needs_file)
         r = fail(err, ENOTSUP,
                  "%s: is a block device, which cannot hold a new image of the %s format: give the "

@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include "base/awake.h"
+#include "base/ckd.h"
 
 enum {
-    PROGRESS_NS = 100 * 1000 * 1000 /* between two calls of the progress function, at least */
+    PROGRESS_NS = 100 * 1000 * 1000, /* between two calls of the progress function, at least */
+    GRACE_NS = 1000 * 1000 * 1000    /* what is under way may take so long after a cancel */
 };
 
 struct run {
@@ -24,8 +26,13 @@ struct run {
     uint64_t failed; /* the chunk that failed; the first one in order counts */
     int result;
     struct platter_error error;
-    uint64_t moved;
-    uint64_t started_ns, told_ns;
+    uint64_t started_ns;
+    _Atomic uint64_t moved;
+    bool ended; /* all workers have; what follows is the watch's */
+    pthread_cond_t end;
+
+    pthread_mutex_t tell_lock; /* around progress() */
+    uint64_t told_ns, done;
 };
 
 struct worker {
@@ -62,11 +69,15 @@ static int tell_progress(struct run *run, uint64_t done, bool last, struct platt
 {
     const struct walk *w = run->w;
     uint64_t now = now_ns();
-    if (!w->progress || (!last && now - run->told_ns < PROGRESS_NS))
+    if (!w->progress)
+        return 0;
+    WITH_LOCK(&run->tell_lock);
+    run->done = max_u64(run->done, done);
+    if (!last && now - run->told_ns < PROGRESS_NS)
         return 0;
     run->told_ns = now;
     struct platter_progress p = {
-        .size = sizeof p, .done = done, .total = w->total, .moved = run->moved};
+        .size = sizeof p, .done = run->done, .total = w->total, .moved = run->moved};
     return w->progress(w->progress_opaque, &p) ? fail(err, ECANCELED, "cancelled") : 0;
 }
 
@@ -195,14 +206,72 @@ static void run_workers(struct run *run)
         pthread_join(workers[i].thread, NULL);
 }
 
+/* ---- the watch ------------------------------------------------------------------------------- */
+
+/* Whether all workers ended before `ns` are over. */
+static bool wait_for_end(struct run *run, uint64_t ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    ns += (uint64_t)until.tv_nsec;
+    until.tv_sec += (time_t)(ns / 1000000000);
+    until.tv_nsec = (long)(ns % 1000000000);
+    WITH_LOCK(&run->turn_lock);
+    if (!run->ended)
+        pthread_cond_timedwait(&run->end, &run->turn_lock, &until);
+    return run->ended;
+}
+
+static void stop(struct run *run, int r, const struct platter_error *error)
+{
+    WITH_LOCK(&run->turn_lock);
+    note_failure(run, run->turn, r, error);
+}
+
+/* Asks whether to go on where nobody else does, as all wait for a server; and ends that, unless it
+ * ends by itself. */
+static void *watch_main(void *arg)
+{
+    struct run *run = arg;
+    struct platter_error error = {0};
+    int r = 0;
+    while (r == 0 && !wait_for_end(run, PROGRESS_NS))
+        r = tell_progress(run, 0, false, &error);
+    if (r == 0)
+        return NULL;
+    stop(run, r, &error);
+    if (!wait_for_end(run, GRACE_NS))
+        run->w->interrupt(run->w->opaque);
+    return NULL;
+}
+
+static void run_watched(struct run *run)
+{
+    pthread_t watch;
+    bool watched =
+        run->w->interrupt && run->w->progress && pthread_create(&watch, NULL, watch_main, run) == 0;
+    run_workers(run);
+    if (!watched)
+        return;
+    pthread_mutex_lock(&run->turn_lock);
+    run->ended = true;
+    pthread_cond_signal(&run->end);
+    pthread_mutex_unlock(&run->turn_lock);
+    pthread_join(watch, NULL);
+}
+
 int walk_run(const struct walk *w, struct platter_error *err)
 {
     struct run run = {.w = w, .started_ns = now_ns()};
     pthread_mutex_init(&run.next_lock, NULL);
     pthread_mutex_init(&run.turn_lock, NULL);
+    pthread_mutex_init(&run.tell_lock, NULL);
     pthread_cond_init(&run.turned, NULL);
-    run_workers(&run);
+    pthread_cond_init(&run.end, NULL);
+    run_watched(&run);
+    pthread_cond_destroy(&run.end);
     pthread_cond_destroy(&run.turned);
+    pthread_mutex_destroy(&run.tell_lock);
     pthread_mutex_destroy(&run.turn_lock);
     pthread_mutex_destroy(&run.next_lock);
     if (run.stopped) {

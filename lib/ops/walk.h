@@ -48,6 +48,9 @@ struct walk {
     uint64_t rate;                /* most moved bytes a second; 0: no limit */
     platter_progress_fn progress; /* or NULL */
     void *progress_opaque;
+    /* Has whoever waits for a server come back with an error (disk_interrupt()): called when
+     * progress() had enough and the work does not end by itself. NULL: nobody waits for long. */
+    void (*interrupt)(void *opaque);
 };
 
 /* How many workers to use where the user asked for `asked` (0: as many as help), and what is walked

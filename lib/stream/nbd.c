@@ -260,12 +260,17 @@ static int export_size(struct stream *s, uint64_t *ret_size, struct platter_erro
 /* As of a device: what fits is no change. */
 static int export_resize(struct stream *s, uint64_t size, struct platter_error *err)
 {
-    return check_inside(export_of(s), 0, size, err);
+    const struct nbd_export *x = export_of(s);
+    return size <= x->size ? 0
+                           : fail(err, ENOSPC,
+                                  "%s: the export has %" PRIu64 " bytes, but %" PRIu64
+                                  " are needed, and an NBD server does not let it grow",
+                                  s->name, x->size, size);
 }
 
 static int export_allocate(struct stream *s, hoff off, uint64_t len, struct platter_error *err)
 {
-    return check_inside(export_of(s), off, len, err);
+    return export_resize(s, off + len, err);
 }
 
 static void export_interrupt(struct stream *s)

@@ -88,6 +88,8 @@ void stream_interrupt(struct stream *s)
 {
     if (s->ops->interrupt)
         s->ops->interrupt(s);
+    else if (s->base)
+        stream_interrupt(s->base);
 }
 
 bool stream_resume(struct stream *s)
