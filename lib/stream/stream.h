@@ -46,6 +46,7 @@ struct stream_state {
 struct stream_states {
     const struct stream_state *all; /* oldest first */
     unsigned n;
+    struct stream *const *streams; /* those that are open all the time, n of them; or NULL */
     /* Opens number i, read-only; its name is that of the stream with "@" and its own. */
     int (*open)(struct stream *s, unsigned i, struct stream **ret, struct platter_error *err);
     /* Whether the bytes at `off` may differ between two of them (n: the bytes as they are now), and
