@@ -354,15 +354,15 @@ static int find_any_case(struct gate *gate, const char *path, char **ret, struct
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* What is on the same server is opened as the image itself was. */
+/* What is on the same server is opened as the image itself was; so is what does not name one. */
 static int open_uri(struct stream *of, const char *uri, unsigned flags, struct stream **ret,
                     struct platter_error *err)
 {
     while (of->base)
         of = of->base;
-    size_t root = place_root(uri);
+    size_t root = place_root(uri), same = root ? root : strcspn(uri, ":") + 1;
     flags &= ~(unsigned)STREAM_FILE_REGULAR;
-    if (of->ops->sibling && root > 0 && strncmp(uri, of->name, root) == 0)
+    if (of->ops->sibling && strncmp(uri, of->name, same) == 0)
         return of->ops->sibling(of, uri, flags, ret, err);
     return stream_open(uri, flags, ret, err);
 }

@@ -96,6 +96,9 @@ const struct place_kind *const place_kinds[] = {
 #if HAVE_NBD
     &place_nbd,
 #endif
+#if HAVE_RBD
+    &place_rbd,
+#endif
     NULL,
 };
 

@@ -55,6 +55,9 @@ struct stream_states {
                   uint64_t *ret_len, bool *ret_differ, struct platter_error *err);
     /* Makes one more, durably, of the bytes as they are. NULL: that cannot be. */
     int (*create)(struct stream *s, const char *name, struct platter_error *err);
+    /* Number i goes, or the bytes become what it has, with its size. NULL: likewise. */
+    int (*remove)(struct stream *s, unsigned i, struct platter_error *err);
+    int (*apply)(struct stream *s, unsigned i, struct platter_error *err);
     void (*close)(struct stream_states *states);
 };
 
@@ -243,8 +246,9 @@ int stream_slice_open(struct stream *base, hoff start, uint64_t len, struct stre
 int stream_part_open(struct stream *base, hoff start, uint64_t len, struct stream **ret,
                      struct platter_error *err);
 
-/* Removes every temporary file of this process that is not yet published, for a handler of a signal
- * that ends the process: async-signal-safe; the streams themselves are left alone. */
+/* Removes every temporary file of this process that is not yet published, and what is like that on
+ * servers, for a handler of a signal that ends the process: async-signal-safe; the streams
+ * themselves are left alone. */
 void stream_file_remove_temporaries(void);
 
 /* A further file of an image: what is made by STREAM_FILE_TEMPORARY and replaces nothing gets owner

@@ -21,6 +21,7 @@
 
 #include "base/memory.h"
 #include "stream/file.h"
+#include "stream/unfinished.h"
 
 enum {
     SLOTS = 4200,      /* temporary files at once that a signal can remove: extents of a VMDK */
@@ -55,6 +56,7 @@ void stream_file_remove_temporaries(void)
     for (int i = 0; i < SLOTS; i++)
         if (atomic_load(&slots[i].state) == SLOT_LIVE)
             unlinkat(slots[i].folder, slots[i].name, 0);
+    unfinished_undo_all();
 }
 
 static struct slot *slot_take(int folder, const char *name)
