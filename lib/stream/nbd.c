@@ -51,9 +51,8 @@ static uint32_t write_flags(const struct nbd_export *x)
 static int read_blocks(struct nbd_export *x, void *buf, size_t len, hoff off,
                        struct platter_error *err)
 {
-    struct nbd_wire *w = nbd_export_wire(x);
     struct nbd_request q;
-    nbd_request_begin(w, &q);
+    struct nbd_wire *w = nbd_export_begin(x, &q, true);
     int64_t cookie = libnbd.aio_pread(w->h, buf, len, off, nbd_request_callback(&q), 0);
     return nbd_export_judge(x, w, nbd_request_end(&q, cookie), "read", len, off, err);
 }
@@ -61,9 +60,8 @@ static int read_blocks(struct nbd_export *x, void *buf, size_t len, hoff off,
 static int write_blocks(struct nbd_export *x, const void *buf, size_t len, hoff off,
                         struct platter_error *err)
 {
-    struct nbd_wire *w = nbd_export_wire(x);
     struct nbd_request q;
-    nbd_request_begin(w, &q);
+    struct nbd_wire *w = nbd_export_begin(x, &q, false);
     int64_t cookie =
         libnbd.aio_pwrite(w->h, buf, len, off, nbd_request_callback(&q), write_flags(x));
     return nbd_export_judge(x, w, nbd_request_end(&q, cookie), "write", len, off, err);
@@ -165,7 +163,7 @@ static int export_pwrite(struct stream *s, const void *buf, size_t len, hoff off
     return r;
 }
 
-static int export_flush(struct stream *s, struct platter_error *err)
+int nbd_export_flush(struct stream *s, struct platter_error *err)
 {
     struct nbd_export *x = export_of(s);
     if (!x->can_flush)
@@ -201,9 +199,8 @@ static int zero_blocks(struct nbd_export *x, uint64_t len, hoff off, unsigned fl
     if (!x->can_zero || atomic_load(&x->cannot_zero))
         return write_zeros(x, len, off, err);
     uint32_t more = write_flags(x) | (flags & STREAM_ZERO_UNMAP ? 0 : LIBNBD_CMD_FLAG_NO_HOLE);
-    struct nbd_wire *w = nbd_export_wire(x);
     struct nbd_request q;
-    nbd_request_begin(w, &q);
+    struct nbd_wire *w = nbd_export_begin(x, &q, false);
     int code = nbd_request_end(&q, libnbd.aio_zero(w->h, len, off, nbd_request_callback(&q), more));
     if (code > 0 && is_unsupported(code)) {
         atomic_store(&x->cannot_zero, true);
@@ -237,9 +234,8 @@ static int export_discard(struct stream *s, hoff off, uint64_t len, struct platt
     int r = 0;
     for (off = round_up(off, x->block); off < end && r == 0;) {
         uint64_t n = min_u64(end - off, MOST_ZEROED);
-        struct nbd_wire *w = nbd_export_wire(x);
         struct nbd_request q;
-        nbd_request_begin(w, &q);
+        struct nbd_wire *w = nbd_export_begin(x, &q, false);
         int code = nbd_request_end(
             &q, libnbd.aio_trim(w->h, n, off, nbd_request_callback(&q), write_flags(x)));
         if (code > 0 && is_unsupported(code))
@@ -306,7 +302,7 @@ const struct stream_ops nbd_export_ops = {
     .pread = export_pread,
     .interrupt = export_interrupt,
     .pwrite = export_pwrite,
-    .flush = export_flush,
+    .flush = nbd_export_flush,
     .zero = export_zero,
     .discard = export_discard,
     .size = export_size,

@@ -124,6 +124,7 @@ void nbd_wire_close(struct nbd_wire *w);
  * buffer.
  */
 void nbd_request_begin(struct nbd_wire *w, struct nbd_request *q);
+void nbd_request_drop(struct nbd_request *q); /* instead, of one that was only begun */
 nbd_completion_callback nbd_request_callback(struct nbd_request *q);
 int nbd_request_end(struct nbd_request *q, int64_t cookie);
 
@@ -160,8 +161,10 @@ struct nbd_export {
     bool can_flush, can_fua, can_trim, can_zero, can_status;
     atomic_bool cannot_zero; /* the server said so when it was asked to */
     atomic_bool interrupted;
-    unsigned most_wires;
+    unsigned most_wires; /* guarded by grow */
     atomic_uint n_wires;
+    atomic_bool alone;   /* only the first wire is used from now on */
+    atomic_bool settled; /* ... and what was written on others is seen there */
     struct nbd_wire *wires[NBD_MOST_WIRES];
     pthread_mutex_t grow;    /* around one more wire */
     pthread_mutex_t partial; /* around reading and writing back a block that changes in part */
@@ -171,8 +174,13 @@ struct nbd_export {
 
 extern const struct stream_ops nbd_export_ops;
 
-/* A wire for the next request. */
-struct nbd_wire *nbd_export_wire(struct nbd_export *x);
+/*
+ * Begins a request on the wire that has least to do. What is written on one wire is sure to be seen
+ * on another only after a flush: so of an export that is written, whoever `reads` has all go on
+ * with one wire first, where several were in use.
+ */
+struct nbd_wire *nbd_export_begin(struct nbd_export *x, struct nbd_request *q, bool reads);
+int nbd_export_flush(struct stream *s, struct platter_error *err);
 /* What became of a request: 0, or the sentence. `doing` is "read", "write" ... */
 int nbd_export_judge(struct nbd_export *x, struct nbd_wire *w, int code, const char *doing,
                      uint64_t len, hoff off, struct platter_error *err);

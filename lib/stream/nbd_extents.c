@@ -104,9 +104,8 @@ int nbd_export_extents(struct stream *s, hoff off, uint64_t len, uint64_t *ret_l
     struct answer a = {.status = {.start = round_down(off, x->block), .asked_ns = now_ns()}};
     hoff end = min_u64(off + min_u64(len, MOST_ASKED), x->size);
     a.end = end == x->size ? end : min_u64(round_up(end, x->block), x->size);
-    struct nbd_wire *w = nbd_export_wire(x);
     struct nbd_request q;
-    nbd_request_begin(w, &q);
+    struct nbd_wire *w = nbd_export_begin(x, &q, true);
     int64_t cookie =
         libnbd.aio_block_status(w->h, a.end - a.status.start, a.status.start,
                                 (nbd_extent_callback){.callback = take_answer, .user_data = &a},

@@ -8,6 +8,7 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/ckd.h"
 #include "base/memory.h"
@@ -322,10 +323,13 @@ static void grow(struct nbd_export *x)
     atomic_store(&x->n_wires, n + 1);
 }
 
-struct nbd_wire *nbd_export_wire(struct nbd_export *x)
+/* The one with least to do; one more, where all have something. */
+static struct nbd_wire *pick(struct nbd_export *x)
 {
     unsigned n = atomic_load(&x->n_wires);
     struct nbd_wire *best = x->wires[0];
+    if (atomic_load(&x->alone))
+        return best;
     for (unsigned i = 1; i < n && atomic_load(&best->in_flight) > 0; i++)
         if (atomic_load(&x->wires[i]->in_flight) < atomic_load(&best->in_flight))
             best = x->wires[i];
@@ -334,9 +338,41 @@ struct nbd_wire *nbd_export_wire(struct nbd_export *x)
         return best;
     grow(x);
     if (atomic_load(&x->n_wires) > n)
-        best = x->wires[atomic_load(&x->n_wires) - 1];
+        best = x->wires[n];
     pthread_mutex_unlock(&x->grow);
     return best;
+}
+
+/* From now on the first wire alone; what others have under way is waited for, which is as long as
+ * their timeout at most. A flush that fails is told of by the next one. */
+static void go_alone(struct nbd_export *x)
+{
+    const struct timespec moment = {.tv_nsec = 500 * 1000};
+    WITH_LOCK(&x->grow);
+    if (atomic_load(&x->settled))
+        return;
+    x->most_wires = 1;
+    atomic_store(&x->alone, true);
+    unsigned n = atomic_load(&x->n_wires);
+    for (unsigned i = 1; i < n; i++)
+        while (atomic_load(&x->wires[i]->in_flight) > 0)
+            nanosleep(&moment, NULL);
+    if (n > 1)
+        nbd_export_flush(&x->head, NULL);
+    atomic_store(&x->settled, true);
+}
+
+struct nbd_wire *nbd_export_begin(struct nbd_export *x, struct nbd_request *q, bool reads)
+{
+    if (reads && x->head.writable && !atomic_load(&x->settled))
+        go_alone(x);
+    for (;;) {
+        struct nbd_wire *w = pick(x);
+        nbd_request_begin(w, q);
+        if (w == x->wires[0] || !atomic_load(&x->alone))
+            return w;
+        nbd_request_drop(q); /* it came in between */
+    }
 }
 
 const struct place_kind place_nbd = {

@@ -203,6 +203,12 @@ static void await(struct nbd_wire *w, struct nbd_request *q)
     pthread_mutex_unlock(&w->lock);
 }
 
+void nbd_request_drop(struct nbd_request *q)
+{
+    pthread_cond_destroy(&q->changed);
+    atomic_fetch_sub(&q->wire->in_flight, 1);
+}
+
 int nbd_request_end(struct nbd_request *q, int64_t cookie)
 {
     struct nbd_wire *w = q->wire;
@@ -216,8 +222,7 @@ int nbd_request_end(struct nbd_request *q, int64_t cookie)
             nbd_wire_wake(w);
         await(w, q);
     }
-    pthread_cond_destroy(&q->changed);
-    atomic_fetch_sub(&w->in_flight, 1);
+    nbd_request_drop(q);
     if (q->code == 0)
         return 0;
     return broken(w) || is_over(w) ? -1 : q->code;
