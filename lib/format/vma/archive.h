@@ -10,7 +10,7 @@
 enum { VMA_CACHED = 64 /* headers of extents */ };
 
 struct vma_cached {
-    uint64_t off; /* 0: none */
+    uint64_t behind; /* its offset and one more; 0: there is none */
     struct vma_extent extent;
 };
 

@@ -19,7 +19,7 @@ static int load_extent(struct image *img, uint64_t off, struct vma_extent *ret,
     uint8_t bytes[VMA_EXTENT];
 
     pthread_mutex_lock(&a->lock);
-    bool have = c->off == off;
+    bool have = c->behind == off + 1;
     if (have)
         *ret = c->extent;
     pthread_mutex_unlock(&a->lock);
@@ -36,7 +36,7 @@ static int load_extent(struct image *img, uint64_t off, struct vma_extent *ret,
     if (r < 0)
         return r;
     pthread_mutex_lock(&a->lock);
-    *c = (struct vma_cached){off, *ret};
+    *c = (struct vma_cached){off + 1, *ret};
     pthread_mutex_unlock(&a->lock);
     return 0;
 }

@@ -30,6 +30,9 @@ one fields.vma 1 a.raw
 one table.vma drive-scsi1
 one table.vma device-2 b.raw
 one all.vma device-1 a.raw
+# All of the header is gone: the first extent stands at 0.
+tail -c "+$(($(grep -abo VMAE x.vma | head -n1 | cut -d: -f1) + 1))" x.vma > gone.vma
+one gone.vma device-1 a.raw
 echo '--- extents are damaged as well'
 hurt both.vma 0 "$(printf '00%.0s' {1..12800})"
 printf 'rubbish' | dd of=both.vma bs=1 seek=12900 conv=notrunc status=none
