@@ -147,6 +147,9 @@ struct http_hooks {
     char *(*explain)(void *opaque, const struct http_answer *a);
     /* Whether an answer passes, beside those that always do: "SlowDown". */
     bool (*passes)(void *opaque, const struct http_answer *a);
+    /* Of stream_http_open(): as its stream's operation. NULL: without hooks, by the same client. */
+    int (*sibling)(void *opaque, const char *uri, unsigned flags, struct stream **ret,
+                   struct platter_error *err);
 };
 
 /* How often and since when something was tried: for who sends several requests for one thing.
@@ -205,6 +208,9 @@ int http_fail(const struct http_request *q, const struct http_answer *a, const c
 int http_url_clean(const char *url, char **ret, struct platter_error *err);
 /* Whether two lead to the same server: scheme, host and port. */
 bool http_same_server(const char *a, const char *b);
+/* Takes user:password out of a URL: *ret_url, and the two, decoded, or NULL. All malloc'ed. */
+int http_url_login(const char *url, char **ret_url, char **ret_user, char **ret_password,
+                   struct platter_error *err);
 /* A URL for sentences: without user, password and the values of its query. NULL: out of memory. */
 char *http_url_name(const char *url);
 
@@ -214,11 +220,14 @@ char *http_url_name(const char *url);
  * What lies under a URL as a stream that is only read: each answer is checked to be of the same
  * object (source-spec.md section 4, "identity"). Without ranges it is sequential. It takes a
  * reference of the client's; hooks are copied, hooks->opaque must live as long as the stream, and
- * is given to `release` (may be NULL) in the end, also if this fails. To be put under
- * stream_cached_open().
+ * is given to `release` (may be NULL) in the end, also if this fails.
  */
 int stream_http_open(struct http_client *c, const char *url, const char *name,
                      const struct http_hooks *hooks, void (*release)(void *opaque),
                      struct stream **ret, struct platter_error *err);
+/* ... with stream_cached_open() over it, where it has ranges. */
+int stream_http_cached_open(struct http_client *c, const char *url, const char *name,
+                            const struct http_hooks *hooks, void (*release)(void *opaque),
+                            struct stream **ret, struct platter_error *err);
 
 #endif

@@ -100,7 +100,7 @@ static int fail_code(const struct transfer *t, unsigned tries, struct platter_er
     const struct http_request *q = t->q;
     const char *why = *t->why ? t->why : http_curl.easy_strerror(t->code);
     char at[64] = "", times[32] = "";
-    if (q->ranged)
+    if (q->ranged && q->off > 0)
         snprintf(at, sizeof at, " for %" PRIu64 " bytes at offset %" PRIu64, q->len, q->off);
     if (tries > 1)
         snprintf(times, sizeof times, " (%u tries)", tries);
@@ -311,7 +311,7 @@ int http_fail(const struct http_request *q, const struct http_answer *a, const c
         q->hooks && q->hooks->explain ? q->hooks->explain(q->hooks->opaque, a) : NULL;
     unsigned status = a->headers.status;
     char at[80] = "", times[32] = "";
-    if (q->ranged)
+    if (q->ranged && q->off > 0)
         snprintf(at, sizeof at, " (%" PRIu64 " bytes at offset %" PRIu64 ")", q->len, q->off);
     if (a->tries > 1)
         snprintf(times, sizeof times, " after %u tries", a->tries);

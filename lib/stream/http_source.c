@@ -12,6 +12,7 @@
 
 #include "base/ckd.h"
 #include "base/memory.h"
+#include "stream/cached.h"
 #include "stream/http_stream.h"
 
 enum {
@@ -239,6 +240,19 @@ static bool source_same(const struct stream *a, const struct stream *b)
     return strcmp(((const struct http_source *)a)->url, ((const struct http_source *)b)->url) == 0;
 }
 
+static int source_sibling(struct stream *stream, const char *uri, unsigned flags,
+                          struct stream **ret, struct platter_error *err)
+{
+    struct http_source *s = source_of(stream);
+    if (s->hooks.sibling)
+        return s->hooks.sibling(s->hooks.opaque, uri, flags, ret, err);
+    if (flags & STREAM_FILE_WRITE)
+        return http_fail_write(uri, err);
+    auto_free char *url = NULL;
+    int r = http_url_clean(uri, &url, err);
+    return r < 0 ? r : stream_http_cached_open(s->client, url, uri, NULL, NULL, ret, err);
+}
+
 static void source_close(struct stream *stream)
 {
     struct http_source *s = source_of(stream);
@@ -259,6 +273,7 @@ static const struct stream_ops source_ops = {
     .interrupt = source_interrupt,
     .size = source_size,
     .same = source_same,
+    .sibling = source_sibling,
     .close = source_close,
 };
 
@@ -339,6 +354,23 @@ static int open_sequential(struct http_source *s, struct stream **ret, struct pl
     return stream_http_sequential_open(&front, ret, err);
 }
 
+int stream_http_cached_open(struct http_client *c, const char *url, const char *name,
+                            const struct http_hooks *hooks, void (*release)(void *opaque),
+                            struct stream **ret, struct platter_error *err)
+{
+    struct stream *s;
+    unsigned n = http_client_connections(c);
+    int r = stream_http_open(c, url, name, hooks, release, &s, err);
+    if (r == 0 && !s->sequential) {
+        r = stream_cached_open(s, n - n / 4, ret, err);
+        if (r < 0)
+            stream_close(s);
+    } else if (r == 0) {
+        *ret = s;
+    }
+    return r;
+}
+
 int stream_http_open(struct http_client *c, const char *url, const char *name,
                      const struct http_hooks *hooks, void (*release)(void *opaque),
                      struct stream **ret, struct platter_error *err)
@@ -357,11 +389,12 @@ int stream_http_open(struct http_client *c, const char *url, const char *name,
     s->first = malloc(FIRST_BYTES);
     pthread_mutex_init(&s->lock, NULL);
     int r = s->url && s->first ? open_first(s, err) : fail_memory(err, "a source");
-    if (r == 0)
+    if (r == 0) {
         *ret = &s->head;
-    else if (r == 1)
+        return 0;
+    }
+    if (r == 1)
         r = open_sequential(s, ret, err);
-    if (*ret != &s->head || r < 0)
-        stream_close(&s->head);
+    stream_close(&s->head);
     return r;
 }

@@ -59,6 +59,53 @@ bool http_same_server(const char *a, const char *b)
            strncmp(x.port, y.port, x.port_len) == 0;
 }
 
+static int hex(char c)
+{
+    return isdigit((unsigned char)c)    ? c - '0'
+           : isxdigit((unsigned char)c) ? tolower(c) - 'a' + 10
+                                        : -1;
+}
+
+/* %XX in the first n bytes put right. NULL: out of memory, or a 0 in it. */
+static char *decode(const char *text, size_t n)
+{
+    char *ret = malloc(n + 1), *p = ret;
+    for (size_t i = 0; ret && i < n; i++) {
+        bool escaped =
+            text[i] == '%' && n - i > 2 && hex(text[i + 1]) >= 0 && hex(text[i + 2]) >= 0;
+        *p++ = escaped ? (char)(unsigned char)(hex(text[i + 1]) * 16 + hex(text[i + 2])) : text[i];
+        i += escaped ? 2 : 0;
+    }
+    if (ret)
+        *p = '\0';
+    return ret;
+}
+
+int http_url_login(const char *url, char **ret_url, char **ret_user, char **ret_password,
+                   struct platter_error *err)
+{
+    struct server at;
+    *ret_url = *ret_user = *ret_password = NULL;
+    if (!server_of(url, &at))
+        return fail(err, EINVAL, "a URL begins with http:// or https://");
+    const char *login = url + at.scheme_len + 3;
+    if (at.host > login) {
+        size_t n = (size_t)(at.host - login) - 1, user = strcspn(login, ":@");
+        *ret_user = decode(login, user);
+        if (user < n)
+            *ret_password = decode(login + user + 1, n - user - 1);
+        if (!*ret_user || (user < n && !*ret_password))
+            goto no_memory;
+    }
+    *ret_url = string_format("%.*s%s", (int)at.scheme_len + 3, url, at.host);
+    if (*ret_url)
+        return 0;
+no_memory:
+    free(TAKE(*ret_user));
+    free(TAKE(*ret_password));
+    return fail_memory(err, "a URL");
+}
+
 char *http_url_name(const char *url)
 {
     char *ret = malloc(strlen(url) * 4 + 1), *p = ret;

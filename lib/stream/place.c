@@ -93,6 +93,9 @@ static const struct place_kind place_file = {
 
 const struct place_kind *const place_kinds[] = {
     &place_file,
+#if HAVE_CURL
+    &place_http,
+#endif
 #if HAVE_NBD
     &place_nbd,
 #endif
