@@ -65,11 +65,12 @@ struct platter_archive_options {
     uint64_t memory_limit;  /**< most bytes of tables and buffers; 0: 64 MiB */
     platter_fault_fn fault; /**< NULL, or receives what is wrong, from now until the close */
     void *opaque;           /**< for it */
+    const char *place;      /**< more about where it is, as in platter_open_options; or NULL */
 };
 
 /**
- * Opens an archive and reads its beginning. `name` is a path, of a file, a FIFO or the like, or "-"
- * for standard input; it may be compressed (zstd, gzip, lzop, bzip2, xz: found by content). On
+ * Opens an archive and reads its beginning. `name` is a path, of a file, a FIFO or the like, a URI,
+ * a source-spec, or "-" for standard input; it may be compressed (zstd, gzip, lzop, bzip2, xz: found by content). On
  * success *ret_archive must be given to platter_archive_close(). It can be described and its
  * configurations be read at any time; it can be extracted or verified once. No two calls at once.
  */
@@ -291,6 +292,7 @@ struct platter_repack_options {
     int fd;                       /**< with PLATTER_ARCHIVE_TO_FD; stays the caller's */
     platter_progress_fn progress; /**< NULL or progress and cancel */
     void *opaque;                 /**< for it */
+    const char *place;            /**< more about where the source is, or NULL */
 };
 
 /**

@@ -17,11 +17,12 @@
 #include "disk/inside.h"
 #include "stream/place.h"
 
-/* "nbd:...", "json:{...}", "http://...": a colon before any slash makes it no plain path. */
+/* "nbd:...", "json:{...}", "http://...": a colon before any slash makes it no plain path; nor is
+ * what a command would take for a description, or for standard input. */
 static bool is_plain_path(const char *name)
 {
     size_t word = strcspn(name, ":/");
-    return name[0] != '\0' && name[word] != ':';
+    return name[0] != '\0' && name[word] != ':' && name[0] != '{' && strcmp(name, "-") != 0;
 }
 
 /* ---- URIs --------------------------------------------------------------------------------------

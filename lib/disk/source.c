@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "disk/disk.h"
 #include "disk/source_spec.h"
 
 /* ---- names -------------------------------------------------------------------------------------
@@ -144,28 +145,34 @@ static int open_input(struct stream **ret, struct platter_error *err)
     return stream_source_open("-", ret, err);
 }
 
-/* Whether a place is a file that nobody but us may have given another name: a pipe. */
-static bool is_pipe(const struct place *p, const char **ret_path)
+/* Whether a place is a local file that is read front to back: a pipe, or, with `any`, a tape, a
+ * terminal and the like. */
+static bool is_pipe(const struct place *p, bool any)
 {
     struct stat st;
-    *ret_path = p->name;
-    return p->kind == place_kind_find("file") && stat(p->name, &st) == 0 && S_ISFIFO(st.st_mode);
+    if (p->kind != place_kind_find("file") || stat(p->name, &st) < 0)
+        return false;
+    return S_ISFIFO(st.st_mode) ||
+           (any && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) && !S_ISDIR(st.st_mode));
+}
+
+static int open_any(const struct source *s, unsigned flags, bool any, struct stream **ret,
+                    struct platter_error *err)
+{
+    if (s->input)
+        return open_input(ret, err);
+    return !(flags & STREAM_FILE_WRITE) && is_pipe(&s->place, any)
+               ? stream_source_open(s->place.name, ret, err)
+               : place_open(&s->place, flags, ret, err);
 }
 
 int source_open(const struct source *s, unsigned flags, struct stream **ret,
                 struct platter_error *err)
 {
-    const char *path;
-    int r;
     if (flags & STREAM_FILE_WRITE && (s->input || s->n_states > 0))
         return fail(err, ENOTSUP, "%s: can only be read%s", source_name(s),
                     s->input ? "" : ", as it has a list of snapshots");
-    if (s->input)
-        r = open_input(ret, err);
-    else if (!(flags & STREAM_FILE_WRITE) && is_pipe(&s->place, &path))
-        r = stream_source_open(path, ret, err);
-    else
-        r = place_open(&s->place, flags, ret, err);
+    int r = open_any(s, flags, false, ret, err);
     if (r < 0)
         return r;
     r = open_states(s, *ret, err);
@@ -181,10 +188,14 @@ int source_stream(const char *name, const char *keys, struct stream **ret,
     int r = source_of(name, keys, &s, err);
     if (r < 0)
         return r;
-    r = s.view || s.n_states
-            ? fail(err, EINVAL, "%s: one of its disks is named, where all of it is wanted",
-                   source_name(&s))
-            : source_open(&s, 0, ret, err);
+    if (s.view || s.n_states)
+        r = fail(err, EINVAL, "%s: one of its disks is named, where all of it is wanted",
+                 source_name(&s));
+    else if (s.spec && (s.qcow || (strcmp(s.format, "raw") != 0 && !format_has_disks(s.format))))
+        r = fail(err, EINVAL, "%s: is said to be a %s image, and an archive is wanted",
+                 source_name(&s), s.qcow ? "qcow" : s.format);
+    else
+        r = open_any(&s, 0, true, ret, err);
     source_done(&s);
     return r;
 }

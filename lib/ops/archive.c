@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "disk/source.h"
+
 enum {
     MEMORY = 64 << 20, /* bytes of tables and buffers, where nobody says otherwise */
     UUID = 16
@@ -100,13 +102,13 @@ static int find_format(struct stream *s, const struct format **ret, struct platt
 }
 
 /* Where it comes from, and what it is. */
-struct source {
+struct origin {
     struct stream *stream;
     enum wrapper wrapper;
     const struct format *format;
 };
 
-static int choose_format(const struct platter_archive *a, const char *name, struct source *s,
+static int choose_format(const struct platter_archive *a, const char *name, struct origin *s,
                          struct platter_error *err)
 {
     s->format = name ? format_find(name) : NULL;
@@ -124,10 +126,13 @@ static int choose_format(const struct platter_archive *a, const char *name, stru
     return r;
 }
 
-static int open_source(const struct platter_archive *a, const char *format, struct source *ret,
+static int open_source(const struct platter_archive *a, const char *format, struct origin *ret,
                        struct platter_error *err)
 {
-    int r = stream_unwrapped_open(a->name, a->budget, &ret->stream, &ret->wrapper, err);
+    struct stream *s;
+    int r = source_stream(a->name, a->place, &s, err);
+    if (r == 0)
+        r = stream_unwrap(s, a->budget, &ret->stream, &ret->wrapper, err);
     return r < 0 ? r : choose_format(a, format, ret, err);
 }
 
@@ -167,7 +172,7 @@ static int look_through(const struct platter_archive *a, const char *format,
 {
     struct archive_request quiet = *request;
     struct archive_reader *reader = NULL;
-    struct source s = {0};
+    struct origin s = {0};
     struct stat st;
 
     if (strcmp(a->name, "-") == 0 || stat(a->name, &st) < 0 ||
@@ -194,7 +199,7 @@ static int open_archive(struct platter_archive *a, const struct platter_archive_
                         struct platter_error *err)
 {
     uint8_t uuid[UUID];
-    struct source s = {0};
+    struct origin s = {0};
     struct archive_listing found = {0};
     struct archive_request request = {.budget = a->budget, .fault = tell, .opaque = a};
 
@@ -225,11 +230,12 @@ int archive_open(const char *name, const struct platter_archive_options *options
         return fail_memory(err, "an archive");
     pthread_mutex_init(&a->lock, NULL);
     a->name = string_copy(name);
+    a->place = string_copy(options->place);
     a->budget = budget_new(options->memory_limit ? options->memory_limit : MEMORY);
     a->flags = options->flags;
     a->fault = options->fault;
     a->opaque = options->opaque;
-    int r = a->name && a->budget ? 0 : fail_memory(err, "an archive");
+    int r = a->name && a->budget && (a->place || !options->place) ? 0 : fail_memory(err, "an archive");
     if (r == 0)
         r = open_archive(a, options, err);
     if (r < 0)
@@ -250,6 +256,7 @@ void archive_close(struct platter_archive *a)
         budget_unref(a->budget);
     pthread_mutex_destroy(&a->lock);
     free(a->name);
+    free(a->place);
     free(a);
 }
 

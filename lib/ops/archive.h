@@ -14,7 +14,8 @@
 #include "stream/wrapper.h"
 
 struct platter_archive {
-    char *name; /* as it was given */
+    char *name;  /* as it was given */
+    char *place; /* ... with keys; or NULL */
     unsigned flags;
     struct budget *budget;
     struct stream *stream; /* what is inside of the wrapper */

@@ -4,6 +4,7 @@
 
 #include "base/ckd.h"
 #include "base/teller.h"
+#include "disk/source.h"
 #include "ops/ops.h"
 #include "ops/stale_digest.h"
 #include "stream/wrapper.h"
@@ -42,7 +43,10 @@ static int check_replaced(const struct repack *p, const char *target, struct pla
 static int open_source(struct repack *p, const char *name, struct platter_error *err)
 {
     enum wrapper w;
-    int r = stream_unwrapped_open(name, p->budget, &p->from, &w, err);
+    struct stream *s;
+    int r = source_stream(name, p->o->place, &s, err);
+    if (r == 0)
+        r = stream_unwrap(s, p->budget, &p->from, &w, err);
     if (r < 0)
         return r;
     p->file = p->from->base ? p->from->base : p->from;

@@ -67,18 +67,12 @@ int unzip_check(enum wrapper w, struct platter_error *err)
     return 0;
 }
 
-int stream_unwrapped_open(const char *name, struct budget *budget, struct stream **ret,
-                          enum wrapper *ret_wrapper, struct platter_error *err)
+int stream_unwrap(struct stream *s, struct budget *budget, struct stream **ret,
+                  enum wrapper *ret_wrapper, struct platter_error *err)
 {
     uint8_t prefix[WRAP_PROBE];
-    struct stream *s;
     size_t len;
 
-    int r = stream_source_open(name, &s, err);
-    if (r == -ENOENT)
-        stream_check_not_aside(name, err); /* it has more to say */
-    if (r < 0)
-        return r;
     /* What cannot be read will not be read later either, or is salvaged: then it is no wrapper. */
     if (stream_peek(s, prefix, sizeof prefix, &len, NULL) < 0)
         len = 0;
@@ -87,4 +81,12 @@ int stream_unwrapped_open(const char *name, struct budget *budget, struct stream
         return stream_unzip_open(s, *ret_wrapper, budget, ret, err);
     *ret = s;
     return 0;
+}
+
+int stream_unwrapped_open(const char *name, struct budget *budget, struct stream **ret,
+                          enum wrapper *ret_wrapper, struct platter_error *err)
+{
+    struct stream *s;
+    int r = stream_source_open(name, &s, err);
+    return r < 0 ? r : stream_unwrap(s, budget, ret, ret_wrapper, err);
 }

@@ -38,6 +38,9 @@ int stream_unzip_open(struct stream *base, enum wrapper w, struct budget *budget
 /* A source by name (stream_source_open()), unwrapped if it is wrapped: *ret_wrapper tells. */
 int stream_unwrapped_open(const char *name, struct budget *budget, struct stream **ret,
                           enum wrapper *ret_wrapper, struct platter_error *err);
+/* The same of a stream that is open, and taken, on failure as well. */
+int stream_unwrap(struct stream *s, struct budget *budget, struct stream **ret,
+                  enum wrapper *ret_wrapper, struct platter_error *err);
 
 /* ---- writing (zip.c) ---------------------------------------------------------------------------
  */
