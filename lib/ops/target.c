@@ -235,6 +235,27 @@ static int tell_secret(const struct name_opener *opener, const struct platter_se
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
+/* Whether it can be written front to back only. */
+static bool is_sequential(const struct target *t)
+{
+    return t->request->fd >= 0 || t->stream->sequential;
+}
+
+/* What it can be made of, where it can only be written front to back. */
+static int check_ordered(const struct target *t, struct platter_error *err)
+{
+    const struct target_request *q = t->request;
+    const char *instead = q->fd >= 0 ? "give a file name" : "make a file, and copy that as raw";
+    if (!q->format->writer_open)
+        return fail(err, ENOTSUP, "%s: the %s format cannot be written front to back: %s", q->name,
+                    q->format->name, instead);
+    if (!target_is_ordered(t))
+        return fail(err, ENOTSUP,
+                    "%s: with these options the %s format cannot be written front to back", q->name,
+                    q->format->name);
+    return 0;
+}
+
 static int open_stream(struct target *t, struct platter_error *err)
 {
     const struct target_request *q = t->request;
@@ -248,7 +269,7 @@ static int open_stream(struct target *t, struct platter_error *err)
     uint64_t size = 0;
     r = stream_size(t->stream, &size, err);
     t->in_place = size > 0;
-    if (r == 0 && t->in_place)
+    if (r == 0 && (t->in_place || t->stream->sequential))
         r = check_stream_free(t, err);
     if (r == 0 && t->in_place && q->format->needs_file)
         r = fail(err, ENOTSUP,
@@ -263,10 +284,6 @@ static int check_request(const struct target_request *q, struct platter_error *e
     const struct format *f = q->format;
     if (!f->create && !f->writer_open)
         return fail(err, ENOTSUP, "%s: images of format %s cannot be made", q->name, f->name);
-    if (q->fd >= 0 && !f->writer_open)
-        return fail(err, ENOTSUP,
-                    "%s: the %s format cannot be written front to back: give a file name", q->name,
-                    f->name);
     if (q->backing && f->no_backing)
         return fail(err, ENOTSUP, "%s: the %s format has no backing files", q->name, f->name);
     if (q->backing && !q->backing_format)
@@ -308,11 +325,7 @@ int target_open(const struct target_request *q, uint64_t memory_limit, struct ta
         r = check_free(t, q->name, err);
     if (r == 0)
         r = open_stream(t, err);
-    if (r == 0 && q->fd >= 0 && !target_is_ordered(t) && q->format->ordered)
-        r = fail(err, ENOTSUP,
-                 "%s: with these options the %s format cannot be written front to back", q->name,
-                 q->format->name);
-    return r;
+    return r == 0 && is_sequential(t) ? check_ordered(t, err) : r;
 }
 
 static void close_files(struct target *t)
@@ -338,7 +351,7 @@ void target_close(struct target *t)
 bool target_is_ordered(const struct target *t)
 {
     const struct format *f = t->request->format;
-    return f->ordered ? f->ordered(t->options) : t->request->fd >= 0;
+    return f->ordered ? f->ordered(t->options) : is_sequential(t);
 }
 
 static struct create_request target_create_request(const struct target *t)
@@ -351,7 +364,7 @@ static struct create_request target_create_request(const struct target *t)
         .backing_name = t->request->backing,
         .backing_format = t->request->backing_format,
         .backing = t->backing ? disk_top(t->backing) : NULL,
-        .maker = t->request->fd < 0 && !t->in_place ? &t->maker : NULL,
+        .maker = is_sequential(t) || t->in_place ? NULL : &t->maker,
         .opener = &t->opener,
         .budget = t->budget,
     };
