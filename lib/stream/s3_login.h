@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/* Who we are to a server of S3, and where it is: from keys of a place, the environment that the
+ * tools of Amazon know, and their profiles, in this order. */
+#ifndef STREAM_S3_LOGIN_H
+#define STREAM_S3_LOGIN_H
+
+#include "base/options.h"
+
+enum s3_style { S3_STYLE_AUTO, S3_STYLE_PATH, S3_STYLE_HOST };
+extern const char *const s3_style_names[];
+
+struct s3_login {
+    char *access_key, *secret_key, *token; /* access_key NULL: anonymous; token may be NULL */
+    char *region;
+    char *endpoint; /* "https://host", without a slash behind it; NULL: Amazon's of the region */
+    enum s3_style style;
+};
+
+/* The keys of a place that it looks at. */
+#define S3_LOGIN_KEYS                                                                              \
+    {"endpoint",                                                                                   \
+     OPTION_STRING,                                                                                \
+     NULL,                                                                                         \
+     NULL,                                                                                         \
+     0,                                                                                            \
+     0,                                                                                            \
+     "URL of the server, as AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL; that of Amazon"},               \
+        {"region",                                                                                 \
+         OPTION_STRING,                                                                            \
+         NULL,                                                                                     \
+         NULL,                                                                                     \
+         0,                                                                                        \
+         0,                                                                                        \
+         "region of the bucket, as AWS_REGION, AWS_DEFAULT_REGION; us-east-1"},                    \
+        {"access_key",                                                                             \
+         OPTION_STRING,                                                                            \
+         NULL,                                                                                     \
+         NULL,                                                                                     \
+         0,                                                                                        \
+         0,                                                                                        \
+         "who we are, env:NAME or file:PATH; as AWS_ACCESS_KEY_ID"},                               \
+        {"secret_key",                                                                             \
+         OPTION_STRING,                                                                            \
+         NULL,                                                                                     \
+         NULL,                                                                                     \
+         0,                                                                                        \
+         0,                                                                                        \
+         "... and the secret of that, env:NAME or file:PATH; as AWS_SECRET_ACCESS_KEY"},           \
+        {"security_token",                                                                         \
+         OPTION_STRING,                                                                            \
+         NULL,                                                                                     \
+         NULL,                                                                                     \
+         0,                                                                                        \
+         0,                                                                                        \
+         "of keys for a while, env:NAME or file:PATH; as AWS_SESSION_TOKEN"},                      \
+        {"profile",                                                                                \
+         OPTION_STRING,                                                                            \
+         NULL,                                                                                     \
+         NULL,                                                                                     \
+         0,                                                                                        \
+         0,                                                                                        \
+         "of ~/.aws/credentials and ~/.aws/config, for all of these; as AWS_PROFILE"},             \
+        {"anonymous", OPTION_BOOL, "off", NULL, 0, 0, "say nothing of who we are"},                \
+    {                                                                                              \
+        "style", OPTION_ENUM, "auto", s3_style_names, 0, 0,                                        \
+            "where the bucket stands in URLs: its path, or in front of the host's name"            \
+    }
+
+/* `endpoint`: where the name of the place has one, or NULL. */
+int s3_login_find(const struct option_values *keys, const char *endpoint, struct s3_login *ret,
+                  struct platter_error *err);
+void s3_login_done(struct s3_login *l);
+
+#endif
