@@ -92,7 +92,8 @@ static int need_string(const struct part *part, const char *key, const char **re
 static int get_object(const struct part *part, const char *key, struct part *ret)
 {
     *ret = (struct part){.doc = part->doc, .object = json_object_get(part->object, key)};
-    snprintf(ret->path, sizeof ret->path, "%s%s.", part->path, key);
+    if (snprintf(ret->path, sizeof ret->path, "%s%s.", part->path, key) >= (int)sizeof ret->path)
+        return wrong(part, EINVAL, key, "stands too deep");
     if (!ret->object)
         return wrong(part, EINVAL, key, "is missing");
     return json_is_object(ret->object) ? 0 : wrong_kind(part, key, "an object");
