@@ -86,6 +86,7 @@ static const struct place_kind place_file = {
     .open = file_open,
     .folders = true,
     .needs = "file_path",
+    .can = PLACE_WRITE | PLACE_CREATE | PLACE_EXTENTS,
 };
 
 /* ---- kinds -------------------------------------------------------------------------------------
@@ -95,6 +96,7 @@ const struct place_kind *const place_kinds[] = {
     &place_file,
 #if HAVE_CURL
     &place_http,
+    &place_s3,
 #endif
 #if HAVE_NBD
     &place_nbd,

@@ -15,6 +15,15 @@
 
 struct place;
 
+/* What the streams of a kind can do, for who lists them. */
+enum {
+    PLACE_WRITE = 1u << 0,     /* what is there can be written in place */
+    PLACE_CREATE = 1u << 1,    /* new ones can be made and written in any order, */
+    PLACE_IN_ORDER = 1u << 2,  /* ... or only front to back */
+    PLACE_EXTENTS = 1u << 3,   /* they tell of holes */
+    PLACE_SNAPSHOTS = 1u << 4, /* they have snapshots of their own */
+};
+
 struct place_kind {
     const char *name;              /* the stream's type in a source-spec (source-spec.md 2) */
     const char *const *prefixes;   /* of its URIs, in small letters; NULL-ended */
@@ -34,6 +43,7 @@ struct place_kind {
                 struct platter_error *err);
     bool folders; /* its URIs are paths: names inside images can be relative to them */
     const char *needs; /* the key without which it is nowhere; NULL: there are several ways */
+    unsigned can;      /* PLACE_* bits; all can be read */
 };
 
 struct place {
@@ -43,7 +53,7 @@ struct place {
     uint64_t size; /* of a new one: bytes it will have, 0 where that is not known */
 };
 
-extern const struct place_kind place_http, place_nbd, place_rbd;
+extern const struct place_kind place_http, place_nbd, place_rbd, place_s3;
 
 /* Every kind of this build, in the order of documentation; ends with NULL. */
 extern const struct place_kind *const place_kinds[];
