@@ -54,10 +54,11 @@ int s3_keys_of(const char *uri, char **ret_keys, struct platter_error *err)
     *ret_keys = NULL;
     if (!text)
         return fail_memory(err, "a name");
-    char *query = strchr(text, '?'), *key = strchr(text, '/');
+    char *query = strchr(text, '?');
     if (query)
         *query++ = '\0';
-    if (key && (!query || key < query))
+    char *key = strchr(text, '/');
+    if (key)
         *key++ = '\0';
     if (!*text || !key || !*key)
         return fail(err, EINVAL, "an object of S3 is called s3://BUCKET/KEY[?NAME=VALUE&...]");
@@ -302,4 +303,5 @@ const struct place_kind place_s3 = {
     .name_of = name_of,
     .open = open_place,
     .folders = true,
+    .can = PLACE_IN_ORDER,
 };
