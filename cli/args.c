@@ -9,7 +9,7 @@
 #include "cli.h"
 
 enum {
-    MAX_OPTS = 40,
+    MAX_OPTS = 48,
     LONG_BASE = 256, /* getopt's value of an option's long name: this + its place in the table */
     HELP = LONG_BASE + MAX_OPTS
 };
@@ -112,14 +112,13 @@ static int store_number(const struct verb *verb, const struct opt *o, const char
     return 0;
 }
 
-static int store_creation(const char *value, struct args *ret)
+static int store_joined(const char *value, char **list)
 {
     char *joined;
-    if (asprintf(&joined, "%s%s%s", ret->creation ? ret->creation : "", ret->creation ? "," : "",
-                 value) < 0)
+    if (asprintf(&joined, "%s%s%s", *list ? *list : "", *list ? "," : "", value) < 0)
         return usage_error(NULL, "out of memory");
-    free(ret->creation);
-    ret->creation = joined;
+    free(*list);
+    *list = joined;
     return 0;
 }
 
@@ -158,7 +157,8 @@ static int store(const struct verb *verb, const struct opt *o, const char *value
     case OPT_NUMBER:
         return store_number(verb, o, value, ret);
     case OPT_CREATION:
-        return store_creation(value, ret);
+    case OPT_PLACE:
+        return store_joined(value, (char **)(void *)field);
     case OPT_ALLOW:
         return store_more(verb, o, value, ret->allow, &ret->n_allow, MAX_ALLOW);
     case OPT_OBJECT:

@@ -157,7 +157,7 @@ static int check_run(const struct args *args)
     int code = check_image(&c, args->operands[0], &result);
     if (code == EXIT_FINE) {
         if (wants_json(args))
-            print_result_json(&result, args->operands[0], c.findings);
+            print_result_json(&result, name_title(args->operands[0]), c.findings);
         else if (!args->quiet)
             print_result(&result);
         code = exit_code(&result);

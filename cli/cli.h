@@ -71,6 +71,7 @@ struct args {
     const char *repair;                                         /* leaks or all */
     const char *count, *depth, *flush_interval, *pattern, *aio; /* bench: numbers, and a way */
     char *creation;             /* all -o, joined by commas; allocated */
+    char *place, *target_place; /* all --place, likewise */
     const char *spool;          /* a folder */
     const char *unnamed_format; /* of backing files */
     const char *compression;
@@ -120,7 +121,8 @@ enum opt_kind {
     OPT_CHOICE,   /* one of the words of `arg`, which are separated by | */
     OPT_SIZE,     /* bytes, with suffixes */
     OPT_NUMBER,   /* 1 .. 64 */
-    OPT_CREATION, /* joined by commas into args.creation */
+    OPT_CREATION, /* joined by commas */
+    OPT_PLACE,    /* the same, of keys of places */
     OPT_ALLOW,    /* one more of args.allow */
     OPT_OBJECT,   /* one more of args.objects */
     OPT_KEY_FILE, /* one more of args.key_files */
@@ -201,8 +203,11 @@ bool called_as_vma(void);
 #define OPT_ALLOW_PATH                                                                             \
     OPT_TEXT(0, "allow", "PATH", OPT_ALLOW, allow,                                                 \
              "file or folder that names inside images may lead to; may be repeated")
+#define OPT_WHERE                                                                                  \
+    OPT_TEXT(0, "place", "KEY=VALUE", OPT_PLACE, place,                                            \
+             "more about a URI that is read, KEY=VALUE,...: see platter-places(7)")
 #define OPT_ALLOWED                                                                                \
-    OPT_ALLOW_PATH,                                                                                \
+    OPT_WHERE, OPT_ALLOW_PATH,                                                                                \
         OPT_TEXT(                                                                                  \
             0, "backing-format", "FMT", OPT_FORMAT, unnamed_format,                                \
             "format of backing files where the image does not name it; FMT,FMT,...: top first"),   \
@@ -211,7 +216,7 @@ bool called_as_vma(void);
         OPT_FLAG_AT(0, "ignore-cid", ignore_cid,                                                   \
                     "take the parent of a VMDK even if it was changed or is another one"),         \
         OPT_TEXT(0, "spool", "DIR", OPT_FILE, spool,                                               \
-                 "folder for a temporary unpacked copy of compressed files, where they need one")
+                 "folder for a temporary copy of what is compressed, or can only be read once")
 #define OPT_PROGRESS                                                                               \
     OPT_FLAG_AT('p', NULL, progress, "show how far the work has come"),                            \
         OPT_TEXT(0, "progress", "text|json", OPT_CHOICE, progress_style,                           \
@@ -262,6 +267,13 @@ void help_verb(const struct verb *verb, FILE *out);
 void help_group(const struct group *group, FILE *out);
 int man_page(const char *name, const char *prose_path);
 int completion_bash(void);
+/* The tables of the README, in Markdown, and the page platter-places(7). */
+int tables_markdown(void);
+int places_page(const char *prose_path);
+/* "key= key= ...", for the completion. */
+void print_place_keys(void);
+/* Text of a line of a man page. */
+void roff_text(const char *text);
 
 /* Whether a name of a cache mode (NULL: none was given) is one that qemu-img has; prints if not. */
 bool cache_check(const struct verb *verb, const char *cache, const char *what);
@@ -275,6 +287,11 @@ struct platter_open_options image_options(const struct args *args, const char *f
  * a notice where the file is taken as raw only because nothing was recognised. 0 or negative. */
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
                struct platter_disk **ret);
+/* What a disk is called where it is shown: the name as it was given, but for what may hold secrets.
+ * In `buf`, or the name itself. */
+const char *image_title(struct platter_disk *disk, const char *name, char buf[4096]);
+/* ... where no disk is open. */
+const char *name_title(const char *name);
 /* The same for a view by its name alone, whatever the name of the file looks like. */
 int view_open(const struct args *args, const char *image, const char *view, unsigned flags,
               struct platter_disk **ret);

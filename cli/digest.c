@@ -64,7 +64,8 @@ static int digest_disk(const struct args *args, struct digest_job *job, struct p
     struct platter_error err = {0};
     bool tree = !args->algorithm || strcmp(args->algorithm, "tree") == 0;
     uint8_t digest[32];
-    char text[65];
+    char text[65], title[4096];
+    name = image_title(disk, name, title);
     struct platter_digest_options options = {.size = sizeof options,
                                              .algorithm =
                                                  tree ? PLATTER_DIGEST_TREE : PLATTER_DIGEST_SHA256,

@@ -172,7 +172,8 @@ static int open_and_extract(struct extract_job *job)
                                               .uuid = job->args->uuid,
                                               .memory_limit = job->args->memory / 2,
                                               .fault = extract_fault,
-                                              .opaque = job};
+                                              .opaque = job,
+                                              .place = job->args->place};
     if (platter_archive_open(job->args->operands[0], &options, &job->archive, &err))
         return say_error(&err);
     int code = extract(job);
@@ -298,6 +299,7 @@ static const struct opt extract_opts[] = {
     OPT_TEXT(0, "spool", "DIR", OPT_FILE, spool,
              "target -: folder for a temporary unpacked copy of a compressed archive"),
     OPT_NEW_KEY,
+    OPT_WHERE,
     OPT_END};
 
 const struct verb verb_extract = {

@@ -88,7 +88,7 @@ void help_group(const struct group *group, FILE *out)
 /* ---- man pages ------------------------------------------------------------------------------- */
 
 /* Text of a roff line: hyphens and backslashes as they are, no line starts with a control. */
-static void roff_text(const char *text)
+void roff_text(const char *text)
 {
     if (*text == '.' || *text == '\'')
         fputs("\\&", stdout);
@@ -275,6 +275,10 @@ static void complete_argument(const struct verb *verb, const struct opt *o)
         fputs("COMPREPLY=($(compgen -W '", stdout);
         for (const char *c = o->arg; *c; c++)
             putchar(*c == '|' ? ' ' : *c);
+        fputs("' -- \"$cur\"))", stdout);
+    } else if (o->kind == OPT_PLACE) {
+        fputs("compopt -o nospace; COMPREPLY=($(compgen -W '", stdout);
+        print_place_keys();
         fputs("' -- \"$cur\"))", stdout);
     } else if (o->kind == OPT_FILE || o->kind == OPT_ALLOW || o->kind == OPT_KEY_FILE) {
         fputs("COMPREPLY=($(compgen -f -- \"$cur\"))", stdout);

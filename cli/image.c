@@ -7,11 +7,17 @@
 
 #include "cli.h"
 
+/* A source-spec, which may hold secrets, and says itself what it is. */
+static bool is_spec(const char *name)
+{
+    return name[0] == '{' || strncmp(name, "json:", 5) == 0;
+}
+
 /* Where `name` is no file but IMAGE@VIEW with an IMAGE that is: the two parts, in one allocation.
  */
 static char *view_split(const char *name, const char **ret_view)
 {
-    if (access(name, F_OK) == 0 || strstr(name, "://"))
+    if (access(name, F_OK) == 0 || strstr(name, "://") || is_spec(name))
         return NULL;
     char *copy = strdup(name);
     for (char *at = copy ? strrchr(copy, '@') : NULL; at; at = strrchr(copy, '@')) {
@@ -29,7 +35,7 @@ static char *view_split(const char *name, const char **ret_view)
 static char *uri_split(const char *name, const char **ret_view)
 {
     const char *at = strrchr(name, '@'), *slash = strrchr(name, '/');
-    if (!strstr(name, "://") || !at || !at[1] || at < slash)
+    if (is_spec(name) || !strstr(name, "://") || !at || !at[1] || at < slash)
         return NULL;
     *ret_view = at + 1;
     return strndup(name, (size_t)(at - name));
@@ -58,10 +64,31 @@ struct platter_open_options image_options(const struct args *args, const char *f
         .memory_limit = args->memory / 2, /* the other half is for the buffers of the work */
         .allow = args->n_allow ? args->allow : NULL,
         .spool = args->spool,
+        .place = args->place,
         .backing_format = args->unnamed_format,
         .secret = secrets_tell,
         .secret_opaque = (void *)(uintptr_t)args,
         .kdf_limit = args->kdf_limit};
+}
+
+const char *name_title(const char *name)
+{
+    return is_spec(name) ? "source-spec" : name;
+}
+
+const char *image_title(struct platter_disk *disk, const char *name, char buf[4096])
+{
+    char *text = NULL;
+    if (!is_spec(name) && !strchr(name, ':'))
+        return name;
+    if (platter_info(disk, 0, &text, NULL))
+        return name_title(name);
+    json_t *info = json_loads(text, 0, NULL);
+    const char *title = json_string_value(json_object_get(info, "filename"));
+    snprintf(buf, 4096, "%s", title ? title : "source-spec");
+    json_decref(info);
+    platter_free(text);
+    return buf;
 }
 
 /* Whether the bytes of the file are those of the disk. */
@@ -129,9 +156,10 @@ int image_open(const struct args *args, const char *name, const char *format, un
         say("interrupted");
     else if (r)
         say_error(&err);
-    bool notice = !r && !format && !args->quiet && !(flags & PLATTER_OPEN_QUERY);
+    char title[4096];
+    bool notice = !r && !format && !args->quiet && !(flags & PLATTER_OPEN_QUERY) && !is_spec(name);
     if (notice && strcmp(platter_format(*ret), "raw") == 0)
-        say("%s: no known format%s", file ? file : name,
+        say("%s: no known format%s", image_title(*ret, file ? file : name, title),
             is_compressed(*ret) ? " in what is compressed in it: taken as raw"
                                 : ": taken as raw; give -f raw if that is what it is");
     for (unsigned i = 0; !r && i < platter_depth(*ret); i++)

@@ -68,6 +68,8 @@ static int verb_run(const struct verb *verb, int argc, char **argv)
         code = verb->run(&args);
     }
     free(args.creation);
+    free(args.place);
+    free(args.target_place);
     images_forget(&args);
     signals_raise();
     return code;
@@ -152,6 +154,10 @@ static int program_run(int argc, char **argv)
         return help_run(argc - 2, argv + 2);
     if (strcmp(name, "__man") == 0 && argc == 4)
         return man_page(argv[2], argv[3]);
+    if (strcmp(name, "__places") == 0 && argc == 3)
+        return places_page(argv[2]);
+    if (strcmp(name, "__tables") == 0)
+        return tables_markdown();
     if (strcmp(name, "__completion") == 0)
         return completion_bash();
     if (group_find(name))

@@ -103,7 +103,7 @@ static json_t *report(struct verifying *v, struct platter_archive *archive,
     if (!o)
         o = json_object();
     complete_devices(v, o);
-    json_object_set_new(o, "filename", json_text(v->name));
+    json_object_set_new(o, "filename", json_text(name_title(v->name)));
     json_object_set_new(o, "whole", json_boolean(v->log.n_faults == 0));
     json_object_set_new(o, "extents", json_integer((json_int_t)found->extents));
     json_object_set_new(o, "clusters", json_integer((json_int_t)found->clusters));
@@ -138,7 +138,7 @@ static void print_device(struct verifying *v, const json_t *device)
     const uint64_t most = unsized ? UINT64_MAX : size;
     char text[32];
 
-    put_text(stdout, v->name);
+    put_text(stdout, name_title(v->name));
     fputs(": ", stdout);
     put_text(stdout, name ? name : "");
     printf(": %s", human_size(unsized ? present : size, text));
@@ -155,7 +155,7 @@ static void print_report(struct verifying *v, const json_t *o)
     json_t *device;
     json_array_foreach (json_object_get(o, "devices"), i, device)
         print_device(v, device);
-    put_text(stdout, v->name);
+    put_text(stdout, name_title(v->name));
     if (v->log.n_faults)
         printf(": damaged: %" PRIu64 " %s\n", v->log.n_faults,
                v->log.n_faults == 1 ? "fault was found" : "faults were found");
@@ -187,7 +187,8 @@ static int verify_archive(struct verifying *v, struct platter_archive **ret,
                                            .uuid = args->uuid,
                                            .memory_limit = args->memory,
                                            .fault = take_fault,
-                                           .opaque = v};
+                                           .opaque = v,
+                                           .place = args->place};
     struct platter_verify_options options = {.size = sizeof options,
                                              .flags = args->data ? PLATTER_VERIFY_DATA : 0,
                                              .digest = args->digest_file,
@@ -285,6 +286,7 @@ static const struct opt verify_opts[] = {
     OPT_WORKERS,
     {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
      "most memory for tables and buffers, 64M if not given"},
+    OPT_WHERE,
     OPT_END};
 
 const struct verb verb_verify = {

@@ -13,7 +13,7 @@ int vma_open(const struct args *args, platter_fault_fn fault, void *opaque,
 {
     struct platter_error err = {0};
     struct platter_archive_options options = {
-        .size = sizeof options, .fault = fault, .opaque = opaque};
+        .size = sizeof options, .fault = fault, .opaque = opaque, .place = args->place};
     int r = platter_archive_open(args->operands[0], &options, ret, &err);
     if (r)
         say_error(&err);
@@ -90,7 +90,7 @@ static int list_run(const struct args *args)
     return output_end(code);
 }
 
-static const struct opt list_opts[] = {OPT_END};
+static const struct opt list_opts[] = {OPT_WHERE, OPT_END};
 
 const struct verb verb_vma_list = {.name = "vma list",
                                    .summary = "list configurations and disks of an archive",
@@ -133,6 +133,7 @@ static int config_run(const struct args *args)
 static const struct opt config_opts[] = {
     OPT_TEXT('c', NULL, "NAME", OPT_STRING, config,
              "name of the configuration, qemu-server.conf if not given"),
+    OPT_WHERE,
     OPT_END};
 
 const struct verb verb_vma_config = {

@@ -188,6 +188,11 @@ int platter_formats(char **ret_json, struct platter_error *err)
     return ops_formats(ret_json, err);
 }
 
+int platter_places(char **ret_json, struct platter_error *err)
+{
+    return ops_places(ret_json, err);
+}
+
 /* ---- whole disks ----------------------------------------------------------------------------- */
 
 void platter_remove_unfinished(void)

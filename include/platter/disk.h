@@ -188,9 +188,19 @@ int platter_info(struct platter_disk *disk, unsigned layer, char **ret_json,
  */
 int platter_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);
 
-/** Lists the formats this build knows as a JSON array: "name", "read", "write", "create", options.
- */
+/** Lists the formats this build knows as a JSON array: "name", "read", "write", "create", options;
+ *  "in-order": whether some of it can be written front to back, as to a pipe; "needs-file": new
+ *  images need a place that grows with them, and is no device. */
 int platter_formats(char **ret_json, struct platter_error *err);
+
+/**
+ * Lists the kinds of places where this build finds disks as a JSON array: "name" (the type of a
+ * stream in a source-spec), "prefixes" of its URIs, "read", "write" (of a disk that is there),
+ * "create" ("any", "in-order" where only a disk that is written front to back can be made, or
+ * null), "extents" (whether it tells of holes), "snapshots", and "keys", as the options of
+ * platter_formats().
+ */
+int platter_places(char **ret_json, struct platter_error *err);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

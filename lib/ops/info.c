@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ops/ops.h"
+#include "stream/place.h"
 
 /* Turns root (consumed) into text. `complete` 0 means that nothing failed while root was made. */
 static int json_text(json_t *root, int complete, char **ret_json, struct platter_error *err)
@@ -151,9 +152,10 @@ static int append_format(json_t *list, const struct format *f)
     json_t *options = json_array();
     /* "write" means changing an image that is there; a new one may be all a format can write. */
     json_t *entry = json_pack(
-        "{s:s, s:s, s:b, s:b, s:b, s:b, s:o}", "name", f->name, "title", f->title, "read",
+        "{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:o}", "name", f->name, "title", f->title, "read",
         f->map != NULL, "write", f->reserve != NULL || f->flat || f->not_zero, "create",
-        f->create != NULL || f->writer_open != NULL, "backing", !f->no_backing, "options", options);
+        f->create != NULL || f->writer_open != NULL, "in-order", f->writer_open != NULL,
+        "needs-file", f->needs_file, "backing", !f->no_backing, "options", options);
     int r = json_array_append_new(list, entry);
     if (r == 0)
         r = append_options(options, f->create_options);
@@ -170,5 +172,34 @@ int ops_formats(char **ret_json, struct platter_error *err)
     int r = list != NULL ? 0 : -1;
     for (const struct format *const *f = formats; r == 0 && *f != NULL; f++)
         r = append_format(list, *f);
+    return json_text(list, r, ret_json, err);
+}
+
+/* ---- places ----------------------------------------------------------------------------------
+ */
+
+static int append_place(json_t *list, const struct place_kind *kind)
+{
+    const char *create = kind->can & PLACE_CREATE     ? "any"
+                         : kind->can & PLACE_IN_ORDER ? "in-order"
+                                                      : NULL;
+    json_t *prefixes = json_array(), *keys = json_array();
+    json_t *entry =
+        json_pack("{s:s, s:o, s:b, s:b, s:s?, s:b, s:b, s:o}", "name", kind->name, "prefixes",
+                  prefixes, "read", 1, "write", (kind->can & PLACE_WRITE) != 0, "create", create,
+                  "extents", (kind->can & PLACE_EXTENTS) != 0, "snapshots",
+                  (kind->can & PLACE_SNAPSHOTS) != 0, "keys", keys);
+    int r = json_array_append_new(list, entry);
+    for (const char *const *p = kind->prefixes; r == 0 && *p; p++)
+        r = json_array_append_new(prefixes, json_string(*p));
+    return r == 0 ? append_options(keys, kind->keys) : r;
+}
+
+int ops_places(char **ret_json, struct platter_error *err)
+{
+    json_t *list = json_array();
+    int r = list != NULL ? 0 : -1;
+    for (const struct place_kind *const *k = place_kinds; r == 0 && *k != NULL; k++)
+        r = append_place(list, *k);
     return json_text(list, r, ret_json, err);
 }

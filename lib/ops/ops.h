@@ -100,5 +100,6 @@ int rebase_chain(struct platter_disk *disk, const struct platter_disk *below, co
 int ops_info(struct platter_disk *disk, unsigned layer, char **ret_json, struct platter_error *err);
 int ops_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);
 int ops_formats(char **ret_json, struct platter_error *err);
+int ops_places(char **ret_json, struct platter_error *err);
 
 #endif

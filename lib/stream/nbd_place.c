@@ -382,4 +382,6 @@ const struct place_kind place_nbd = {
     .keys_of = keys_of,
     .name_of = name_of,
     .open = nbd_open,
+    .needs = "uri",
+    .can = PLACE_WRITE | PLACE_EXTENTS,
 };

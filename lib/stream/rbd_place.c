@@ -331,4 +331,5 @@ const struct place_kind place_rbd = {
     .keys_of = rbd_keys_of,
     .name_of = rbd_name_of,
     .open = rbd_open_place,
+    .can = PLACE_WRITE | PLACE_CREATE | PLACE_EXTENTS | PLACE_SNAPSHOTS,
 };
