@@ -370,7 +370,9 @@ static int arrange_plan(struct order *o)
         return usage_error(&verb_archive_create,
                            "--digest makes a file beside the archive: give the name of one, or "
                            "--embed-digest");
-    if (asprintf(&o->digest, "%s.platter.digest", o->target) < 0)
+    /* In front of what a URI says of how to get there. */
+    size_t path = strstr(o->target, "://") ? strcspn(o->target, "?#") : strlen(o->target);
+    if (asprintf(&o->digest, "%.*s.platter.digest%s", (int)path, o->target, o->target + path) < 0)
         o->digest = NULL;
     o->plan.digest = args->digest_beside ? o->digest : NULL;
     /* Old digests are written over as well, or go with the old archive. */

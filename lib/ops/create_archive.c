@@ -195,18 +195,17 @@ static int check_options(struct creation *c, struct platter_error *err)
         return fail(err, ENOTSUP, "%s: archives are compressed with zstd or gzip, not \"%s\"",
                     c->target, o->compression);
     c->digests_wanted = o->digest || o->flags & PLATTER_ARCHIVE_EMBED_DIGEST;
-    c->twice = o->flags & PLATTER_ARCHIVE_EMBED_DIGEST &&
-               (o->compression || o->flags & PLATTER_ARCHIVE_TO_FD);
     return 0;
 }
 
 static int create(struct creation *c, struct platter_archived *archived, struct platter_error *err)
 {
     int r = make_plan(c, err);
-    if (r == 0 && c->twice && ckd_mul(&c->total, c->total, 2))
-        r = fail(err, EFBIG, "the disks together are too large");
     if (r == 0)
         r = creation_open_target(c, err);
+    c->twice = r == 0 && c->o->flags & PLATTER_ARCHIVE_EMBED_DIGEST && c->stream->sequential;
+    if (c->twice && ckd_mul(&c->total, c->total, 2))
+        r = fail(err, EFBIG, "the disks together are too large");
     if (r == 0 && c->twice)
         r = creation_digest_all(c, err);
     if (r == 0)

@@ -6,6 +6,7 @@
 #include "ops/creation.h"
 #include "ops/stale_digest.h"
 #include "ops/target.h"
+#include "stream/place.h"
 #include "stream/wrapper.h"
 
 int creation_check_targets(const struct creation *c, struct platter_error *err)
@@ -38,13 +39,13 @@ static int open_file(struct creation *c, struct platter_error *err)
     uint64_t size;
     int r = stream_check_not_aside(c->target, err);
     if (r == 0)
-        r = stream_file_open(c->target, file_flags(c), &c->file, err);
+        r = stream_open_sized(c->target, file_flags(c), c->total, &c->file, err);
     if (r == 0)
         r = stream_size(c->file, &size, err);
     if (r == 0 && size > 0)
         r = fail(err, ENOTSUP,
-                 "%s: is a block device, on which nothing tells where an archive ends: give the "
-                 "name of a file",
+                 "%s: is a block device or the like, on which nothing tells where an archive ends: "
+                 "give the name of a file",
                  c->target);
     if (r == 0)
         c->stream = stream_share(c->file);
@@ -64,7 +65,7 @@ static int open_output(struct creation *c, struct platter_error *err)
 /* What there is of digests beside an older archive goes with that, but never a source. */
 static int open_stale(struct creation *c, struct platter_error *err)
 {
-    auto_free char *name = string_format("%s" DIGEST_SUFFIX, c->target);
+    auto_free char *name = place_beside(c->target, DIGEST_SUFFIX);
     int r = name ? 0 : fail_memory(err, "a name");
     for (size_t i = 0; i < c->o->n_disks && r == 0; i++)
         r = check_not_of(name, c->o->disks[i]->disk, "source", err);
@@ -80,8 +81,7 @@ int creation_open_target(struct creation *c, struct platter_error *err)
         r = stream_zip_open(TAKE(c->stream), wrapper_find(o->compression), &zip, c->budget,
                             &c->stream, err);
     if (r == 0 && o->digest)
-        r = stream_file_open(o->digest, file_flags(c) & ~(unsigned)STREAM_FILE_DIRECT, &c->beside,
-                             err);
+        r = stream_open(o->digest, file_flags(c) & ~(unsigned)STREAM_FILE_DIRECT, &c->beside, err);
     if (r == 0 && o->digest && c->file)
         stream_take_rights(c->beside, c->file);
     if (r == 0 && c->file && !o->digest)

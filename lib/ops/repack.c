@@ -7,6 +7,7 @@
 #include "disk/source.h"
 #include "ops/ops.h"
 #include "ops/stale_digest.h"
+#include "stream/place.h"
 #include "stream/wrapper.h"
 
 enum { PIECE = 1 << 20, MEMORY = 64 << 20 };
@@ -63,7 +64,7 @@ static int open_file(const struct repack *p, const char *target, struct stream *
     if (r == 0)
         r = stream_check_not_aside(target, err);
     if (r == 0)
-        r = stream_file_open(target, flags, ret, err);
+        r = stream_open(target, flags, ret, err);
     if (r < 0)
         return r;
     r = stream_size(*ret, &size, err);

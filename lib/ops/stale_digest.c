@@ -7,14 +7,30 @@
 #include "base/memory.h"
 #include "base/signals.h"
 #include "ops/digest_file.h"
+#include "stream/place.h"
+
+/* On a server the two cannot change at once. */
+static int check_no_digest(const char *name, struct platter_error *err)
+{
+    struct stream *s;
+    if (stream_open(name, 0, &s, NULL) < 0)
+        return 0; /* nor could who verifies the archive */
+    stream_close(s);
+    return fail(err, EEXIST,
+                "%s: would be taken for digests of the new archive: remove it, or have digests "
+                "written beside that as well",
+                name);
+}
 
 int stale_digest_open(const char *target, struct stream **ret, struct platter_error *err)
 {
-    auto_free char *name = string_format("%s" DIGEST_SUFFIX, target);
+    auto_free char *name = place_beside(target, DIGEST_SUFFIX);
     struct stat st;
     *ret = NULL;
     if (!name)
         return fail_memory(err, "a name");
+    if (!place_is_file(name, NULL))
+        return check_no_digest(name, err);
     if (lstat(name, &st) < 0)
         return stream_check_not_aside(name, err);
     if (!S_ISREG(st.st_mode))

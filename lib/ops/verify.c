@@ -144,7 +144,7 @@ static int read_configs(struct verify *v, char **ret_text, size_t *ret_len,
 static int find_digests(struct verify *v, const char *given, struct digest_file *ret, bool *ret_any,
                         struct platter_error *err)
 {
-    auto_free char *beside = string_format("%s" DIGEST_SUFFIX, v->archive->name);
+    auto_free char *beside = place_beside(v->archive->name, DIGEST_SUFFIX);
     auto_free char *text = NULL;
     const char *what = given;
     size_t len = 0;

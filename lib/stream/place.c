@@ -95,8 +95,7 @@ static const struct place_kind place_file = {
 const struct place_kind *const place_kinds[] = {
     &place_file,
 #if HAVE_CURL
-    &place_http,
-    &place_s3,
+    &place_http, &place_s3,
 #endif
 #if HAVE_NBD
     &place_nbd,
@@ -184,6 +183,12 @@ size_t place_root(const char *uri)
         return 0;
     size_t host = scheme + 3, n = strcspn(uri + host, "/?#");
     return uri[host + n] == '/' ? host + n + 1 : 0;
+}
+
+char *place_beside(const char *name, const char *suffix)
+{
+    size_t len = place_root(name) ? strcspn(name, "?#") : strlen(name);
+    return string_format("%.*s%s%s", (int)len, name, suffix, name + len);
 }
 
 /* ---- parsing -----------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ struct place_kind {
      */
     int (*open)(const struct place *p, unsigned flags, struct stream **ret,
                 struct platter_error *err);
-    bool folders; /* its URIs are paths: names inside images can be relative to them */
+    bool folders;      /* its URIs are paths: names inside images can be relative to them */
     const char *needs; /* the key without which it is nowhere; NULL: there are several ways */
     unsigned can;      /* PLACE_* bits; all can be read */
 };
@@ -86,6 +86,10 @@ bool place_is_file(const char *name, const char **ret_path);
 /* Where the path begins in a URI of a kind that has folders: behind "http://host/". 0: it is none.
  */
 size_t place_root(const char *uri);
+
+/* The name of what stands beside a place: with the suffix behind it, but in front of the query of a
+ * URI. malloc'ed; NULL: out of memory. */
+char *place_beside(const char *name, const char *suffix);
 
 /* A secret as it may be written: as it stands, "env:NAME" (a variable of the environment) or
  * "file:PATH" (the first line of a file). *ret is malloc'ed, for who wipes and frees it. */
