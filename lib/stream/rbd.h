@@ -162,6 +162,7 @@ struct rbd_stream {
     /* Of a new image that is not published: its name until then, and the one it will have. */
     char *temporary, *target;
     struct unfinished unfinished;
+    atomic_bool gone; /* it is being removed, as the program ends */
 };
 
 #define RBD_NO_SNAP UINT64_MAX
@@ -179,6 +180,10 @@ int rbd_stream_new(struct rbd_cluster *cluster, const char *name, struct rbd_str
                    struct platter_error *err);
 /* Learns what there is to know of s->image, which is open. */
 int rbd_stream_learn(struct rbd_stream *s, struct platter_error *err);
+
+/* What every operation is between: fails once the image is gone. */
+int rbd_enter(struct rbd_stream *s, struct platter_error *err);
+void rbd_leave(struct rbd_stream *s);
 
 /* The cluster answered `code` (negative) to what was to be done; a sentence with the cause and what
  * to do about it. */

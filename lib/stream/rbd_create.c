@@ -12,9 +12,10 @@
 #include <time.h>
 
 #include "base/memory.h"
+#include "base/signals.h"
 #include "stream/rbd.h"
 
-enum { PATIENCE_S = 5 }; /* for what is under way when a signal comes */
+enum { PATIENCE_S = 1 }; /* for what is under way when a signal comes */
 
 /* ---- options --------------------------------------------------------------------------------- */
 
@@ -121,14 +122,29 @@ static void remove_image(struct rbd_stream *s)
     librbd.remove(s->pool, s->temporary);
 }
 
-/* A signal ends the program. What is under way ends first, and nothing begins after it. */
+/* Of an image that is not wanted. */
+static void *give_up(void *arg)
+{
+    struct rbd_stream *s = arg;
+    pthread_rwlock_wrlock(&s->gate);
+    if (s->temporary)
+        remove_image(s);
+    free(TAKE(s->temporary));
+    pthread_rwlock_unlock(&s->gate);
+    return NULL;
+}
+
+/* A signal ends the program. Nothing begins any more, and what is under way ends, but for what the
+ * thread waits for that stands still: the cluster has its answer all the same. */
 static void undo(struct unfinished *u)
 {
     struct rbd_stream *s = container_of(u, struct rbd_stream, unfinished);
     struct timespec until;
+    s->gone = true;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += PATIENCE_S;
-    if (pthread_rwlock_timedwrlock(&s->gate, &until) == 0 && s->temporary)
+    pthread_rwlock_timedwrlock(&s->gate, &until);
+    if (s->temporary)
         remove_image(s);
 }
 
@@ -139,20 +155,21 @@ int rbd_create_open(struct rbd_stream *s, const struct option_values *keys,
     if (!name || options_given(keys, "image_id"))
         return fail(err, EINVAL, "%s: a new image needs an image_name, and its id is the cluster's",
                     s->head.name);
+    sigset_t before;
     s->unfinished.undo = undo;
     s->target = string_copy(name);
     int r = s->target ? check_free(s, err) : fail_memory(err, "a name");
     if (r == 0)
         r = unfinished_add(&s->unfinished, err);
-    pthread_rwlock_wrlock(&s->gate);
+    hold_signals(&before);
     if (r == 0)
         r = create(s, keys, err);
     if (r == 0 && (r = librbd.open(s->pool, s->temporary, &s->image, NULL)) < 0) {
         s->image = NULL;
         r = rbd_fail(&s->head, r, err, "the new image cannot be opened");
     }
+    release_signals(&before);
     s->head.writable = true;
-    pthread_rwlock_unlock(&s->gate);
     return r;
 }
 
@@ -161,8 +178,10 @@ int rbd_create_open(struct rbd_stream *s, const struct option_values *keys,
 int rbd_publish(struct stream *base, bool durable, struct platter_error *err)
 {
     struct rbd_stream *s = rbd_of(base);
+    sigset_t before;
     if (!s->temporary)
         return durable ? stream_flush(base, err) : 0;
+    hold_signals(&before);
     pthread_rwlock_wrlock(&s->gate);
     int r = rbd_set_size(s, s->size, s->size, err);
     if (r == 0 && (r = librbd.flush(s->image)) < 0)
@@ -176,6 +195,7 @@ int rbd_publish(struct stream *base, bool durable, struct platter_error *err)
     pthread_rwlock_unlock(&s->gate);
     if (r == 0)
         unfinished_remove(&s->unfinished);
+    release_signals(&before);
     return r;
 }
 
@@ -191,11 +211,12 @@ int rbd_withdraw(struct stream *base, bool back, struct platter_error *err)
 
 void rbd_create_done(struct rbd_stream *s)
 {
-    pthread_rwlock_wrlock(&s->gate);
-    if (s->temporary)
-        remove_image(s);
-    free(TAKE(s->temporary));
-    pthread_rwlock_unlock(&s->gate);
+    pthread_t thread;
+    /* On a thread of its own, which goes on when a further signal stops this one for good. */
+    if (s->temporary && thread_start(&thread, give_up, s) == 0)
+        pthread_join(thread, NULL);
+    else
+        give_up(s);
     unfinished_remove(&s->unfinished);
     free(TAKE(s->target));
 }

@@ -98,12 +98,13 @@ int rbd_extents(struct stream *base, hoff off, uint64_t len, uint64_t *ret_len, 
                 struct platter_error *err)
 {
     struct rbd_stream *s = rbd_of(base);
-    int r = 0;
     *ret_len = len;
     *ret_hole = false;
     if (s->features & RBD_FEATURE_MIGRATING)
         return 0;
-    pthread_rwlock_rdlock(&s->gate);
+    int r = rbd_enter(s, err);
+    if (r < 0)
+        return r;
     pthread_mutex_lock(&s->lock);
     unsigned changes = s->changes;
     if (s->asked_at != changes)

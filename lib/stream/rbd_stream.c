@@ -61,7 +61,11 @@ int rbd_stream_new(struct rbd_cluster *cluster, const char *name, struct rbd_str
     s->cluster = cluster;
     s->head.depth = DEPTH;
     s->snap = RBD_NO_SNAP;
-    pthread_rwlock_init(&s->gate, NULL);
+    pthread_rwlockattr_t attr; /* who changes the size does not wait for ever */
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&s->gate, &attr);
+    pthread_rwlockattr_destroy(&attr);
     pthread_mutex_init(&s->lock, NULL);
     *ret = s;
     return 0;
@@ -135,6 +139,20 @@ static int grow(struct rbd_stream *s, uint64_t end, struct platter_error *err)
     return r;
 }
 
+int rbd_enter(struct rbd_stream *s, struct platter_error *err)
+{
+    pthread_rwlock_rdlock(&s->gate);
+    if (!s->gone)
+        return 0;
+    pthread_rwlock_unlock(&s->gate);
+    return fail(err, ECANCELED, "%s: is given up", s->head.name);
+}
+
+void rbd_leave(struct rbd_stream *s)
+{
+    pthread_rwlock_unlock(&s->gate);
+}
+
 /* ---- bytes ----------------------------------------------------------------------------------- */
 
 static int rbd_pread(struct stream *base, void *buf, size_t len, hoff off,
@@ -143,9 +161,11 @@ static int rbd_pread(struct stream *base, void *buf, size_t len, hoff off,
     struct rbd_stream *s = rbd_of(base);
     if (!range_inside(off, len, s->size))
         return stream_fail_past_end(base, off, len, s->size, err);
-    pthread_rwlock_rdlock(&s->gate);
+    int r = rbd_enter(s, err);
+    if (r < 0)
+        return r;
     ssize_t n = librbd.read(s->image, off, len, buf);
-    pthread_rwlock_unlock(&s->gate);
+    rbd_leave(s);
     if (n < 0)
         return rbd_fail(base, (int)n, err, "%zu bytes at offset %" PRIu64 " cannot be read", len,
                         off);
@@ -157,12 +177,13 @@ static int rbd_pwrite(struct stream *base, const void *buf, size_t len, hoff off
 {
     struct rbd_stream *s = rbd_of(base);
     int r = grow(s, off + len, err);
+    if (r == 0)
+        r = rbd_enter(s, err);
     if (r < 0)
         return r;
-    pthread_rwlock_rdlock(&s->gate);
     ssize_t n = librbd.write(s->image, off, len, buf);
     s->changes++;
-    pthread_rwlock_unlock(&s->gate);
+    rbd_leave(s);
     if (n >= 0 && (size_t)n != len)
         n = -EIO;
     return n < 0 ? rbd_fail(base, (int)n, err, "%zu bytes at offset %" PRIu64 " cannot be written",
@@ -173,25 +194,33 @@ static int rbd_pwrite(struct stream *base, const void *buf, size_t len, hoff off
 static int rbd_flush_stream(struct stream *base, struct platter_error *err)
 {
     struct rbd_stream *s = rbd_of(base);
-    pthread_rwlock_rdlock(&s->gate);
-    int r = librbd.flush(s->image);
-    pthread_rwlock_unlock(&s->gate);
+    int r = rbd_enter(s, err);
+    if (r < 0)
+        return r;
+    r = librbd.flush(s->image);
+    rbd_leave(s);
     return r < 0 ? rbd_fail(base, r, err, "what was written cannot be made durable") : 0;
 }
 
 /* Discarding shrinks inwards to what the cluster gives back; zeroing is exact (section 7). */
-static int clear(struct rbd_stream *s, hoff off, uint64_t len, bool exact, int flags)
+static int clear(struct rbd_stream *s, hoff off, uint64_t len, bool exact, int flags,
+                 struct platter_error *err)
 {
-    ssize_t r = 0;
-    for (uint64_t n; len > 0 && r >= 0; off += n, len -= n) {
+    for (uint64_t n; len > 0; off += n, len -= n) {
         n = min_u64(len, MOST_AT_ONCE - off % MOST_AT_ONCE);
-        pthread_rwlock_rdlock(&s->gate);
-        r = exact ? librbd.write_zeroes(s->image, off, n, flags, 0)
-                  : librbd.discard(s->image, off, n);
+        int r = rbd_enter(s, err);
+        if (r < 0)
+            return r;
+        ssize_t done = exact ? librbd.write_zeroes(s->image, off, n, flags, 0)
+                             : librbd.discard(s->image, off, n);
         s->changes++;
-        pthread_rwlock_unlock(&s->gate);
+        rbd_leave(s);
+        if (done < 0)
+            return rbd_fail(&s->head, (int)done, err,
+                            "%" PRIu64 " bytes at offset %" PRIu64 " cannot be %s", n, off,
+                            exact ? "made zero" : "discarded");
     }
-    return r < 0 ? (int)r : 0;
+    return 0;
 }
 
 static int rbd_zero(struct stream *base, hoff off, uint64_t len, unsigned flags,
@@ -200,24 +229,15 @@ static int rbd_zero(struct stream *base, hoff off, uint64_t len, unsigned flags,
     struct rbd_stream *s = rbd_of(base);
     bool unmap = flags & STREAM_ZERO_UNMAP;
     int r = grow(s, off + len, err);
-    if (r < 0)
-        return r;
-    r = clear(s, off, len, true, unmap ? 0 : RBD_WRITE_ZEROES_FLAG_THICK_PROVISION);
-    return r < 0 ? rbd_fail(base, r, err,
-                            "%" PRIu64 " bytes at offset %" PRIu64 " cannot be made zero", len, off)
-                 : 0;
+    return r < 0 ? r
+                 : clear(s, off, len, true, unmap ? 0 : RBD_WRITE_ZEROES_FLAG_THICK_PROVISION, err);
 }
 
 static int rbd_discard_range(struct stream *base, hoff off, uint64_t len, struct platter_error *err)
 {
     struct rbd_stream *s = rbd_of(base);
     uint64_t size = s->size;
-    if (off >= size)
-        return 0;
-    int r = clear(s, off, min_u64(len, size - off), false, 0);
-    return r < 0 ? rbd_fail(base, r, err,
-                            "%" PRIu64 " bytes at offset %" PRIu64 " cannot be discarded", len, off)
-                 : 0;
+    return off < size ? clear(s, off, min_u64(len, size - off), false, 0, err) : 0;
 }
 
 /* What is stored stays; what is not gets zeros that take their space. */
