@@ -235,7 +235,9 @@ static int judge(struct crash *c, const struct crash_state *s)
         r = complain(c, s, "content", why);
     if (r == 0 && number % 8 == 0)
         r = recover(c, s);
-    if (r == 0 && number % 4 == 0 && strcmp(c->specimen.spec->format, "vmdk") == 0)
+    bool leaks = strcmp(c->specimen.spec->format, "vmdk") == 0 ||
+                 strcmp(c->specimen.spec->format, "qcow") == 0;
+    if (r == 0 && number % 4 == 0 && leaks)
         r = mend(c, s);
     if (r == 0 && number % 128 == 0 && !c->specimen.spec->key)
         r = ask_qemu(c, s);

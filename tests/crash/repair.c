@@ -51,7 +51,7 @@ static int judge_structure(const struct repair *t, const struct buffer *b,
 {
     struct image_report report = {0};
     if (t->of->base != DAMAGE_STREAM)
-        image_check(t->of->base == DAMAGE_QCOW2 ? "qcow2" : "vmdk", b->bytes, b->size, &report);
+        image_check(damage_format(t->of->base), b->bytes, b->size, &report);
     return report.errors ? fail(err, EIO, "the checker: %s", report.first) : 0;
 }
 

@@ -44,11 +44,19 @@ static struct buffer esx_base(enum esx_kind kind)
     return b;
 }
 
+const char *damage_format(enum damage_base base)
+{
+    if (base == DAMAGE_QCOW2)
+        return "qcow2";
+    return base == DAMAGE_QCOW || base == DAMAGE_QCOW_PACKED ? "qcow" : "vmdk";
+}
+
 struct buffer damage_base(enum damage_base base)
 {
     static const char *const options[] = {[DAMAGE_SPARSE] = "subformat=monolithicSparse",
                                           [DAMAGE_STREAM] = "subformat=streamOptimized",
-                                          [DAMAGE_QCOW2] = "cluster_size=4096"};
+                                          [DAMAGE_QCOW2] = "cluster_size=4096",
+                                          [DAMAGE_QCOW_PACKED] = NULL};
     if (base == DAMAGE_COWD || base == DAMAGE_SESPARSE)
         return esx_base(base == DAMAGE_COWD ? ESX_COWD : ESX_SESPARSE);
     auto_free char *raw = scratch_path("damage.raw"), *path = scratch_path("damage.vmdk");
@@ -59,9 +67,11 @@ struct buffer damage_base(enum damage_base base)
     buffer_save(&content, raw);
     buffer_free(&content);
     struct platter_open_options open = {.size = sizeof open, .format = "raw"};
-    struct platter_convert_options convert = {.size = sizeof convert,
-                                              .format = base == DAMAGE_QCOW2 ? "qcow2" : "vmdk",
-                                              .options = options[base]};
+    struct platter_convert_options convert = {
+        .size = sizeof convert,
+        .format = damage_format(base),
+        .flags = base == DAMAGE_QCOW_PACKED ? PLATTER_CONVERT_COMPRESS : 0,
+        .options = options[base]};
     struct platter_disk *disk;
     MUST(platter_open(raw, &open, &disk, NULL) == 0);
     MUST(platter_convert(&disk, 1, path, &convert, NULL, NULL) == 0);
@@ -78,19 +88,23 @@ struct buffer damage_make(const struct buffer *base, const struct damage *d)
     return b;
 }
 
-/* No damage is done to the magic of a qcow2. */
+/* No damage is done to the magic and version of a qcow or qcow2. */
 static const struct format *format_of(struct stream *s)
 {
-    uint8_t magic[4] = {0};
+    uint8_t magic[8] = {0};
     stream_pread(s, magic, sizeof magic, 0, NULL);
+    if (memcmp(magic, "QFI\xfb\0\0\0\1", 8) == 0)
+        return format_find("qcow");
     return format_find(memcmp(magic, "QFI\xfb", 4) == 0 ? "qcow2" : "vmdk");
 }
 
 const struct damage *damage_next(const struct damage *d)
 {
     const struct damage *next = d ? d + 1 : vmdk_damages;
-    if (!next->name && next->base != DAMAGE_QCOW2)
+    if (!next->name && next->base != DAMAGE_QCOW2 && next->base != DAMAGE_QCOW)
         next = qcow2_damages;
+    if (!next->name && next->base == DAMAGE_QCOW2)
+        next = qcow_damages;
     return next->name ? next : NULL;
 }
 

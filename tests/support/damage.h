@@ -7,13 +7,15 @@
 #include "support/buffer.h"
 
 /* What is broken: a monolithicSparse VMDK, a streamOptimized one, extents of ESX, a qcow2 with two
- * snapshots and two bitmaps. */
+ * snapshots and two bitmaps, a qcow of version 1, and a compressed one. */
 enum damage_base {
     DAMAGE_SPARSE,
     DAMAGE_STREAM,
     DAMAGE_COWD,
     DAMAGE_SESPARSE,
     DAMAGE_QCOW2,
+    DAMAGE_QCOW,
+    DAMAGE_QCOW_PACKED,
     DAMAGE_BASES
 };
 
@@ -31,6 +33,11 @@ enum { DAMAGE_SEEN = 2 << 20 }; /* bytes that damage_read() gives */
 /* A part of that list: damage_qcow2.c. Also makes of a plain qcow2 what the list needs. */
 extern const struct damage qcow2_damages[];
 void damage_prepare_qcow2(const char *path);
+/* Another: damage_qcow.c. */
+extern const struct damage qcow_damages[];
+
+/* The format of a base, by name. */
+const char *damage_format(enum damage_base base);
 
 /* Whether it is the next of them: `for (d = NULL; (d = damage_next(d));)`. */
 const struct damage *damage_next(const struct damage *d);

@@ -90,8 +90,7 @@ uint64_t qcow1_entry_encode(const struct qcow1 *q, const struct qcow1_entry *e)
 
 /* ---- L2 tables ------------------------------------------------------------------------------- */
 
-/* Whether two entries of the L1 table lead to one place. `off` is one of them. */
-static bool is_shared(const struct qcow1 *q, hoff off)
+bool qcow1_is_shared(const struct qcow1 *q, hoff off)
 {
     uint32_t i = tables_before(q, off);
     return (i > 0 && q->tables[i - 1] + q->table_size > off) ||
@@ -115,7 +114,7 @@ int qcow1_l2_find(const struct image *img, goff guest, hoff *ret, struct platter
               "writer crashed (check -r all)";
     else if (qcow1_hits_header(q, raw, q->table_size))
         why = "it leads into the header or the L1 table";
-    else if (is_shared(q, raw))
+    else if (qcow1_is_shared(q, raw))
         why = "it leads into the L2 table of another entry";
     if (!why)
         return 0;

@@ -5,7 +5,7 @@
 
 #include "base/ckd.h"
 #include "format/old_aes.h"
-#include "format/qcow1/qcow1.h"
+#include "format/qcow1/check.h"
 
 static int load_header(struct image *img, struct platter_error *err)
 {
@@ -74,8 +74,7 @@ static int compare_places(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-/* Notes where L2 tables are. What cannot be one is found where it is used. */
-static int list_tables(struct image *img, struct platter_error *err)
+int qcow1_list_tables(struct image *img, struct platter_error *err)
 {
     struct qcow1 *q = qcow1_of(img);
     uint32_t n = 0, late = 0;
@@ -113,11 +112,33 @@ static int load_tables(struct image *img, struct platter_error *err)
         pointers_load(img, &q->l1, q->header.l1_offset,
                       (uint32_t)qcow1_l1_entries(&q->header, q->header.size), "the L1 table", err);
     if (r == 0 && !img->query)
-        r = list_tables(img, err);
+        r = qcow1_list_tables(img, err);
     if (r == 0)
         r = slices_init(img, &q->l2, &q->changed, "L2 table", q->table_size,
                         budget_limit(img->budget) / 4, err);
     return r;
+}
+
+/* For a check nothing is believed but the shape of the tables; what is wrong there is kept. */
+static int open_for_check(struct image *img, struct platter_error *err)
+{
+    struct qcow1 *q = qcow1_of(img);
+    struct qcow1_checkup *k = q->checkup = calloc(1, sizeof *k);
+    if (!k)
+        return fail_memory(err, "a check");
+    int r = load_header(img, err);
+    if (r < 0)
+        return r;
+    k->code = qcow1_header_check(img->stream->name, &q->header, q->file_size, &k->why);
+    if (k->code == 0)
+        k->code = load_backing(img, &k->why);
+    if (k->code < 0)
+        return k->code == -PLATTER_ECORRUPT ? 0 : fail(err, -k->code, "%s", k->why.message);
+    r = set_geometry(img, err);
+    return r < 0 ? r
+                 : pointers_load(img, &q->l1, q->header.l1_offset,
+                                 (uint32_t)qcow1_l1_entries(&q->header, q->header.size),
+                                 "the L1 table", err);
 }
 
 /* ---- open and close -------------------------------------------------------------------------- */
@@ -129,6 +150,8 @@ int qcow1_open(struct image *img, struct platter_error *err)
         return fail_memory(err, "an image");
     img->state = q;
     pthread_cond_init(&q->changed, NULL);
+    if (img->checking)
+        return open_for_check(img, err);
 
     int r = load_header(img, err);
     if (r == 0)
@@ -155,6 +178,7 @@ int qcow1_close(struct image *img, struct platter_error *err)
     pointers_free(img, &q->l1);
     budget_free(img->budget, q->tables, q->n_room * sizeof *q->tables);
     cipher_free(q->cipher);
+    free(q->checkup);
     pthread_cond_destroy(&q->changed);
     free(q);
     img->state = NULL;

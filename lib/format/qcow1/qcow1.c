@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/cursor.h"
-#include "format/qcow1/qcow1.h"
+#include "format/qcow1/check.h"
 
 /* All other versions, and what is cut short behind the magic, are qcow2's to refuse. */
 static enum probe qcow1_probe(const uint8_t *prefix, size_t len, uint64_t file_size)
@@ -51,6 +51,7 @@ const struct format format_qcow = {
     .reserve_packed = qcow1_reserve_packed,
     .mark = qcow1_mark,
     .flush = qcow1_flush,
+    .check = qcow1_check,
     .resize = qcow1_resize,
     .may_set_backing = qcow1_may_set_backing,
     .set_backing = qcow1_set_backing,

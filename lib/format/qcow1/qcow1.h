@@ -16,6 +16,7 @@
  *   flush.c     the token of changes, the order in which they reach the disk
  *   resize.c    another size, another backing file, no data
  *   create.c    new images, measure
+ *   check.h     the check, and what it is made of
  *
  * Locks: image->lock guards the tables, and is dropped over I/O. A change of tables is made by the
  * holder of the token (qcow1_enter()), one at a time, flush included.
@@ -97,6 +98,8 @@ struct qcow1 {
     bool prepared;          /* the tables were looked at, and there may be new clusters */
     hoff end;               /* room is taken from here on */
     hoff first;             /* where the first table or cluster begins */
+
+    struct qcow1_checkup *checkup; /* of an image that is opened to be checked, or NULL */
 };
 
 static inline struct qcow1 *qcow1_of(const struct image *img)
@@ -106,6 +109,8 @@ static inline struct qcow1 *qcow1_of(const struct image *img)
 
 int qcow1_open(struct image *img, struct platter_error *err);
 int qcow1_close(struct image *img, struct platter_error *err);
+/* Notes where L2 tables are. What cannot be one is found where it is used. */
+int qcow1_list_tables(struct image *img, struct platter_error *err);
 
 /* ---- entries (entry.c, section 3) ------------------------------------------------------------ */
 
@@ -130,6 +135,8 @@ int qcow1_l2_get(struct image *img, goff guest, struct slice **ret, uint8_t **re
 bool qcow1_hits_header(const struct qcow1 *q, hoff off, uint64_t len);
 /* ... or an L2 table that was there when the image was opened. */
 bool qcow1_hits_tables(const struct qcow1 *q, hoff off, uint64_t len);
+/* Whether two entries of the L1 table lead to the same bytes. `off` is one of them. */
+bool qcow1_is_shared(const struct qcow1 *q, hoff off);
 
 /* ---- map.c, packed.c ------------------------------------------------------------------------- */
 

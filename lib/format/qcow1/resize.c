@@ -9,7 +9,7 @@
 
 #include "base/ckd.h"
 #include "base/cursor.h"
-#include "format/qcow1/qcow1.h"
+#include "format/qcow1/check.h"
 
 /* ---- the L1 table ---------------------------------------------------------------------------- */
 
@@ -193,6 +193,19 @@ static int grow(struct image *img, const struct resize_request *request, struct 
     return r;
 }
 
+/* The file lets go of what was cut off. Token and lock held; drops it. */
+static int give_back(struct image *img, struct platter_error *err)
+{
+    struct qcow1 *q = qcow1_of(img);
+    hoff end = 0;
+    pthread_mutex_unlock(&img->lock);
+    int r = qcow1_give_back(img, &end, err);
+    pthread_mutex_lock(&img->lock);
+    if (r == 0)
+        q->file_size = q->end = end;
+    return r;
+}
+
 /* The entries of what was cut off go when the size is durable. */
 static int shrink(struct image *img, uint64_t size, struct platter_error *err)
 {
@@ -211,6 +224,8 @@ static int shrink(struct image *img, uint64_t size, struct platter_error *err)
         r = qcow1_flush_locked(img, err);
     if (r == 0)
         r = qcow1_barrier(img, err);
+    if (r == 0)
+        r = give_back(img, err);
     qcow1_leave(img);
     return r;
 }
