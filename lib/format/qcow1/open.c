@@ -90,7 +90,8 @@ int qcow1_list_tables(struct image *img, struct platter_error *err)
     q->n_room = n;
     for (uint32_t i = 0; i < q->l1.n; i++) {
         hoff off = q->l1.entries[i];
-        if (off && range_inside(off, q->table_size, q->file_size))
+        /* One that is cut off a check makes whole. */
+        if (off && range_inside(off, img->checking ? 1 : q->table_size, q->file_size))
             q->tables[q->n_tables++] = off;
         late += off >= q->file_size && !(off & QCOW1_PACKED);
     }
