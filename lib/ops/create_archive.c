@@ -147,8 +147,10 @@ static int write_disk(struct creation *c, struct archive_writer *w, unsigned i,
     int r = w->ops->disk(w, i, &disk, err);
     if (r == 0 && c->digests_wanted && !c->twice)
         r = digest_tap_open(disk, &c->digests.disks[i], &disk, err);
-    if (r == 0)
+    if (r == 0) {
+        disk->stream = c->stream;
         r = sink_writer_open(disk, &sink, err);
+    }
     if (r < 0)
         return r;
     r = copy_into(c, i, sink, err);

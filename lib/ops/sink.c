@@ -269,12 +269,18 @@ static void writer_close(struct sink *base)
     free(base);
 }
 
+static void writer_interrupt(struct sink *base)
+{
+    stream_interrupt(((struct writer_sink *)base)->w->stream);
+}
+
 static const struct sink_ops writer_sink_ops = {
     .prepare = writer_prepare,
     .place = writer_place,
     .store = writer_store,
     .out_len = writer_out_len,
     .finish = writer_finish,
+    .interrupt = writer_interrupt,
     .close = writer_close,
 };
 
@@ -287,6 +293,8 @@ int sink_writer_open(struct image_writer *w, struct sink **ret, struct platter_e
     }
     s->sink.ops = &writer_sink_ops;
     s->sink.unit = w->unit;
+    for (const struct stream *to = w->stream; to; to = to->base)
+        s->sink.requests = to->depth > s->sink.requests ? to->depth : s->sink.requests;
     s->w = w;
     *ret = &s->sink;
     return 0;

@@ -373,7 +373,10 @@ static struct create_request target_create_request(const struct target *t)
 int target_writer(struct target *t, struct image_writer **ret, struct platter_error *err)
 {
     struct create_request request = target_create_request(t);
-    return t->request->format->writer_open(&request, ret, err);
+    int r = t->request->format->writer_open(&request, ret, err);
+    if (r == 0)
+        (*ret)->stream = t->stream;
+    return r;
 }
 
 int target_create(struct target *t, struct platter_error *err)

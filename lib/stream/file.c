@@ -548,6 +548,8 @@ bool stream_same_file(struct stream *a, struct stream *b)
     struct stat x, y;
     a = bottom(a);
     b = bottom(b);
+    if (a->ops->url && b->ops->url)
+        return strcmp(a->ops->url(a), b->ops->url(b)) == 0;
     if (a->ops == b->ops && a->ops->same)
         return a->ops->same(a, b);
     if (!is_file(a, &x) || !is_file(b, &y) || S_ISBLK(x.st_mode) != S_ISBLK(y.st_mode))

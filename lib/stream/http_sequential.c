@@ -141,10 +141,9 @@ static void sequential_interrupt(struct stream *stream)
     http_client_wake(s->client);
 }
 
-static bool sequential_same(const struct stream *a, const struct stream *b)
+static const char *sequential_url(const struct stream *s)
 {
-    return strcmp(((const struct http_sequential *)a)->url,
-                  ((const struct http_sequential *)b)->url) == 0;
+    return ((const struct http_sequential *)s)->url;
 }
 
 static void sequential_close(struct stream *stream)
@@ -167,7 +166,7 @@ static const struct stream_ops sequential_ops = {
     .read = sequential_read,
     .interrupt = sequential_interrupt,
     .size = sequential_size,
-    .same = sequential_same,
+    .url = sequential_url,
     .close = sequential_close,
 };
 

@@ -235,9 +235,9 @@ static void source_interrupt(struct stream *stream)
     http_client_wake(s->client);
 }
 
-static bool source_same(const struct stream *a, const struct stream *b)
+static const char *source_url(const struct stream *s)
 {
-    return strcmp(((const struct http_source *)a)->url, ((const struct http_source *)b)->url) == 0;
+    return ((const struct http_source *)s)->url;
 }
 
 static int source_sibling(struct stream *stream, const char *uri, unsigned flags,
@@ -272,7 +272,7 @@ static const struct stream_ops source_ops = {
     .pread = source_pread,
     .interrupt = source_interrupt,
     .size = source_size,
-    .same = source_same,
+    .url = source_url,
     .sibling = source_sibling,
     .close = source_close,
 };

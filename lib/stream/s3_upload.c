@@ -313,6 +313,11 @@ static int upload_publish(struct stream *stream, bool durable, struct platter_er
     return r;
 }
 
+static const char *upload_url(const struct stream *s)
+{
+    return ((const struct upload *)s)->object->url;
+}
+
 /* What was there before is gone for good: then what is there now stays. */
 static int upload_withdraw(struct stream *stream, bool back, struct platter_error *err)
 {
@@ -373,6 +378,7 @@ static const struct stream_ops upload_ops = {
     .resize = upload_resize,
     .publish = upload_publish,
     .withdraw = upload_withdraw,
+    .url = upload_url,
     .close = upload_close,
 };
 
@@ -401,6 +407,7 @@ int s3_upload_open(struct s3_object *o, unsigned flags, uint64_t size, struct st
         return r < 0 ? r : -ENOMEM;
     u->head.writable = true;
     u->head.sequential = true;
+    u->head.depth = 1; /* more at once come by themselves, but who waits is interrupted */
     u->object = o;
     u->exclusive = exclusive;
     u->replaces = there;

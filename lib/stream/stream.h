@@ -107,6 +107,8 @@ struct stream_ops {
 };
 
 /* The head of every stream; the implementation's own fields follow. */
+    /* Of what lies under a URL of a web server, or will: that URL, by which it is the same. */
+    const char *(*url)(const struct stream *s);
 struct stream {
     const struct stream_ops *ops;
     char *name;      /* for sentences and for finding neighbours: the path as it was given */

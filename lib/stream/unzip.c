@@ -275,7 +275,8 @@ static void unzip_close(struct stream *s)
         ring_abandon(&z->in);
         ring_abandon(&z->out);
         stop_child(z);
-        stream_interrupt(z->head.base);
+        if (z->head.base->sequential || atomic_load(&z->head.base->shared) == 0)
+            stream_interrupt(z->head.base); /* nobody reads that any more */
         pthread_join(z->reader, NULL);
     }
     if (z->working)

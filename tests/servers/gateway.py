@@ -16,6 +16,11 @@ ACCESS_KEY = os.environ["S3_ACCESS_KEY"]
 SECRET_KEY = os.environ["S3_SECRET_KEY"]
 REGION = os.environ["S3_REGION"]
 
+# What the programs that are tested find in their environment.
+os.environ.update({"AWS_ENDPOINT_URL": ENDPOINT, "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+                   "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_CONFIG_FILE": "/dev/null",
+                   "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"})
+
 
 class Refused(AssertionError):
     """The gateway answered with an error."""
@@ -76,6 +81,23 @@ def listed(bucket, query, tag):
     """What stands in <tag> of a listing."""
     said = request("GET", f"/{bucket}", query)[0].decode()
     return re.findall(f"<{tag}>([^<]*)</{tag}>", said)
+
+
+def without(*names, **more):
+    """The environment without some of its variables, and with others."""
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    return {**kept, **more}
+
+
+def put_file(path, name):
+    with open(name, "rb") as f:
+        put(path, f.read())
+
+
+def abort(bucket, key):
+    """Ends all uploads of a key that were begun."""
+    for upload in uploads(bucket):
+        request("DELETE", f"/{bucket}/{key}", f"uploadId={upload}")
 
 
 def keys(bucket):
