@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * poke IMAGE FORMAT [PATTERN]: writes into an image in place, as a script on standard input says,
- * through the public API alone. Each line is answered with "ok" or ends the program with a message.
+ * through the public API alone. FORMAT may be followed by a comma and that of the backing file,
+ * where the image does not say it. Each line is answered with "ok" or ends the program with a
+ * message.
  *
  *     write OFFSET LENGTH FROM     bytes FROM .. FROM + LENGTH of the file PATTERN
  *     zero OFFSET LENGTH           reads as zeros from then on
@@ -68,8 +70,13 @@ int main(int argc, char **argv)
     int pattern = argc == 4 ? open(argv[3], O_RDONLY | O_CLOEXEC) : -1;
     if (argc < 3 || argc > 4 || (argc == 4 && pattern < 0))
         return complain("usage", "poke IMAGE FORMAT [PATTERN]");
-    struct platter_open_options options = {
-        .size = sizeof options, .flags = PLATTER_OPEN_WRITE, .format = argv[2]};
+    char *comma = strchr(argv[2], ',');
+    if (comma)
+        *comma++ = '\0';
+    struct platter_open_options options = {.size = sizeof options,
+                                           .flags = PLATTER_OPEN_WRITE,
+                                           .format = argv[2],
+                                           .backing_format = comma};
     if (platter_open(argv[1], &options, &disk, &err) < 0)
         return complain("open", err.message);
     puts("open");
