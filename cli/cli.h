@@ -89,7 +89,7 @@ struct args {
     bool has_length, has_disk_size, has_sparse_size, has_buffer, has_step;
     bool force_share, backing_chain, unsafe_backing, quiet, progress, compress, existing, unordered;
     bool probe_backing, ignore_cid, offload, target_is_zero, salvage, strict, nodes, data;
-    bool list, summary, snapshots;
+    bool list, summary, snapshots, no_vm_state;
     bool dry_run, zeros; /* compact */
     bool verbose;
     const char *config, *map_file, *disks;  /* vma */

@@ -101,6 +101,7 @@ static unsigned flags_of(const struct args *args, bool to_stdout)
            (args->unordered ? PLATTER_CONVERT_UNORDERED : 0u) |
            (unsafe ? PLATTER_CONVERT_UNSAFE : 0u) | (args->bitmaps ? PLATTER_CONVERT_BITMAPS : 0u) |
            (args->snapshots ? PLATTER_CONVERT_SNAPSHOTS : 0u) |
+           (args->no_vm_state ? PLATTER_CONVERT_NO_VM_STATE : 0u) |
            (args->skip_broken_bitmaps ? PLATTER_CONVERT_SKIP_BROKEN_BITMAPS : 0u) |
            (to_stdout ? PLATTER_CONVERT_TO_FD : 0u);
 }
@@ -266,6 +267,8 @@ static const struct opt convert_opts[] = {
              "--target-image-opts is not supported: give a path, and its format with -O"),
     OPT_FLAG_AT(0, "snapshots", snapshots,
                 "copy all snapshots inside the source as well, sharing what they share there"),
+    OPT_FLAG_AT(0, "no-vm-state", no_vm_state,
+                "... without the states of machines that were saved with them"),
     OPT_FLAG_AT(0, "bitmaps", bitmaps, "copy the dirty bitmaps of the source as well"),
     OPT_FLAG_AT(0, "skip-broken-bitmaps", skip_broken_bitmaps,
                 "leave out bitmaps that are not valid, instead of failing"),

@@ -58,9 +58,12 @@ enum {
     /** With that: leave out bitmaps that are not valid, instead of failing. */
     PLATTER_CONVERT_SKIP_BROKEN_BITMAPS = 1u << 8,
     /** Copy all snapshots inside the source as well, each with its names, dates, size and the
-     *  machine's state; what they share there they share in the new image. From one qcow2 to a
-     *  new one without a backing file. */
-    PLATTER_CONVERT_SNAPSHOTS = 1u << 9
+     *  machine's state; what they share there they share in the new image. Between images of
+     *  formats that have them (qcow2, and raw disks in Ceph), into a new one without a backing
+     *  file. */
+    PLATTER_CONVERT_SNAPSHOTS = 1u << 9,
+    /** With that: without the machines' states, which only qcow2 can hold. */
+    PLATTER_CONVERT_NO_VM_STATE = 1u << 10
 };
 
 /** How to convert. */

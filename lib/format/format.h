@@ -269,6 +269,11 @@ struct snapshot_ops {
                   struct platter_error *err);
     /* Whether an image can have any; `of_sizes`: of disks of several sizes. */
     int (*possible)(const struct image *img, bool of_sizes, struct platter_error *err);
+    /* Whether one like this can be made, as far as its name and the size of its state go. NULL: it
+     * is found out then. */
+    int (*accepts)(const struct image *img, const struct snapshot_request *request,
+                   struct platter_error *err);
+    bool unique; /* no two can have the same name */
     /* Where the machine's state stands behind the disk, or the view: as if it were guest data. The
      * length is what the view has. */
     int (*state)(const struct image *img, goff *ret_start, uint64_t *ret_len,

@@ -109,6 +109,18 @@ static int fail_change(const struct image *img, const char *what, struct platter
     return fail(err, ENOTSUP, "%s: its snapshots cannot be %s here", img->stream->name, what);
 }
 
+static int states_accepts(const struct image *img, const struct snapshot_request *request,
+                          struct platter_error *err)
+{
+    const struct stream_states *states = img->stream->states;
+    if (request->vm_state_size)
+        return fail(err, ENOTSUP,
+                    "%s: snapshot \"%s\" has the state of a machine, which a snapshot of a raw disk "
+                    "cannot hold: it can be left behind (convert --no-vm-state)",
+                    img->stream->name, request->name);
+    return states->accepts ? states->accepts(img->stream, request->name, err) : 0;
+}
+
 static int states_create(struct image *img, struct snapshot_request *request, struct teller *teller,
                          struct platter_error *err)
 {
@@ -116,10 +128,9 @@ static int states_create(struct image *img, struct snapshot_request *request, st
     (void)teller;
     if (!states->create)
         return fail_change(img, "made", err);
-    if (request->vm_state_size)
-        return fail(err, ENOTSUP, "%s: a snapshot here has no state of a machine",
-                    img->stream->name);
-    int r = states->create(img->stream, request->name, err);
+    int r = states_accepts(img, request, err);
+    if (r == 0)
+        r = states->create(img->stream, request->name, err);
     if (r == 0 && !(request->ret_id = string_copy(request->name)))
         r = fail_memory(err, "the name of a snapshot");
     return r;
@@ -343,6 +354,8 @@ const struct snapshot_ops raw_states_ops = {
     .apply = states_apply,
     .remove = states_remove,
     .possible = states_possible,
+    .accepts = states_accepts,
+    .unique = true,
     .state = states_state,
     .state_room = states_state_room,
     .state_drop = states_state_drop,

@@ -76,7 +76,8 @@ static int copy_to_disk(struct job *job, struct platter_disk *disk, bool compres
     struct sink *sink;
     int r = bitmaps ? bitmaps_check_target(job->sources.disks[0], disk, !snapshots, err) : 0;
     if (r == 0 && snapshots) {
-        r = snapshots_copy(&job->copy, compress, job->sources.disks[0], disk, job->ret_holes, err);
+        r = snapshots_copy(&job->copy, compress, job->o->flags & PLATTER_CONVERT_NO_VM_STATE,
+                           job->sources.disks[0], disk, job->ret_holes, err);
     } else if (r == 0) {
         r = sink_disk_open(disk, compress, &sink, err);
         if (r == 0)

@@ -20,6 +20,7 @@ struct work {
     struct disk_diff diff;
     const struct copy *copy; /* how the oldest disk is copied */
     bool compress;
+    bool no_states; /* the machines' states stay behind */
     /* Progress goes over all that is copied; of the part that is, in `now`. */
     uint64_t done, total, moved;
     struct platter_progress now;
@@ -31,9 +32,23 @@ static const struct snapshot_ops *ops_of(const struct platter_disk *disk)
     return image_snapshots(disk_top(disk));
 }
 
-static uint64_t size_of(const struct platter_disk *disk)
+/* What a disk of this many bytes takes in an image of a format, most of which count in sectors. */
+static uint64_t size_in(const struct format *format, uint64_t size)
 {
-    return round_up(disk_size(disk), 512);
+    return format == &format_raw ? size : round_up(size, 512);
+}
+
+/* ... of a snapshot: as its view has it. */
+static uint64_t snapshot_size(const struct platter_disk *source, const struct snapshot_request *s,
+                              const struct format *format)
+{
+    const struct format *from = disk_top(source)->format;
+    return size_in(format, from == &format_raw ? s->disk_size : round_down(s->disk_size, 512));
+}
+
+static uint64_t size_of(const struct work *w, const struct platter_disk *disk)
+{
+    return size_in(disk_top(w->target)->format, disk_size(disk));
 }
 
 int snapshots_check_copy(struct platter_disk *source, const struct format *format,
@@ -43,9 +58,11 @@ int snapshots_check_copy(struct platter_disk *source, const struct format *forma
     const char *name = disk_top(source)->stream->name;
     const struct snapshot_ops *ops = ops_of(source);
     struct snapshot_request first;
-    *ret_size = size_of(source);
+    *ret_size = size_in(format, disk_size(source));
     if (!ops || !format->snapshots)
-        return fail(err, ENOTSUP, "%s: snapshots can be copied from one qcow2 to another only",
+        return fail(err, ENOTSUP,
+                    "%s: snapshots can be copied only between images of formats that have them: "
+                    "qcow2, and raw disks in Ceph (rbd:)",
                     name);
     if (disk_top(source)->view || o->has_range)
         return fail(err, EINVAL, "%s: a view, or a part of a disk, has no snapshots to be copied",
@@ -57,7 +74,7 @@ int snapshots_check_copy(struct platter_disk *source, const struct format *forma
                     name);
     if (!ops->describe(disk_top(source), 0, &first))
         return 0;
-    *ret_size = round_down(first.disk_size, 512);
+    *ret_size = snapshot_size(source, &first, format);
     return ops->possible(disk_top(source), false, err);
 }
 
@@ -151,9 +168,9 @@ static int copy_next(struct work *w, struct platter_disk *disk, uint64_t *ret_ho
                      struct platter_error *err)
 {
     int r = 0;
-    if (size_of(disk) != disk_size(w->target))
-        r = disk_resize(w->target, size_of(disk), PLATTER_RESIZE_SHRINK, PLATTER_PREALLOCATION_OFF,
-                        NULL, err);
+    if (size_of(w, disk) != disk_size(w->target))
+        r = disk_resize(w->target, size_of(w, disk), PLATTER_RESIZE_SHRINK,
+                        PLATTER_PREALLOCATION_OFF, NULL, err);
     if (r == 0)
         r = disk_snapshot_diff_open(w->source, w->from, w->to, &w->diff, err);
     if (r < 0)
@@ -192,6 +209,15 @@ static int copy_state(struct work *w, struct platter_disk *view, uint64_t size,
     return r;
 }
 
+/* The snapshot as it will be. An id that only is the name once more is none. */
+static struct snapshot_request as_wanted(const struct work *w, const struct snapshot_request *s)
+{
+    struct snapshot_request ret = *s;
+    ret.vm_state_size = w->no_states ? 0 : s->vm_state_size;
+    ret.id = strcmp(s->id, s->name) == 0 ? NULL : s->id;
+    return ret;
+}
+
 static int copy_snapshot(struct work *w, struct snapshot_request *s, uint64_t *ret_holes,
                          struct platter_error *err)
 {
@@ -200,40 +226,76 @@ static int copy_snapshot(struct work *w, struct snapshot_request *s, uint64_t *r
     int r = disk_view_open(w->source, s->id, &view, err);
     if (r == 0)
         r = copy_disk_of(w, view.disk, ret_holes, err);
-    if (r == 0)
+    if (r == 0 && !w->no_states)
         r = copy_state(w, view.disk, s->vm_state_size, err);
     disk_view_close(&view);
-    if (r == 0)
-        r = disk_snapshot_create(w->target, s, NULL, err);
-    free(TAKE(s->ret_id));
     w->from = s->id;
+    struct snapshot_request new = as_wanted(w, s);
+    if (r == 0)
+        r = disk_snapshot_create(w->target, &new, NULL, err);
+    free(new.ret_id);
     return r < 0 ? fail_in(err, r, "snapshot \"%s\"", s->name) : 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Whether no two of the first n snapshots have the same name. */
+static int check_unique(const struct work *w, uint32_t n, struct platter_error *err)
+{
+    auto_free const char **names = calloc(n, sizeof *names);
+    struct snapshot_request s;
+    if (!names)
+        return fail_memory(err, "the names of snapshots");
+    for (uint32_t i = 0; i < n; i++) {
+        ops_of(w->source)->describe(disk_top(w->source), i, &s);
+        names[i] = s.name;
+    }
+    qsort(names, n, sizeof *names, compare_names);
+    for (uint32_t i = 1; i < n; i++)
+        if (strcmp(names[i - 1], names[i]) == 0)
+            return fail(err, EEXIST,
+                        "%s: has two snapshots called \"%s\", which the target cannot have",
+                        disk_top(w->source)->stream->name, names[i]);
+    return 0;
 }
 
 /* Before anything is copied: how much there is, and whether the target can have it. */
 static int look_ahead(struct work *w, uint32_t *ret_n, struct platter_error *err)
 {
-    const struct image *img = disk_top(w->source);
-    uint64_t size = size_of(w->source);
+    const struct image *img = disk_top(w->source), *to = disk_top(w->target);
+    const struct snapshot_ops *ops = ops_of(w->target);
+    uint64_t size = size_of(w, w->source);
     struct snapshot_request s;
     bool of_sizes = false;
+    int r = 0;
     w->total = size;
-    for (*ret_n = 0; ops_of(w->source)->describe(img, *ret_n, &s); ++*ret_n) {
-        of_sizes |= round_down(s.disk_size, 512) != size;
-        w->total += s.disk_size + s.vm_state_size;
+    for (*ret_n = 0; r == 0 && ops_of(w->source)->describe(img, *ret_n, &s); ++*ret_n) {
+        struct snapshot_request new = as_wanted(w, &s);
+        of_sizes |= snapshot_size(w->source, &s, to->format) != size;
+        w->total += s.disk_size + new.vm_state_size;
+        if (ops && ops->accepts)
+            r = ops->accepts(to, &new, err);
     }
-    if (*ret_n == 0)
-        return 0;
-    const struct image *to = disk_top(w->target);
-    return ops_of(w->target)
-               ? ops_of(w->target)->possible(to, of_sizes, err)
-               : fail(err, ENOTSUP, "%s: a raw image cannot have snapshots", to->stream->name);
+    if (r < 0 || *ret_n == 0)
+        return r;
+    if (!ops)
+        return fail(err, ENOTSUP, "%s: a raw image cannot have snapshots", to->stream->name);
+    r = ops->possible(to, of_sizes, err);
+    return r == 0 && ops->unique ? check_unique(w, *ret_n, err) : r;
 }
 
-int snapshots_copy(const struct copy *copy, bool compress, struct platter_disk *source,
-                   struct platter_disk *target, uint64_t *ret_holes, struct platter_error *err)
+int snapshots_copy(const struct copy *copy, bool compress, bool no_states,
+                   struct platter_disk *source, struct platter_disk *target, uint64_t *ret_holes,
+                   struct platter_error *err)
 {
-    struct work w = {.source = source, .target = target, .copy = copy, .compress = compress};
+    struct work w = {.source = source,
+                     .target = target,
+                     .copy = copy,
+                     .compress = compress,
+                     .no_states = no_states};
     struct snapshot_request s;
     uint32_t n;
     *ret_holes = 0;

@@ -12,8 +12,10 @@ int snapshots_check_copy(struct platter_disk *source, const struct format *forma
                          struct platter_error *err);
 
 /* Copies all snapshots of `source` and the disk itself to `target`, which is empty. `copy` is how a
- * whole disk is copied: its sources and sink are filled in here. */
-int snapshots_copy(const struct copy *copy, bool compress, struct platter_disk *source,
-                   struct platter_disk *target, uint64_t *ret_holes, struct platter_error *err);
+ * whole disk is copied: its sources and sink are filled in here. `no_states`: without the states of
+ * machines. */
+int snapshots_copy(const struct copy *copy, bool compress, bool no_states,
+                   struct platter_disk *source, struct platter_disk *target, uint64_t *ret_holes,
+                   struct platter_error *err);
 
 #endif

@@ -139,14 +139,20 @@ static int reload(struct rbd_stream *s, struct platter_error *err)
 
 /* ---- changes --------------------------------------------------------------------------------- */
 
+static int accepts_name(struct stream *base, const char *name, struct platter_error *err)
+{
+    return *name && !strpbrk(name, "@/")
+               ? 0
+               : fail(
+                     err, EINVAL,
+                     "%s: a snapshot cannot be called \"%s\": a name in Ceph is not empty, and has "
+                     "no @ and no /",
+                     base->name, name);
+}
+
 static int create_state(struct stream *base, const char *name, struct platter_error *err)
 {
     struct rbd_stream *s = rbd_of(base);
-    if (!*name || strpbrk(name, "@/"))
-        return fail(err, EINVAL,
-                    "%s: a snapshot cannot be called \"%s\": a name in Ceph is not empty, and has "
-                    "no @ and no /",
-                    base->name, name);
     int r = librbd.snap_create(s->image, name);
     if (r == -EEXIST)
         return fail(err, EEXIST, "%s: has a snapshot \"%s\" already", base->name, name);
@@ -196,6 +202,7 @@ int rbd_states_load(struct rbd_stream *s, struct platter_error *err)
         return 0; /* one of them, or an image of the first format, which are not made any more */
     s->states.open = open_state;
     s->states.differ = rbd_differ;
+    s->states.accepts = accepts_name;
     s->states.create = create_state;
     s->states.remove = remove_state;
     s->states.apply = apply_state;

@@ -53,6 +53,8 @@ struct stream_states {
      * for how many (1 .. len) that holds. NULL: nobody can tell but by reading. */
     int (*differ)(struct stream *s, unsigned from, unsigned to, hoff off, uint64_t len,
                   uint64_t *ret_len, bool *ret_differ, struct platter_error *err);
+    /* Whether one can be called so. NULL: as far as is known. */
+    int (*accepts)(struct stream *s, const char *name, struct platter_error *err);
     /* Makes one more, durably, of the bytes as they are. NULL: that cannot be. */
     int (*create)(struct stream *s, const char *name, struct platter_error *err);
     /* Number i goes, or the bytes become what it has, with its size. NULL: likewise. */
