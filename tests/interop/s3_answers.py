@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: MIT
+"""What servers of S3 answer that the one of `make test-servers` never does: other regions, redirects,
+answers that are lost or come too late. A server of our own gives them; what it keeps is real."""
+import os
+import re
+import threading
+import urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from peers import MIB, Case, main, platter
+
+PART = 5 * MIB
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, body=b"", **headers):
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def error(self, status, code, more="", **headers):
+        self.answer(status, f"<Error><Code>{code}</Code>{more}<RequestId>17</RequestId></Error>"
+                    .encode(), **headers)
+
+    def handle_any(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path, _, query = self.path.partition("?")
+        self.server.asked.append((self.command, path, query, dict(self.headers)))
+        rule = self.server.rule
+        if not (rule and rule(self, path, query, body)):
+            self.keep(path, dict(urllib.parse.parse_qsl(query, keep_blank_values=True)), body)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any
+
+    def keep(self, path, query, body):
+        """As a server does that works."""
+        objects, parts = self.server.objects, self.server.parts
+        if self.command == "POST" and "uploads" in query:
+            parts[path] = {}
+            self.answer(200, b"<R><UploadId>one &amp; only</UploadId></R>")
+        elif self.command == "PUT" and "partNumber" in query:
+            parts[path][int(query["partNumber"])] = body
+            self.answer(200, ETag='"p"')
+        elif self.command == "POST":
+            if path not in parts:
+                return self.error(404, "NoSuchUpload")
+            numbers = [int(n) for n in re.findall(rb"<PartNumber>(\d+)<", body)]
+            assert numbers == sorted(parts[path]), numbers
+            objects[path] = (b"".join(parts[path][n] for n in numbers), f'"x-{len(numbers)}"')
+            del parts[path]
+            self.answer(200, b"<CompleteMultipartUploadResult/>")
+        elif self.command == "DELETE":
+            parts.pop(path, None)
+            self.answer(204)
+        elif self.command == "PUT":
+            objects[path] = (body, '"x"')
+            self.answer(200, ETag='"x"')
+        elif "uploadId" in query:
+            if path in parts:
+                self.answer(200)
+            else:
+                self.error(404, "NoSuchUpload")
+        else:
+            self.give(*objects.get(path, (None, None)))
+
+    def give(self, content, etag):
+        if content is None:
+            return self.error(404, "NoSuchKey")
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not wanted:
+            return self.answer(200, content, ETag=etag)
+        first, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
+        if first > last:
+            return self.error(416, "InvalidRange")
+        self.answer(206, content[first:last + 1], ETag=etag,
+                    Content_Range=f"bytes {first}-{last}/{len(content)}")
+
+
+class Answers(Case):
+
+    def setUp(self):
+        super().setUp()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.server.asked, self.server.rule = [], None
+        self.server.objects, self.server.parts = {}, {}
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        os.environ.update({
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server.server_port}",
+            "AWS_ACCESS_KEY_ID": "KEY", "AWS_SECRET_ACCESS_KEY": "SECRET",
+            "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"})
+        with open("disk.raw", "wb") as f:
+            f.write(os.urandom(2 * PART + 12345))
+
+    def tearDown(self):
+        self.server.shutdown()
+        self.server.server_close()
+        super().tearDown()
+
+    def upload(self, code=0, name="/b/k"):
+        return platter("convert", "-f", "raw", "-O", "raw", "disk.raw",
+                       f"s3:/{name}?part_size={PART}", code=code)
+
+    def check_there(self, name="/b/k"):
+        with open("disk.raw", "rb") as f:
+            self.assertEqual(self.server.objects[name][0], f.read())
+        self.assertEqual(self.server.parts, {})
+
+    def check_nothing(self, name="/b/k"):
+        self.assertNotIn(name, self.server.objects)
+        self.assertEqual(self.server.parts, {})
+
+    def test_as_it_should_be(self):
+        self.upload()
+        self.check_there()
+        platter("compare", "-f", "raw", "-F", "raw", "disk.raw", "s3://b/k")
+        for _, _, _, headers in self.server.asked:
+            signed = re.search("SignedHeaders=([^,]*)", headers["Authorization"])[1]
+            self.assertEqual(signed, "host;x-amz-content-sha256;x-amz-date")
+            self.assertNotIn("SECRET", str(headers))
+
+    def test_token(self):
+        os.environ["AWS_SESSION_TOKEN"] = "for a while"
+        try:
+            self.upload()
+        finally:
+            del os.environ["AWS_SESSION_TOKEN"]
+        for _, _, _, headers in self.server.asked:
+            self.assertEqual(headers["x-amz-security-token"], "for a while")
+            self.assertIn(";x-amz-security-token", headers["Authorization"])
+
+    def test_other_region(self):
+        """Whichever way the server tells which it is: the rest goes there."""
+        def header(h):
+            h.error(301, "PermanentRedirect", x_amz_bucket_region="eu-9")
+
+        def malformed(h):
+            h.error(400, "AuthorizationHeaderMalformed", "<Region>eu-9</Region>")
+
+        for way in (header, malformed):
+            def rule(h, *_, way=way):
+                if "/eu-9/s3/" in h.headers["Authorization"]:
+                    return False
+                way(h)
+                return True
+            self.server.rule = rule
+            self.upload()
+            self.check_there()
+            self.server.asked.clear()
+            platter("info", "s3://b/k")
+            regions = ["/eu-9/" in headers["Authorization"]
+                       for _, _, _, headers in self.server.asked]
+            self.assertEqual(regions, [False] + [True] * (len(regions) - 1), regions)
+            self.server.objects.clear()
+        # One that contradicts itself is asked again twice, not for ever.
+        regions = iter(f"eu-{n}" for n in range(100))
+        self.server.rule = lambda h, *_: h.error(301, "PermanentRedirect",
+                                                 x_amz_bucket_region=next(regions)) or True
+        self.server.asked.clear()
+        done = platter("info", "s3://b/k", code=1)
+        self.assertIn("the bucket is in the region eu-", done.stderr)
+        self.assertLessEqual(len(self.server.asked), 3)
+
+    def test_says_nothing_to_others(self):
+        """A redirect to another server gets no signature and no token."""
+        other = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        other.daemon_threads = True
+        other.asked, other.rule = [], None
+        other.objects, other.parts = {"/b/k": (b"x" * 512, '"e"')}, {}
+        threading.Thread(target=other.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            self.server.rule = lambda h, path, *_: h.error(
+                307, "TemporaryRedirect",
+                Location=f"http://127.0.0.1:{other.server_port}{path}") or True
+            platter("info", "s3://b/k", code={0, 1})
+            self.assertTrue(other.asked)
+            for _, _, _, headers in other.asked:
+                self.assertNotIn("Authorization", headers)
+                self.assertNotIn("KEY", str(headers))
+        finally:
+            other.shutdown()
+            other.server_close()
+
+    def test_passes(self):
+        """What passes is tried again: slow down, and failures behind a status that says success."""
+        once = set()
+
+        def rule(h, path, query, _):
+            place = (h.command, query)
+            if place in once:
+                return False
+            once.add(place)
+            if h.command == "POST" and "uploadId" in query:
+                h.answer(200, b"\n  <Error><Code>InternalError</Code></Error>")
+            elif h.command == "PUT":
+                h.error(503, "SlowDown")
+            else:
+                return False
+            return True
+        self.server.rule = rule
+        self.upload()
+        self.check_there()
+
+    def test_answer_is_lost(self):
+        """The upload was completed, and nobody heard of it."""
+        def rule(h, path, query, body):
+            if h.command == "POST" and "uploadId" in query and path in h.server.parts:
+                h.server.rule = None
+                h.answer = lambda *_, **__: h.connection.close() # what would be said
+                h.keep(path, dict(urllib.parse.parse_qsl(query)), body)
+                h.close_connection = True
+                return True
+            return False
+        self.server.rule = rule
+        self.upload()
+        self.check_there()
+
+    def test_never_completes(self):
+        def rule(h, path, query, _):
+            if h.command == "POST" and "uploadId" in query:
+                h.error(400, "InvalidPart", "<Message>One part is wrong &lt;really&gt;</Message>")
+                return True
+            return False
+        self.server.rule = rule
+        done = self.upload(code=1)
+        self.assertIn("the upload cannot be completed", done.stderr)
+        self.assertIn("InvalidPart (request 17): One part is wrong <really>", done.stderr)
+        self.check_nothing()
+
+    def test_a_part_is_refused(self):
+        def rule(h, _, query, __):
+            if "partNumber=2" in query:
+                h.error(403, "AccessDenied")
+                return True
+            return False
+        self.server.rule = rule
+        done = self.upload(code=1)
+        self.assertIn("part 2 of the upload cannot be written", done.stderr)
+        self.check_nothing()
+
+    def test_parts_that_come_late(self):
+        """One abort is not enough where a part was still on its way."""
+        aborts = []
+
+        def rule(h, path, query, _):
+            if "partNumber=2" in query:
+                h.error(403, "AccessDenied")
+                return True
+            if h.command == "DELETE" and not aborts:
+                aborts.append(query)
+                h.answer(204)
+                return True
+            return False
+        self.server.rule = rule
+        self.upload(code=1)
+        self.check_nothing()
+
+    def test_makes_no_sense(self):
+        for text in (b"", b"<R/>", b"<UploadId>", b"<UploadId>" + b"x" * 5000 + b"</UploadId>"):
+            def rule(h, _, query, __, text=text):
+                if query == "uploads=":
+                    h.answer(200, text)
+                    return True
+                return False
+            self.server.rule = rule
+            done = self.upload(code=1)
+            self.assertIn("does not say what the upload is called", done.stderr)
+
+
+main()
