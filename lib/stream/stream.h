@@ -105,12 +105,12 @@ struct stream_ops {
     /* Whether another stream with these operations is the same bytes: NULL where that is not known,
      * or is told by the descriptor. */
     bool (*same)(const struct stream *s, const struct stream *other);
+    /* Of what lies under a URL of a web server, or will: that URL, by which it is the same. */
+    const char *(*url)(const struct stream *s);
     void (*close)(struct stream *s); /* what it holds; name and s itself go in stream_close() */
 };
 
 /* The head of every stream; the implementation's own fields follow. */
-    /* Of what lies under a URL of a web server, or will: that URL, by which it is the same. */
-    const char *(*url)(const struct stream *s);
 struct stream {
     const struct stream_ops *ops;
     char *name;      /* for sentences and for finding neighbours: the path as it was given */
