@@ -55,8 +55,8 @@ static int compare_run(const struct args *args)
     int code = EXIT_COMPARE_OPEN;
     if (args->n_operands != 2)
         return usage_error(&verb_compare, "Expecting two image file names");
-    if (image_open(args, args->operands[0], args->format, 0, &a) == 0 &&
-        image_open(args, args->operands[1], args->format2, 0, &b) == 0)
+    if (image_open(args, args->operands[0], args->format, PLATTER_OPEN_IN_ORDER, &a) == 0 &&
+        image_open(args, args->operands[1], args->format2, PLATTER_OPEN_IN_ORDER, &b) == 0)
         code = compare_disks(args, a, b);
     platter_close(a, NULL);
     platter_close(b, NULL);

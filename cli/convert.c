@@ -162,7 +162,8 @@ static int open_and_run(struct convert_job *job, const struct args *args)
 {
     int code = EXIT_FINE;
     for (size_t i = 0; i < job->n_sources && code == EXIT_FINE; i++)
-        if (image_open(args, args->operands[i], args->format, 0, &job->sources[i]))
+        if (image_open(args, args->operands[i], args->format, PLATTER_OPEN_IN_ORDER,
+                       &job->sources[i]))
             code = EXIT_FAILED;
     if (code == EXIT_FINE && args->skip_broken_bitmaps)
         tell_broken(job);

@@ -101,7 +101,7 @@ static int digest_run(const struct args *args)
     for (int i = 0; i < args->n_operands && !signals_caught(); i++) {
         struct digest_job job = {.nodes = list && args->nodes ? json_array() : NULL};
         struct platter_disk *disk = NULL;
-        if (image_open(args, args->operands[i], args->format, 0, &disk) ||
+        if (image_open(args, args->operands[i], args->format, PLATTER_OPEN_IN_ORDER, &disk) ||
             digest_disk(args, &job, disk, args->operands[i], list))
             code = EXIT_FAILED;
         platter_close(disk, NULL);

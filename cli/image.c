@@ -79,7 +79,7 @@ const char *name_title(const char *name)
 const char *image_title(struct platter_disk *disk, const char *name, char buf[4096])
 {
     char *text = NULL;
-    if (!is_spec(name) && !strchr(name, ':'))
+    if (!is_spec(name) && !strchr(name, ':') && strcmp(name, "-") != 0)
         return name;
     if (platter_info(disk, 0, &text, NULL))
         return name_title(name);

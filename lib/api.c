@@ -12,7 +12,7 @@
 #include "ops/ops.h"
 
 enum {
-    OPEN_FLAGS = PLATTER_OPEN_IGNORE_CID * 2 - 1, /* all there are; so for the others */
+    OPEN_FLAGS = PLATTER_OPEN_IN_ORDER * 2 - 1, /* all there are; so for the others */
     CREATE_FLAGS = PLATTER_CREATE_EXCLUSIVE * 2 - 1,
     CONVERT_FLAGS = PLATTER_CONVERT_NO_VM_STATE * 2 - 1,
     COMPARE_FLAGS = PLATTER_COMPARE_STRICT * 2 - 1,
@@ -299,7 +299,7 @@ int platter_check(const char *name, const struct platter_check_options *options,
     if (r == 0)
         r = check_flags(open.flags,
                         OPEN_FLAGS &
-                            ~(PLATTER_OPEN_WRITE | PLATTER_OPEN_QUERY | PLATTER_OPEN_SALVAGE),
+                            ~(PLATTER_OPEN_IN_ORDER | PLATTER_OPEN_WRITE | PLATTER_OPEN_QUERY | PLATTER_OPEN_SALVAGE),
                         "the opening of platter_check()", err);
     if (r == 0)
         r = need(name, "a name", err);

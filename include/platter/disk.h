@@ -37,7 +37,11 @@ enum {
     PLATTER_OPEN_SALVAGE = 1u << 7,
     /** Take the parent of a VMDK although its content ID is not the one that the child remembers:
      *  it was changed since, or is another one, and what is read may make no sense. */
-    PLATTER_OPEN_IGNORE_CID = 1u << 8
+    PLATTER_OPEN_IGNORE_CID = 1u << 8,
+    /** The disk will be read once, by platter_convert(), platter_digest() or platter_compare(), so
+     *  a raw disk that can only be read front to back (a pipe) will do, however long it is. Where
+     *  its size is not known before its end platter_size() is 2^62 until then. */
+    PLATTER_OPEN_IN_ORDER = 1u << 9
 };
 
 /** How to open a disk. All zero but `size` is: read-only, format found by content, safe gate. */

@@ -69,6 +69,24 @@ void disk_interrupt(const struct platter_disk *disk)
     }
 }
 
+uint64_t disk_window(const struct platter_disk *disk)
+{
+    return disk->depth > 0 ? disk_top(disk)->stream->window : 0;
+}
+
+int disk_reach(struct platter_disk *disk, goff off, bool *ret_known, struct platter_error *err)
+{
+    uint64_t size;
+    *ret_known = true;
+    if (disk_window(disk) == 0)
+        return 0;
+    int r = stream_reach(disk_top(disk)->stream, off, &size, err);
+    *ret_known = r == 0 && size != UINT64_MAX;
+    if (*ret_known)
+        disk_top(disk)->size = size;
+    return r;
+}
+
 /* Whether all is open that its bytes may come from. */
 void disk_note_base(struct platter_disk *disk)
 {

@@ -105,6 +105,13 @@ unsigned disk_requests(const struct platter_disk *disk);
  * then on. What is local goes on. */
 void disk_interrupt(const struct platter_disk *disk);
 
+/* Of a disk that is read front to back, and whose size is not known before its end is reached: reads
+ * on to `off`, as far as that is kept. *ret_known: whether its size is, which disk_size() has then.
+ * Others: at once. */
+int disk_reach(struct platter_disk *disk, goff off, bool *ret_known, struct platter_error *err);
+/* Of the same: how far behind the furthest byte that was read others can still be; 0: anywhere. */
+uint64_t disk_window(const struct platter_disk *disk);
+
 static inline uint64_t disk_size(const struct platter_disk *disk)
 {
     return atomic_load(&disk->chain[0]->size);

@@ -4,6 +4,7 @@
 
 #include "base/ckd.h"
 #include "disk/inside.h"
+#include "stream/window.h"
 #include "stream/wrapper.h"
 
 enum {
@@ -155,6 +156,45 @@ static int unwrap_again(struct stream **stream, const struct image_choice *choic
                                 stream, err);
 }
 
+/* ---- what is read front to back ----------------------------------------------------------------
+ */
+
+/* Makes a stream of it that can be read anywhere, or at least within a window. */
+static int settle(struct stream **s, const struct image_choice *choice, bool unpack,
+                  struct image_setup *setup, struct platter_error *err)
+{
+    struct opening opening;
+    const struct unpack_policy policy = policy_of(choice, false, &opening);
+    enum wrapper w = WRAP_NONE;
+    if (choice->spool)
+        return stream_spool_open(TAKE(*s), &policy, setup->budget, s, err);
+    int r = unpack ? stream_unwrap(TAKE(*s), setup->budget, s, &w, err) : 0;
+    setup->compression = w == WRAP_NONE ? NULL : wrapper_name(w);
+    return r < 0 ? r : stream_window_open(TAKE(*s), setup->budget, s, err);
+}
+
+int image_check_window(struct stream *s, const struct image_setup *setup, unsigned flags,
+                       struct platter_error *err)
+{
+    uint64_t size = 0;
+    if (s->window == 0)
+        return 0;
+    if (setup->format != &format_raw)
+        return fail(err, ENOTSUP,
+                    "%s: can only be read front to back, and what an image of the %s format has "
+                    "stands anywhere in its file: allow a temporary copy (--spool FOLDER)",
+                    s->name, setup->format->name);
+    if (flags & PLATTER_OPEN_IN_ORDER)
+        return 0;
+    int r = stream_reach(s, 0, &size, err);
+    if (r < 0 || (setup->query && size != UINT64_MAX))
+        return r;
+    return fail(err, ENOTSUP,
+                "%s: can only be read once, front to back, which is enough to convert, digest or "
+                "compare it; for anything else allow a temporary copy (--spool FOLDER)",
+                s->name);
+}
+
 static int check_qcow(const struct stream *s, const struct format *format,
                       struct platter_error *err)
 {
@@ -172,7 +212,11 @@ int image_identify(struct stream **stream, const struct image_choice *choice,
     if (choice->format && !setup->format)
         return fail(err, ENOTSUP, "%s: no format is called \"%s\"", (*stream)->name,
                     choice->format);
-    if (!setup->format || setup->format->probe || choice->unpack)
+    bool unpack = !setup->format || setup->format->probe || choice->unpack;
+    bool in_order = (*stream)->sequential;
+    if (in_order)
+        r = settle(stream, choice, unpack, setup, err);
+    if (r == 0 && unpack && (!in_order || choice->spool))
         r = unwrap(stream, choice, setup, err);
     if (r == 0 && !setup->format)
         r = probe(*stream, choice->allow_raw, setup, err);

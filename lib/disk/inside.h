@@ -46,6 +46,11 @@ struct image_choice {
 int image_identify(struct stream **stream, const struct image_choice *choice,
                    struct image_setup *setup, struct platter_error *err);
 
+/* After that, where the stream is a window over what is read front to back: whether that is enough,
+ * for an opening with these flags. */
+int image_check_window(struct stream *s, const struct image_setup *setup, unsigned flags,
+                       struct platter_error *err);
+
 /* ---- assemble.c ------------------------------------------------------------------------------ */
 
 /* A disk without images; memory_limit 0 is the default. */

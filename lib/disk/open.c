@@ -73,6 +73,8 @@ static int identify_backing(const struct image *child, const char *format, struc
     if (!choice.format && !(o->flags & PLATTER_OPEN_PROBE_BACKING))
         return refuse_guess(child, err);
     int r = image_identify(s, &choice, setup, err);
+    if (r == 0)
+        r = image_check_window(*s, setup, 0, err);
     return r < 0 ? fail_in(err, r, "backing file of %s", child->stream->name) : 0;
 }
 
@@ -246,8 +248,8 @@ static int check_source(const struct source *source, const struct platter_open_o
         return fail(err, EINVAL, "%s: its source-spec says that it is %s, and -f that it is %s",
                     source_name(source), said, o->format);
     if (source->view && o->view)
-        return fail(err, EINVAL, "%s: two views are named, \"%s\" and \"%s\"",
-                    source_name(source), source->view, o->view);
+        return fail(err, EINVAL, "%s: two views are named, \"%s\" and \"%s\"", source_name(source),
+                    source->view, o->view);
     return 0;
 }
 
@@ -273,8 +275,9 @@ static int open_source(struct platter_disk *disk, const struct source *source,
     if (r < 0)
         return r;
     if ((r = gate->no_lock ? 0 : stream_lock(*ret, gate->lock_use, gate->lock_deny, err)) < 0 ||
-        (r = image_identify(ret, &choice, setup, err)) < 0)
-        stream_close(*ret);
+        (r = image_identify(ret, &choice, setup, err)) < 0 ||
+        (r = image_check_window(*ret, setup, o->flags, err)) < 0)
+        stream_close(TAKE(*ret));
     return r;
 }
 

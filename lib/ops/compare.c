@@ -37,13 +37,23 @@ struct finding {
 struct compare {
     struct platter_disk *disks[SIDES];
     struct pieces pieces;
-    uint64_t common; /* bytes that both disks have */
-    uint64_t total;  /* bytes of the longer one */
+    struct walk *walk;
     bool strict;
     goff next;                   /* where the next chunk starts */
     struct finding *findings;    /* one for each worker */
     const struct finding *first; /* what ended the walk, or NULL */
 };
+
+/* Bytes that both disks have, and that the longer one has: as far as is known. */
+static uint64_t common(const struct compare *cmp)
+{
+    return min_u64(disk_size(cmp->disks[0]), disk_size(cmp->disks[1]));
+}
+
+static uint64_t total(const struct compare *cmp)
+{
+    return max_u64(disk_size(cmp->disks[0]), disk_size(cmp->disks[1]));
+}
 
 /* ---- what to read ---------------------------------------------------------------------------- */
 
@@ -112,7 +122,7 @@ static size_t first_difference(const uint8_t *bytes, const uint8_t *other, size_
 
 static void differs(const struct compare *cmp, struct finding *f, goff off)
 {
-    f->difference = off < cmp->common ? PLATTER_CONTENT_DIFFERS : PLATTER_TAIL_DIFFERS;
+    f->difference = off < common(cmp) ? PLATTER_CONTENT_DIFFERS : PLATTER_TAIL_DIFFERS;
     f->offset = off;
 }
 
@@ -177,20 +187,35 @@ static void compare_run(struct compare *cmp, unsigned worker, goff off, goff end
 
 /* ---- the walk -------------------------------------------------------------------------------- */
 
+/* What has no size yet may get it now. */
+static int reach(struct compare *cmp, goff off, struct platter_error *err)
+{
+    bool known;
+    int r = 0;
+    for (int side = 0; r == 0 && side < SIDES; side++)
+        r = disk_reach(cmp->disks[side], off, &known, err);
+    cmp->walk->total = total(cmp);
+    return r;
+}
+
 static int compare_next(void *opaque, struct walk_chunk *ret, struct platter_error *err)
 {
     struct compare *cmp = opaque;
     unsigned need = 0;
     uint64_t len = 0;
     int failed;
-    (void)err;
-    for (; cmp->next < cmp->total; cmp->next += len)
-        if (need_at(cmp, cmp->next, cmp->total - cmp->next, &need, &len, &failed, NULL) < 0 ||
+    uint64_t chunk = max_u64(WALK_CHUNK, cmp->pieces.len);
+    for (;; cmp->next += len) {
+        int r = reach(cmp, cmp->next + chunk, err);
+        if (r < 0)
+            return r;
+        if (cmp->next >= total(cmp) ||
+            need_at(cmp, cmp->next, total(cmp) - cmp->next, &need, &len, &failed, NULL) < 0 ||
             need != 0)
             break;
-    uint64_t chunk = max_u64(WALK_CHUNK, cmp->pieces.len);
+    }
     ret->off = cmp->next;
-    ret->len = min_u64(chunk - (cmp->next & (chunk - 1)), cmp->total - cmp->next);
+    ret->len = min_u64(chunk - (cmp->next & (chunk - 1)), total(cmp) - cmp->next);
     cmp->next += ret->len;
     return ret->len > 0;
 }
@@ -238,11 +263,12 @@ static int compare_walk(struct compare *cmp, const struct platter_compare_option
     struct walk walk = {.ops = &ops,
                         .opaque = cmp,
                         .workers = cmp->pieces.workers,
-                        .total = cmp->total,
+                        .total = total(cmp),
                         .progress = options->progress,
                         .progress_opaque = options->opaque};
     if (disk_requests(cmp->disks[0]) || disk_requests(cmp->disks[1]))
         walk.interrupt = compare_interrupt;
+    cmp->walk = &walk;
     cmp->findings = calloc(cmp->pieces.workers, sizeof *cmp->findings);
     if (cmp->findings == NULL)
         return fail_memory(err, "the findings of a comparison");
@@ -256,18 +282,25 @@ int ops_compare(struct platter_disk *a, struct platter_disk *b,
                 enum platter_difference *ret_difference, uint64_t *ret_offset, int *ret_failed,
                 struct platter_error *err)
 {
-    struct compare cmp = {.disks = {a, b},
-                          .common = min_u64(disk_size(a), disk_size(b)),
-                          .total = max_u64(disk_size(a), disk_size(b)),
-                          .strict = options->flags & PLATTER_COMPARE_STRICT};
+    struct compare cmp = {.disks = {a, b}, .strict = options->flags & PLATTER_COMPARE_STRICT};
     *ret_difference = PLATTER_SAME;
     *ret_offset = 0;
     *ret_failed = -1;
-    if (cmp.strict && cmp.common != cmp.total) {
+    if (cmp.strict && (disk_window(a) || disk_window(b)))
+        return fail(err, ENOTSUP,
+                    "%s: what can only be read front to back does not tell how it is stored",
+                    disk_top(disk_window(a) ? a : b)->stream->name);
+    if (cmp.strict && common(&cmp) != total(&cmp)) {
         *ret_difference = PLATTER_SIZE_DIFFERS;
         return 0;
     }
-    int r = pieces_open(&cmp.pieces, cmp.disks, SIDES, options->workers, err);
+    unsigned requests = (unsigned)max_u64(disk_requests(a), disk_requests(b));
+    unsigned workers = options->workers;
+    for (int side = 0; side < SIDES; side++)
+        if (disk_window(cmp.disks[side]))
+            workers = walk_workers_within(walk_workers(workers, requests),
+                                          disk_window(cmp.disks[side]), WALK_CHUNK);
+    int r = pieces_open(&cmp.pieces, cmp.disks, SIDES, workers, err);
     if (r == 0)
         r = compare_walk(&cmp, options, err);
     if (cmp.first != NULL) {

@@ -17,6 +17,8 @@ struct job {
     struct budget *budget; /* of the copy's buffers */
     struct copy copy;
     uint64_t *ret_holes;
+    bool endless;               /* the size of the source is known at its end only */
+    struct platter_disk *grows; /* with it, NULL: it need not */
 };
 
 static uint64_t memory_of(const struct platter_convert_options *o)
@@ -32,6 +34,73 @@ static int run_copy(struct job *job, struct sink *sink, struct platter_error *er
     return r;
 }
 
+/* ---- sources whose size is not known -----------------------------------------------------------
+ */
+
+enum {
+    FIRST_SIZE = 64 << 10, /* of a target that grows */
+    GROWTH = 1 << 30       /* bytes at least, */
+};
+static const uint64_t most_growth = UINT64_C(64) << 30; /* and at most */
+
+/* The target grows in few steps, each of which lasts until all writes before it have ended, and has
+ * its right size in the end. */
+static int grow(void *opaque, uint64_t size, bool last, struct platter_error *err)
+{
+    const struct job *job = opaque;
+    struct platter_disk *disk = job->grows;
+    uint64_t have = disk ? disk_size(disk) : size;
+    if (!last && size > have)
+        size = max_u64(round_up(size, GROWTH), have + min_u64(have, most_growth));
+    return last          ? (size == have ? 0
+                                         : disk_resize(disk, size, PLATTER_RESIZE_SHRINK,
+                                                       PLATTER_PREALLOCATION_OFF, NULL, err))
+           : size > have ? disk_resize(disk, size, 0, PLATTER_PREALLOCATION_OFF, NULL, err)
+                         : 0;
+}
+
+/* What is there must be large enough; so many bytes there are at least. */
+static int fill(void *opaque, uint64_t size, bool last, struct platter_error *err)
+{
+    const struct job *job = opaque;
+    uint64_t have = disk_size(job->grows);
+    return size <= have
+               ? 0
+               : fail(err, ENOSPC,
+                      "%s: has %" PRIu64 " bytes, less than the source, which has %s%" PRIu64,
+                      job->target, have, last ? "" : "at least ", size);
+}
+
+static int check_endless(struct job *job, const struct format *format, struct platter_error *err)
+{
+    const struct platter_convert_options *o = job->o;
+    const unsigned more = PLATTER_CONVERT_SNAPSHOTS | PLATTER_CONVERT_BITMAPS;
+    bool known = true;
+    int r = job->sources.n > 0 ? disk_reach(job->sources.disks[0], 0, &known, err) : 0;
+    for (unsigned i = 1; r == 0 && known && i < job->sources.n; i++)
+        r = disk_reach(job->sources.disks[i], 0, &known, err);
+    if (r < 0 || known)
+        return r;
+    const char *name = disk_top(job->sources.disks[0])->stream->name;
+    if (job->sources.n > 1 || o->backing || o->has_range || o->flags & more)
+        return fail(err, ENOTSUP,
+                    "%s: its size is not known before its end: it can be copied alone, and as a "
+                    "whole, or by way of a temporary copy (--spool FOLDER)",
+                    name);
+    /* These can be made smaller, when it is. */
+    if (format != &format_raw && format != &format_qcow2 && !(o->flags & PLATTER_CONVERT_EXISTING))
+        return fail(
+            err, ENOTSUP,
+            "%s: its size is not known before its end: convert it to raw or qcow2, or allow "
+            "a temporary copy (--spool FOLDER)",
+            name);
+    job->endless = true;
+    job->copy.grow = grow;
+    job->copy.grow_opaque = job;
+    job->copy.size_unit = format == &format_raw ? 1 : 512;
+    return 0;
+}
+
 /* ---- targets that are written front to back -------------------------------------------------- */
 
 static int convert_ordered(struct job *job, struct target *t, struct platter_error *err)
@@ -44,6 +113,8 @@ static int convert_ordered(struct job *job, struct target *t, struct platter_err
                     "%s: an image of the %s format that is written front to back holds all of the "
                     "disk: it cannot be made over a backing file",
                     job->target, t->request->format->name);
+    if (job->endless)
+        job->copy.sparse = 0; /* nobody could tell the writer of zeros at the end */
     int r = target_writer(t, &w, err);
     if (r == 0)
         r = sink_writer_open(w, &sink, err);
@@ -103,7 +174,9 @@ static int convert_new(struct job *job, struct target *t, struct platter_error *
     r = target_disk(t, memory_of(job->o), &disk, err);
     if (r < 0)
         return r;
-    job->copy.target = disk;
+    job->copy.target = job->grows = disk;
+    if (t->in_place)
+        job->copy.grow = job->endless ? fill : NULL;
     r = copy_to_disk(job, disk, job->o->flags & PLATTER_CONVERT_COMPRESS, err);
     int e = disk_close(disk, r < 0 ? NULL : err);
     r = r < 0 ? r : e;
@@ -152,7 +225,9 @@ static int convert_existing(struct job *job, struct platter_error *err)
         return r;
     job->copy.gaps = o->flags & PLATTER_CONVERT_TARGET_IS_ZERO ? COPY_GAPS_SKIP : COPY_GAPS_ZERO;
     r = check_files_not_source(job, disk_top(disk), err);
-    if (r == 0 && disk_size(disk) < job->sources.size)
+    job->grows = disk;
+    job->copy.grow = job->endless ? fill : NULL;
+    if (r == 0 && !job->endless && disk_size(disk) < job->sources.size)
         r = fail(err, ENOSPC,
                  "%s: has %" PRIu64 " bytes, less than the %" PRIu64 " bytes of the source",
                  job->target, disk_size(disk), job->sources.size);
@@ -197,6 +272,8 @@ static int convert(struct job *job, struct platter_error *err)
     const struct platter_convert_options *o = job->o;
     const struct format *format = format_find(o->format ? o->format : "raw");
     int r = check_options(job, format, err);
+    if (r == 0)
+        r = check_endless(job, format, err);
     if (r < 0)
         return r;
     /* What fills the last sector up is part of the copy: there may be something else in the target,
@@ -213,7 +290,9 @@ static int convert(struct job *job, struct platter_error *err)
         .fd = o->flags & PLATTER_CONVERT_TO_FD ? o->fd : -1,
         .format = format,
         .options = o->options,
-        .size = size,
+        .size = !job->endless                      ? size
+                : o->flags & PLATTER_CONVERT_TO_FD ? 0
+                                                   : FIRST_SIZE,
         .backing = o->backing,
         .backing_format = o->backing_format,
         .look_at_backing = true,

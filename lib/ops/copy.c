@@ -36,6 +36,8 @@ struct copy_worker {
 
 struct run {
     const struct copy *c;
+    struct walk *walk;
+    bool endless; /* next(): the size is not known yet */
     uint64_t size;
     size_t chunk;
     goff pos; /* next(): everything before is given out */
@@ -130,6 +132,24 @@ static int find_range(struct run *run, struct platter_error *err)
     return 0;
 }
 
+/* What has no size yet may get it now, so that no chunk reaches over its end. */
+static int reach(struct run *run, struct platter_error *err)
+{
+    const struct copy *c = run->c;
+    goff to = run->pos - run->pos % run->chunk + 2 * run->chunk;
+    bool known;
+    if (!run->endless)
+        return 0;
+    int r = sources_reach(c->sources, to, &known, err);
+    if (r == 0 && known) {
+        run->endless = false;
+        run->size = c->sources->size = round_up(c->sources->end, c->size_unit);
+        run->end = min_u64(run->end, run->size);
+        run->walk->total = run->size;
+    }
+    return r < 0 ? r : c->grow(c->grow_opaque, known ? run->size : to, known, err);
+}
+
 static int copy_next(void *opaque, struct walk_chunk *ret, struct platter_error *err)
 {
     struct run *run = opaque;
@@ -137,7 +157,12 @@ static int copy_next(void *opaque, struct walk_chunk *ret, struct platter_error 
     while (run->pos < run->size) {
         enum range_kind kind;
         uint64_t len;
-        int r = find_range(run, err);
+        int r = reach(run, err);
+        if (r < 0)
+            return r;
+        if (run->pos >= run->size)
+            break;
+        r = find_range(run, err);
         if (r < 0)
             return r;
         goff pos = run->pos, end;
@@ -363,7 +388,8 @@ static void copy_interrupt(void *opaque)
 /* Buffers for as many workers as there is memory for, at least one. */
 static int open_workers(struct run *run, unsigned *ret_n, struct platter_error *err)
 {
-    unsigned wanted = walk_workers(run->c->workers, most_requests(run->c));
+    unsigned wanted = walk_workers_within(walk_workers(run->c->workers, most_requests(run->c)),
+                                          sources_window(run->c->sources), 2 * run->chunk);
     for (unsigned n = 0; n < wanted; n++) {
         int r = worker_open(run, &run->workers[n], n == 0 ? err : NULL);
         if (r < 0) {
@@ -386,6 +412,7 @@ int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *er
         return fail_memory(err, "a copy");
     run->c = c;
     run->size = c->sources->size;
+    run->endless = c->grow;
     /* A chunk holds whole units of both ends, so that each is packed or inflated once. */
     uint64_t unit = max_u64(sources_unit(c->sources), c->sink->unit);
     run->chunk = (size_t)max_u64(WALK_CHUNK, round_up(unit, c->sink->unit));
@@ -396,6 +423,7 @@ int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *er
                         .progress = c->progress,
                         .progress_opaque = c->opaque,
                         .interrupt = most_requests(c) ? copy_interrupt : NULL};
+    run->walk = &walk;
     int r = open_workers(run, &walk.workers, err);
     if (r == 0)
         r = walk_run(&walk, err);

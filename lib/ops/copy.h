@@ -21,7 +21,7 @@ enum copy_gaps {
 };
 
 struct copy {
-    const struct sources *sources;
+    struct sources *sources;
     struct sink *sink;
     struct budget *budget; /* buffers draw on it */
     enum copy_gaps gaps;
@@ -31,6 +31,12 @@ struct copy {
     int (*only)(void *opaque, goff off, goff *ret_start, uint64_t *ret_len,
                 struct platter_error *err);
     void *only_opaque;
+    /* NULL, or, of a source whose size is not known beforehand, called in the order of the disk
+     * before what lies in front of `size` is copied, for the target to have room; `last`: that is
+     * the size, in whole units of size_unit bytes. */
+    int (*grow)(void *opaque, uint64_t size, bool last, struct platter_error *err);
+    void *grow_opaque;
+    uint32_t size_unit;
     unsigned above;  /* 0: the whole chain; else only so many images of the source */
     uint64_t sparse; /* shortest run of zeros that is not stored; 0: all is stored */
     bool salvage;

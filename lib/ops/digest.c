@@ -27,6 +27,7 @@ struct digest {
     struct platter_disk *disk;
     const struct platter_digest_options *options;
     struct pieces pieces;
+    struct walk *walk;
     goff next; /* where the next chunk starts */
     struct tree *tree;
     struct node *nodes; /* one for each worker */
@@ -42,7 +43,12 @@ static void digest_close(struct digest *d)
 
 static int digest_open(struct digest *d, struct platter_error *err)
 {
-    int r = pieces_open(&d->pieces, &d->disk, 1, d->options->workers, err);
+    bool tree = d->options->algorithm == PLATTER_DIGEST_TREE;
+    unsigned workers = d->options->workers;
+    if (disk_window(d->disk))
+        workers = walk_workers_within(walk_workers(workers, disk_requests(d->disk)),
+                                      disk_window(d->disk), tree ? TREE_NODE : WALK_CHUNK);
+    int r = pieces_open(&d->pieces, &d->disk, 1, workers, err);
     if (r < 0)
         return r;
     d->tree = malloc(sizeof *d->tree);
@@ -50,6 +56,15 @@ static int digest_open(struct digest *d, struct platter_error *err)
     if (d->tree == NULL || d->nodes == NULL)
         return fail_memory(err, "the nodes of a digest");
     return 0;
+}
+
+/* What has no size yet may get it now: the chunk that is next ends where the disk does. */
+static int reach(struct digest *d, uint64_t chunk, struct platter_error *err)
+{
+    bool known;
+    int r = disk_reach(d->disk, d->next + chunk, &known, err);
+    d->walk->total = disk_size(d->disk);
+    return r;
 }
 
 /* How many bytes from `off` on the map calls zero. It stops asking once `enough` are. */
@@ -78,11 +93,12 @@ static int zero_run(struct platter_disk *disk, goff off, uint64_t enough, uint64
 static int tree_next(void *opaque, struct walk_chunk *ret, struct platter_error *err)
 {
     struct digest *d = opaque;
+    int r = reach(d, TREE_NODE, err);
     uint64_t left = disk_size(d->disk) - d->next;
-    if (left == 0)
-        return 0;
+    if (r < 0 || left == 0)
+        return r;
     uint64_t zeros;
-    int r = zero_run(d->disk, d->next, UINT64_MAX, &zeros, err);
+    r = zero_run(d->disk, d->next, UINT64_MAX, &zeros, err);
     if (r < 0)
         return r;
     if (zeros < left)
@@ -173,7 +189,9 @@ static const struct walk_ops tree_ops = {.next = tree_next, .work = tree_work, .
 static int plain_next(void *opaque, struct walk_chunk *ret, struct platter_error *err)
 {
     struct digest *d = opaque;
-    (void)err;
+    int r = reach(d, d->pieces.len, err);
+    if (r < 0)
+        return r;
     uint64_t left = disk_size(d->disk) - d->next;
     ret->off = d->next;
     ret->len = min_u64(left, d->pieces.len);
@@ -220,9 +238,11 @@ static int digest_run(struct digest *d, uint8_t ret_digest[32], struct platter_e
                         .interrupt = disk_requests(d->disk) ? digest_interrupt : NULL};
     tree_init(d->tree, disk_size(d->disk));
     sha256_init(&d->plain);
+    d->walk = &walk;
     int r = walk_run(&walk, err);
     if (r < 0)
         return r;
+    tree_set_size(d->tree, disk_size(d->disk));
     if (tree)
         tree_root(d->tree, ret_digest);
     else

@@ -122,3 +122,22 @@ uint64_t sources_unit(const struct sources *s)
             unit = max_u64(unit, s->disks[i]->chain[k]->unit);
     return unit;
 }
+
+int sources_reach(struct sources *s, goff off, bool *ret_known, struct platter_error *err)
+{
+    int r = disk_reach(s->disks[0], off, ret_known, err);
+    if (r == 0 && *ret_known)
+        s->end = s->size = disk_size(s->disks[0]);
+    return r;
+}
+
+uint64_t sources_window(const struct sources *s)
+{
+    uint64_t least = 0;
+    for (unsigned i = 0; i < s->n; i++) {
+        uint64_t window = disk_window(s->disks[i]);
+        if (window && (!least || window < least))
+            least = window;
+    }
+    return least;
+}

@@ -27,6 +27,10 @@ int sources_read(const struct sources *s, void *buf, size_t len, goff off,
 /* disk_requests() of the disk with the most. */
 unsigned sources_requests(const struct sources *s);
 void sources_interrupt(const struct sources *s); /* disk_interrupt() of each */
+/* disk_reach() of a single source: the end and the size become known with it. */
+int sources_reach(struct sources *s, goff off, bool *ret_known, struct platter_error *err);
+/* The least disk_window() of those that have one; 0: none has. */
+uint64_t sources_window(const struct sources *s);
 /* The largest unit of all images: what is read at once should hold it whole. */
 uint64_t sources_unit(const struct sources *s);
 

@@ -48,11 +48,17 @@ static unsigned height_of(uint64_t size)
     return height;
 }
 
+/* A larger disk only has more levels above those of a smaller one. */
+void tree_set_size(struct tree *t, uint64_t size)
+{
+    t->size = size;
+    t->height = height_of(size);
+}
+
 void tree_init(struct tree *t, uint64_t size)
 {
     memset(t, 0, sizeof *t);
-    t->size = size;
-    t->height = height_of(size);
+    tree_set_size(t, size);
     static uint8_t zeros[TREE_LEAF]; /* not const, so that it takes no room in the file */
     hash(0, zeros, TREE_LEAF, t->zero[0]);
     tree_hash children[TREE_FANOUT];

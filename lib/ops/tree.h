@@ -32,6 +32,9 @@ struct tree {
 /* Large: keep it on the heap. Fills all of t. */
 void tree_init(struct tree *t, uint64_t size);
 
+/* Another size, where it is known only now; before tree_root(). */
+void tree_set_size(struct tree *t, uint64_t size);
+
 /* The hash of a leaf; thread-safe. Zeros cost a look only. */
 void tree_leaf(const struct tree *t, const uint8_t bytes[TREE_LEAF], tree_hash ret);
 

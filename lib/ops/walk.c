@@ -54,6 +54,14 @@ unsigned walk_workers(unsigned asked, unsigned requests)
     return workers < WALK_MAX_WORKERS ? workers : WALK_MAX_WORKERS;
 }
 
+unsigned walk_workers_within(unsigned workers, uint64_t window, uint64_t chunk)
+{
+    uint64_t most = window / (2 * chunk); /* some have theirs ahead of them, some behind */
+    if (window == 0 || most >= workers)
+        return workers;
+    return most ? (unsigned)most : 1;
+}
+
 /* Remembers the failure of the chunk that comes first in order. Held under turn_lock. */
 static void note_failure(struct run *run, uint64_t seq, int r, const struct platter_error *error)
 {

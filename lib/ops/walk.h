@@ -44,7 +44,7 @@ struct walk {
     const struct walk_ops *ops;
     void *opaque;
     unsigned workers;             /* as walk_workers() gave it */
-    uint64_t total;               /* bytes of the whole, for progress */
+    _Atomic uint64_t total;       /* bytes of the whole, for progress; may become less */
     uint64_t rate;                /* most moved bytes a second; 0: no limit */
     platter_progress_fn progress; /* or NULL */
     void *progress_opaque;
@@ -56,6 +56,10 @@ struct walk {
 /* How many workers to use where the user asked for `asked` (0: as many as help), and what is walked
  * is worth so many requests at once (disk_requests(); 0: it is local). */
 unsigned walk_workers(unsigned asked, unsigned requests);
+
+/* At most so many that chunks of this length, one for each, lie within a window (disk_window(); 0:
+ * any number does). */
+unsigned walk_workers_within(unsigned workers, uint64_t window, uint64_t chunk);
 
 /* Runs to the end or to the first failure, which is returned; all threads have ended then. */
 int walk_run(const struct walk *w, struct platter_error *err);

@@ -596,7 +596,7 @@ bool stream_is_dense(struct stream *s)
 int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err)
 {
     struct stat st;
-    while (s->base)
+    while (s->base && s->base->ops->size) /* a pipe has none */
         s = s->base;
     if (s->ops != &file_ops || file_of(s)->block)
         return stream_size(s, ret, err);

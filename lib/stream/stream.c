@@ -136,6 +136,11 @@ int stream_size(struct stream *s, uint64_t *ret_size, struct platter_error *err)
     return s->ops->size(s, ret_size, err);
 }
 
+int stream_reach(struct stream *s, hoff off, uint64_t *ret_size, struct platter_error *err)
+{
+    return s->ops->reach ? s->ops->reach(s, off, ret_size, err) : stream_size(s, ret_size, err);
+}
+
 int stream_resize(struct stream *s, uint64_t size, struct platter_error *err)
 {
     if (!s->ops->resize)

@@ -87,6 +87,8 @@ struct stream_ops {
                 struct platter_error *err);
     int (*discard)(struct stream *s, hoff off, uint64_t len, struct platter_error *err);
     int (*size)(struct stream *s, uint64_t *ret_size, struct platter_error *err);
+    /* Of what is read front to back and may not know its size: see stream_reach(). */
+    int (*reach)(struct stream *s, hoff off, uint64_t *ret_size, struct platter_error *err);
     int (*resize)(struct stream *s, uint64_t size, struct platter_error *err);
     int (*allocate)(struct stream *s, hoff off, uint64_t len, struct platter_error *err);
     int (*extents)(struct stream *s, hoff off, uint64_t len, uint64_t *ret_len, bool *ret_hole,
@@ -123,6 +125,9 @@ struct stream {
      * is asked about the file (which it is, its locks, the space it takes). NULL: it is the file
      * itself. */
     struct stream *base;
+    /* Of what is read front to back underneath: how many bytes behind the furthest that was read
+     * can still be read. 0: all. */
+    uint64_t window;
     struct stream_states *states; /* NULL: none are known, and none can be made; else owned */
     _Atomic hoff position;        /* of stream_read(): bytes that it gave so far */
     uint64_t known_size; /* ... of what can be read anywhere: it had so many when last asked */
@@ -176,6 +181,8 @@ int stream_zero(struct stream *s, hoff off, uint64_t len, unsigned flags,
 int stream_discard(struct stream *s, hoff off, uint64_t len, struct platter_error *err);
 /* The size now, in bytes. */
 int stream_size(struct stream *s, uint64_t *ret_size, struct platter_error *err);
+/* The size, where it is known, or becomes known by reading on to `off`; else UINT64_MAX. */
+int stream_reach(struct stream *s, hoff off, uint64_t *ret_size, struct platter_error *err);
 /* Cuts or extends (with zeros, sparse). */
 int stream_resize(struct stream *s, uint64_t size, struct platter_error *err);
 /* Reserves real space for a range, which reads as zeros where nothing was written. */
