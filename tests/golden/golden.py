@@ -15,6 +15,8 @@ import sys
 
 import craft
 from craft import CLUSTER, COPIED, SECTOR, Qcow2, deflate, extension
+from craft_qcow import Qcow
+from craft_qcow import deflate as qcow_deflate
 from harm import Harm, measured
 from peers import KIB, MIB, add_case, main, platter, qemu_img, qemu_io, sha256, text_like
 
@@ -219,6 +221,52 @@ def long_l1():
     image.l1 += [0] * 6 + [4 * CLUSTER]
     struct.pack_into(">I", image.head, 36, len(image.l1))
     return {"image": plain_clusters(image, data, [0, 1])}, data
+
+
+@recipe("qcow-tables-anywhere")
+def qcow_anywhere():
+    """An L1 table at an odd byte, L2 tables at others, clusters at sectors, in no order."""
+    data = content(3 * MIB, 31)
+    image = Qcow(len(data), cluster_bits=13, l2_bits=6, l1_at=61, table_align=8)
+    for index in (300, 0, 64, 3, 2, 383):
+        image.data(index, cluster(data, index, 8192), align=512)
+    right = bytearray(len(data))
+    for index in (300, 0, 64, 3, 2, 383):
+        right[index * 8192:(index + 1) * 8192] = cluster(data, index, 8192)
+    return {"image": image.image()}, bytes(right)
+
+
+@recipe("qcow-packed-anywhere")
+def qcow_packed():
+    """Streams byte behind byte, one with more than a cluster in it, one with a match from far back,
+    the last of them the end of the file."""
+    rng = random.Random(32)
+    noise = rng.randbytes(30 * KIB)
+    data = text_like(rng, 3 * CLUSTER) + (noise + noise)[:CLUSTER].ljust(CLUSTER, b"z")
+    image = Qcow(len(data), cluster_bits=16, l2_bits=6)
+    for index in (2, 0):
+        image.packed(index, qcow_deflate(cluster(data, index)))
+    image.packed(3, qcow_deflate(cluster(data, 3), -15))
+    image.packed(1, qcow_deflate(cluster(data, 1) + b"more than is asked for"))
+    return {"image": image.image()}, data
+
+
+@recipe("qcow-odd-size")
+def qcow_odd_size():
+    """A disk that is not whole sectors, and a file that ends with the last of them."""
+    data = content(2 * 4096 + 1024, 33)
+    image = Qcow(len(data) + 300)
+    for index in (0, 1, 2):
+        image.data(index, cluster(data, index, 4096))
+    return {"image": image.image()}, data
+
+
+@recipe("qcow-largest-tables")
+def qcow_largest():
+    data = content(CLUSTER, 34)
+    image = Qcow(40 * MIB, cluster_bits=16, l2_bits=13)
+    image.data(600, data)
+    return {"image": image.image()}, (bytes(600 * CLUSTER) + data).ljust(40 * MIB, b"\0")
 
 
 @recipe("vmdk-stream-footer")

@@ -97,6 +97,11 @@ bool qcow1_is_shared(const struct qcow1 *q, hoff off)
            (i + 1 < q->n_tables && q->tables[i + 1] < off + q->table_size);
 }
 
+bool qcow1_is_late(const struct qcow1 *q, hoff off)
+{
+    return off != 0 && off >= q->file_size && off == round_up(q->file_size, q->cluster_size);
+}
+
 int qcow1_l2_find(const struct image *img, goff guest, hoff *ret, struct platter_error *err)
 {
     const struct qcow1 *q = qcow1_of(img);
@@ -118,8 +123,7 @@ int qcow1_l2_find(const struct image *img, goff guest, hoff *ret, struct platter
         why = "it leads into the L2 table of another entry";
     if (!why)
         return 0;
-    /* Where a writer of the old order crashed nothing was stored yet: section 8. */
-    if (img->salvage && !(raw & QCOW1_PACKED) && raw >= q->file_size) {
+    if (img->salvage && qcow1_is_late(q, raw)) {
         *ret = 0;
         return 0;
     }

@@ -91,18 +91,19 @@ int qcow1_list_tables(struct image *img, struct platter_error *err)
     for (uint32_t i = 0; i < q->l1.n; i++) {
         hoff off = q->l1.entries[i];
         /* One that is cut off a check makes whole. */
-        if (off && range_inside(off, img->checking ? 1 : q->table_size, q->file_size))
+        if (off && range_inside(off, img->checking ? 1 : q->table_size, q->file_size) &&
+            !qcow1_hits_header(q, off, q->table_size))
             q->tables[q->n_tables++] = off;
-        late += off >= q->file_size && !(off & QCOW1_PACKED);
+        late += qcow1_is_late(q, off);
     }
     qsort(q->tables, q->n_tables, sizeof *q->tables, compare_places);
-    return late && img->salvage
-               ? image_doubt(img, err,
-                             "%s: %" PRIu32 " of its L2 tables are not in the file: they are "
-                             "taken for empty, as a crash may leave them; if the "
-                             "file was cut short, what they led to is lost",
-                             img->stream->name, late)
-               : 0;
+    if (late == 0 || !img->salvage)
+        return 0;
+    return image_doubt(img, err,
+                       "%s: %" PRIu32 " of its L2 tables would follow on the end of the file: "
+                       "taken for empty, as a crash may leave them; if the file was cut short, "
+                       "what they led to is lost",
+                       img->stream->name, late);
 }
 
 static int load_tables(struct image *img, struct platter_error *err)

@@ -135,6 +135,9 @@ int qcow1_l2_get(struct image *img, goff guest, struct slice **ret, uint8_t **re
 bool qcow1_hits_header(const struct qcow1 *q, hoff off, uint64_t len);
 /* ... or an L2 table that was there when the image was opened. */
 bool qcow1_hits_tables(const struct qcow1 *q, hoff off, uint64_t len);
+/* Whether an entry of the L1 table leads to where the next table would have stood when a writer of
+ * QEMU's order crashed: section 10. Nothing was stored there yet. */
+bool qcow1_is_late(const struct qcow1 *q, hoff off);
 /* Whether two entries of the L1 table lead to the same bytes. `off` is one of them. */
 bool qcow1_is_shared(const struct qcow1 *q, hoff off);
 
