@@ -14,7 +14,10 @@
 
 static const uint64_t kept_ns = 1000000000;
 
-enum { MOST_ASKED = 1 << 30 /* bytes in one question: a server looks at all of them */ };
+enum {
+    MOST_ASKED = 1 << 30,  /* bytes in one question: a server looks at all of them */
+    LEAST_ASKED = 64 << 20 /* ... where the answer is kept, for who asks in small steps */
+};
 
 /* What a server says when asked. */
 struct answer {
@@ -102,7 +105,8 @@ int nbd_export_extents(struct stream *s, hoff off, uint64_t len, uint64_t *ret_l
     if (!x->can_status || recall(x, off, len, ret_len, ret_hole))
         return 0;
     struct answer a = {.status = {.start = round_down(off, x->block), .asked_ns = now_ns()}};
-    hoff end = min_u64(off + min_u64(len, MOST_ASKED), x->size);
+    uint64_t ask = min_u64(x->head.writable ? len : max_u64(len, LEAST_ASKED), MOST_ASKED);
+    hoff end = min_u64(off + ask, x->size);
     a.end = end == x->size ? end : min_u64(round_up(end, x->block), x->size);
     struct nbd_request q;
     struct nbd_wire *w = nbd_export_begin(x, &q, true);
@@ -116,7 +120,7 @@ int nbd_export_extents(struct stream *s, hoff off, uint64_t len, uint64_t *ret_l
     if (code == 0)
         look_up(&a.status, off, len, &known, ret_hole);
     /* A server that fails to tell may still have the data. */
-    *ret_len = known ? known : end - off;
+    *ret_len = known ? known : min_u64(len, end - off);
     if (code == 0 && known)
         keep(x, &a);
     free(a.status.runs);

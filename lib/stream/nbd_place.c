@@ -160,6 +160,45 @@ static int copy_key(const struct option_values *keys, const char *key, char **re
     return *ret || !value ? 0 : fail_memory(err, "a URI");
 }
 
+/* Where libnbd looks for certificates if it is told nothing. */
+static int find_certificates(char **ret, struct platter_error *err)
+{
+    const char *home = getenv("HOME");
+    char *const folders[] = {string_copy("/etc/pki/libnbd"),
+                             string_format("%s/.pki/libnbd", home ? home : ""),
+                             string_format("%s/.config/pki/libnbd", home ? home : "")};
+    struct stat st;
+    int r = 0;
+    *ret = NULL;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char *folder = folders[i];
+        if (!folder)
+            r = fail_memory(err, "the folder of certificates");
+        if (folder && !*ret && stat(folder, &st) == 0 && S_ISDIR(st.st_mode))
+            *ret = folder;
+        else
+            free(folder);
+    }
+    return r;
+}
+
+/* libnbd takes any certificate where there is no folder of those that are trusted: that is not what
+ * who says nbds expects. */
+static int check_trust(struct nbd_way *way, struct platter_error *err)
+{
+    if (strncasecmp(way->uri, "nbds", 4) != 0 || way->psk_file || way->certificates)
+        return 0;
+    int r = find_certificates(&way->certificates, err);
+    if (r < 0 || way->certificates || way->no_verify)
+        return r;
+    return fail(err, EINVAL,
+                "%s: nothing says which certificate the server must have: name a folder with the "
+                "ca-cert.pem that is trusted, which may be a link to that of the system "
+                "(tls-certificates=DIR), or a file of keys (tls-psk-file=FILE), or do without "
+                "(tls-verify-peer=off)",
+                way->name);
+}
+
 static int find_way(const struct place *p, struct nbd_way *ret, struct platter_error *err)
 {
     const struct option_values *keys = p->keys;
@@ -187,7 +226,7 @@ static int find_way(const struct place *p, struct nbd_way *ret, struct platter_e
         if (strncasecmp(ret->uri, *prefix, strlen(*prefix)) == 0)
             break;
     }
-    return r;
+    return r < 0 ? r : check_trust(ret, err);
 }
 
 /* The socket that a URI names; servers may have given it a name relative to a folder of theirs. */

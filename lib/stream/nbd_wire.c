@@ -247,7 +247,7 @@ static int set_up(struct nbd_wire *w, struct platter_error *err)
         (way->certificates && libnbd.set_tls_certificates(h, way->certificates) < 0) ||
         (way->psk_file && libnbd.set_tls_psk_file(h, way->psk_file) < 0) ||
         (way->username && libnbd.set_tls_username(h, way->username) < 0) ||
-        (way->no_verify && libnbd.set_tls_verify_peer(h, false) < 0) ||
+        libnbd.set_tls_verify_peer(h, !way->no_verify) < 0 ||
         (way->export_given && libnbd.set_opt_mode(h, true) < 0) ||
         libnbd.aio_connect_uri(h, way->uri) < 0)
         return fail_said(way, err);
