@@ -119,6 +119,7 @@ static int tell_shared(struct space_check *s, const struct checked_entry *x,
     bool mended = s->mend && r == 0;
     if (r < 0)
         return r;
+    s->dropped |= mended; /* what the second should lead to may be among what is nobody's */
     check_found(s->check, PLATTER_FINDING_ERROR, mended, 1,
                 "%s: the clusters of guest offsets %" PRIu64 " and %" PRIu64
                 " stand in the same bytes, at %" PRIu64 " and %" PRIu64 "%s",
@@ -251,8 +252,8 @@ static int check_gap(struct space_check *s, hoff from, hoff to, struct platter_e
                 "%s: bytes %" PRIu64 " to %" PRIu64 " belong to nobody%s", s->img->stream->name,
                 from, to - 1,
                 mend         ? "; they were given back"
-                : s->dropped ? "; they are kept, as what led to them may have been dropped just "
-                               "now: if nothing is missing, -r leaks gives them back"
+                : s->dropped ? "; they are kept, as what led to them may have been dropped or "
+                               "moved just now: if nothing is missing, -r leaks gives them back"
                              : "");
     return 0;
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 # Images of formats we do not read are not taken as raw, unless that is said.
-for format in vdi vpc vhdx qed parallels qcow; do
+for format in vdi vpc vhdx qed parallels; do
     qemu-img create -q -f $format a.$format 10M
     code_of platter info a.$format
     platter info -f raw a.$format | sed -n 2p
