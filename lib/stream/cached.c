@@ -10,9 +10,11 @@
 #include "base/signals.h"
 #include "stream/cached_inside.h"
 #include "stream/inside.h"
+#include "stream/place.h"
 
 struct cached {
-    struct stream head; /* head.base is what is read */
+    struct stream head;
+    struct stream *far; /* what is read; not head.base: what is read here stands there as it is */
     uint64_t size;
     unsigned most_fetchers;
 
@@ -70,7 +72,7 @@ static void run(struct cached *c, struct fetch *f, uint8_t *buf)
     struct platter_error error = {0};
     size_t len = bytes_of(c, f);
     pthread_mutex_unlock(&c->lock);
-    int r = stream_pread(c->head.base, buf, len, f->first * CACHED_BLOCK, &error);
+    int r = stream_pread(c->far, buf, len, f->first * CACHED_BLOCK, &error);
     /* Nobody else touches blocks that are on their way. */
     struct block *blocks[CACHED_FETCH / CACHED_BLOCK];
     pthread_mutex_lock(&c->lock);
@@ -232,7 +234,7 @@ static int read_block(struct cached *c, uint8_t *buf, size_t len, size_t more, h
             return r;
         if (r == 1) {
             pthread_mutex_unlock(&c->lock);
-            r = stream_pread(c->head.base, buf, len, off, err);
+            r = stream_pread(c->far, buf, len, off, err);
             pthread_mutex_lock(&c->lock);
             return r;
         }
@@ -268,7 +270,20 @@ static int cached_size(struct stream *s, uint64_t *ret_size, struct platter_erro
 
 static void cached_interrupt(struct stream *s)
 {
-    stream_interrupt(s->base);
+    stream_interrupt(cached_of(s)->far);
+}
+
+static int cached_sibling(struct stream *s, const char *uri, unsigned flags, struct stream **ret,
+                          struct platter_error *err)
+{
+    struct stream *far = cached_of(s)->far;
+    return far->ops->sibling ? far->ops->sibling(far, uri, flags, ret, err)
+                             : stream_open(uri, flags, ret, err);
+}
+
+static bool cached_same(const struct stream *a, const struct stream *b)
+{
+    return stream_same_bytes(((const struct cached *)a)->far, ((const struct cached *)b)->far);
 }
 
 static void cached_close(struct stream *s)
@@ -279,12 +294,13 @@ static void cached_close(struct stream *s)
     pthread_cond_broadcast(&c->work);
     pthread_mutex_unlock(&c->lock);
     if (c->n_fetchers > 0)
-        stream_interrupt(s->base);
+        stream_interrupt(c->far);
     for (unsigned i = 0; i < c->n_fetchers; i++)
         pthread_join(c->fetchers[i], NULL);
     for (struct fetch *f; (f = unqueue(c, NULL));)
         drop(f);
     blocks_done(&c->blocks);
+    stream_close(c->far);
     pthread_cond_destroy(&c->arrived);
     pthread_cond_destroy(&c->work);
     pthread_mutex_destroy(&c->lock);
@@ -295,6 +311,8 @@ static const struct stream_ops cached_ops = {
     .pread = cached_pread,
     .size = cached_size,
     .interrupt = cached_interrupt,
+    .sibling = cached_sibling,
+    .same = cached_same,
     .close = cached_close,
 };
 
@@ -317,7 +335,7 @@ int stream_cached_open(struct stream *base, unsigned fetchers, struct stream **r
     pthread_cond_init(&c->arrived, NULL);
     pthread_cond_init(&c->work, NULL);
     c->head.depth = base->depth;
-    c->head.base = base;
+    c->far = base;
     *ret = &c->head;
     return 0;
 }

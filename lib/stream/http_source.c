@@ -306,13 +306,16 @@ static int take_first(struct http_source *s, const struct http_request *q,
                       const struct http_answer *a, struct platter_error *err)
 {
     const char *value = http_header(&a->headers, "Content-Range");
+    const char *length = http_header(&a->headers, "Content-Length");
     struct http_range range = {0};
     bool parsed = value && http_range_parse(value, &range);
+    bool none = a->headers.status == 416 && parsed && range.has_total && range.total == 0;
     int r = 0;
+    /* Of nothing some servers say that it is not there, others that this is all there is. */
+    if (none || (a->headers.status == 200 && length && strcmp(length, "0") == 0))
+        return keep_identity(s, a, err);
     if (a->headers.status == 200)
         return 1;
-    if (a->headers.status == 416 && parsed && range.has_total && range.total == 0)
-        return keep_identity(s, a, err);
     if (a->headers.status != 206 && a->headers.status != 416)
         return http_fail(q, a, "cannot be read", err);
     if (parsed && range.has_total)

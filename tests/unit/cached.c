@@ -174,7 +174,7 @@ static void *read_pieces(void *arg)
     struct platter_error err;
     uint8_t *buf = malloc(300000);
     for (hoff off = r->same_place ? 0 : r->index * 300000u;
-         off + 300000 <= 40 * MIB && r->result == 0; off += r->n * 300000u) {
+         off + 300000 <= 24 * MIB && r->result == 0; off += r->n * 300000u) {
         r->result = stream_pread(r->s, buf, 300000, off, &err);
         for (size_t i = 0; i < 300000 && r->result == 0; i++)
             if (buf[i] != byte_at(off + i))
@@ -203,11 +203,11 @@ static void test_together(void **state)
 {
     (void)state;
     struct far *f;
-    struct stream *s = open_far(40 * MIB, FETCHERS, &f);
+    struct stream *s = open_far(24 * MIB, FETCHERS, &f);
     f->delay_ms = 1;
     read_together(s, 8, false, 0);
     assert_true(f->requests < 200);
-    for (int i = 0; i < 600; i++)
+    for (int i = 0; i < 380; i++)
         assert_int_equal(f->asked[i], 1);
     stream_close(s);
 }
