@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: MIT */
+/* Requests of many threads on the connections of an NBD server: their bytes, what an interrupt does
+ * to those that wait, and what all of them hear of a server that goes away. */
+#include "unit.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/awake.h"
+#include "base/memory.h"
+#include "stream/nbd.h"
+#include "stream/place.h"
+#include "support/process.h"
+
+enum { SIZE = 4 << 20, THREADS = 12, ROUNDS = 60, SHARE = 250000, MOST = 48 << 10 };
+
+struct server {
+    pid_t pid;
+    char *socket;
+    char *uri; /* ends with a parameter: "&..." may follow */
+};
+
+/* nbdkit with so much memory, and filters and parameters as they stand. */
+static struct server serve(const char *filters, const char *parameters)
+{
+    static unsigned count;
+    char name[32];
+    snprintf(name, sizeof name, "nbd%u", count++);
+    struct server s = {.socket = scratch_path(name)};
+    s.uri = string_format("nbd+unix:///?socket=%s", s.socket);
+    auto_free char *line =
+        string_format("exec nbdkit -f --exit-with-parent -U %s -P %s.pid %s memory %u %s", s.socket,
+                      s.socket, filters, SIZE, parameters);
+    auto_free char *ready = string_format("%s.pid", s.socket);
+    assert_true(line && ready && s.uri);
+    s.pid = fork();
+    if (s.pid == 0) {
+        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+        _exit(127);
+    }
+    for (int i = 0; i < 3000 && access(ready, F_OK) != 0; i++)
+        usleep(10000);
+    assert_int_equal(access(ready, F_OK), 0);
+    return s;
+}
+
+static void stop(struct server *s)
+{
+    if (s->pid > 0) {
+        kill(s->pid, SIGKILL);
+        waitpid(s->pid, NULL, 0);
+    }
+    s->pid = 0;
+    free(TAKE(s->socket));
+    free(TAKE(s->uri));
+}
+
+static struct stream *open_at(const struct server *s, const char *more, unsigned flags)
+{
+    struct stream *stream = NULL;
+    auto_free char *uri = string_format("%s%s", s->uri, more);
+    assert_works(stream_open(uri, flags, &stream, &err));
+    return stream;
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+struct worker {
+    pthread_t thread;
+    struct stream *stream;
+    unsigned seed;
+    hoff start; /* of the share that is its own */
+    uint8_t *shadow;
+    atomic_uint *done;
+    bool reads; /* also between its writes */
+    int result; /* the first failure */
+    struct platter_error err;
+};
+
+static int change(struct worker *w, size_t at, size_t len, struct platter_error *err)
+{
+    hoff off = w->start + at;
+    switch (rand_r(&w->seed) % 4) {
+    case 0:
+        memset(w->shadow + at, 0, len);
+        return stream_zero(w->stream, off, len, w->seed & 64 ? STREAM_ZERO_UNMAP : 0, err);
+    case 1:
+        if (w->reads) {
+            auto_free uint8_t *got = malloc(len);
+            int r = stream_pread(w->stream, got, len, off, err);
+            if (r == 0 && memcmp(got, w->shadow + at, len) != 0)
+                r = fail(err, EILSEQ, "other bytes at %zu", (size_t)off);
+            return r;
+        }
+        return stream_flush(w->stream, err);
+    default:
+        for (size_t i = 0; i < len; i++)
+            w->shadow[at + i] = (uint8_t)rand_r(&w->seed);
+        return stream_pwrite(w->stream, w->shadow + at, len, off, err);
+    }
+}
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    for (int i = 0; i < ROUNDS && w->result == 0; i++) {
+        size_t at = (size_t)rand_r(&w->seed) % (SHARE - MOST);
+        size_t len = 1 + (size_t)rand_r(&w->seed) % MOST;
+        w->result = change(w, at, len, &w->err);
+        atomic_fetch_add(w->done, 1);
+    }
+    return NULL;
+}
+
+static void start(struct worker *workers, struct stream *s, bool reads, atomic_uint *done)
+{
+    for (unsigned i = 0; i < THREADS; i++) {
+        workers[i] = (struct worker){.stream = s,
+                                     .seed = i + 1,
+                                     .start = (hoff)i * SHARE,
+                                     .shadow = calloc(1, SHARE),
+                                     .done = done,
+                                     .reads = reads};
+        assert_non_null(workers[i].shadow);
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+}
+
+static void join(struct worker *workers)
+{
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(workers[i].thread, NULL);
+}
+
+static void check_bytes(const struct server *server, const struct worker *workers)
+{
+    struct stream *s = open_at(server, "", 0);
+    auto_free uint8_t *got = malloc(SHARE);
+    for (unsigned i = 0; i < THREADS; i++) {
+        assert_works(stream_pread(s, got, SHARE, workers[i].start, &err));
+        assert_memory_equal(got, workers[i].shadow, SHARE);
+    }
+    stream_close(s);
+}
+
+static void hammer(const char *filters, const char *parameters, const char *more, bool reads,
+                   unsigned wires)
+{
+    struct worker workers[THREADS];
+    atomic_uint done = 0;
+    struct server server = serve(filters, parameters);
+    struct stream *s = open_at(&server, more, STREAM_FILE_WRITE);
+    start(workers, s, reads, &done);
+    join(workers);
+    for (unsigned i = 0; i < THREADS; i++)
+        if (workers[i].result != 0)
+            fail_msg("%s", workers[i].err.message);
+    assert_int_equal(((struct nbd_export *)s)->n_wires, wires);
+    assert_works(stream_flush(s, &err));
+    stream_close(s);
+    check_bytes(&server, workers);
+    for (unsigned i = 0; i < THREADS; i++)
+        free(workers[i].shadow);
+    stop(&server);
+}
+
+static void test_writes_on_several(void **state)
+{
+    (void)state;
+    hammer("--filter=delay", "delay-write=1ms", "", false, 4);
+}
+
+static void test_one_connection(void **state)
+{
+    (void)state;
+    hammer("--filter=delay", "delay-write=1ms", "&connections=1", true, 1);
+}
+
+/* What is read in between is what was written, which takes a single connection in the end. */
+static void test_reads_between(void **state)
+{
+    (void)state;
+    struct server server = serve("", "");
+    struct stream *s = open_at(&server, "", STREAM_FILE_WRITE);
+    struct worker workers[THREADS];
+    atomic_uint done = 0;
+    start(workers, s, true, &done);
+    join(workers);
+    for (unsigned i = 0; i < THREADS; i++)
+        if (workers[i].result != 0)
+            fail_msg("%s", workers[i].err.message);
+    assert_true(((struct nbd_export *)s)->settled);
+    stream_close(s);
+    check_bytes(&server, workers);
+    for (unsigned i = 0; i < THREADS; i++)
+        free(workers[i].shadow);
+    stop(&server);
+}
+
+/* Blocks that are changed in part, by threads whose shares meet inside of them: a lock holds. */
+static void test_blocks(void **state)
+{
+    (void)state;
+    hammer("--filter=blocksize-policy --filter=delay",
+           "delay-write=1ms blocksize-minimum=4K blocksize-maximum=16K "
+           "blocksize-error-policy=error",
+           "&connections=2", false, 1);
+}
+
+/* ---- failing --------------------------------------------------------------------------------- */
+
+static void wait_until(atomic_uint *done, unsigned n)
+{
+    while (atomic_load(done) < n)
+        usleep(1000);
+}
+
+static void end_all(struct worker *workers, struct stream *s, int code, const char *words)
+{
+    unsigned failed = 0;
+    uint64_t began = now_ns();
+    join(workers);
+    assert_true(now_ns() - began < 5 * UINT64_C(1000000000));
+    for (unsigned i = 0; i < THREADS; i++) {
+        if (workers[i].result == 0) {
+            free(workers[i].shadow);
+            continue;
+        }
+        failed++;
+        if (code)
+            assert_int_equal(workers[i].result, -code);
+        if (!strstr(workers[i].err.message, words))
+            fail_msg("'%s' does not contain '%s'", workers[i].err.message, words);
+        free(workers[i].shadow);
+    }
+    assert_true(failed > 0);
+    uint8_t byte;
+    struct platter_error err = {0};
+    assert_true(stream_pread(s, &byte, 1, 0, &err) < 0);
+    stream_close(s);
+}
+
+static void test_killed(void **state)
+{
+    (void)state;
+    for (int alone = 0; alone < 2; alone++) {
+        struct worker workers[THREADS];
+        atomic_uint done = 0;
+        struct server server = serve("--filter=delay", "delay-write=5ms");
+        struct stream *s =
+            open_at(&server, alone ? "&connections=1" : "&connections=4", STREAM_FILE_WRITE);
+        start(workers, s, false, &done);
+        wait_until(&done, THREADS * 2);
+        kill(server.pid, SIGKILL);
+        end_all(workers, s, 0, "cannot ");
+        stop(&server);
+    }
+}
+
+static void test_interrupted(void **state)
+{
+    (void)state;
+    struct worker workers[THREADS];
+    atomic_uint done = 0;
+    struct server server = serve("--filter=delay", "wdelay=100");
+    struct stream *s = open_at(&server, "", STREAM_FILE_WRITE);
+    start(workers, s, false, &done);
+    usleep(200000);
+    stream_interrupt(s);
+    end_all(workers, s, ECANCELED, "cancelled");
+    stop(&server);
+}
+
+/* A server that is there, and does not say a word any more. */
+static void test_timeout(void **state)
+{
+    (void)state;
+    struct worker workers[THREADS];
+    atomic_uint done = 0;
+    struct server server = serve("--filter=delay", "wdelay=100");
+    struct stream *s = open_at(&server, "&timeout=1", STREAM_FILE_WRITE);
+    start(workers, s, false, &done);
+    end_all(workers, s, ETIMEDOUT, "did not answer for 1 seconds");
+    stop(&server);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_writes_on_several),
+        cmocka_unit_test(test_one_connection),
+        cmocka_unit_test(test_reads_between),
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_timeout),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
