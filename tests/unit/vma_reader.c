@@ -108,7 +108,7 @@ static void test_find(void **state)
     bytes[2300] ^= 1;
     assert_int_equal(vma_find_extent(bytes, sizeof bytes, twos), sizeof bytes);
     assert_true(vma_was_extent(bytes + 2000, 512, twos));
-    assert_true(vma_was_extent(bytes + 1999, 512, twos));
+    assert_false(vma_was_extent(bytes + 1999, 512, twos)); /* what has moved does not tell */
     assert_false(vma_was_extent(bytes + 1000, 512, twos));
 }
 

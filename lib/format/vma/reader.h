@@ -128,6 +128,7 @@ struct vma_gap {
     hoff off;
     bool crossed; /* the next one begins here: */
     hoff next;
+    bool blank; /* there are zeros up to the end */
 };
 
 /*

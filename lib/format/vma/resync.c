@@ -23,9 +23,9 @@ size_t vma_find_extent(const uint8_t *bytes, size_t len, const uint8_t *uuid)
 
 bool vma_was_extent(const uint8_t *bytes, size_t len, const uint8_t *uuid)
 {
-    size_t most = UUID_AT + VMA_UUID + 8; /* some bytes may have gone, or come */
-    return memmem(bytes, len < 4 + 8 ? len : 4 + 8, "VMAE", 4) ||
-           memmem(bytes, len < most ? len : most, uuid, VMA_UUID);
+    return len >= 4 &&
+           (memcmp(bytes, "VMAE", 4) == 0 ||
+            (len >= UUID_AT + VMA_UUID && memcmp(bytes + UUID_AT, uuid, VMA_UUID) == 0));
 }
 
 /* ---- votes -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@
 size_t vma_find_extent(const uint8_t *bytes, size_t len, const uint8_t *uuid);
 
 /* Whether these bytes were the header of an extent of that archive, before something happened to
- * them: magic or uuid are about where they should be. */
+ * them, and stand where it stood: magic or uuid are where they should be. */
 bool vma_was_extent(const uint8_t *bytes, size_t len, const uint8_t *uuid);
 
 /* The archive that most extents in these bytes are of, where they stand one behind the other: of

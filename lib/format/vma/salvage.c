@@ -26,10 +26,9 @@ int vma_recognize(struct vma_reader *r, uint8_t *bytes, hoff off, bool *ret,
                   struct platter_error *err)
 {
     const struct archive_fault f = {.kind = ARCHIVE_FAULT_EXTENT, .off = off};
-    bool looks = memcmp(bytes, "VMAE", 4) == 0 || memcmp(bytes + 8, r->header.uuid, VMA_UUID) == 0;
 
     *ret = vma_extent_probe(bytes, r->header.uuid);
-    if (*ret || !looks || r->n_mended == MOST_MENDED)
+    if (*ret || !vma_was_extent(bytes, VMA_EXTENT, r->header.uuid) || r->n_mended == MOST_MENDED)
         return 0;
     r->n_mended++;
     uint8_t mended[VMA_EXTENT];
@@ -181,7 +180,7 @@ int vma_cross_gap(struct vma_reader *r, const uint8_t *bytes, size_t n, struct v
     struct platter_error why = {0};
     struct vma_extent unused;
 
-    *ret = (struct vma_gap){.off = off};
+    *ret = (struct vma_gap){.off = off, .blank = zeros};
     if (n < VMA_EXTENT)
         return tell_scrap(r, bytes, n, err);
     if (unread)
@@ -197,7 +196,8 @@ int vma_cross_gap(struct vma_reader *r, const uint8_t *bytes, size_t n, struct v
                        err);
     if (e < 0)
         return e;
-    if (!ret->crossed && zeros && rest)
+    ret->blank = !ret->crossed && zeros && rest;
+    if (ret->blank)
         return tell_zeros(r, off, err);
     e = vma_tell(r, &f, err, "%s", why.message);
     if (e < 0 || !ret->crossed)
@@ -213,13 +213,26 @@ int vma_cross_gap(struct vma_reader *r, const uint8_t *bytes, size_t n, struct v
 /* ---- data --------------------------------------------------------------------------------------
  */
 
-/* Whether so many bytes are what is left of extents whose headers are damaged, and nothing else:
- * all else in them is blocks. */
-static bool are_extents(uint64_t n)
+/* Whether so many bytes are full extents, as the one in hand is: then their headers were written
+ * over, for nothing but as many bytes as they have could have come or gone. Of extents that are not
+ * full nobody knows how long they were. */
+static bool are_extents(const struct vma_reader *r, uint64_t n)
 {
-    const uint64_t of_block = VMA_BLOCK / VMA_EXTENT;
-    uint64_t headers = n / VMA_EXTENT % of_block, least = div_up(n, MOST_EXTENT) % of_block;
-    return n % VMA_EXTENT == 0 && (headers == least || headers == least + 1);
+    uint32_t full = 0;
+    for (unsigned i = 0; i < VMA_SLOTS; i++)
+        full += r->extent.slots[i].device ? VMA_BLOCKS : 0;
+    return full && r->extent.blocks == full && n % (VMA_EXTENT + full * (uint64_t)VMA_BLOCK) == 0;
+}
+
+/* Whether the data in front of a gap, of `n` bytes that were read at first, may have moved. */
+static bool may_have_moved(const struct vma_reader *r, const uint8_t *bytes, size_t n,
+                           const struct vma_gap *gap)
+{
+    /* What is left of a header, or cannot be read, tells that it stands where it should. */
+    if (gap->blank || vma_extent_begins(bytes, n, r->header.uuid) ||
+        vma_was_extent(bytes, n, r->header.uuid) || is_unreadable(r, gap->off, n))
+        return false;
+    return !gap->crossed || !are_extents(r, gap->next - gap->off);
 }
 
 /* The data of the extent stands in memory, with the `n` bytes that follow it. */
@@ -244,12 +257,13 @@ static int judge_by(struct vma_reader *r, size_t n, struct platter_error *err)
     }
     if (n == 0)
         return 0;
-    /* Of one that cannot be read it is known where it stands. */
-    bool was = n == VMA_EXTENT &&
-               (vma_was_extent(behind, n, r->header.uuid) || is_unreadable(r, r->in.pos - n, n));
+    /* In front of damage of the wrapper there may be a part of anything. */
+    const bool broken = r->broken;
     int e = vma_cross_gap(r, behind, n, &gap, err);
-    if (e == 0 && gap.crossed && !r->doubt && !was && !are_extents(gap.next - gap.off))
-        r->doubt = "bytes were put in, or are gone, in front of the next extent";
+    if (e == 0 && !r->doubt && !broken && may_have_moved(r, behind, n, &gap))
+        r->doubt = gap.crossed ? "bytes were put in, or are gone, in front of the next extent"
+                               : "what follows them is no extent: bytes may have been put in, or "
+                                 "be gone";
     return e;
 }
 
