@@ -54,8 +54,9 @@ static const char *cell_write(const json_t *format, const json_t *place)
 static const char *cell_create(const json_t *format, const json_t *place)
 {
     const char *create = place ? word(place, "create") : "in-order";
+    bool file = place && strcmp(word(place, "name"), "file") == 0;
     if (strcmp(word(format, "name"), "vma") == 0)
-        return create ? "`archive create`" : "no";
+        return create && (file || strcmp(create, "in-order") == 0) ? "`archive create`" : "no";
     if (!is(format, "create"))
         return "no";
     if (!create) /* what is there is written over */
@@ -63,7 +64,6 @@ static const char *cell_create(const json_t *format, const json_t *place)
                                                                               : "no";
     if (strcmp(create, "in-order") == 0)
         return is(format, "in-order") ? "front to back" : "no";
-    bool file = strcmp(word(place, "name"), "file") == 0;
     return file || !is(format, "needs-file") ? "yes" : "no";
 }
 

@@ -53,7 +53,7 @@ static int open_part(const struct place *p, struct stream *file, struct stream *
         return r;
     uint64_t most = offset < size ? size - offset : 0;
     uint64_t len = options_given(p->keys, "length") ? options_number(p->keys, "length") : most;
-    if (len > most)
+    if (offset > size || len > most)
         return stream_fail_past_end(file, offset, len, size, err);
     return stream_part_open(file, offset, len, ret, err);
 }
