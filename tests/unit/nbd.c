@@ -202,14 +202,52 @@ static void test_reads_between(void **state)
     stop(&server);
 }
 
-/* Blocks that are changed in part, by threads whose shares meet inside of them: a lock holds. */
+static const char blocks[] = "delay-write=1ms blocksize-minimum=4K blocksize-maximum=16K "
+                             "blocksize-error-policy=error";
+
+/* Nothing begins where a block does, or fits into one request. */
 static void test_blocks(void **state)
 {
     (void)state;
-    hammer("--filter=blocksize-policy --filter=delay",
-           "delay-write=1ms blocksize-minimum=4K blocksize-maximum=16K "
-           "blocksize-error-policy=error",
-           "&connections=2", false, 1);
+    hammer("--filter=blocksize-policy --filter=delay", blocks, "&connections=2", false, 1);
+}
+
+enum { OWN = 100 }; /* bytes of each thread, one behind the other in the same blocks */
+
+static void *work_inside(void *arg)
+{
+    struct worker *w = arg;
+    for (int i = 0; i < ROUNDS / 2 && w->result == 0; i++) {
+        hoff off = (hoff)i * 1400 + w->seed * OWN;
+        w->result = i % 4 == 3 ? stream_zero(w->stream, off, OWN, 0, &w->err)
+                               : stream_pwrite(w->stream, w->shadow, OWN, off, &w->err);
+    }
+    return NULL;
+}
+
+/* Blocks that several threads change parts of: what one wrote stays. */
+static void test_shared_blocks(void **state)
+{
+    (void)state;
+    struct worker workers[THREADS];
+    uint8_t own[THREADS][OWN], got[OWN];
+    struct server server = serve("--filter=blocksize-policy --filter=delay", blocks);
+    struct stream *s = open_at(&server, "", STREAM_FILE_WRITE);
+    for (unsigned i = 0; i < THREADS; i++) {
+        memset(own[i], (int)i + 1, OWN);
+        workers[i] = (struct worker){.stream = s, .seed = i, .shadow = own[i]};
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, work_inside, &workers[i]), 0);
+    }
+    join(workers);
+    for (unsigned i = 0; i < THREADS * ROUNDS / 2; i++) {
+        unsigned thread = i % THREADS, round = i / THREADS;
+        assert_int_equal(workers[thread].result, 0);
+        assert_works(stream_pread(s, got, OWN, (hoff)round * 1400 + thread * OWN, &err));
+        for (unsigned k = 0; k < OWN; k++)
+            assert_int_equal(got[k], round % 4 == 3 ? 0 : thread + 1);
+    }
+    stream_close(s);
+    stop(&server);
 }
 
 /* ---- failing --------------------------------------------------------------------------------- */
@@ -292,13 +330,10 @@ static void test_timeout(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_writes_on_several),
-        cmocka_unit_test(test_one_connection),
-        cmocka_unit_test(test_reads_between),
-        cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_interrupted),
-        cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_writes_on_several), cmocka_unit_test(test_one_connection),
+        cmocka_unit_test(test_reads_between),     cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_shared_blocks),     cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_interrupted),       cmocka_unit_test(test_timeout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
