@@ -222,8 +222,10 @@ static int weigh(struct space_check *s, hoff from, hoff to, uint64_t *ret,
     *ret = 0;
     for (uint64_t n, run; r == 0 && from < to; from += n) {
         r = stream_extents(s->img->stream, from, to - from, &run, &hole, err);
+        if (r < 0)
+            break;
         n = hole ? run : min_u64(run, PIECE);
-        if (r < 0 || hole)
+        if (hole)
             continue;
         r = stream_pread(s->img->stream, bytes, n, from, err);
         for (uint64_t at = 0; r == 0 && at < n; at += cluster)
