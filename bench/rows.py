@@ -31,6 +31,7 @@ class Row:
     seconds: float = None  # most seconds, whatever the peer takes
     memory: int = 128 << 20  # most bytes at the peak
     floors: list = field(default_factory=list)  # (what it is called, command)
+    servers: list = field(default_factory=list)  # (command, port) of what runs meanwhile
 
 
 def floor(mode):
@@ -92,6 +93,19 @@ def extract(name, source, limit, peer=None, **more):
     return archive(name, ["extract"], ["disk.raw", source],
                    ["-q", "-d", "drive-scsi0", source, "out.raw"], limit, peer, target="out.raw", unsafe=True,
                    **more)
+
+
+WEB = (["nginx", "-p", ".", "-e", "nginx.log", "-c", "../nginx.conf"], 47880)
+FAR = (["../delay.py", "47890", "47880", "10"], 47890)  # 10 ms each way
+
+
+def web(name, limit, servers):
+    """qemu-img with several requests at a time stands still with the curl it has in Debian 12."""
+    url = f"http://127.0.0.1:{servers[-1][1]}/zlib.qcow2"
+    command = ["convert", "-f", "qcow2", "-O", "qcow2", url, "out.qcow2"]
+    return Row(name, ["disk.raw", "zlib.qcow2"], limit, command, target="out.qcow2", unsafe=True,
+               peer=["qemu-img", command[0], "-m", "1", *command[1:]], peer_label="qemu-img -m 1",
+               servers=servers)
 
 
 def reads(depth):
@@ -163,6 +177,8 @@ ROWS = [
             peer_label="zstd -dc"),
     extract_small("extract-small"),
     extract_small("extract-small-unsafe", "-t", "unsafe"),
+    web("http", 0.5, [WEB]),
+    web("http-20ms", 0.2, [WEB, FAR]),
     Row("vma-open", ["vast.vma"], None, ["bench", "-q", "-f", "vma", "-c", "1", "-s", "4096", "vast.vma"],
         peer=["stat", "vast.vma"], seconds=0.05),
 ]
