@@ -94,17 +94,25 @@ static bool settings_copy(const struct http_settings *from, struct http_settings
 /* ---- the thread --------------------------------------------------------------------------------
  */
 
+static bool unlist(struct transfer **list, const struct transfer *t)
+{
+    while (*list && *list != t)
+        list = &(*list)->next;
+    if (!*list)
+        return false;
+    *list = t->next;
+    return true;
+}
+
 static void finish(struct http_client *c, struct transfer *t, CURLcode code)
 {
     http_curl.multi_remove_handle(c->multi, t->easy);
     http_transfer_end(t, code);
     WITH_LOCK(&c->lock);
-    for (struct transfer **p = &c->active; *p; p = &(*p)->next)
-        if (*p == t) {
-            *p = t->next;
-            c->n_active--;
-            break;
-        }
+    if (unlist(&c->active, t))
+        c->n_active--;
+    else
+        unlist(&c->queue, t);
     t->done = true;
     pthread_cond_signal(&t->finished);
 }
@@ -123,17 +131,26 @@ static struct transfer *next_waiting(struct http_client *c)
     return t;
 }
 
+static bool is_stopped(const struct transfer *t)
+{
+    return t->q->stop && atomic_load(t->q->stop);
+}
+
 /* One that somebody has something to say to: that it ends, or can go on. */
 static struct transfer *next_called(struct http_client *c, bool *ret_stop)
 {
     WITH_LOCK(&c->lock);
     for (struct transfer *t = c->active; t; t = t->next) {
-        *ret_stop = t->q->stop && atomic_load(t->q->stop);
+        *ret_stop = is_stopped(t);
         if (*ret_stop || t->resume) {
             t->resume = false;
             return t;
         }
     }
+    *ret_stop = true;
+    for (struct transfer *t = c->queue; t; t = t->next)
+        if (is_stopped(t))
+            return t;
     return NULL;
 }
 

@@ -34,6 +34,7 @@ static int begin(struct http_headers *h, const char *line, size_t len, struct pl
         (len - at > 3 && line[at + 3] != ' '))
         return fail(err, EPROTO, "the server's answer does not begin with a status");
     h->status = (unsigned)(100 * (line[at] - '0') + 10 * (line[at + 1] - '0') + line[at + 2] - '0');
+    h->major = len > 5 && is_digit(line[5]) ? (unsigned)(line[5] - '0') : 0;
     h->len = 0;
     size_t n = 0;
     for (at += 3; at < len && n + 1 < sizeof h->reason; at++)

@@ -17,6 +17,7 @@ enum {
 
 /* The lines in front of a body. Zeroed: none yet. */
 struct http_headers {
+    unsigned major;                /* HTTP/major */
     unsigned status;               /* of the status line: 200 */
     char reason[HTTP_MOST_REASON]; /* ... and its text, printable; may be empty */
     char *lines; /* "name: value" without line ends, each with a 0 behind it; malloc'ed */

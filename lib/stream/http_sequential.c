@@ -28,6 +28,7 @@ struct http_sequential {
     pthread_cond_t changed;
     bool began, ended, paused;
     bool has_size;
+    bool endless;  /* the server does not tell the end of it from that of the connection */
     uint64_t size; /* as the server says */
     int result;    /* ended: why; 0 is the end, else `error` tells */
     struct platter_error error;
@@ -51,6 +52,8 @@ static void begin(void *opaque, const struct http_headers *headers)
     if (headers->status != 200)
         return;
     s->has_size = length && http_number_parse(length, &s->size) && s->size <= INT64_MAX;
+    const char *coding = http_header(headers, "Transfer-Encoding");
+    s->endless = !s->has_size && headers->major < 2 && !(coding && strcasestr(coding, "chunked"));
     s->began = true;
     pthread_cond_broadcast(&s->changed);
 }
@@ -192,6 +195,11 @@ static int start(struct http_sequential *s, struct platter_error *err)
     WITH_LOCK(&s->lock);
     while (!s->began && !s->ended)
         pthread_cond_wait(&s->changed, &s->lock);
+    if (s->began && s->endless)
+        return fail(err, EPROTO,
+                    "%s: the server has no ranges, and does not say how long it is: an end that "
+                    "comes too early could not be told; download it first",
+                    s->head.name);
     return s->result < 0 ? fail(err, -s->result, "%s", s->error.message) : 0;
 }
 

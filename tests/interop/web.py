@@ -407,6 +407,13 @@ class Faults(Case):
         server = self.faulty(lambda n, *_: None, content=b"")
         self.assertIn("(0 bytes)", platter("info", "-f", "raw", server.url()).stdout)
 
+    def test_without_ranges(self):
+        """All of it, in one answer that must not end early, and must say where it ends."""
+        whole = self.faulty(lambda *_: "whole")
+        self.assertEqual(self.read(whole).stdout.split()[0], self.right)
+        self.fails(lambda n, first, last: "whole" if n % 2 == 0 else ("truncate", 2 * MIB), "")
+        self.fails(lambda *_: "unframed", "how long")
+
     def test_nobody(self):
         begun = time.monotonic()
         said = platter("info", f"http://127.0.0.1:{free_port()}/disk", code=1).stderr

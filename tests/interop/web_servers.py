@@ -168,7 +168,7 @@ class Faulty:
             said["Last-Modified"] = self.date
         body = self.content[first:last + 1]
         said["Content-Range"] = f"bytes {first}-{last}/{len(self.content)}"
-        if not found or kind == "whole":
+        if not found or kind in ("whole", "unframed"):
             status, body = "200 OK", self.content
             del said["Content-Range"]
         elif first >= len(self.content):
@@ -189,7 +189,8 @@ class Faulty:
         said = {k: v for k, v in said.items() if v is not None}
         if kind == "more":
             body += b"more than there is"
-        said.setdefault("Content-Length", str(len(body)))
+        if kind != "unframed":
+            said.setdefault("Content-Length", str(len(body)))
         head = f"HTTP/1.1 {status}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in said.items()) + "\r\n"
         connection.sendall(head.encode("latin-1"))
         if method == "HEAD":
@@ -200,7 +201,7 @@ class Faulty:
                 self.ended.wait(30)
             return False
         connection.sendall(body)
-        return True
+        return kind != "unframed"
 
 
 def date(seconds):
