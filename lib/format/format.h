@@ -163,6 +163,7 @@ struct create_request {
     const struct file_maker *maker; /* of further files; NULL where only one file can be (a pipe) */
     const struct name_opener *opener; /* for ask_secret(); NULL: there are none */
     struct budget *budget;
+    bool compress; /* a writer: units are packed where that saves room */
 };
 
 /* A new image that is written front to back, each unit once (an ordered sink). */

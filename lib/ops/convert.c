@@ -113,6 +113,11 @@ static int convert_ordered(struct job *job, struct target *t, struct platter_err
                     "%s: an image of the %s format that is written front to back holds all of the "
                     "disk: it cannot be made over a backing file",
                     job->target, t->request->format->name);
+    if (job->o->flags & (PLATTER_CONVERT_SNAPSHOTS | PLATTER_CONVERT_BITMAPS))
+        return fail(err, ENOTSUP,
+                    "%s: snapshots and bitmaps cannot be written to an image that is written front "
+                    "to back",
+                    job->target);
     if (job->endless)
         job->copy.sparse = 0; /* nobody could tell the writer of zeros at the end */
     int r = target_writer(t, &w, err);
@@ -298,6 +303,7 @@ static int convert(struct job *job, struct platter_error *err)
         .look_at_backing = true,
         .sources = job->sources.disks,
         .n_sources = job->sources.n,
+        .compress = o->flags & PLATTER_CONVERT_COMPRESS,
         .durable = !(o->flags & PLATTER_CONVERT_UNSAFE),
         .allow = o->allow,
         .secret = o->secret,

@@ -368,6 +368,7 @@ static struct create_request target_create_request(const struct target *t)
         .opener = &t->opener,
         .budget = t->budget,
     };
+        .compress = t->request->compress,
 }
 
 int target_writer(struct target *t, struct image_writer **ret, struct platter_error *err)

@@ -24,6 +24,7 @@ struct target_request {
     platter_secret_fn secret; /* for a new image that is encrypted, and for its backing files */
     void *secret_opaque;
     bool exclusive;           /* an existing file is an error */
+    bool compress;            /* of one that is written front to back */
     bool bulk;                /* much will be written, as where there are sources */
     bool durable;             /* it will be waited for: start writing to the disk at once */
     const char *const *allow; /* for the backing file's own backing files */

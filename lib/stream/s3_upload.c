@@ -4,12 +4,15 @@
  * on their way at a time, each by a thread with a buffer of its own; the object is there when it is
  * published, in one step. One that is not longer than a part is sent as it is.
  *
+ * The first part is sent last, so that a header can be written when all else is known.
+ *
  * Closed before that, or ended by a signal, the upload is aborted and its parts go. A program that
  * is killed leaves them: nobody sees them, but they take room until the upload is aborted, by a
  * rule of the bucket or by hand (docs/places.md).
  */
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/ckd.h"
 #include "base/memory.h"
@@ -26,10 +29,12 @@ enum {
     USUAL_PART = 16 << 20, /* of what may become large: 968 GiB */
     LARGEST_FIRST = 64 << 20,
     MOST_MEMORY = 64 << 20, /* in buffers; two there are always */
-    MOST_SLOTS = 8
+    MOST_SLOTS = 8,
+    UNDO_PAUSE_NS = 20 * 1000 * 1000, /* 3 seconds in all */
+    UNDO_PAUSES = 150
 };
 
-enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_READY };
+enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_KEPT, SLOT_READY };
 
 /* A part, the buffer it is in and the thread that sends it. */
 struct slot {
@@ -47,7 +52,8 @@ struct upload {
     struct s3_object *object;
     bool exclusive, replaces; /* there must be none; there is one */
     size_t part_size;         /* of the first ones */
-    char *id;                 /* NULL: all that came fits into one part */
+    struct slot *first;       /* of part 1, which is kept to the end: it can be written again */
+    char *_Atomic id;         /* NULL: all that came fits into one part */
     struct unfinished unfinished;
     atomic_bool stop;
 
@@ -85,6 +91,7 @@ static void send_slot(struct upload *u, struct slot *slot)
     pthread_mutex_lock(&u->lock);
     u->etags[slot->number - 1] = etag;
     slot->len = 0;
+    slot->number = 0;
     slot->state = SLOT_FREE;
     if (r < 0 && u->result == 0) {
         u->result = r;
@@ -128,7 +135,7 @@ static size_t size_of_part(const struct upload *u, unsigned number)
  * have. */
 static struct slot *free_slot(struct upload *u, size_t room)
 {
-    size_t most = max_u64(2, MOST_MEMORY / room);
+    size_t most = max_u64(3, MOST_MEMORY / room); /* one is kept */
     struct slot *found = NULL;
     for (size_t i = u->n_slots; i-- > 0;) {
         struct slot *s = &u->slots[i];
@@ -167,6 +174,8 @@ static int filling_slot(struct upload *u, struct slot **ret, struct platter_erro
     if (!s->bytes)
         return fail_memory(err, "a part of an upload");
     s->state = SLOT_FILLING;
+    if (!u->first)
+        u->first = s;
     *ret = s;
     return 0;
 }
@@ -174,8 +183,13 @@ static int filling_slot(struct upload *u, struct slot **ret, struct platter_erro
 /* From now on there is something on the server. */
 static int begin(struct upload *u, struct platter_error *err)
 {
-    int r = s3_begin(u->object, &u->stop, &u->id, err);
-    return r < 0 ? r : unfinished_add(&u->unfinished, err);
+    char *id;
+    int r = unfinished_add(&u->unfinished, err);
+    if (r == 0)
+        r = s3_begin(u->object, &u->stop, &id, err);
+    if (r == 0)
+        u->id = id;
+    return r;
 }
 
 /* What was filled is a part, and is sent. */
@@ -189,9 +203,25 @@ static int submit(struct upload *u, struct slot *s, struct platter_error *err)
     if (code)
         return fail_errno(err, code, "no thread for what is written over the network");
     s->running = true;
-    s->number = ++u->n_parts;
+    if (s->number == 0)
+        s->number = ++u->n_parts;
     s->state = SLOT_READY;
     pthread_cond_broadcast(&u->changed);
+    return 0;
+}
+
+static void keep(struct upload *u, struct slot *s)
+{
+    WITH_LOCK(&u->lock);
+    s->number = ++u->n_parts;
+    s->state = SLOT_KEPT;
+}
+
+static int fill_up(struct upload *u, struct slot *s, struct platter_error *err)
+{
+    if (s != u->first)
+        return submit(u, s, err);
+    keep(u, s);
     return 0;
 }
 
@@ -208,7 +238,7 @@ static int take_bytes(struct upload *u, const uint8_t *bytes, size_t len, struct
         u->written += n;
         bytes += n;
         len -= n;
-        r = s->len == s->room ? submit(u, s, err) : 0;
+        r = s->len == s->room ? fill_up(u, s, err) : 0;
         if (r < 0)
             return r;
     }
@@ -220,6 +250,10 @@ static int upload_pwrite(struct stream *stream, const void *buf, size_t len, hof
 {
     struct upload *u = upload_of(stream);
     WITH_LOCK(&u->turn);
+    if (u->first && !u->published && off < u->written && range_inside(off, len, u->first->len)) {
+        memcpy(u->first->bytes + off, buf, len);
+        return 0;
+    }
     if (off != u->written || u->published)
         return fail(err, ESPIPE,
                     "%s: cannot write at offset %" PRIu64
@@ -289,10 +323,13 @@ static int wait_for_parts(struct upload *u, struct platter_error *err)
 
 static int finish(struct upload *u, struct platter_error *err)
 {
-    struct slot *s = last_slot(u);
-    if (!u->id)
-        return s3_put(u->object, s ? s->bytes : NULL, s ? s->len : 0, u->exclusive, &u->stop, err);
+    struct slot *s = last_slot(u), *first = u->first;
+    if (u->written <= u->part_size)
+        return s3_put(u->object, first ? first->bytes : NULL, first ? first->len : 0, u->exclusive,
+                      &u->stop, err);
     int r = s && s->len > 0 ? submit(u, s, err) : 0;
+    if (r == 0)
+        r = submit(u, first, err);
     if (r == 0)
         r = wait_for_parts(u, err);
     if (r == 0)
@@ -332,12 +369,16 @@ static int upload_withdraw(struct stream *stream, bool back, struct platter_erro
     return r < 0 ? fail_in(err, r, "%s", error.message) : 0;
 }
 
-/* The program ends by a signal. Threads may still send parts, to an upload that is no more. */
+/* The program ends by a signal, perhaps while the server says what the upload is called. Threads
+ * may still send parts, to an upload that is no more. */
 static void undo(struct unfinished *unfinished)
 {
     struct upload *u = container_of(unfinished, struct upload, unfinished);
-    atomic_store(&u->stop, true);
-    s3_abort(u->object, u->id);
+    const struct timespec pause = {.tv_nsec = UNDO_PAUSE_NS};
+    for (unsigned i = 0; i < UNDO_PAUSES && !u->id; i++)
+        nanosleep(&pause, NULL);
+    if (u->id)
+        s3_abort(u->object, u->id);
 }
 
 static void end_threads(struct upload *u)
@@ -412,7 +453,8 @@ int s3_upload_open(struct s3_object *o, unsigned flags, uint64_t size, struct st
     u->exclusive = exclusive;
     u->replaces = there;
     u->part_size = first_part(o->server, size);
-    u->n_slots = o->server->connections < MOST_SLOTS ? o->server->connections + 1 : MOST_SLOTS;
+    u->head.rewritable = u->part_size;
+    u->n_slots = (unsigned)min_u64(o->server->connections + 2, MOST_SLOTS);
     for (unsigned i = 0; i < u->n_slots; i++)
         u->slots[i].upload = u;
     u->unfinished.undo = undo;

@@ -118,6 +118,9 @@ struct stream {
     char *name;      /* for sentences and for finding neighbours: the path as it was given */
     bool writable;   /* pwrite and friends may be called */
     bool sequential; /* only front to back, whether it is read or written: a pipe */
+    /* Of what is only written front to back: so many bytes of its beginning, as far as they are
+     * written, can be written again until it is published. */
+    uint64_t rewritable;
     /* Of what lies behind a network: how many requests at once are worth their while. 0: it is on
      * this machine, and as many as there are cores will do. */
     unsigned depth;

@@ -89,6 +89,12 @@ def without(*names, **more):
     return {**kept, **more}
 
 
+def parts(bucket, key):
+    """The numbers of the parts that are there of uploads of a key."""
+    return [number for upload in uploads(bucket)
+            for number in listed(f"{bucket}/{key}", f"uploadId={upload}", "PartNumber")]
+
+
 def put_file(path, name):
     with open(name, "rb") as f:
         put(path, f.read())

@@ -59,6 +59,29 @@ class Writes(Case):
             platter("verify", "-q", self.got(name))
             platter("compare", "-F", "raw", f"s3://{BUCKET}/{name}", "disk.raw")
 
+    def test_qcow2(self):
+        """Its header comes last, in the first part: qemu-img finds no fault with what is there."""
+        make_content("disk.raw", 14 * MIB, 4)
+        for options in ([], ["-c"], ["-c", "-o", "compression_type=zstd"], ["-o", "compat=0.10"],
+                        ["-c", "-o", "cluster_size=1k,refcount_bits=8"], # many refcount blocks
+                        ["-c", "-o", "cluster_size=4k,refcount_bits=1"], # a record a cluster
+                        ["-o", "cluster_size=2M"]):
+            platter("convert", "-f", "raw", "-O", "qcow2", *options, "disk.raw",
+                    f"s3://{BUCKET}/disk.qcow2?{PARTS}")
+            qemu_img("check", "-f", "qcow2", self.got("disk.qcow2"))
+            qemu_img("compare", "-f", "qcow2", "-F", "raw", "got", "disk.raw")
+            platter("check", "-q", f"s3://{BUCKET}/disk.qcow2")
+        platter("create", "-q", "-f", "qcow2", f"s3://{BUCKET}/new.qcow2", "3G")
+        qemu_img("check", "-f", "qcow2", self.got("new.qcow2"))
+        for options, word in ((["-o", "preallocation=full"], "preallocated"),
+                              (["-o", "extended_l2=on"], "extended L2"),
+                              (["-o", "data_file=x"], "data file"),
+                              (["-B", "got", "-F", "qcow2"], "backing file")):
+            done = platter("convert", "-f", "raw", "-O", "qcow2", *options, "disk.raw",
+                           f"s3://{BUCKET}/no", code=1)
+            self.assertIn(word, done.stderr)
+            self.nothing_left("no")
+
     def test_digests_beside(self):
         make_content("disk.raw", MIB, 2)
         place = f"s3://{BUCKET}/beside.vma"
@@ -130,7 +153,7 @@ class Writes(Case):
                                  "disk.raw", f"s3://{BUCKET}/{key}?{PARTS}"],
                                 stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         end = time.monotonic() + 60
-        while not gateway.uploads(BUCKET):
+        while not gateway.parts(BUCKET, key):
             self.assertIsNone(copy.poll())
             self.assertLess(time.monotonic(), end)
             time.sleep(0.1)

@@ -471,6 +471,8 @@ int qcow2_amend(struct image *img, const struct amend_request *request, struct p
 
 extern const struct option_def qcow2_create_options[];
 int qcow2_create(const struct create_request *request, struct platter_error *err);
+int qcow2_writer_open(const struct create_request *request, struct image_writer **ret,
+                      struct platter_error *err);
 uint32_t qcow2_create_unit(const struct option_values *options);
 int qcow2_measure(uint64_t size, uint64_t data, const struct option_values *options,
                   struct platter_measurement *ret, struct platter_error *err);
