@@ -26,6 +26,7 @@ class Row:
     peer_label: str = None  # what it is called, where that is not its first word
     tuned: bool = False  # the peer is also run with -m 16 -W, and the better one counts
     unsafe: bool = False  # also measured without waiting for the disk, as the peer does
+    served: list = None  # by nbdkit, so: "URI" in commands is where
     repeat: int = 1
     size_limit: float = None  # most of the size of the peer's target
     seconds: float = None  # most seconds, whatever the peer takes
@@ -179,6 +180,10 @@ ROWS = [
     extract_small("extract-small-unsafe", "-t", "unsafe"),
     web("http", 0.5, [WEB]),
     web("http-20ms", 0.2, [WEB, FAR]),
+    Row("nbd-read", ["disk.raw"], 1.0, ["convert", "-f", "raw", "-O", "raw", "URI", "out.raw"], target="out.raw",
+        served=["file", "disk.raw"], peer=["nbdcopy", "--flush", "URI", "out.raw"]),
+    Row("nbd-write", ["disk.raw"], 1.0, ["convert", "-n", "-f", "raw", "-O", "raw", "disk.raw", "URI"],
+        served=["memory", "8G"], peer=["nbdcopy", "--flush", "disk.raw", "URI"]),
     Row("vma-open", ["vast.vma"], None, ["bench", "-q", "-f", "vma", "-c", "1", "-s", "4096", "vast.vma"],
         peer=["stat", "vast.vma"], seconds=0.05),
 ]
