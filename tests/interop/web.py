@@ -51,7 +51,7 @@ class Formats(Case):
         os.mkdir("www")
 
     def make(self):
-        make_content("www/d.raw", 24 * MIB + 512, 3)
+        make_content("www/d.raw", 9 * MIB + 512, 3)
         for name, options in self.IMAGES.items():
             qemu_img("convert", "-f", "raw", *options, "www/d.raw", f"www/{name}")
         run("gzip", "-k", "www/packed.qcow2")
