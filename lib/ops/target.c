@@ -272,10 +272,11 @@ static int open_stream(struct target *t, struct platter_error *err)
     if (r == 0 && (t->in_place || t->stream->sequential))
         r = check_stream_free(t, err);
     if (r == 0 && t->in_place && q->format->needs_file)
-        r = fail(err, ENOTSUP,
-                 "%s: is a block device, which cannot hold a new image of the %s format: give the "
-                 "name of a file",
-                 q->name, q->format->name);
+        r = fail(
+            err, ENOTSUP,
+            "%s: is no file, and cannot hold a new image of the %s format, which is one: give the "
+            "name of a file",
+            q->name, q->format->name);
     return r < 0 ? r : lock_device(t, err);
 }
 
@@ -367,8 +368,8 @@ static struct create_request target_create_request(const struct target *t)
         .maker = is_sequential(t) || t->in_place ? NULL : &t->maker,
         .opener = &t->opener,
         .budget = t->budget,
-    };
         .compress = t->request->compress,
+    };
 }
 
 int target_writer(struct target *t, struct image_writer **ret, struct platter_error *err)
