@@ -71,7 +71,7 @@ struct args {
     const char *repair;                                         /* leaks or all */
     const char *count, *depth, *flush_interval, *pattern, *aio; /* bench: numbers, and a way */
     char *creation;             /* all -o, joined by commas; allocated */
-    char *place, *target_place; /* all --place, likewise */
+    char *place;                /* all --place, likewise */
     const char *spool;          /* a folder */
     const char *unnamed_format; /* of backing files */
     const char *compression;
@@ -207,7 +207,7 @@ bool called_as_vma(void);
     OPT_TEXT(0, "place", "KEY=VALUE", OPT_PLACE, place,                                            \
              "more about a URI that is read, KEY=VALUE,...: see platter-places(7)")
 #define OPT_ALLOWED                                                                                \
-    OPT_WHERE, OPT_ALLOW_PATH,                                                                                \
+    OPT_WHERE, OPT_ALLOW_PATH,                                                                     \
         OPT_TEXT(                                                                                  \
             0, "backing-format", "FMT", OPT_FORMAT, unnamed_format,                                \
             "format of backing files where the image does not name it; FMT,FMT,...: top first"),   \

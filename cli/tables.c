@@ -54,17 +54,17 @@ static const char *cell_write(const json_t *format, const json_t *place)
 static const char *cell_create(const json_t *format, const json_t *place)
 {
     const char *create = place ? word(place, "create") : "in-order";
-    bool file = place && strcmp(word(place, "name"), "file") == 0;
     if (strcmp(word(format, "name"), "vma") == 0)
-        return create && (file || strcmp(create, "in-order") == 0) ? "`archive create`" : "no";
+        return create ? "`archive create`" : "no";
     if (!is(format, "create"))
         return "no";
     if (!create) /* what is there is written over */
         return is(place, "write") && strcmp(word(format, "name"), "raw") == 0 ? "`convert -n`"
                                                                               : "no";
     if (strcmp(create, "in-order") == 0)
-        return is(format, "in-order") ? "front to back" : "no";
-    return file || !is(format, "needs-file") ? "yes" : "no";
+        return is(format, "in-order") || (place && is(format, "header-last")) ? "front to back"
+                                                                              : "no";
+    return "yes";
 }
 
 static void print_row(const json_t *format, const char *what, const json_t *places,

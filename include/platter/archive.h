@@ -70,9 +70,10 @@ struct platter_archive_options {
 
 /**
  * Opens an archive and reads its beginning. `name` is a path, of a file, a FIFO or the like, a URI,
- * a source-spec, or "-" for standard input; it may be compressed (zstd, gzip, lzop, bzip2, xz: found by content). On
- * success *ret_archive must be given to platter_archive_close(). It can be described and its
- * configurations be read at any time; it can be extracted or verified once. No two calls at once.
+ * a source-spec, or "-" for standard input; it may be compressed (zstd, gzip, lzop, bzip2, xz:
+ * found by content). On success *ret_archive must be given to platter_archive_close(). It can be
+ * described and its configurations be read at any time; it can be extracted or verified once. No
+ * two calls at once.
  */
 int platter_archive_open(const char *name, const struct platter_archive_options *options,
                          struct platter_archive **ret_archive, struct platter_error *err);

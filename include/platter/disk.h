@@ -75,9 +75,9 @@ struct platter_open_options {
      *  be read at any place; bytes are those of the file. */
     platter_progress_fn progress;
     void *progress_opaque; /**< passed to `progress` */
-    /** More about where the disk is: "key=value,key=value" with the keys that platter_places() lists
-     *  for its kind; commas in values are doubled. What only other kinds of places know is passed
-     *  over. NULL: nothing. */
+    /** More about where the disk is: "key=value,key=value" with the keys that platter_places()
+     * lists for its kind; commas in values are doubled. What only other kinds of places know is
+     * passed over. NULL: nothing. */
     const char *place;
 };
 
@@ -193,7 +193,8 @@ int platter_info(struct platter_disk *disk, unsigned layer, char **ret_json,
 int platter_views(struct platter_disk *disk, char **ret_json, struct platter_error *err);
 
 /** Lists the formats this build knows as a JSON array: "name", "read", "write", "create", options;
- *  "in-order": whether some of it can be written front to back, as to a pipe; "needs-file": new
+ *  "in-order": whether some of it can be written front to back, as to a pipe; "header-last":
+ *  the same where the beginning can be written again, as of objects of S3; "needs-file": new
  *  images need a place that grows with them, and is no device. */
 int platter_formats(char **ret_json, struct platter_error *err);
 

@@ -101,13 +101,13 @@ static inline struct image *disk_top(const struct platter_disk *disk)
 /* How many requests at once its slowest stream is worth, as stream->depth has it; 0: all is local.
  */
 unsigned disk_requests(const struct platter_disk *disk);
-/* From any thread: whoever waits for a server of its streams comes back with ECANCELED, now and from
- * then on. What is local goes on. */
+/* From any thread: whoever waits for a server of its streams comes back with ECANCELED, now and
+ * from then on. What is local goes on. */
 void disk_interrupt(const struct platter_disk *disk);
 
-/* Of a disk that is read front to back, and whose size is not known before its end is reached: reads
- * on to `off`, as far as that is kept. *ret_known: whether its size is, which disk_size() has then.
- * Others: at once. */
+/* Of a disk that is read front to back, and whose size is not known before its end is reached:
+ * reads on to `off`, as far as that is kept. *ret_known: whether its size is, which disk_size() has
+ * then. Others: at once. */
 int disk_reach(struct platter_disk *disk, goff off, bool *ret_known, struct platter_error *err);
 /* Of the same: how far behind the furthest byte that was read others can still be; 0: anywhere. */
 uint64_t disk_window(const struct platter_disk *disk);

@@ -114,10 +114,11 @@ static int states_accepts(const struct image *img, const struct snapshot_request
 {
     const struct stream_states *states = img->stream->states;
     if (request->vm_state_size)
-        return fail(err, ENOTSUP,
-                    "%s: snapshot \"%s\" has the state of a machine, which a snapshot of a raw disk "
-                    "cannot hold: it can be left behind (convert --no-vm-state)",
-                    img->stream->name, request->name);
+        return fail(
+            err, ENOTSUP,
+            "%s: snapshot \"%s\" has the state of a machine, which a snapshot of a raw disk "
+            "cannot hold: it can be left behind (convert --no-vm-state)",
+            img->stream->name, request->name);
     return states->accepts ? states->accepts(img->stream, request->name, err) : 0;
 }
 

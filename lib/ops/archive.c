@@ -235,7 +235,8 @@ int archive_open(const char *name, const struct platter_archive_options *options
     a->flags = options->flags;
     a->fault = options->fault;
     a->opaque = options->opaque;
-    int r = a->name && a->budget && (a->place || !options->place) ? 0 : fail_memory(err, "an archive");
+    int r =
+        a->name && a->budget && (a->place || !options->place) ? 0 : fail_memory(err, "an archive");
     if (r == 0)
         r = open_archive(a, options, err);
     if (r < 0)
