@@ -22,7 +22,7 @@ struct far {
     struct stream head;
     uint64_t size;
     unsigned delay_ms;
-    hoff bad; /* reads of this byte fail; 0: none */
+    _Atomic hoff bad; /* reads of this byte fail; 0: none */
     atomic_uint requests, now, most, fine_after;
     atomic_bool gate, stop; /* gate: reads wait until it is open, or for stop */
     pthread_mutex_t lock;
