@@ -471,6 +471,7 @@ struct format {
     bool (*ordered)(const struct option_values *options);
     int (*writer_open)(const struct create_request *request, struct image_writer **ret,
                        struct platter_error *err);
+    bool header_last; /* ... which writes the beginning of the stream again: see `rewritable` */
 
     /* What a file of `size` guest bytes takes: with `data` allocated units of image data (bytes,
      * multiple of the unit), and with all of it. */

@@ -152,10 +152,11 @@ static int append_format(json_t *list, const struct format *f)
     json_t *options = json_array();
     /* "write" means changing an image that is there; a new one may be all a format can write. */
     json_t *entry = json_pack(
-        "{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:o}", "name", f->name, "title", f->title, "read",
-        f->map != NULL, "write", f->reserve != NULL || f->flat || f->not_zero, "create",
-        f->create != NULL || f->writer_open != NULL, "in-order", f->writer_open != NULL,
-        "needs-file", f->needs_file, "backing", !f->no_backing, "options", options);
+        "{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:b, s:o}", "name", f->name, "title", f->title,
+        "read", f->map != NULL, "write", f->reserve != NULL || f->flat || f->not_zero, "create",
+        f->create != NULL || f->writer_open != NULL, "in-order",
+        f->writer_open != NULL && !f->header_last, "header-last", f->header_last, "needs-file",
+        f->needs_file, "backing", !f->no_backing, "options", options);
     int r = json_array_append_new(list, entry);
     if (r == 0)
         r = append_options(options, f->create_options);

@@ -8,7 +8,7 @@
  *
  * Closed before that, or ended by a signal, the upload is aborted and its parts go. A program that
  * is killed leaves them: nobody sees them, but they take room until the upload is aborted, by a
- * rule of the bucket or by hand (docs/places.md).
+ * rule of the bucket or by hand (platter-places(7)).
  */
 #include <inttypes.h>
 #include <string.h>

@@ -51,6 +51,7 @@ const struct format format_qcow2 = {
     .create_options = qcow2_create_options,
     .create = qcow2_create,
     .writer_open = qcow2_writer_open,
+    .header_last = true,
     .measure = qcow2_measure,
     .create_unit = qcow2_create_unit,
     .info = qcow2_info,
