@@ -263,7 +263,7 @@ static void end_all(struct worker *workers, struct stream *s, int code, const ch
     unsigned failed = 0;
     uint64_t began = now_ns();
     join(workers);
-    assert_true(now_ns() - began < 5 * UINT64_C(1000000000));
+    assert_true(now_ns() - began < 40 * UINT64_C(1000000000)); /* a machine may be busy */
     for (unsigned i = 0; i < THREADS; i++) {
         if (workers[i].result == 0) {
             free(workers[i].shadow);
