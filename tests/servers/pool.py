@@ -16,7 +16,8 @@ LONG = ("import", "export", "rm", "purge", "import-diff", "export-diff")
 
 
 def rbd(*argv, **more):
-    return run("rbd", *argv, *(["--no-progress"] if set(argv[:2]) & set(LONG) else []), **more)
+    shows = set(argv[:2]) & set(LONG) and "namespace" not in argv and "lock" not in argv
+    return run("rbd", *argv, *(["--no-progress"] if shows else []), **more)
 
 
 def names(pool=POOL):
