@@ -17,50 +17,7 @@
 #include "support/process.h"
 #include "unpacked_samples.h"
 
-enum { PLAIN = (4 << 20) + 12345, BUDGET = 32 << 20, THREADS = 4, READS = 20, MOST_READ = 200000 };
-
-/* What is packed: text, zeros and noise, in runs of many lengths. */
-static struct buffer plain;
-
-enum { SAMPLES = sizeof samples / sizeof *samples, FRAMES_SAMPLE = 1 };
-
-static struct buffer packed[SAMPLES];
-
-static int make_samples(void **state)
-{
-    (void)state;
-    struct prng prng = (struct prng){1};
-    plain = buffer_new(PLAIN);
-    plain.size = PLAIN;
-    for (uint64_t off = 0, len; off < PLAIN; off += len) {
-        len = min_u64(prng_below(&prng, 200000) + 1, PLAIN - off);
-        uint64_t kind = prng_below(&prng, 4);
-        for (uint64_t i = 0; i < len && kind > 0; i++)
-            plain.bytes[off + i] = kind == 1 ? (uint8_t)prng_next(&prng)
-                                             : (uint8_t) "image of a disk "[prng_below(&prng, 16)];
-    }
-    char *from = scratch_path("plain"), *to = scratch_path("packed");
-    buffer_save(&plain, from);
-    setenv("P", from, 1);
-    setenv("T", to, 1);
-    for (size_t i = 0; i < SAMPLES; i++) {
-        assert_int_equal(run_command(0, "%s", samples[i].command), 0);
-        packed[i] = buffer_load(to, 0);
-        unlink(to);
-    }
-    free(from);
-    free(to);
-    return 0;
-}
-
-static int free_samples(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < SAMPLES; i++)
-        buffer_free(&packed[i]);
-    buffer_free(&plain);
-    return 0;
-}
+enum { BUDGET = 32 << 20, THREADS = 4, READS = 20, MOST_READ = 200000 };
 
 /* ---- reading ----------------------------------------------------------------------------------
  */
