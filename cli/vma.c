@@ -133,8 +133,7 @@ static int config_run(const struct args *args)
 static const struct opt config_opts[] = {
     OPT_TEXT('c', NULL, "NAME", OPT_STRING, config,
              "name of the configuration, qemu-server.conf if not given"),
-    OPT_WHERE,
-    OPT_END};
+    OPT_WHERE, OPT_END};
 
 const struct verb verb_vma_config = {
     .name = "vma config",

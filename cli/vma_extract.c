@@ -373,8 +373,7 @@ static const struct opt extract_opts[] = {
     OPT_TEXT('d', NULL, "NAME,...", OPT_STRING, disks, "extract only these disks"),
     OPT_TEXT('r', NULL, "MAPFILE", OPT_FILE, map_file,
              "list what there is, then read from this file or FIFO where each disk goes"),
-    OPT_WHERE,
-    OPT_END};
+    OPT_WHERE, OPT_END};
 
 const struct verb verb_vma_extract = {
     .name = "vma extract",

@@ -41,8 +41,7 @@ static int verify_run(const struct args *args)
 
 static const struct opt verify_opts[] = {
     OPT_FLAG_AT('v', NULL, verbose, "list what is in it, and show how far the work has come"),
-    OPT_WHERE,
-    OPT_END};
+    OPT_WHERE, OPT_END};
 
 const struct verb verb_vma_verify = {.name = "vma verify",
                                      .summary =

@@ -298,8 +298,8 @@ int platter_check(const char *name, const struct platter_check_options *options,
         r = check_flags(o.flags, CHECK_FLAGS, "platter_check()", err);
     if (r == 0)
         r = check_flags(open.flags,
-                        OPEN_FLAGS &
-                            ~(PLATTER_OPEN_IN_ORDER | PLATTER_OPEN_WRITE | PLATTER_OPEN_QUERY | PLATTER_OPEN_SALVAGE),
+                        OPEN_FLAGS & ~(PLATTER_OPEN_IN_ORDER | PLATTER_OPEN_WRITE |
+                                       PLATTER_OPEN_QUERY | PLATTER_OPEN_SALVAGE),
                         "the opening of platter_check()", err);
     if (r == 0)
         r = need(name, "a name", err);

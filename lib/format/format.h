@@ -170,7 +170,7 @@ struct create_request {
 struct writer_ops;
 struct image_writer {
     const struct writer_ops *ops;
-    uint32_t unit; /* bytes of guest data that are encoded and appended at once */
+    uint32_t unit;         /* bytes of guest data that are encoded and appended at once */
     struct stream *stream; /* where it goes, for who has it interrupted; or NULL */
     /* Bytes of the disk that were found to be zeros and not stored so far; of an archive's. */
     uint64_t zeros;

@@ -286,6 +286,12 @@ static bool cached_same(const struct stream *a, const struct stream *b)
     return stream_same_bytes(((const struct cached *)a)->far, ((const struct cached *)b)->far);
 }
 
+static const char *cached_url(const struct stream *s)
+{
+    const struct stream *far = ((const struct cached *)s)->far;
+    return far->ops->url ? far->ops->url(far) : NULL;
+}
+
 static void cached_close(struct stream *s)
 {
     struct cached *c = cached_of(s);
@@ -313,6 +319,7 @@ static const struct stream_ops cached_ops = {
     .interrupt = cached_interrupt,
     .sibling = cached_sibling,
     .same = cached_same,
+    .url = cached_url,
     .close = cached_close,
 };
 

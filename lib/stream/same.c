@@ -24,8 +24,10 @@ bool stream_same_file(struct stream *a, struct stream *b)
     struct stat x, y;
     a = bottom(a);
     b = bottom(b);
-    if (a->ops->url && b->ops->url)
-        return strcmp(a->ops->url(a), b->ops->url(b)) == 0;
+    const char *here = a->ops->url ? a->ops->url(a) : NULL;
+    const char *there = b->ops->url ? b->ops->url(b) : NULL;
+    if (here && there)
+        return strcmp(here, there) == 0;
     if (a->ops == b->ops && a->ops->same)
         return a->ops->same(a, b);
     if (!is_file(a, &x) || !is_file(b, &y) || S_ISBLK(x.st_mode) != S_ISBLK(y.st_mode))
