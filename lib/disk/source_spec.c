@@ -275,7 +275,7 @@ static int read_stream(const struct part *of, const char *more, struct place *re
 {
     static const char *const own[] = {"type", NULL};
     struct part part;
-    const char *type;
+    const char *type = NULL;
     int r = get_object(of, "stream", &part);
     if (r == 0)
         r = need_string(&part, "type", &type);

@@ -228,7 +228,7 @@ static int fill_up(struct upload *u, struct slot *s, struct platter_error *err)
 static int take_bytes(struct upload *u, const uint8_t *bytes, size_t len, struct platter_error *err)
 {
     while (len > 0) {
-        struct slot *s;
+        struct slot *s = NULL;
         int r = filling_slot(u, &s, err);
         if (r < 0)
             return r;

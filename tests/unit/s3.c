@@ -203,7 +203,8 @@ static void check_ini(const char *kind, const char *name, const char *key, const
     char *got;
     assert_int_equal(s3_ini_value(config, kind, name, key, NULL, &got, NULL), 0);
     if (expected ? !got || strcmp(got, expected) != 0 : got != NULL)
-        fail_msg("[%s %s] %s: %s instead of %s", kind, name, key, got, expected);
+        fail_msg("[%s %s] %s: %s instead of %s", kind, name, key, got ? got : "nothing",
+                 expected ? expected : "nothing");
     free(got);
 }
 
