@@ -270,8 +270,6 @@ static int open_source(struct platter_disk *disk, const struct source *source,
     int r = check_source(source, o, err);
     if (r == 0)
         r = source_open(source, disk->writable ? STREAM_FILE_WRITE : 0, ret, err);
-    if (r == -ENOENT)
-        stream_check_not_aside(source_name(source), err); /* it has more to say */
     if (r < 0)
         return r;
     if ((r = gate->no_lock ? 0 : stream_lock(*ret, gate->lock_use, gate->lock_deny, err)) < 0 ||

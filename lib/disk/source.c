@@ -161,9 +161,12 @@ static int open_any(const struct source *s, unsigned flags, bool any, struct str
 {
     if (s->input)
         return open_input(ret, err);
-    return !(flags & STREAM_FILE_WRITE) && is_pipe(&s->place, any)
-               ? stream_source_open(s->place.name, ret, err)
-               : place_open(&s->place, flags, ret, err);
+    int r = !(flags & STREAM_FILE_WRITE) && is_pipe(&s->place, any)
+                ? stream_source_open(s->place.name, ret, err)
+                : place_open(&s->place, flags, ret, err);
+    if (r == -ENOENT)
+        stream_check_not_aside(s->place.name, err); /* it has more to say */
+    return r;
 }
 
 int source_open(const struct source *s, unsigned flags, struct stream **ret,

@@ -63,7 +63,7 @@ static int file_open(const struct place *p, unsigned flags, struct stream **ret,
 {
     const char *path = options_string(p->keys, "file_path");
     if (!path || !*path)
-        return fail(err, EINVAL, "a place of type file needs a file_path");
+        return fail(err, ENOENT, "no file is given: its name is empty");
     bool part = options_given(p->keys, "offset") || options_given(p->keys, "length");
     if (part && (flags & (STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY)))
         return fail(err, ENOTSUP, "%s: a part of a file can only be read", path);
