@@ -272,11 +272,11 @@ static int open_stream(struct target *t, struct platter_error *err)
     if (r == 0 && (t->in_place || t->stream->sequential))
         r = check_stream_free(t, err);
     if (r == 0 && t->in_place && q->format->needs_file)
-        r = fail(
-            err, ENOTSUP,
-            "%s: is no file, and cannot hold a new image of the %s format, which is one: give the "
-            "name of a file",
-            q->name, q->format->name);
+        r = fail(err, ENOTSUP,
+                 "%s: has a size of its own, as a block device or an export has, and a new image "
+                 "of the %s "
+                 "format grows: give the name of a file",
+                 q->name, q->format->name);
     return r < 0 ? r : lock_device(t, err);
 }
 
