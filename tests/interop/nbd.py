@@ -371,6 +371,10 @@ class Faults(NbdCase):
             server.kill()
             self.end(process, 1, r"cannot write \d+ bytes at offset \d+: .*(closed|disconnect|reset|shut|pipe)", 10)
 
+    def serve_slowly(self):
+        """One for each client: the server does not always outlive one that goes while it waits."""
+        return self.serve("data", f"data=0x55*{SIZE}", "delay-read=60", "delay-write=60", filters=["delay"])
+
     def test_stalled(self):
         """A server that is stopped: given up after the timeout; or at once by who has enough."""
         server = nbdkit("data", f"data=0x55*{SIZE}")
@@ -382,15 +386,15 @@ class Faults(NbdCase):
                      "cannot connect: the server did not answer for 1 seconds", 10)
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
-        slow = self.serve("data", f"data=0x55*{SIZE}", "delay-read=60", "delay-write=60", filters=["delay"])
-        self.end(self.begin("digest", "-f", "raw", slow + "&timeout=1"), 1,
+        self.end(self.begin("digest", "-f", "raw", self.serve_slowly() + "&timeout=1"), 1,
                  "cannot read .* did not answer for 1 seconds", 10)
-        self.end(self.begin("convert", "-n", "-f", "raw", "-O", "raw", "a.raw", slow + "&timeout=1"), 1,
+        self.end(self.begin("convert", "-n", "-f", "raw", "-O", "raw", "a.raw", self.serve_slowly() + "&timeout=1"), 1,
                  "cannot (write|zero) .* did not answer for 1 seconds", 10)
-        for argv in (("convert", "-f", "raw", "-O", "raw", slow, "out.raw"),
-                     ("convert", "-n", "-f", "raw", "-O", "raw", "a.raw", slow),
-                     ("compare", "-f", "raw", "-F", "raw", "a.raw", slow)):
-            process = self.begin(*argv)
+        for argv in (("convert", "-f", "raw", "-O", "raw", "SLOW", "out.raw"),
+                     ("convert", "-n", "-f", "raw", "-O", "raw", "a.raw", "SLOW"),
+                     ("compare", "-f", "raw", "-F", "raw", "a.raw", "SLOW")):
+            slow = self.serve_slowly()
+            process = self.begin(*(slow if arg == "SLOW" else arg for arg in argv))
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
             self.end(process, -signal.SIGINT, "interrupted|cancelled", 10)
