@@ -50,7 +50,7 @@ code_of platter vma repack x.vma
 code_of platter vma repack --compression xz x.vma new.xz
 code_of platter vma repack --compression gzip --level 13 x.vma new.gz
 echo "--- interrupted"
-(yes 'what does not end' || true) | code_of timeout -s INT 2 platter vma repack - new.zst
+(yes 'what does not end' || true) | code_of timeout --foreground -s INT 2 platter vma repack - new.zst
 left_here
 
 echo '* digests of what was there before go with it'
