@@ -304,7 +304,7 @@ class Write(NbdCase):
             self.refuse("convert", *new, "-f", "raw", "-O", "raw", uri, uri, says="is the source itself")
         self.refuse("resize", "-f", "raw", uri, "32M", says="does not let it grow")
         self.refuse("resize", "-f", "raw", "--shrink", uri, "1M", says="cannot be made to have 1048576")
-        self.refuse("create", "-f", "vmdk", uri, "1M", says="cannot hold a new image")
+        self.refuse("create", "-f", "vmdk", uri, "1M", says="has a size of its own")
         folder = os.path.basename(self.dir)
         other = uri.replace(folder, f"{folder}/../{folder}")
         self.refuse("convert", "-n", "-f", "raw", "-O", "raw", uri, other, says="is the source itself")
