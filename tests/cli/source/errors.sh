@@ -5,7 +5,7 @@ for doc in '{"type":"raw"}' '{"type":"raw","stream":{"type":"file","filepath":"h
     '{"type":"qcow","stream":{"type":"s3","url":"http://h/b/k","secret_key":7,"access_key":"hunter2"}}' \
     '{"type":"native","pool_name":"p","image_name":"i","stream":{}}' \
     '{"type":"raw","password":"hunter2' '{"driver":"raw","file":{"driver":"ssh"}}' '{}@x'; do
-    platter info "$doc" 2>&1 | tee -a all || true
+    code_of platter info "$doc" 2>&1 | tee -a all
 done
 count $s <all
 data 64K a.raw
