@@ -141,6 +141,9 @@ struct image {
     bool same_content;
 };
 
+/* Reads the name of the backing file, `len` bytes at `off` of the image's file, which the caller
+ * bounded: img->backing_name and has_backing. */
+int image_read_backing_name(struct image *img, hoff off, size_t len, struct platter_error *err);
 /* Notes what a salvage cannot know of an image, a sentence for whoever reads it. */
 int image_doubt(struct image *img, struct platter_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -3,6 +3,7 @@
 #include "base/secret.h"
 #include "format/format.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,6 +60,22 @@ json_t *json_name(const char *name)
     }
     *out = '\0';
     return json_string(latin);
+}
+
+int image_read_backing_name(struct image *img, hoff off, size_t len, struct platter_error *err)
+{
+    img->backing_name = calloc(1, len + 1);
+    if (!img->backing_name)
+        return fail_memory(err, "the backing file's name");
+    int r = stream_pread(img->stream, img->backing_name, len, off, err);
+    if (r < 0)
+        return fail_in(err, r, "%s: the backing file's name", img->stream->name);
+    if (strlen(img->backing_name) != len)
+        return fail(err, PLATTER_ECORRUPT,
+                    "%s: the backing file's name at %" PRIu64 " has a zero byte inside",
+                    img->stream->name, off);
+    img->has_backing = true;
+    return 0;
 }
 
 int image_doubt(struct image *img, struct platter_error *err, const char *format, ...)

@@ -33,18 +33,7 @@ static int load_backing(struct image *img, struct platter_error *err)
         h->backing_offset = 0;
         return 0;
     }
-    img->backing_name = calloc(1, h->backing_size + (size_t)1);
-    if (!img->backing_name)
-        return fail_memory(err, "the backing file's name");
-    int r = stream_pread(img->stream, img->backing_name, h->backing_size, h->backing_offset, err);
-    if (r < 0)
-        return fail_in(err, r, "%s: the backing file's name", img->stream->name);
-    if (strlen(img->backing_name) != h->backing_size)
-        return fail(err, PLATTER_ECORRUPT,
-                    "%s: the backing file's name at %" PRIu64 " has a zero byte inside",
-                    img->stream->name, h->backing_offset);
-    img->has_backing = true;
-    return 0;
+    return image_read_backing_name(img, h->backing_offset, h->backing_size, err);
 }
 
 /* QEMU shows whole sectors, and so do we: section 7. */
