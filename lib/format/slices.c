@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cache of tables in slices of up to 64 KiB, as they stand in the file. Memory is bounded by a
- * share of the budget; slots are reused in the order of a clock.
+ * A cache of tables in slices of up to 64 KiB, as they stand in the file. Memory follows what was
+ * read and is bounded by a share of the budget; slots are reused in the order of a clock.
  *
  * - A slot that is loading is found by others, who wait for `changed` and then look again.
  * - Dirty slots are never reused. Writers flush before more than three quarters are dirty
@@ -14,18 +14,24 @@
 #include "base/ckd.h"
 #include "format/tables.h"
 
-enum { MIN_SLOTS = 16, MAX_SLOTS = 16384 };
+enum { MIN_SLOTS = 16 };
+
+static struct slice *slot_at(const struct slices *c, uint32_t i)
+{
+    return &c->chunks[i / SLICES_CHUNK][i % SLICES_CHUNK];
+}
 
 void slices_free(struct image *img, struct slices *c)
 {
     for (uint32_t i = 0; i < c->n; i++)
-        budget_free(img->budget, c->slots[i].bytes, c->slice);
-    budget_free(img->budget, c->slots, c->n_slots * sizeof *c->slots);
-    budget_free(img->budget, c->buckets, c->n_buckets * sizeof *c->buckets);
+        budget_free(img->budget, slot_at(c, i)->bytes, c->slice);
+    for (uint32_t i = 0; i < SLICES_MOST / SLICES_CHUNK; i++)
+        budget_free(img->budget, c->chunks[i], SLICES_CHUNK * sizeof *c->chunks[i]);
+    budget_free(img->budget, c->buckets, c->n_buckets * sizeof(struct slice *));
     *c = (struct slices){0};
 }
 
-static uint32_t *bucket_of(struct slices *c, hoff off)
+static struct slice **bucket_of(struct slices *c, hoff off)
 {
     uint64_t hash = off / c->slice * UINT64_C(0x9E3779B97F4A7C15);
     return &c->buckets[hash >> 32 & (c->n_buckets - 1)];
@@ -33,27 +39,52 @@ static uint32_t *bucket_of(struct slices *c, hoff off)
 
 static struct slice *slot_find(struct slices *c, hoff off)
 {
-    for (uint32_t i = *bucket_of(c, off); i; i = c->slots[i - 1].next)
-        if (c->slots[i - 1].off == off)
-            return &c->slots[i - 1];
-    return NULL;
+    struct slice *s = *bucket_of(c, off);
+    while (s && s->off != off)
+        s = s->next;
+    return s;
 }
 
 static void slot_insert(struct slices *c, struct slice *s, hoff off)
 {
-    uint32_t *bucket = bucket_of(c, off);
+    struct slice **bucket = bucket_of(c, off);
     s->off = off;
     s->next = *bucket;
-    *bucket = (uint32_t)(s - c->slots) + 1;
+    *bucket = s;
 }
 
 static void slot_remove(struct slices *c, struct slice *s)
 {
-    uint32_t self = (uint32_t)(s - c->slots) + 1, *link = bucket_of(c, s->off);
-    while (*link != self)
-        link = &c->slots[*link - 1].next;
+    struct slice **link = bucket_of(c, s->off);
+    while (*link != s)
+        link = &(*link)->next;
     *link = s->next;
     s->off = 0;
+}
+
+/* Gives a cache new and empty buckets, and finds all slots a place in them. */
+static int buckets_grow(struct image *img, struct slices *c, uint32_t n, struct platter_error *err)
+{
+    struct slice **buckets;
+    int r = budget_alloc(img->budget, n * sizeof *buckets, c->what, &buckets, err);
+    if (r < 0)
+        return r;
+    budget_free(img->budget, c->buckets, c->n_buckets * sizeof *buckets);
+    c->buckets = buckets;
+    c->n_buckets = n;
+    for (uint32_t i = 0; i < c->n; i++)
+        if (slot_at(c, i)->off)
+            slot_insert(c, slot_at(c, i), slot_at(c, i)->off);
+    return 0;
+}
+
+static int chunk_grow(struct image *img, struct slices *c, struct platter_error *err)
+{
+    struct slice **chunk = &c->chunks[c->n / SLICES_CHUNK];
+    int r = c->n < c->n_buckets ? 0 : buckets_grow(img, c, c->n_buckets * 2, err);
+    if (r == 0 && !*chunk)
+        r = budget_alloc(img->budget, SLICES_CHUNK * sizeof **chunk, c->what, chunk, err);
+    return r;
 }
 
 /* A slot with new memory; NULL where there is none to have. */
@@ -61,13 +92,14 @@ static struct slice *slot_grow(struct image *img, struct slices *c, struct platt
 {
     if (c->n == c->max)
         return NULL;
-    struct slice *s = &c->slots[c->n];
-    if (budget_alloc(img->budget, c->slice, c->what, &s->bytes, err) < 0) {
+    int r = c->n % SLICES_CHUNK ? 0 : chunk_grow(img, c, err);
+    if (r == 0)
+        r = budget_alloc_buffer(img->budget, c->slice, c->what, &slot_at(c, c->n)->bytes, err);
+    if (r == 0)
+        return slot_at(c, c->n++);
+    if (c->n)
         c->max = c->n; /* others need the budget: live with what there is */
-        return NULL;
-    }
-    c->n++;
-    return s;
+    return NULL;
 }
 
 int slices_init(struct image *img, struct slices *c, pthread_cond_t *changed, const char *what,
@@ -77,15 +109,8 @@ int slices_init(struct image *img, struct slices *c, pthread_cond_t *changed, co
     c->what = what;
     c->table = table;
     c->slice = (uint32_t)min_u64(c->table, SLICE_MAX);
-    c->max = (uint32_t)min_u64(max_u64(share / c->slice, MIN_SLOTS), MAX_SLOTS);
-    c->n_slots = c->max;
-    c->n_buckets = MIN_SLOTS;
-    while (c->n_buckets < c->max)
-        c->n_buckets *= 2;
-    int r = budget_alloc(img->budget, c->max * sizeof *c->slots, what, &c->slots, err);
-    if (r < 0)
-        return r;
-    r = budget_alloc(img->budget, c->n_buckets * sizeof *c->buckets, what, &c->buckets, err);
+    c->max = (uint32_t)min_u64(max_u64(share / c->slice, MIN_SLOTS), SLICES_MOST);
+    int r = buckets_grow(img, c, SLICES_CHUNK, err);
     /* What a writer needs at once must not depend on what is left later. */
     while (r == 0 && img->writable && c->n < MIN_SLOTS)
         r = slot_grow(img, c, err) ? 0 : -ENOMEM;
@@ -96,7 +121,7 @@ int slices_init(struct image *img, struct slices *c, pthread_cond_t *changed, co
 static struct slice *slot_reuse(struct slices *c)
 {
     for (uint32_t i = 0; i < 2 * c->n; i++) {
-        struct slice *s = &c->slots[c->hand];
+        struct slice *s = slot_at(c, c->hand);
         c->hand = c->hand + 1 < c->n ? c->hand + 1 : 0;
         if (s->dirty || s->loading)
             continue;
@@ -218,7 +243,7 @@ void slices_forget(struct image *img, struct slices *c, hoff off)
 int slices_write(struct image *img, struct slices *c, struct platter_error *err)
 {
     for (uint32_t i = 0; c->n_dirty && i < c->n; i++) {
-        struct slice *s = &c->slots[i];
+        struct slice *s = slot_at(c, i);
         if (!s->dirty)
             continue;
         int r = image_meta_write(img, s->bytes, c->slice, s->off, err);

@@ -40,15 +40,16 @@ int pointers_write(struct image *img, struct pointers *p, struct platter_error *
  */
 
 enum { SLICE_MAX = 64 << 10 /* bytes of a table that are read and written at once */ };
+enum { SLICES_MOST = 16384, SLICES_CHUNK = 64 };
 
 /* A slice of a table, as it stands in the file. A slot pointer is good until
  * the lock is next dropped: until the next call that may read or write. */
 struct slice {
     hoff off; /* in the file; 0: the slot is empty */
     uint8_t *bytes;
-    uint32_t next; /* in the bucket, index + 1 */
-    bool used;     /* since the clock's hand last passed */
-    bool loading;  /* being read without the lock: wait for `changed` */
+    struct slice *next; /* in the bucket */
+    bool used;          /* since the clock's hand last passed */
+    bool loading;       /* being read without the lock: wait for `changed` */
     bool dirty;
 };
 
@@ -57,12 +58,11 @@ struct slices {
     uint64_t table;   /* bytes of a table */
     uint32_t slice;   /* bytes of a slot: a table, or SLICE_MAX of it */
     uint32_t n, max;  /* slots with memory, and how many there may be */
-    uint32_t n_slots; /* in the array: max at first */
     uint32_t hand;
     uint32_t n_dirty;
-    uint32_t n_buckets; /* a power of two */
-    struct slice *slots;
-    uint32_t *buckets;       /* index + 1 of the first slot */
+    uint32_t n_buckets;                               /* a power of two, and not less than n */
+    struct slice **buckets;                           /* the first slot of each */
+    struct slice *chunks[SLICES_MOST / SLICES_CHUNK]; /* of slots, which never move */
     pthread_cond_t *changed; /* the format's: a slot was loaded or written */
 };
 
