@@ -34,6 +34,7 @@ quick: build/test/build.ninja ## the unit tests alone
 	@tools/test build/test --suite unit
 
 bench: build/release/build.ninja ## measure against qemu-img; writes bench/RESULTS.md (BENCH='--rows ... --runs N')
+	@tools/setup $$(cat tests/servers/packages.txt)
 	@tools/build release
 	@bench/run $(BENCH)
 

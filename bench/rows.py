@@ -33,6 +33,7 @@ class Row:
     memory: int = 128 << 20  # most bytes at the peak
     floors: list = field(default_factory=list)  # (what it is called, command)
     servers: list = field(default_factory=list)  # (command, port) of what runs meanwhile
+    ceph: bool = False  # a Ceph runs meanwhile
 
 
 def floor(mode):
@@ -107,6 +108,13 @@ def web(name, limit, servers):
     return Row(name, ["disk.raw", "zlib.qcow2"], limit, command, target="out.qcow2", unsafe=True,
                peer=["qemu-img", command[0], "-m", "1", *command[1:]], peer_label="qemu-img -m 1",
                servers=servers)
+
+
+def rbd(name, limit, *peer):
+    image = "rbd:rbd/out"
+    return Row(name, ["disk.raw"], limit, ["convert", "-f", "raw", "-O", "raw", "disk.raw", image], target=image,
+               tuned=True, peer=[*peer], ceph=True,
+               proofs=[["qemu-img", "compare", "-q", "-f", "raw", "-F", "raw", "disk.raw", image]])
 
 
 def reads(depth):
@@ -184,6 +192,8 @@ ROWS = [
         served=["file", "disk.raw"], peer=["nbdcopy", "--flush", "URI", "out.raw"]),
     Row("nbd-write", ["disk.raw"], 1.0, ["convert", "-n", "-f", "raw", "-O", "raw", "disk.raw", "URI"],
         served=["memory", "8G"], peer=["nbdcopy", "--flush", "disk.raw", "URI"]),
+    rbd("rbd", 0.7),
+    rbd("rbd-import", 1.0, "rbd", "import", "--no-progress", "disk.raw", "rbd/out"),
     Row("vma-open", ["vast.vma"], None, ["bench", "-q", "-f", "vma", "-c", "1", "-s", "4096", "vast.vma"],
         peer=["stat", "vast.vma"], seconds=0.05),
 ]
