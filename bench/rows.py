@@ -113,7 +113,7 @@ def web(name, limit, servers):
 def rbd(name, limit, *peer):
     image = "rbd:rbd/out"
     return Row(name, ["disk.raw"], limit, ["convert", "-f", "raw", "-O", "raw", "disk.raw", image], target=image,
-               tuned=True, peer=[*peer], ceph=True,
+               peer=[*peer], ceph=True,
                proofs=[["qemu-img", "compare", "-q", "-f", "raw", "-F", "raw", "disk.raw", image]])
 
 
@@ -193,6 +193,7 @@ ROWS = [
     Row("nbd-write", ["disk.raw"], 1.0, ["convert", "-n", "-f", "raw", "-O", "raw", "disk.raw", "URI"],
         served=["memory", "8G"], peer=["nbdcopy", "--flush", "disk.raw", "URI"]),
     rbd("rbd", 0.7),
+    rbd("rbd-tuned", 1.0, "qemu-img", "convert", "-m", "16", "-W", "-f", "raw", "-O", "raw", "disk.raw", "rbd:rbd/out"),
     rbd("rbd-import", 1.0, "rbd", "import", "--no-progress", "disk.raw", "rbd/out"),
     Row("vma-open", ["vast.vma"], None, ["bench", "-q", "-f", "vma", "-c", "1", "-s", "4096", "vast.vma"],
         peer=["stat", "vast.vma"], seconds=0.05),
