@@ -92,7 +92,7 @@ static void test_memory_follows_use(void **state)
     assert_all_there(&k);
     assert_in_range(used(&k), TABLES * TABLE, TABLES * TABLE * 3 / 2);
     assert_true(k.cache.n_buckets >= k.cache.n); /* and is found quickly */
-    memset(k.file.bytes, 0, k.file.size); /* all of it is in memory */
+    memset(k.file.bytes, 0, k.file.size);        /* all of it is in memory */
     assert_all_there(&k);
     kit_close(&k);
 }
@@ -158,6 +158,9 @@ static void test_changes(void **state)
         assert_works(slices_get(&k.img, &k.cache, (hoff)i * TABLE, &slot, &err));
         memset(slot->bytes, 0xee, TABLE);
         slices_dirty(&k.cache, slot);
+        for (unsigned other = 1; other <= 3; other++) /* others want slots as well */
+            assert_works(
+                slices_get(&k.img, &k.cache, i * other * 37 % TABLES * TABLE + TABLE, &slot, &err));
     }
     slices_forget(&k.img, &k.cache, (hoff)TABLES * TABLE);
     assert_works(slices_write(&k.img, &k.cache, &err));
@@ -169,6 +172,36 @@ static void test_changes(void **state)
         assert_int_equal(get_be(k.file.bytes + i * TABLE, 8), now);
     }
     kit_close(&k);
+}
+
+/* Others take the budget while most of what there is is dirty. */
+static void test_changes_with_little_memory(void **state)
+{
+    (void)state;
+    for (unsigned until = 10; until < TABLES; until *= 2) {
+        struct kit k;
+        struct slice *slot;
+        kit_open(&k, LIMIT, LIMIT / 4, true);
+        uint64_t left = 0;
+        pthread_mutex_lock(&k.img.lock);
+        for (unsigned i = 1; i <= TABLES; i++) {
+            if (i == until) {
+                left = LIMIT - used(&k);
+                assert_works(budget_take(k.img.budget, left, "others", &err));
+            }
+            if (slices_full(&k.cache))
+                assert_works(slices_write(&k.img, &k.cache, &err));
+            assert_works(slices_get(&k.img, &k.cache, (hoff)i * TABLE, &slot, &err));
+            memset(slot->bytes, 0xee, TABLE);
+            slices_dirty(&k.cache, slot);
+        }
+        assert_works(slices_write(&k.img, &k.cache, &err));
+        pthread_mutex_unlock(&k.img.lock);
+        budget_give(k.img.budget, left);
+        for (unsigned i = TABLE; i < (TABLES + 1) * TABLE; i++)
+            assert_int_equal(k.file.bytes[i], 0xee);
+        kit_close(&k);
+    }
 }
 
 static void *read_all(void *context)
@@ -209,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_little_memory),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_changes),
+        cmocka_unit_test(test_changes_with_little_memory),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
