@@ -334,21 +334,28 @@ static void make_vmdks(struct reshape *r, const char *parent)
         shorten_line(r);
 }
 
-static void make_qcow2s(struct reshape *r, const char *parent)
+static struct buffer new_qcow(const struct reshape_case *of, const char *options, uint64_t sectors,
+                              const char *parent)
+{
+    return of->qcow2 ? reshape_qcow2_new(options, sectors, parent)
+                     : reshape_qcow_new(of, sectors, parent);
+}
+
+static void make_qcows(struct reshape *r, const char *parent)
 {
     const struct reshape_case *of = r->of;
     if (parent) {
-        r->files[FILE_BASE] = reshape_qcow2_new(of->qcow2, of->base_size, NULL);
+        r->files[FILE_BASE] = new_qcow(of, of->qcow2, of->base_size, NULL);
         fill(r, FILE_BASE, false, of->base_size, 31);
     }
     if (of->other_size) {
-        r->files[FILE_OTHER] = reshape_qcow2_new(of->qcow2, of->other_size, NULL);
+        r->files[FILE_OTHER] = new_qcow(of, of->qcow2, of->other_size, NULL);
         fill(r, FILE_OTHER, false, of->other_size, 23);
     }
-    auto_free char *options =
-        string_format("%s%s%s", of->qcow2, of->child ? "," : "", of->child ? of->child : "");
+    auto_free char *options = string_format("%s%s%s", of->qcow2 ? of->qcow2 : "",
+                                            of->child ? "," : "", of->child ? of->child : "");
     MUST(options);
-    r->files[FILE_CHILD] = reshape_qcow2_new(options, of->size, parent);
+    r->files[FILE_CHILD] = new_qcow(of, options, of->size, parent);
     if (of->data_file) {
         r->files[FILE_FIRST] = buffer_new(of->size * SECTOR + SPARE);
         r->files[FILE_FIRST].size = of->size * SECTOR;
@@ -377,11 +384,11 @@ struct reshape reshape_make(const struct reshape_case *of)
 {
     struct reshape r = {.of = of};
     const char *parent = of->base_size ? names[FILE_BASE] : NULL;
-    format = of->qcow2 ? &format_qcow2 : &format_vmdk;
-    if (of->qcow2)
-        make_qcow2s(&r, parent);
-    else
+    format = of->qcow2 ? &format_qcow2 : of->cluster_bits ? &format_qcow : &format_vmdk;
+    if (format == &format_vmdk)
         make_vmdks(&r, parent);
+    else
+        make_qcows(&r, parent);
     spoil_end(&r);
     read_before(&r);
     return r;
@@ -558,8 +565,9 @@ bool reshape_judge(const struct reshape *r, struct reshape_place *place, bool do
     if (good && r->of->raw)
         good = judge_raw(r, &place->files[FILE_FIRST], disk_size(disk), why, why_size);
     disk_close(disk, NULL);
-    for (int i = FILE_CHILD; good && r->of->qcow2 && i <= FILE_OTHER; i++)
-        good = !place->files[i].bytes || reshape_qcow2_judge(&place->files[i], why, why_size);
+    for (int i = FILE_CHILD; good && format != &format_vmdk && i <= FILE_OTHER; i++)
+        good = !place->files[i].bytes ||
+               reshape_image_judge(format->name, &place->files[i], why, why_size);
     return good;
 }
 

@@ -35,7 +35,8 @@ struct reshape_case {
     bool zeroed;                          /* tables may mark zeros */
     bool split, flat;                     /* the child is in pieces of PIECE sectors */
     bool open_end;                        /* it does not store its last sectors */
-    const char *qcow2;                    /* all are qcow2, made with these options; NULL: VMDK */
+    const char *qcow2;                    /* all are qcow2, made with these options */
+    unsigned cluster_bits, l2_bits;       /* all are qcow version 1; without either: VMDK */
     const char *child;                    /* qcow2: more options, of the child alone; or NULL */
     bool data_file;                       /* one of them is data_file=child-s001.vmdk */
     bool raw;                             /* which is the disk as it is */
@@ -68,11 +69,12 @@ struct reshape_place {
 struct reshape reshape_make(const struct reshape_case *of);
 void reshape_free(struct reshape *r);
 
-/* The images of cases that are qcow2. */
+/* The images of cases that are qcow2, and qcow. */
 struct buffer reshape_qcow2_new(const char *options, uint64_t sectors, const char *parent);
 void reshape_qcow2_snapshot(struct buffer *b);
+struct buffer reshape_qcow_new(const struct reshape_case *of, uint64_t sectors, const char *parent);
 /* Whether its counts and tables fit each other; leaks are fine. */
-bool reshape_qcow2_judge(const struct buffer *b, char *why, size_t why_size);
+bool reshape_image_judge(const char *format, const struct buffer *b, char *why, size_t why_size);
 
 /* Copies of the files with room to grow, in a place without anything special. */
 struct reshape_place reshape_place_of(const struct buffer *files, struct buffer *copies);

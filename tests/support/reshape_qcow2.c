@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The qcow2 images of reshape.h: made empty by qemu-img, filled by us. */
+/* The qcow2 images of reshape.h: made empty by qemu-img, filled by us; and those of version 1, laid
+ * out by hand. */
 #include <inttypes.h>
+#include <string.h>
 
+#include "base/cursor.h"
 #include "base/memory.h"
 #include "support/imagecheck.h"
 #include "support/must.h"
@@ -32,10 +35,29 @@ void reshape_qcow2_snapshot(struct buffer *b)
     *b = buffer_load(path, capacity);
 }
 
-bool reshape_qcow2_judge(const struct buffer *b, char *why, size_t why_size)
+/* qcow.md section 2: a header, the name, an L1 table. */
+struct buffer reshape_qcow_new(const struct reshape_case *of, uint64_t sectors, const char *parent)
 {
-    struct image_report report;
-    qcow2_judge(b->bytes, b->size, &report);
+    size_t name = parent ? strlen(parent) : 0, l1 = (48 + name + 7) / 8 * 8;
+    unsigned shift = of->cluster_bits + of->l2_bits;
+    struct buffer b = buffer_new(sectors * 512 + SPARE);
+    put_be(b.bytes, 4, 0x514649fb);
+    put_be(b.bytes + 4, 4, 1);
+    put_be(b.bytes + 8, 8, parent ? 48 : 0);
+    put_be(b.bytes + 16, 4, name);
+    put_be(b.bytes + 24, 8, sectors * 512);
+    b.bytes[32] = (uint8_t)of->cluster_bits;
+    b.bytes[33] = (uint8_t)of->l2_bits;
+    put_be(b.bytes + 40, 8, l1);
+    memcpy(b.bytes + 48, parent ? parent : "", name);
+    b.size = l1 + ((sectors * 512 + (UINT64_C(1) << shift) - 1) >> shift) * 8;
+    return b;
+}
+
+bool reshape_image_judge(const char *format, const struct buffer *b, char *why, size_t why_size)
+{
+    struct image_report report = {0};
+    image_check(format, b->bytes, b->size, &report);
     if (report.errors)
         snprintf(why, why_size, "%.200s", report.first);
     return report.errors == 0;
