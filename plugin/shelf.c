@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "shelf.h"
+
+static struct {
+    pthread_mutex_t lock; /* held while something is opened, too: who comes second finds it open */
+    struct served *served;
+    struct shelf_views views;
+    bool has_views;
+} shelf = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* The image as it stands while the disk itself may be open for writing: its header, its list of
+ * views and what they hold do not change under us. */
+static int open_beside(const struct shelf_options *options, unsigned flags, const char *view,
+                       struct platter_disk **ret)
+{
+    struct platter_open_options open = options->open;
+    struct platter_error err = {0};
+    open.flags |= flags;
+    for (const struct served *s = shelf.served; s; s = s->next)
+        if (s->writable)
+            open.flags |= PLATTER_OPEN_FORCE_SHARE;
+    open.view = view;
+    int r = platter_open(options->file, &open, ret, &err);
+    if (r < 0) {
+        nbdkit_error("%s", err.message);
+        nbdkit_set_error(-r == ENOENT ? ENOENT : EIO);
+    }
+    return r;
+}
+
+int shelf_try(const struct shelf_options *options)
+{
+    struct platter_disk *disk = NULL;
+    pthread_mutex_lock(&shelf.lock);
+    int r = open_beside(options, PLATTER_OPEN_QUERY, options->view, &disk);
+    pthread_mutex_unlock(&shelf.lock);
+    platter_close(disk, NULL);
+    return r < 0 ? -1 : 0;
+}
+
+/* ---- views ----------------------------------------------------------------------------------- */
+
+static void views_clear(struct shelf_views *views)
+{
+    for (size_t i = 0; i < views->n; i++) {
+        free(views->v[i].name);
+        free(views->v[i].about);
+    }
+    free(views->v);
+    *views = (struct shelf_views){0};
+}
+
+/* Snapshots know how large the state of their machine is, disks of an archive have none. */
+static int views_add(struct shelf_views *views, const json_t *view)
+{
+    const char *name = json_string_value(json_object_get(view, "name"));
+    bool snapshot = json_object_get(view, "vm-state-size") != NULL;
+    if (!name || !*name) /* it has no name that a client could send */
+        return 0;
+    char *about = NULL;
+    if (asprintf(&about, "%s, %" JSON_INTEGER_FORMAT " bytes", snapshot ? "snapshot" : "disk",
+                 json_integer_value(json_object_get(view, "size"))) < 0)
+        return -1;
+    views->v[views->n].about = about;
+    views->v[views->n].name = strdup(name);
+    views->only |= !snapshot;
+    return views->v[views->n++].name ? 0 : -1;
+}
+
+static int views_read(struct platter_disk *disk, struct shelf_views *views)
+{
+    struct platter_error err = {0};
+    char *text = NULL;
+    if (platter_views(disk, &text, &err) < 0) {
+        nbdkit_error("%s", err.message);
+        return -1;
+    }
+    json_t *list = json_loads(text, 0, NULL);
+    platter_free(text);
+    views->v = calloc(json_array_size(list) + 1, sizeof *views->v);
+    int r = list && views->v ? 0 : -1;
+    for (size_t i = 0; r == 0 && i < json_array_size(list); i++)
+        r = views_add(views, json_array_get(list, i));
+    views->only &= json_array_size(list) > 1;
+    json_decref(list);
+    if (r < 0) {
+        views_clear(views);
+        nbdkit_error("out of memory");
+    }
+    return r;
+}
+
+const struct shelf_views *shelf_views(const struct shelf_options *options)
+{
+    struct platter_disk *disk = NULL;
+    pthread_mutex_lock(&shelf.lock);
+    if (!shelf.has_views && open_beside(options, PLATTER_OPEN_QUERY, NULL, &disk) == 0)
+        shelf.has_views = views_read(disk, &shelf.views) == 0;
+    bool ok = shelf.has_views;
+    pthread_mutex_unlock(&shelf.lock);
+    platter_close(disk, NULL);
+    return ok ? &shelf.views : NULL;
+}
+
+/* ---- disks ----------------------------------------------------------------------------------- */
+
+/* Whether an error of opening for writing says that this cannot be written to, whoever asks. */
+static bool is_for_reading(int r)
+{
+    return r == -EROFS || r == -EACCES || r == -EPERM || r == -ENOTSUP;
+}
+
+static int disk_open_itself(const struct shelf_options *options, struct served *s)
+{
+    struct platter_open_options open = options->open;
+    struct platter_error err = {0};
+    open.flags |= options->read_only ? 0 : PLATTER_OPEN_WRITE;
+    int r = platter_open(options->file, &open, &s->disk, &err);
+    s->writable = r == 0 && !options->read_only;
+    if (is_for_reading(r) && !options->read_only) {
+        nbdkit_debug("for reading only: %s", err.message);
+        open.flags &= ~PLATTER_OPEN_WRITE;
+        r = platter_open(options->file, &open, &s->disk, &err);
+    }
+    if (r < 0) {
+        nbdkit_error("%s", err.message);
+        nbdkit_set_error(-r);
+    }
+    return r;
+}
+
+static void served_free(struct served *s)
+{
+    free(s->view);
+    free(s);
+}
+
+/* Called with the lock. */
+static struct served *served_open(const struct shelf_options *options, const char *view)
+{
+    struct served *s = calloc(1, sizeof *s);
+    if (!s || (view && !(s->view = strdup(view)))) {
+        nbdkit_error("out of memory");
+        free(s);
+        return NULL;
+    }
+    int r = view ? open_beside(options, 0, view, &s->disk) : disk_open_itself(options, s);
+    if (r < 0) {
+        served_free(s);
+        return NULL;
+    }
+    for (unsigned i = 0; i < platter_depth(s->disk); i++)
+        if (platter_doubt(s->disk, i))
+            nbdkit_error("warning: %s", platter_doubt(s->disk, i));
+    s->next = shelf.served;
+    shelf.served = s;
+    return s;
+}
+
+struct served *shelf_take(const struct shelf_options *options, const char *name)
+{
+    const char *view = *name ? name : options->view;
+    if (*name && options->view && strcmp(name, options->view) != 0) {
+        nbdkit_error("export \"%s\": only the view \"%s\" is served", name, options->view);
+        nbdkit_set_error(ENOENT);
+        return NULL;
+    }
+    pthread_mutex_lock(&shelf.lock);
+    struct served *s = shelf.served;
+    while (s && (view ? !s->view || strcmp(s->view, view) != 0 : s->view != NULL))
+        s = s->next;
+    if (!s)
+        s = served_open(options, view);
+    if (s)
+        s->clients++;
+    pthread_mutex_unlock(&shelf.lock);
+    return s;
+}
+
+/* Called with the lock, of what is on the list. */
+static int served_close(struct served *s)
+{
+    struct platter_error err = {0};
+    struct served **link = &shelf.served;
+    while (*link != s)
+        link = &(*link)->next;
+    *link = s->next;
+    int r = platter_close(s->disk, &err);
+    if (r < 0)
+        nbdkit_error("%s", err.message);
+    served_free(s);
+    return r;
+}
+
+void shelf_give_back(struct served *s)
+{
+    pthread_mutex_lock(&shelf.lock);
+    if (--s->clients == 0 && s->view)
+        served_close(s);
+    pthread_mutex_unlock(&shelf.lock);
+}
+
+int shelf_close(void)
+{
+    int r = 0;
+    pthread_mutex_lock(&shelf.lock);
+    while (shelf.served)
+        r = served_close(shelf.served) < 0 ? -1 : r;
+    views_clear(&shelf.views);
+    shelf.has_views = false;
+    pthread_mutex_unlock(&shelf.lock);
+    return r;
+}
