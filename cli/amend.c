@@ -79,4 +79,5 @@ const struct verb verb_amend = {.name = "amend",
                                             "platter amend -o refcount_bits=64 vm.qcow2\n"
                                             "platter amend -f qcow2 -o help\n",
                                 .long_work = true,
+                                .in_place = true,
                                 .run = amend_run};

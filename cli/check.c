@@ -138,6 +138,8 @@ static int check_image(struct checking *c, const char *name, struct platter_chec
                                             .finding = print_finding,
                                             .progress = progress_tick,
                                             .opaque = c};
+    if (!args->repair)
+        signals_end_at_once(true);
     progress_start(&c->progress, args, wants_json(args));
     int r = platter_check(name, &options, ret, &err);
     progress_end(&c->progress, !r);
@@ -191,4 +193,5 @@ const struct verb verb_check = {.name = "check",
                                             "platter check --data --output=json stream.vmdk\n"
                                             "platter check -r all vm.vmdk\n",
                                 .long_work = true,
+                                .in_place = true,
                                 .run = check_run};

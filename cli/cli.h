@@ -147,6 +147,7 @@ struct verb {
     const struct opt *opts; /* ends with .help = NULL */
     const char *examples;   /* lines of commands */
     bool long_work;         /* has a progress callback, which can cancel */
+    bool in_place;          /* changes an image where it stands: a cancel has to come to its end */
     bool signed_operand;    /* the last operand may be a size with a minus */
     int (*run)(const struct args *args);
 };
@@ -427,6 +428,10 @@ void progress_clear(struct progress *p);
  * first where nothing can be cancelled, ends the program. New files that are not complete go either
  * way. */
 void signals_catch(bool can_cancel);
+/* Whether the first one ends the program all the same, until progress_tick() is called: while there
+ * is nothing to take back in order, and images are opened, for which a server may let one wait. What
+ * was so before is the answer. */
+bool signals_end_at_once(bool now);
 /* Whether one came that cancels. */
 bool signals_caught(void);
 /* Ends the program by the signal that was caught, if one was. */

@@ -67,4 +67,5 @@ const struct verb verb_commit = {.name = "commit",
                                              "platter commit -d overlay.qcow2\n"
                                              "platter commit -b base.qcow2 top.qcow2\n",
                                  .long_work = true,
+                                 .in_place = true,
                                  .run = commit_run};

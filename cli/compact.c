@@ -106,4 +106,5 @@ const struct verb verb_compact = {.name = "compact",
                                               "platter compact -p vm.qcow2\n"
                                               "platter compact --zeros --output=json vm.qcow2\n",
                                   .long_work = true,
+                                  .in_place = true,
                                   .run = compact_run};

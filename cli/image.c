@@ -109,6 +109,7 @@ static bool is_compressed(struct platter_disk *disk)
 struct opening {
     struct progress progress;
     const struct args *args;
+    bool at_once; /* a signal ends the program, as nothing is written */
     bool begun;
 };
 
@@ -121,7 +122,9 @@ static int opening_tick(void *opaque, const struct platter_progress *now)
             o->progress.out = stderr;
     }
     o->begun = true;
-    return progress_tick(&o->progress, now);
+    int r = progress_tick(&o->progress, now);
+    signals_end_at_once(o->at_once);
+    return r;
 }
 
 /* On a terminal nothing is left of it. */
@@ -138,7 +141,7 @@ int image_open(const struct args *args, const char *name, const char *format, un
                struct platter_disk **ret)
 {
     struct platter_error err = {0};
-    struct opening opening = {.args = args};
+    struct opening opening = {.args = args, .at_once = !(flags & PLATTER_OPEN_WRITE)};
     const char *view = args->view;
     if (!view && args->snapshot)
         view = view_of_snapshot(args->snapshot);
@@ -148,9 +151,11 @@ int image_open(const struct args *args, const char *name, const char *format, un
     options.view = view;
     options.progress = opening_tick;
     options.progress_opaque = &opening;
+    bool before = signals_end_at_once(opening.at_once);
     int r = platter_open(file ? file : name, &options, ret, &err);
     if (r == -ENOENT && !view && (file = uri_split(name, &options.view)))
         r = platter_open(file, &options, ret, &err);
+    signals_end_at_once(before);
     opening_end(&opening);
     if (r && signals_caught())
         say("interrupted");

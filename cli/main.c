@@ -65,6 +65,7 @@ static int verb_run(const struct verb *verb, int argc, char **argv)
         code = images_named(verb, &args) || secrets_check(verb, &args) ? EXIT_FAILED : -1;
     if (code < 0) {
         signals_catch(verb->long_work);
+        signals_end_at_once(!verb->in_place);
         code = verb->run(&args);
     }
     free(args.creation);

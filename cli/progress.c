@@ -3,7 +3,8 @@
  * Progress and signals. The line is qemu-img's, so that programs which read it go on to work; on a
  * terminal rate and time left stand behind it. A signal only sets a flag: the next progress
  * callback turns it into a cancel, so that the library takes its unfinished target away. The second
- * one, or the first where nothing can be cancelled, takes it away at once.
+ * one, or the first where nothing can be cancelled or a server may let us wait before the first
+ * callback, takes it away at once.
  */
 #include <signal.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 
 #include "cli.h"
 
-static volatile sig_atomic_t caught, asked;
+static volatile sig_atomic_t caught, asked, at_once;
 
 static void on_end_now(int signal_number)
 {
@@ -23,7 +24,7 @@ static void on_end_now(int signal_number)
 
 static void on_end(int signal_number)
 {
-    if (caught)
+    if (caught || at_once)
         on_end_now(signal_number);
     caught = signal_number;
 }
@@ -43,11 +44,22 @@ static void catch (int signal_number, void (*handler)(int))
 
 void signals_catch(bool can_cancel)
 {
+    at_once = false;
     catch (SIGINT, can_cancel ? on_end : on_end_now);
     catch (SIGTERM, can_cancel ? on_end : on_end_now);
     catch (SIGHUP, can_cancel ? on_end : on_end_now);
     if (can_cancel)
         catch (SIGUSR1, on_ask);
+}
+
+bool signals_end_at_once(bool now)
+{
+    bool before = at_once;
+    fflush(stdout); /* what was said so far is said */
+    at_once = now;
+    if (now && caught)
+        on_end_now(caught);
+    return before;
 }
 
 bool signals_caught(void)
@@ -141,6 +153,7 @@ void progress_start(struct progress *p, const struct args *args, bool stdout_tak
 int progress_tick(void *opaque, const struct platter_progress *now)
 {
     struct progress *p = opaque;
+    at_once = false;
     if (caught)
         return 1;
     p->now = *now;

@@ -72,4 +72,5 @@ const struct verb verb_rebase = {.name = "rebase",
                                      "platter rebase -b '' vm-000001.vmdk\n"
                                      "platter rebase -u -b moved/base.vmdk vm-000001.vmdk\n",
                                  .long_work = true,
+                                 .in_place = true,
                                  .run = rebase_run};

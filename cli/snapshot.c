@@ -346,4 +346,5 @@ const struct verb verb_snapshot = {
                 "platter snapshot read vm.qcow2 monday | sha256sum\n"
                 "platter snapshot state --export=vm.state vm.qcow2 suspended\n",
     .long_work = true,
+    .in_place = true,
     .run = snapshot_run};
