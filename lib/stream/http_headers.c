@@ -111,6 +111,14 @@ bool http_number_parse(const char *value, uint64_t *ret)
     return take_number(&value, ret) && *value == '\0';
 }
 
+bool http_length(const struct http_headers *h, uint64_t *ret)
+{
+    const char *length = http_header(h, "Content-Length");
+    return length && http_header_count(h, "Content-Length") == 1 &&
+           !http_header(h, "Transfer-Encoding") && http_number_parse(length, ret) &&
+           *ret <= INT64_MAX;
+}
+
 bool http_range_parse(const char *value, struct http_range *ret)
 {
     *ret = (struct http_range){0};

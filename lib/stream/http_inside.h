@@ -65,7 +65,8 @@ struct transfer {
     bool began;        /* q->begin() was called */
     unsigned n_answers;
     CURLcode code;
-    int result; /* negative: what came was refused, with `error` */
+    long tunnel; /* what a proxy answered to CONNECT; 0: nothing */
+    int result;  /* negative: what came was refused, with `error` */
     struct platter_error error;
 
     struct transfer *next;

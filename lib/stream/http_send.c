@@ -44,6 +44,13 @@ static bool is_unreachable(CURLcode code)
            code == CURLE_COULDNT_CONNECT || code == CURLE_SSL_CONNECT_ERROR;
 }
 
+/* A proxy does not want to lead us there. */
+static bool is_refused(const struct transfer *t)
+{
+    return t->code != CURLE_OK && t->tunnel >= 400 && t->tunnel < 500 && t->tunnel != 408 &&
+           t->tunnel != 425 && t->tunnel != 429;
+}
+
 static bool code_passes(CURLcode code)
 {
     switch ((unsigned)code) {
@@ -80,9 +87,11 @@ static int code_errno(CURLcode code)
     return EIO;
 }
 
-static const char *code_hint(CURLcode code)
+static const char *code_hint(const struct transfer *t)
 {
-    switch ((unsigned)code) {
+    if (t->tunnel == 407)
+        return "; look at the proxy's user and password";
+    switch ((unsigned)t->code) {
     case CURLE_PEER_FAILED_VERIFICATION:
         return "; if its certificate is to be trusted, name the file of who signed it (ca_file)";
     case CURLE_SSL_CACERT_BADFILE:
@@ -104,8 +113,8 @@ static int fail_code(const struct transfer *t, unsigned tries, struct platter_er
         snprintf(at, sizeof at, " for %" PRIu64 " bytes at offset %" PRIu64, q->len, q->off);
     if (tries > 1)
         snprintf(times, sizeof times, " (%u tries)", tries);
-    return fail(err, code_errno(t->code), "%s: the server does not answer%s%s: %s%s", q->name, at,
-                times, why, code_hint(t->code));
+    return fail(err, is_refused(t) ? EACCES : code_errno(t->code),
+                "%s: the server does not answer%s%s: %s%s", q->name, at, times, why, code_hint(t));
 }
 
 /* ---- delays ------------------------------------------------------------------------------------
@@ -207,8 +216,9 @@ static int after_failure(struct http_client *c, struct http_request *q, struct t
     if (t->code == CURLE_OK && later && !http_retry_after_parse(later, time(NULL), &asked))
         asked = 0;
     bool nobody = is_unreachable(t->code) && !atomic_load(&c->answered);
-    bool begun = q->sink && t->a->got > 0; /* what was handed on cannot be handed on again */
-    bool passes = t->code == CURLE_OK ? status_passes(q, t->a) : code_passes(t->code);
+    bool begun = t->body == BODY_SINK; /* what was handed on cannot be handed on again */
+    bool passes =
+        t->code == CURLE_OK ? status_passes(q, t->a) : code_passes(t->code) && !is_refused(t);
     bool again = passes && !begun && !q->once && wait_again(c, q, asked, nobody);
     if (is_stopped(q))
         return fail_stopped(q, err);

@@ -47,11 +47,10 @@ static struct http_sequential *sequential_of(struct stream *s)
 static void begin(void *opaque, const struct http_headers *headers)
 {
     struct http_sequential *s = opaque;
-    const char *length = http_header(headers, "Content-Length");
     WITH_LOCK(&s->lock);
     if (headers->status != 200)
         return;
-    s->has_size = length && http_number_parse(length, &s->size) && s->size <= INT64_MAX;
+    s->has_size = http_length(headers, &s->size);
     const char *coding = http_header(headers, "Transfer-Encoding");
     s->endless = !s->has_size && headers->major < 2 && !(coding && strcasestr(coding, "chunked"));
     s->began = true;

@@ -9,6 +9,7 @@
  */
 #include <inttypes.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/ckd.h"
 #include "base/memory.h"
@@ -28,6 +29,7 @@ struct http_source {
     char *url;
     uint64_t size;
     char *etag, *modified; /* of the first answer; or NULL */
+    char *condition;       /* the header by which later answers are of the same; or NULL */
     uint8_t *first;
     size_t first_len;
     atomic_bool stop, changed;
@@ -91,7 +93,12 @@ static int keep_identity(struct http_source *s, const struct http_answer *a,
     s->etag = string_copy(etag);
     s->modified = etag && !is_weak(etag) ? NULL : string_copy(modified);
     s->url_now = string_copy(a->url);
-    bool fine = s->url_now && (s->etag || !etag) && (s->modified || !modified || s->etag);
+    if (s->etag && !is_weak(s->etag))
+        s->condition = string_format("If-Match: %s", s->etag);
+    else if (s->modified)
+        s->condition = string_format("If-Unmodified-Since: %s", s->modified);
+    bool strong = etag && !is_weak(etag), fine = s->url_now && (s->etag || !etag);
+    fine = fine && (s->modified || !modified || strong) && (s->condition || !(strong || modified));
     return fine ? 0 : fail_memory(err, "a source");
 }
 
@@ -167,12 +174,7 @@ static int ask(struct http_source *s, struct http_request *q, uint64_t *ret_got,
 static int read_range(struct http_source *s, uint8_t *buf, size_t len, hoff off,
                       struct platter_error *err)
 {
-    char condition[256] = "";
-    if (s->etag && !is_weak(s->etag))
-        snprintf(condition, sizeof condition, "If-Match: %s", s->etag);
-    else if (s->modified)
-        snprintf(condition, sizeof condition, "If-Unmodified-Since: %s", s->modified);
-    const char *const headers[] = {*condition ? condition : NULL, NULL};
+    const char *const headers[] = {s->condition, NULL};
     struct http_patience patience = {0};
     struct http_request q = {.method = "GET",
                              .trusted = s->url,
@@ -263,6 +265,7 @@ static void source_close(struct stream *stream)
     free(s->url_now);
     free(s->etag);
     free(s->modified);
+    free(s->condition);
     free(s->first);
     pthread_mutex_destroy(&s->lock);
 }
@@ -292,10 +295,13 @@ static int ask_size(struct http_source *s, struct platter_error *err)
     int r = http_send(s->client, &q, &a, err);
     if (r < 0)
         return r;
-    const char *length = http_header(&a.headers, "Content-Length");
+    const char *etag = http_header(&a.headers, "ETag");
+    const char *coding = http_header(&a.headers, "Content-Encoding");
     if (a.headers.status != 200)
         r = http_fail(&q, &a, "its size cannot be had", err);
-    else if (!length || !http_number_parse(length, &s->size) || s->size > INT64_MAX)
+    else if (etag && s->etag && strcmp(etag, s->etag) != 0)
+        r = fail_changed(s, "ETag", s->etag, etag, err);
+    else if ((coding && strcasecmp(coding, "identity") != 0) || !http_length(&a.headers, &s->size))
         r = fail(err, EPROTO, "%s: the server does not say how large it is", s->head.name);
     http_answer_done(&a);
     return r;
@@ -306,26 +312,27 @@ static int take_first(struct http_source *s, const struct http_request *q,
                       const struct http_answer *a, struct platter_error *err)
 {
     const char *value = http_header(&a->headers, "Content-Range");
-    const char *length = http_header(&a->headers, "Content-Length");
     struct http_range range = {0};
     bool parsed = value && http_range_parse(value, &range);
     bool none = a->headers.status == 416 && parsed && range.has_total && range.total == 0;
-    int r = 0;
+    uint64_t length;
+    int r;
     /* Of nothing some servers say that it is not there, others that this is all there is. */
-    if (none || (a->headers.status == 200 && length && strcmp(length, "0") == 0))
+    if (none || (a->headers.status == 200 && http_length(&a->headers, &length) && length == 0))
         return keep_identity(s, a, err);
     if (a->headers.status == 200)
         return 1;
     if (a->headers.status != 206 && a->headers.status != 416)
         return http_fail(q, a, "cannot be read", err);
-    if (parsed && range.has_total)
+    r = keep_identity(s, a, err);
+    if (r == 0 && parsed && range.has_total)
         s->size = range.total;
-    else
+    else if (r == 0)
         r = ask_size(s, err);
     if (r == 0 && a->headers.status == 416 && s->size > 0) /* S3 has no Content-Range there */
         r = http_fail(q, a, "cannot be read", err);
     s->first_len = a->headers.status == 206 ? (size_t)min_u64(a->got, s->size) : 0;
-    return r == 0 ? keep_identity(s, a, err) : r;
+    return r;
 }
 
 static int open_first(struct http_source *s, struct platter_error *err)

@@ -13,9 +13,10 @@
 #include "stream/http_inside.h"
 
 enum {
-    MOST_TEXT = 1 << 20,         /* of a body that is for no buffer: lists and failures are XML */
-    MOST_ANSWERS = 32,           /* in front of the one that counts: "100 Continue" */
-    RECEIVED_AT_ONCE = 512 << 10 /* the most that curl takes */
+    MOST_TEXT = 1 << 20,          /* of a body that is for no buffer: lists and failures are XML */
+    MOST_ANSWERS = 32,            /* in front of the one that counts: "100 Continue" */
+    RECEIVED_AT_ONCE = 512 << 10, /* the most that curl takes */
+    SLOWEST = 512 /* bytes a second: what comes slower drips, and would never come to an end */
 };
 
 /* ---- libcurl -----------------------------------------------------------------------------------
@@ -188,6 +189,7 @@ static size_t take_body(char *bytes, size_t size, size_t n, void *opaque)
 void http_transfer_end(struct transfer *t, CURLcode code)
 {
     t->code = t->a->cut ? CURLE_OK : code;
+    http_curl.easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &t->tunnel);
     if (t->code == CURLE_OK && t->result == 0 && t->body == BODY_OPEN)
         t->result = begin_body(t);
     /* A body that ends early without the connection's breaking. */
@@ -270,7 +272,7 @@ static bool set_general(CURL *e, const struct http_settings *s)
     SET(CURLOPT_USERAGENT, "platter/" PLATTER_VERSION);
     SET(CURLOPT_HTTP_VERSION, versions[s->http2]);
     SET(CURLOPT_CONNECTTIMEOUT, (long)s->connect_timeout);
-    SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
+    SET(CURLOPT_LOW_SPEED_LIMIT, (long)SLOWEST);
     SET(CURLOPT_LOW_SPEED_TIME, (long)s->timeout);
 #if LIBCURL_VERSION_NUM >= 0x075500
     SET(CURLOPT_PROTOCOLS_STR, "http,https");

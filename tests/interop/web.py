@@ -7,11 +7,13 @@ Usage: web.py Formats|Servers|Faults
 import json
 import os
 import random
+import signal
+import subprocess
 import sys
 import time
 import unittest
 
-from peers import KIB, MIB, Case, make_content, platter, qemu_img, run, sha256, text_like
+from peers import KIB, MIB, PLATTER, Case, make_content, platter, qemu_img, run, sha256, text_like
 from nbd_servers import free_port
 from web_servers import CHANGED_ETAG, ETAG, Faulty, Nginx, date
 
@@ -279,6 +281,7 @@ class Faults(Case):
     # What passes: every request fails once, or every third one.
 
     def test_drops(self):
+        """The connection goes."""
         self.recovers(lambda n, *_: "drop" if n % 3 == 0 else None)
 
     def test_truncated(self):
@@ -324,6 +327,24 @@ class Faults(Case):
 
     def test_stalls_after_headers_at_once(self):
         self.fails(lambda n, *_: ("stall", 0), "does not answer", keys="timeout=1,retries=0")
+
+    def test_drips(self):
+        """What comes so slowly that it never ends."""
+        self.fails(lambda n, *_: ("drip", 200), "too slow", keys="timeout=1,retries=0", seconds=15)
+
+    def test_signal_while_opening(self):
+        """It does not wait for the server."""
+        server = self.faulty(lambda n, *_: ("stall", 0))
+        for verb in ("digest",), ("convert", "-O", "raw"), ("check",):
+            server.requests.clear()
+            started = subprocess.Popen([PLATTER, *verb, server.url(), *["out"] * (verb[0] == "convert")])
+            while not server.requests and started.poll() is None:
+                time.sleep(0.01)
+            begun = time.monotonic()
+            started.send_signal(signal.SIGTERM)
+            self.assertEqual(started.wait(25), -signal.SIGTERM)
+            self.assertLess(time.monotonic() - begun, 5)
+            self.assertFalse(os.path.exists("out"))
 
     def test_refused(self):
         server = self.fails(lambda n, *_: ("status", "403 Forbidden", {}), "403 Forbidden")
@@ -378,6 +399,13 @@ class Faults(Case):
         """200 is everything from the beginning, whatever was asked for."""
         self.changes(lambda n, first, last: "whole" if first else None)
 
+    def test_long_tag(self):
+        """However long it is, it comes back as it was."""
+        server = self.faulty(lambda *_: None)
+        server.etag = '"' + 1000 * "e" + '"'
+        self.assertEqual(self.read(server).stdout.split()[0], self.right)
+        self.assertEqual({h.get("if-match") for f, _, h in server.requests if f}, {server.etag})
+
     def test_dates(self):
         server = Faulty(self.content)
         self.addCleanup(server.stop)
@@ -402,6 +430,11 @@ class Faults(Case):
             "Content-Range": f"bytes {first}-{min(last, self.SIZE - 1)}/*"}) if n != 1 else None)
         self.assertEqual(self.read(server).stdout.split()[0], self.right)
         self.assertNotIn("range", server.requests[1][2])
+        for other in ({"ETag": CHANGED_ETAG}, "changed"), ({"Content-Encoding": "gzip"}, "how large"):
+            server.requests.clear()
+            server.plan = lambda n, first, last, say=other[0]: ("say", {
+                "Content-Range": f"bytes {first}-{last}/*"} if n == 0 else say)
+            self.assertIn(other[1], self.read(server, code=1).stderr)
 
     def test_empty(self):
         server = self.faulty(lambda n, *_: None, content=b"")
@@ -413,6 +446,14 @@ class Faults(Case):
         self.assertEqual(self.read(whole).stdout.split()[0], self.right)
         self.fails(lambda n, first, last: "whole" if n % 2 == 0 else ("truncate", 2 * MIB), "")
         self.fails(lambda *_: "unframed", "how long")
+
+    def test_lengths(self):
+        """What says in two ways how long it is: the chunks count, and of two lengths neither."""
+        head, size = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n", len(self.content)
+        chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (size, self.content)
+        self.recovers(lambda *_: ("garbage", head + chunks))
+        self.fails(lambda *_: ("garbage", head + b"Content-Length: %d\r\n\r\n%b" % (size, self.content)),
+                   "how long")
 
     def test_nobody(self):
         begun = time.monotonic()

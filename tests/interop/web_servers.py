@@ -195,6 +195,11 @@ class Faulty:
         connection.sendall(head.encode("latin-1"))
         if method == "HEAD":
             return True
+        if kind == "drip":
+            while body and not self.ended.wait(0.1):
+                connection.sendall(body[:more[0] // 10])
+                body = body[more[0] // 10:]
+            return False
         if kind in ("truncate", "stall"):
             connection.sendall(body[:more[0]])
             if kind == "stall":

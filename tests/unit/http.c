@@ -130,6 +130,35 @@ static void test_range(void **state)
     }
 }
 
+static void test_length(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *lines[3];
+        bool fine;
+        uint64_t length;
+    } cases[] = {
+        {{"Content-Length: 0"}, true, 0},
+        {{"content-length: 9223372036854775807"}, true, INT64_MAX},
+        {{"Content-Length: 9223372036854775808"}, false, 0},
+        {{"Content-Length: -1"}, false, 0},
+        {{"Content-Length: 5, 5"}, false, 0},
+        {{"Content-Length: 5", "Content-Length: 6"}, false, 0},
+        {{"Content-Length: 5", "Transfer-Encoding: chunked"}, false, 0},
+        {{"X: y"}, false, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct http_headers h = {0};
+        uint64_t length = 0;
+        assert_int_equal(add(&h, "HTTP/1.1 200 OK"), 0);
+        for (const char *const *line = cases[i].lines; *line; line++)
+            assert_int_equal(add(&h, *line), 0);
+        assert_int_equal(http_length(&h, &length), cases[i].fine);
+        assert_true(!cases[i].fine || length == cases[i].length);
+        http_headers_done(&h);
+    }
+}
+
 static void test_retry_after(void **state)
 {
     (void)state;
@@ -290,7 +319,7 @@ int main(void)
         cmocka_unit_test(test_retry_after),  cmocka_unit_test(test_clean),
         cmocka_unit_test(test_server),       cmocka_unit_test(test_login),
         cmocka_unit_test(test_name),         cmocka_unit_test(test_place),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_length),       cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
