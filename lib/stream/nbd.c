@@ -39,6 +39,9 @@ int nbd_export_judge(struct nbd_export *x, struct nbd_wire *w, int code, const c
         return fail_memory(err, "a sentence");
     if (code < 0)
         return nbd_wire_fail(w, what, err);
+    if (code == ESHUTDOWN)
+        return fail(err, code, "%s: %s: the server answers that it is shutting down", x->head.name,
+                    what);
     return fail_errno(err, code, "%s: %s: the server answers", x->head.name, what);
 }
 
@@ -48,13 +51,67 @@ static uint32_t write_flags(const struct nbd_export *x)
     return !x->can_flush && x->can_fua ? LIBNBD_CMD_FLAG_FUA : 0;
 }
 
+/*
+ * What the pieces of an answer cover: libnbd does not look whether a server left some of the bytes
+ * out. Each byte came once exactly if all places where pieces begin and end cancel out but for the
+ * two ends of the question; so the sum of numbers that stand for them tells, whatever the order.
+ */
+struct pieces {
+    uint64_t sum;
+    bool failed; /* the server said where: */
+    hoff at;
+};
+
+/* Numbers that add up to one another only by chance. */
+static uint64_t stand_in(hoff place)
+{
+    uint64_t x = place + UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
+}
+
+static int take_piece(void *opaque, const void *bytes, size_t len, uint64_t off, unsigned status,
+                      int *error)
+{
+    struct pieces *p = opaque;
+    (void)bytes, (void)error;
+    if (status != LIBNBD_READ_ERROR) {
+        p->sum += stand_in(off + len) - stand_in(off);
+    } else if (!p->failed) {
+        p->failed = true;
+        p->at = off;
+    }
+    return 0;
+}
+
+static int judge_pieces(struct nbd_export *x, const struct pieces *p, int code, size_t len,
+                        hoff off, struct platter_error *err)
+{
+    if (code > 0)
+        return fail_errno(err, code,
+                          "%s: cannot read %zu bytes at offset %" PRIu64
+                          ": the server answers of offset %" PRIu64,
+                          x->head.name, len, off, p->at);
+    return fail(err, EPROTO,
+                "%s: cannot read %zu bytes at offset %" PRIu64
+                ": the server's answer leaves some of them out",
+                x->head.name, len, off);
+}
+
 static int read_blocks(struct nbd_export *x, void *buf, size_t len, hoff off,
                        struct platter_error *err)
 {
     struct nbd_request q;
+    struct pieces p = {.sum = stand_in(off) - stand_in(off + len)};
     struct nbd_wire *w = nbd_export_begin(x, &q, true);
-    int64_t cookie = libnbd.aio_pread(w->h, buf, len, off, nbd_request_callback(&q), 0);
-    return nbd_export_judge(x, w, nbd_request_end(&q, cookie), "read", len, off, err);
+    int64_t cookie = libnbd.aio_pread_structured(
+        w->h, buf, len, off, (nbd_chunk_callback){.callback = take_piece, .user_data = &p},
+        nbd_request_callback(&q), 0);
+    int code = nbd_request_end(&q, cookie);
+    if (code > 0 ? p.failed && range_inside(p.at - off, 1, len) : code == 0 && p.sum != 0)
+        return judge_pieces(x, &p, code, len, off, err);
+    return nbd_export_judge(x, w, code, "read", len, off, err);
 }
 
 static int write_blocks(struct nbd_export *x, const void *buf, size_t len, hoff off,
@@ -170,15 +227,21 @@ int nbd_export_flush(struct stream *s, struct platter_error *err)
         return 0;                     /* it writes through, or cannot do better */
     struct nbd_wire *w = x->wires[0]; /* with several, a flush of one is one of all */
     struct nbd_request q;
+    struct platter_error why;
     nbd_request_begin(w, &q);
     int64_t cookie = libnbd.aio_flush(w->h, nbd_request_callback(&q), 0);
-    return nbd_export_judge(x, w, nbd_request_end(&q, cookie), "flush", 0, 0, err);
+    int r = nbd_export_judge(x, w, nbd_request_end(&q, cookie), "flush", 0, 0, &why);
+    WITH_LOCK(&x->known);
+    if (r < 0 && !x->lost.code)
+        x->lost = why;
+    return x->lost.code ? fail(err, x->lost.code, "%s", x->lost.message) : 0;
 }
 
-/* The server says that it does not do such a thing. */
+/* The server says that it does not do such a thing, or not so much of it. */
 static bool is_unsupported(int code)
 {
-    return code == EOPNOTSUPP || code == ENOTSUP || code == EINVAL || code == ENOSYS;
+    return code == EOPNOTSUPP || code == ENOTSUP || code == EINVAL || code == EOVERFLOW ||
+           code == ENOSYS;
 }
 
 static int write_zeros(struct nbd_export *x, uint64_t len, hoff off, struct platter_error *err)

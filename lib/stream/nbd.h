@@ -60,7 +60,7 @@
     X(aio_notify_read)                                                                             \
     X(aio_notify_write)                                                                            \
     X(aio_disconnect)                                                                              \
-    X(aio_pread)                                                                                   \
+    X(aio_pread_structured)                                                                        \
     X(aio_pwrite)                                                                                  \
     X(aio_zero)                                                                                    \
     X(aio_trim)                                                                                    \
@@ -170,6 +170,7 @@ struct nbd_export {
     pthread_mutex_t partial; /* around reading and writing back a block that changes in part */
     pthread_mutex_t known;   /* around what follows */
     struct nbd_status status;
+    struct platter_error lost; /* of the first flush that failed; code 0: none did */
 };
 
 extern const struct stream_ops nbd_export_ops;
@@ -180,6 +181,8 @@ extern const struct stream_ops nbd_export_ops;
  * with one wire first, where several were in use.
  */
 struct nbd_wire *nbd_export_begin(struct nbd_export *x, struct nbd_request *q, bool reads);
+/* Once one failed all do: what it was to make durable may be gone, and a server may tell so once.
+ */
 int nbd_export_flush(struct stream *s, struct platter_error *err);
 /* What became of a request: 0, or the sentence. `doing` is "read", "write" ... */
 int nbd_export_judge(struct nbd_export *x, struct nbd_wire *w, int code, const char *doing,

@@ -15,27 +15,47 @@
 static const uint64_t kept_ns = 1000000000;
 
 enum {
-    MOST_ASKED = 1 << 30,  /* bytes in one question: a server looks at all of them */
-    LEAST_ASKED = 64 << 20 /* ... where the answer is kept, for who asks in small steps */
+    MOST_ASKED = 1 << 30,   /* bytes in one question: a server looks at all of them */
+    LEAST_ASKED = 64 << 20, /* ... where the answer is kept, for who asks in small steps */
+    /* A server may tell of zeros byte by byte, or of a few bytes an answer: reading them takes less
+     * time than that. So shorter zeros are data, and so is what follows on a shorter answer. */
+    LEAST_ZERO = 4096,
+    LEAST_TOLD = 64 << 10
 };
 
 /* What a server says when asked. */
 struct answer {
     struct nbd_status status;
-    uint64_t end; /* of the question: what is said of the bytes behind it is left */
-    bool failed;
+    uint64_t grain; /* all runs begin and end at multiples of it, or at the end: */
+    uint64_t size;
+    uint64_t end; /* of the question */
 };
 
-static void add_run(struct answer *a, uint64_t len, bool zero)
+static uint64_t end_of(const struct nbd_status *s)
 {
-    struct nbd_status *s = &a->status;
-    uint64_t start = s->n ? s->runs[s->n - 1].end : s->start, end;
-    if (ckd_add(&end, start, len))
-        end = UINT64_MAX;
+    return s->n ? s->runs[s->n - 1].end : s->start;
+}
+
+static void extend(struct nbd_status *s, uint64_t end, bool zero)
+{
+    if (end <= end_of(s))
+        return;
     if (s->n && s->runs[s->n - 1].zero == zero)
         s->runs[s->n - 1].end = end;
     else
         s->runs[s->n++] = (struct nbd_run){end, zero};
+}
+
+/* At most two runs more than there were, but for the first. */
+static void add_run(struct answer *a, uint64_t start, uint64_t end, bool zero)
+{
+    uint64_t first = round_up(start, a->grain);
+    uint64_t last = end == a->size ? end : round_down(end, a->grain);
+    if (zero && first < last) {
+        extend(&a->status, first, false);
+        extend(&a->status, last, true);
+    }
+    extend(&a->status, end, false);
 }
 
 /* Called by libnbd with pairs of length and flags. What has no place is asked for again. */
@@ -47,11 +67,17 @@ static int take_answer(void *opaque, const char *context, uint64_t offset, uint3
     if (*error || strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0 || a->status.runs ||
         offset != a->status.start || n == 0)
         return 0;
-    a->status.runs = calloc(n, sizeof *a->status.runs);
+    a->status.runs = calloc(2 * n + 2, sizeof *a->status.runs);
     if (!a->status.runs)
         return 0;
-    for (size_t i = 0; i < n && entries[2 * i]; i++)
-        add_run(a, entries[2 * i], entries[2 * i + 1] & LIBNBD_STATE_ZERO);
+    uint64_t at = offset;
+    for (size_t i = 0; i < n && entries[2 * i] && at < a->size; i++) {
+        uint64_t end = at + min_u64(entries[2 * i], a->size - at);
+        add_run(a, at, end, entries[2 * i + 1] & LIBNBD_STATE_ZERO);
+        at = end;
+    }
+    if (a->status.n > 0)
+        extend(&a->status, min_u64(offset + LEAST_TOLD, a->end), false);
     return 0;
 }
 
@@ -104,10 +130,11 @@ int nbd_export_extents(struct stream *s, hoff off, uint64_t len, uint64_t *ret_l
     *ret_len = len;
     if (!x->can_status || recall(x, off, len, ret_len, ret_hole))
         return 0;
-    struct answer a = {.status = {.start = round_down(off, x->block), .asked_ns = now_ns()}};
+    struct answer a = {.grain = max_u64(x->block, LEAST_ZERO), .size = x->size};
     uint64_t ask = min_u64(x->head.writable ? len : max_u64(len, LEAST_ASKED), MOST_ASKED);
     hoff end = min_u64(off + ask, x->size);
-    a.end = end == x->size ? end : min_u64(round_up(end, x->block), x->size);
+    a.status = (struct nbd_status){.start = round_down(off, a.grain), .asked_ns = now_ns()};
+    a.end = min_u64(round_up(end, a.grain), x->size);
     struct nbd_request q;
     struct nbd_wire *w = nbd_export_begin(x, &q, true);
     int64_t cookie =

@@ -383,7 +383,7 @@ static struct nbd_wire *pick(struct nbd_export *x)
 }
 
 /* From now on the first wire alone; what others have under way is waited for, which is as long as
- * their timeout at most. A flush that fails is told of by the next one. */
+ * their timeout at most. A flush that fails is told of by all later ones. */
 static void go_alone(struct nbd_export *x)
 {
     const struct timespec moment = {.tv_nsec = 500 * 1000};

@@ -223,9 +223,9 @@ int nbd_request_end(struct nbd_request *q, int64_t cookie)
         await(w, q);
     }
     nbd_request_drop(q);
-    if (q->code == 0)
-        return 0;
-    return broken(w) || is_over(w) ? -1 : q->code;
+    /* What a server answers before it goes is still its answer. */
+    bool cut_off = cookie < 0 || q->code == ENOTCONN;
+    return cut_off && (broken(w) || is_over(w)) ? -1 : q->code;
 }
 
 /* ---- connecting ------------------------------------------------------------------------------ */
@@ -254,11 +254,16 @@ static int set_up(struct nbd_wire *w, struct platter_error *err)
     return 0;
 }
 
-/* Goes on until the server and we agree, or until there is nothing to go on with. */
+/* Goes on until the server and we agree, or until there is nothing to go on with. All of it is to
+ * be done in time: a server can say things that lead nowhere for ever. */
 static void negotiate(struct nbd_wire *w, uint64_t patience_ns)
 {
-    while (libnbd.aio_is_connecting(w->h) == 1 && !broken(w))
+    const uint64_t began = atomic_load(&w->heard_ns);
+    while (libnbd.aio_is_connecting(w->h) == 1 && !broken(w)) {
         move(w, patience_ns);
+        atomic_store(&w->heard_ns, began);
+        look_at_clock(w, patience_ns);
+    }
 }
 
 /* The export that was named besides the URI. */

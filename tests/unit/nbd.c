@@ -25,17 +25,16 @@ struct server {
     char *uri; /* ends with a parameter: "&..." may follow */
 };
 
-/* nbdkit with so much memory, and filters and parameters as they stand. */
-static struct server serve(const char *filters, const char *parameters)
+/* nbdkit with filters, a plugin and parameters as they stand. */
+static struct server serve_plugin(const char *filters, const char *plugin)
 {
     static unsigned count;
     char name[32];
     snprintf(name, sizeof name, "nbd%u", count++);
     struct server s = {.socket = scratch_path(name)};
     s.uri = string_format("nbd+unix:///?socket=%s", s.socket);
-    auto_free char *line =
-        string_format("exec nbdkit -f --exit-with-parent -U %s -P %s.pid %s memory %u %s", s.socket,
-                      s.socket, filters, SIZE, parameters);
+    auto_free char *line = string_format("exec nbdkit -f --exit-with-parent -U %s -P %s.pid %s %s",
+                                         s.socket, s.socket, filters, plugin);
     auto_free char *ready = string_format("%s.pid", s.socket);
     assert_true(line && ready && s.uri);
     s.pid = fork();
@@ -47,6 +46,14 @@ static struct server serve(const char *filters, const char *parameters)
         usleep(10000);
     assert_int_equal(access(ready, F_OK), 0);
     return s;
+}
+
+/* ... with so much memory. */
+static struct server serve(const char *filters, const char *parameters)
+{
+    auto_free char *plugin = string_format("memory %u %s", SIZE, parameters);
+    assert_non_null(plugin);
+    return serve_plugin(filters, plugin);
 }
 
 static void stop(struct server *s)
@@ -252,6 +259,13 @@ static void test_shared_blocks(void **state)
 
 /* ---- failing --------------------------------------------------------------------------------- */
 
+static void *write_once(void *arg)
+{
+    struct worker *w = arg;
+    w->result = stream_pwrite(w->stream, w->shadow, 1, w->start, &w->err);
+    return NULL;
+}
+
 static void wait_until(atomic_uint *done, unsigned n)
 {
     while (atomic_load(done) < n)
@@ -300,6 +314,39 @@ static void test_killed(void **state)
     }
 }
 
+/* A flush that nobody asked for, for what is read in between, fails; all later ones tell of it. */
+static void test_flush_lost(void **state)
+{
+    (void)state;
+    auto_free char *once = scratch_path("once");
+    auto_free char *plugin = string_format(
+        "eval get_size='echo %u' pread='head -c $3 /dev/zero' pwrite='cat >/dev/null' "
+        "flush='[ -e %s ] || { touch %s; echo EIO >&2; exit 1; }' can_write='exit 0' "
+        "can_flush='exit 0' can_multi_conn='exit 0' can_zero='exit 3' delay-write=50ms",
+        SIZE, once, once);
+    struct server server = serve_plugin("--filter=delay", plugin);
+    struct stream *s = open_at(&server, "", STREAM_FILE_WRITE);
+    struct worker workers[3];
+    uint8_t byte = 1;
+    for (unsigned i = 0; i < 3; i++) {
+        workers[i] = (struct worker){.stream = s, .start = i * SHARE, .shadow = calloc(1, 1)};
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, write_once, &workers[i]), 0);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        pthread_join(workers[i].thread, NULL);
+        assert_int_equal(workers[i].result, 0);
+        free(workers[i].shadow);
+    }
+    assert_true(((struct nbd_export *)s)->n_wires > 1);
+    assert_works(stream_pread(s, &byte, 1, 0, &err));
+    assert_int_equal(access(once, F_OK), 0);
+    for (int i = 0; i < 2; i++)
+        assert_fails(stream_flush(s, &err), EIO, "cannot flush: the server answers");
+    stream_close(s);
+    stop(&server);
+    unlink(once);
+}
+
 static void test_interrupted(void **state)
 {
     (void)state;
@@ -333,7 +380,8 @@ int main(void)
         cmocka_unit_test(test_writes_on_several), cmocka_unit_test(test_one_connection),
         cmocka_unit_test(test_reads_between),     cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_shared_blocks),     cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_interrupted),       cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_flush_lost),        cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_timeout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
