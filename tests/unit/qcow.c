@@ -13,6 +13,7 @@
 #include "base/secret.h"
 #include "disk/disk.h"
 #include "support/buffer.h"
+#include "support/imagecheck.h"
 #include "support/must.h"
 #include "support/process.h"
 
@@ -356,6 +357,89 @@ static void test_l1_anywhere(void **state)
     buffer_free(&b);
 }
 
+/* ---- other sizes -------------------------------------------------------------------------------
+ */
+
+static void resize(struct platter_disk *disk, uint64_t size)
+{
+    assert_works(
+        disk_resize(disk, size, PLATTER_RESIZE_SHRINK, PLATTER_PREALLOCATION_OFF, NULL, &err));
+}
+
+static void assert_sound(const struct buffer *b)
+{
+    struct image_report report = {0};
+    qcow_judge(b->bytes, b->size, &report);
+    if (report.errors)
+        fail_msg("%s", report.first);
+}
+
+/* What a table stood in is free for clusters once the disk is shorter. */
+static void test_write_after_shrinking(void **state)
+{
+    (void)state;
+    struct platter_disk *disk;
+    uint8_t bytes[8 * CLUSTER];
+    struct buffer b = fixture();
+    write_filled(&b, 0x77, CLUSTER, 9 * MIB);
+    assert_works(try_open(&b, true, &disk, &err));
+    resize(disk, MIB);
+    memset(bytes, 0x33, sizeof bytes);
+    assert_works(disk_write(disk, bytes, sizeof bytes, 512 << 10, &err));
+    assert_works(disk_flush(disk, &err));
+    assert_works(disk_read(disk, bytes, sizeof bytes, 512 << 10, &err));
+    assert_works(disk_close(disk, &err));
+    assert_filled(&b, 0x33, sizeof bytes, 512 << 10);
+    assert_filled(&b, 0x5a, CLUSTER, 64 << 10);
+    assert_sound(&b);
+    buffer_free(&b);
+}
+
+/* The L1 table that a larger disk had stands at the end of the file when it is short again. */
+static void test_sizes_up_and_down(void **state)
+{
+    enum { LARGE = 4096 /* MiB: 16 KiB of L1 table */ };
+    (void)state;
+    struct platter_disk *disk;
+    uint8_t bytes[8 * CLUSTER];
+    struct buffer b = fixture();
+    assert_works(try_open(&b, true, &disk, &err));
+    memset(bytes, 0x33, sizeof bytes);
+    resize(disk, (uint64_t)LARGE * MIB);
+    assert_works(disk_write(disk, bytes, sizeof bytes, (goff)LARGE / 2 * MIB, &err));
+    resize(disk, 10 * MIB);
+    assert_works(disk_write(disk, bytes, sizeof bytes, MIB, &err));
+    resize(disk, (uint64_t)LARGE * MIB);
+    assert_works(disk_write(disk, bytes, sizeof bytes, (goff)LARGE * MIB - sizeof bytes, &err));
+    assert_works(disk_close(disk, &err));
+    assert_filled(&b, 0x33, sizeof bytes, MIB);
+    assert_filled(&b, 0x5a, CLUSTER, 64 << 10);
+    assert_filled(&b, 0x33, sizeof bytes, (goff)LARGE * MIB - sizeof bytes);
+    assert_filled(&b, 0, MIB, 9 * MIB);
+    assert_sound(&b);
+    buffer_free(&b);
+}
+
+/* The last bytes of an odd size may have a table of their own, which nobody sees: what it leads to
+ * shows on no larger disk either. */
+static void test_hidden_table(void **state)
+{
+    (void)state;
+    struct platter_disk *disk;
+    struct buffer b = fixture();
+    write_filled(&b, 0x77, CLUSTER, 2 * MIB);
+    write_filled(&b, 0x77, CLUSTER, 3 * MIB);
+    put_be(b.bytes + 24, 8, 2 * MIB + 100);
+    assert_works(try_open(&b, true, &disk, &err));
+    assert_int_equal(disk_size(disk), 2 * MIB);
+    resize(disk, 4 * MIB);
+    assert_works(disk_close(disk, &err));
+    assert_filled(&b, 0x5a, CLUSTER, 64 << 10);
+    assert_filled(&b, 0, 2 * MIB, 2 * MIB);
+    assert_sound(&b);
+    buffer_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -370,6 +454,9 @@ int main(void)
         cmocka_unit_test(test_cut_file_is_not_appended_to),
         cmocka_unit_test(test_odd_size),
         cmocka_unit_test(test_l1_anywhere),
+        cmocka_unit_test(test_write_after_shrinking),
+        cmocka_unit_test(test_sizes_up_and_down),
+        cmocka_unit_test(test_hidden_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -107,6 +107,14 @@ static int forget(struct image *img, goff from, struct platter_error *err)
     return 0;
 }
 
+/* L2 tables that map nothing in front of `size` are none any more. Token and lock held. */
+static void forget_tables(struct qcow1 *q, uint64_t size)
+{
+    for (uint32_t i = (uint32_t)qcow1_l1_entries(&q->header, size); i < q->l1.n; i++)
+        if (q->l1.entries[i])
+            pointers_set(&q->l1, i, 0);
+}
+
 /* Room for the tables of the new size, which say nothing of it. *old gets the L1 table that the
  * header still names; entries NULL: it is long enough. Token and lock held; drops it. */
 static int make_room(struct image *img, uint64_t size, struct pointers *old,
@@ -117,6 +125,8 @@ static int make_room(struct image *img, uint64_t size, struct pointers *old,
     struct pointers p = {0};
 
     int r = forget(img, round_up(img->size, q->cluster_size), err);
+    if (r == 0)
+        forget_tables(q, img->size); /* one, where the last bytes are no whole sector */
     if (r < 0 || n <= q->l1.n)
         return r;
     r = copy_l1(img, n, &p, err);
@@ -217,15 +227,16 @@ static int shrink(struct image *img, uint64_t size, struct platter_error *err)
     r = set_size(img, size, err);
     if (r == 0)
         r = forget(img, round_up(size, q->cluster_size), err);
-    for (uint32_t i = (uint32_t)qcow1_l1_entries(&q->header, size); r == 0 && i < q->l1.n; i++)
-        if (q->l1.entries[i])
-            pointers_set(&q->l1, i, 0);
-    if (r == 0)
+    if (r == 0) {
+        forget_tables(q, size);
         r = qcow1_flush_locked(img, err);
+    }
     if (r == 0)
         r = qcow1_barrier(img, err);
-    if (r == 0)
+    if (r == 0) {
+        q->n_tables = 0; /* all was looked at: other things may stand where one was */
         r = give_back(img, err);
+    }
     qcow1_leave(img);
     return r;
 }
