@@ -19,7 +19,7 @@ int places_open(struct places *p, struct budget *budget, struct platter_error *e
     r = -ENOMEM;
     for (p->max = MOST; r < 0 && p->max >= LEAST; p->max /= 2)
         if (p->max * sizeof *p->items <= budget_limit(budget) / 4 || p->max == LEAST)
-            r = budget_alloc(budget, p->max * sizeof *p->items, what, &p->items, err);
+            r = budget_alloc_buffer(budget, p->max * sizeof *p->items, what, &p->items, err);
     p->max *= 2;
     return r;
 }
