@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -52,21 +53,33 @@ static size_t uri_folder(const char *uri)
     return n;
 }
 
-/* Whether a URI can lead nowhere else than it seems to: no "..", however it is written. */
+/* How many characters of a URI are one of `signs`, as it is or as %XX; 0: it is none. */
+static size_t sign_at(const char *p, const char *signs)
+{
+    char byte[3] = "";
+    if (*p && strchr(signs, *p))
+        return 1;
+    if (*p != '%' || !isxdigit((unsigned char)p[1]) || !isxdigit((unsigned char)p[2]))
+        return 0;
+    memcpy(byte, p + 1, 2);
+    unsigned long code = strtoul(byte, NULL, 16);
+    return code && code < 128 && strchr(signs, (int)code) ? 3 : 0;
+}
+
+/* Whether a URI can lead nowhere else than it seems to: no "..", however it is written; servers
+ * take "%2f" for a slash, and some a backslash. */
 static bool is_straight(const char *uri)
 {
-    for (const char *p = uri + place_root(uri); *p;) {
-        size_t n = strcspn(p, "/?#"), dots = 0, at = 0;
-        while (at < n && (p[at] == '.' || strncasecmp(p + at, "%2e", 3) == 0)) {
-            at += p[at] == '.' ? 1 : 3;
+    for (const char *p = uri + place_root(uri); *p && !strchr("?#", *p);) {
+        unsigned dots = 0;
+        for (size_t n; (n = sign_at(p, ".")); p += n)
             dots++;
-        }
-        if ((dots == 1 || dots == 2) && at == n)
+        size_t end = sign_at(p, "/\\");
+        if ((dots == 1 || dots == 2) && (end || !*p || strchr("?#", *p)))
             return false;
-        p += n;
-        if (*p != '/')
-            return true;
-        p++;
+        while (!end && *p && !strchr("?#", *p))
+            end = sign_at(++p, "/\\");
+        p += end;
     }
     return true;
 }
@@ -78,9 +91,14 @@ static bool uri_is_below(const char *uri, const char *folder, size_t len)
            (folder[len - 1] == '/' || uri[len] == '\0' || strchr("/?#", uri[len]));
 }
 
+/* One that says more than where it is (whose keys are shown, whom to trust) only as it was allowed,
+ * to the letter. */
 static bool uri_is_allowed(const struct gate *gate, const struct platter_name *n)
 {
-    if (!is_straight(n->path))
+    for (const char *const *allow = gate->allow; allow && *allow; allow++)
+        if (strcmp(n->path, *allow) == 0)
+            return true;
+    if (!is_straight(n->path) || place_has_keys(n->path))
         return false;
     for (const char *const *allow = gate->allow; allow && *allow; allow++)
         if (!place_is_file(*allow, NULL) && uri_is_below(n->path, *allow, strlen(*allow)))
@@ -209,6 +227,12 @@ static int lead(const char *path, char real[PATH_MAX])
 static int uri_gate(const struct gate *gate, const struct platter_name *n, char **ret_path,
                     struct platter_error *err)
 {
+    if (!uri_is_allowed(gate, n) && place_has_keys(n->path))
+        return fail(
+            err, PLATTER_EGATE,
+            "%s: names the %s \"%s\", which is on a server, and says more than where: allow "
+            "this very name (--allow) if you trust the image",
+            n->image, kind_name(n->kind), n->path);
     if (!uri_is_allowed(gate, n))
         return fail(err, PLATTER_EGATE,
                     "%s: names the %s \"%s\", which is on a server, and not in the image's own "

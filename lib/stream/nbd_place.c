@@ -417,6 +417,7 @@ struct nbd_wire *nbd_export_begin(struct nbd_export *x, struct nbd_request *q, b
 const struct place_kind place_nbd = {
     .name = "nbd",
     .prefixes = prefixes,
+    .keys_behind = "?",
     .keys = nbd_keys,
     .keys_of = keys_of,
     .name_of = name_of,

@@ -175,6 +175,12 @@ bool place_is_file(const char *name, const char **ret_path)
     return true;
 }
 
+bool place_has_keys(const char *name)
+{
+    const struct place_kind *kind = kind_of(name);
+    return kind && kind->keys_behind && strpbrk(strchr(name, ':') + 1, kind->keys_behind);
+}
+
 size_t place_root(const char *uri)
 {
     const struct place_kind *kind = kind_of(uri);

@@ -27,6 +27,7 @@ enum {
 struct place_kind {
     const char *name;              /* the stream's type in a source-spec (source-spec.md 2) */
     const char *const *prefixes;   /* of its URIs, in small letters; NULL-ended */
+    const char *keys_behind;       /* signs in them that keys stand behind; NULL: there are none */
     const struct option_def *keys; /* what it can be told; values may hold secrets */
     /* The keys of a URI, in the text form of options_parse(), malloc'ed: option_text() makes them.
      * Errors do not show what may be a secret. */
@@ -83,6 +84,8 @@ int stream_open(const char *name, unsigned flags, struct stream **ret, struct pl
 /* Whether a name is that of a local file, and nothing else: *ret_path (may be NULL) points into it,
  * behind "file:". */
 bool place_is_file(const char *name, const char **ret_path);
+/* Whether a name is a URI that gives keys besides where it is: "nbds://host/x?tls-psk-file=..." */
+bool place_has_keys(const char *name);
 /* Where the path begins in a URI of a kind that has folders: behind "http://host/". 0: it is none.
  */
 size_t place_root(const char *uri);

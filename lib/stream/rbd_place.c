@@ -327,6 +327,7 @@ int rbd_sibling(struct stream *base, const char *uri, unsigned flags, struct str
 const struct place_kind place_rbd = {
     .name = "rbd",
     .prefixes = rbd_prefixes,
+    .keys_behind = "?:",
     .keys = rbd_keys,
     .keys_of = rbd_keys_of,
     .name_of = rbd_name_of,

@@ -298,6 +298,7 @@ static int open_place(const struct place *p, unsigned flags, struct stream **ret
 const struct place_kind place_s3 = {
     .name = "s3",
     .prefixes = prefixes,
+    .keys_behind = "?",
     .keys = s3_keys,
     .keys_of = s3_keys_of,
     .name_of = name_of,

@@ -118,6 +118,8 @@ class Formats(Case):
         qemu_img("create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "top.qcow2")
         qemu_img("create", "-q", "-f", "qcow2", "-u", "-b", "../base.raw", "-F", "raw",
                  "below/out.qcow2", "2M")
+        ways = ("below/..%2fbase.raw", "below/%2e%2E%2Fbase.raw", "below/x/..%5c..%5cbase.raw",
+                "below/%2e%2e/base.raw", "below/.%2e?")
         os.chdir("..")
         server = started_nginx(self)
         self.assertEqual(digest(server.url("top.qcow2")), digest("www/base.raw", "-f", "raw"))
@@ -125,6 +127,12 @@ class Formats(Case):
         self.assertEqual(digest(at), digest("www/base.raw", "-f", "raw"))
         said = platter("digest", server.url("below/out.qcow2"), code=1).stderr
         self.assertIn("--allow", said)
+        for way in ways:
+            with self.subTest(way):
+                qemu_img("create", "-q", "-f", "qcow2", "-u", "-b", server.url(way), "-F", "raw",
+                         "www/below/out.qcow2", "2M")
+                said = platter("digest", server.url("below/out.qcow2"), code=1).stderr
+                self.assertIn("--allow", said)
 
 
 class Servers(Case):
