@@ -66,13 +66,17 @@ static struct fetch *claim(struct cached *c, uint64_t first, uint64_t end)
     return NULL;
 }
 
-/* Fetches by way of `buf`, which has room for it. Called and left with the lock held. */
+/* Fetches by way of `buf`, which has room for it, or of memory of its own (NULL). Called and left
+ * with the lock held. */
 static void run(struct cached *c, struct fetch *f, uint8_t *buf)
 {
     struct platter_error error = {0};
     size_t len = bytes_of(c, f);
     pthread_mutex_unlock(&c->lock);
-    int r = stream_pread(c->far, buf, len, f->first * CACHED_BLOCK, &error);
+    auto_free uint8_t *own = buf ? NULL : malloc(len);
+    buf = buf ? buf : own;
+    int r = buf ? stream_pread(c->far, buf, len, f->first * CACHED_BLOCK, &error)
+                : fail_memory(&error, "blocks of a source");
     /* Nobody else touches blocks that are on their way. */
     struct block *blocks[CACHED_FETCH / CACHED_BLOCK];
     pthread_mutex_lock(&c->lock);
@@ -110,12 +114,11 @@ static struct fetch *unqueue(struct cached *c, const struct fetch *wanted)
 static void *fetcher_main(void *arg)
 {
     struct cached *c = arg;
-    uint8_t *buf = malloc(CACHED_FETCH);
     WITH_LOCK(&c->lock);
-    while (buf && !c->quitting) {
+    while (!c->quitting) {
         struct fetch *f = unqueue(c, NULL);
         if (f) {
-            run(c, f, buf);
+            run(c, f, NULL);
             drop(f);
             continue;
         }
@@ -123,7 +126,6 @@ static void *fetcher_main(void *arg)
         pthread_cond_wait(&c->work, &c->lock);
         c->n_idle--;
     }
-    free(buf);
     return NULL;
 }
 
@@ -163,13 +165,11 @@ static void read_ahead(struct cached *c, hoff from, hoff to)
 /* Waits for blocks that are on their way; those that nobody brings yet are brought now. */
 static int await(struct cached *c, struct fetch *f, struct platter_error *err)
 {
-    uint8_t *buf = f->queued ? malloc(CACHED_FETCH) : NULL;
     f->users++;
-    if (buf && unqueue(c, f)) {
-        run(c, f, buf);
+    if (f->queued && unqueue(c, f)) {
+        run(c, f, NULL);
         f->users--; /* the queue's */
     }
-    free(buf);
     while (!f->done)
         pthread_cond_wait(&c->arrived, &c->lock);
     int r = f->result;
@@ -187,21 +187,7 @@ static int fetch_here(struct cached *c, uint8_t *buf, size_t len, hoff off,
     struct fetch *f = claim(c, off / CACHED_BLOCK, div_up(off + len, CACHED_BLOCK));
     if (!f) /* no memory, or all of it is on its way: past the blocks */
         return 1;
-    bool direct = off % CACHED_BLOCK == 0 && bytes_of(c, f) <= len;
-    uint8_t *room = direct ? buf : malloc(CACHED_FETCH);
-    static const struct platter_error none;
-    if (room) {
-        run(c, f, room);
-    } else {
-        for (unsigned i = 0; i < f->n; i++)
-            blocks_arrived(&c->blocks, blocks_find(&c->blocks, f->first + i), false);
-        f->error = none;
-        f->done = true;
-        f->result = fail_memory(&f->error, "blocks of a source");
-        pthread_cond_broadcast(&c->arrived);
-    }
-    if (!direct)
-        free(room);
+    run(c, f, off % CACHED_BLOCK == 0 && bytes_of(c, f) <= len ? buf : NULL);
     int r = f->result;
     if (r < 0 && err)
         *err = f->error;
@@ -250,6 +236,9 @@ static int cached_pread(struct stream *s, void *buf, size_t len, hoff off,
     if (!range_inside(off, len, c->size))
         return stream_fail_past_end(s, off, len, c->size, err);
     WITH_LOCK(&c->lock);
+    /* What was read ahead must still be there when it is wanted. */
+    c->streaks.most =
+        min_u64(2ull * c->most_fetchers * CACHED_FETCH, (uint64_t)blocks_most() * CACHED_BLOCK / 2);
     if (len > CACHED_FETCH)
         read_ahead(c, off + CACHED_FETCH, off + len);
     if (streaks_note(&c->streaks, off, len, &from, &to))
@@ -335,9 +324,7 @@ int stream_cached_open(struct stream *base, unsigned fetchers, struct stream **r
         return -ENOMEM;
     c->size = size;
     c->most_fetchers = (unsigned)min_u64(fetchers, CACHED_MOST_FETCHERS);
-    /* What was read ahead must still be there when it is wanted. */
-    c->streaks.most =
-        min_u64(2ull * c->most_fetchers * CACHED_FETCH, (uint64_t)CACHED_BLOCKS * CACHED_BLOCK / 2);
+    blocks_begin(&c->blocks);
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->arrived, NULL);
     pthread_cond_init(&c->work, NULL);

@@ -11,7 +11,9 @@
 
 enum {
     CACHED_BLOCK = 64 << 10,
-    CACHED_BLOCKS = 512,    /* kept: 32 MiB */
+    CACHED_BLOCKS = 512,    /* kept: 32 MiB, */
+    CACHED_ALL = 1024,      /* ... and by all streams of the process, which share it: 64 MiB, */
+    CACHED_FEWEST = 32,     /* ... but for so many, which every one may have */
     CACHED_FETCH = 1 << 20, /* asked for at once */
     CACHED_MOST_FETCHERS = 32
 };

@@ -2,7 +2,23 @@
 /* Which blocks are in memory: see cached_inside.h. */
 #include <stdlib.h>
 
+#include "base/ckd.h"
+#include "base/memory.h"
 #include "stream/cached_inside.h"
+
+static atomic_uint n_caches, n_held; /* of the process */
+
+void blocks_begin(struct blocks *b)
+{
+    *b = (struct blocks){0};
+    atomic_fetch_add(&n_caches, 1);
+}
+
+unsigned blocks_most(void)
+{
+    unsigned share = CACHED_ALL / (unsigned)max_u64(1, atomic_load(&n_caches));
+    return (unsigned)min_u64(CACHED_BLOCKS, max_u64(CACHED_FEWEST, share));
+}
 
 static struct block **bucket(struct blocks *b, uint64_t number)
 {
@@ -58,21 +74,45 @@ static struct block *evict(struct blocks *b)
     return block;
 }
 
-static struct block *take_free(struct blocks *b)
+/* Its memory goes; it is in no list. */
+static void release(struct blocks *b, struct block *block)
 {
-    struct block *block = b->free;
-    if (block) {
+    free(block->bytes);
+    block->bytes = NULL;
+    b->held--;
+    atomic_fetch_sub(&n_held, 1);
+    block->same_hash = b->free;
+    b->free = block;
+}
+
+/* One with memory that was not there before; NULL: there is enough, or no more. */
+static struct block *extend(struct blocks *b)
+{
+    bool room = b->held < CACHED_FEWEST || atomic_load(&n_held) < CACHED_ALL;
+    uint8_t *bytes = room && b->held < blocks_most() ? malloc(CACHED_BLOCK) : NULL;
+    if (!bytes)
+        return NULL;
+    struct block *block = b->free ? b->free : &b->all[b->n++];
+    if (b->free)
         b->free = block->same_hash;
-        return block;
-    }
-    if (b->n < CACHED_BLOCKS && (b->all[b->n].bytes = malloc(CACHED_BLOCK)))
-        return &b->all[b->n++];
-    return evict(b);
+    block->bytes = bytes;
+    b->held++;
+    atomic_fetch_add(&n_held, 1);
+    return block;
+}
+
+/* Where there are more than there should be by now, some go. */
+static struct block *take(struct blocks *b)
+{
+    struct block *block = extend(b);
+    while (!block && b->held > blocks_most() && (block = evict(b)))
+        release(b, TAKE(block));
+    return block ? block : evict(b);
 }
 
 struct block *blocks_claim(struct blocks *b, uint64_t number, struct fetch *f)
 {
-    struct block *block = take_free(b);
+    struct block *block = take(b);
     if (!block)
         return NULL;
     block->number = number;
@@ -90,12 +130,13 @@ void blocks_arrived(struct blocks *b, struct block *block, bool fine)
         return;
     }
     unhash(b, block);
-    block->same_hash = b->free;
-    b->free = block;
+    release(b, block);
 }
 
 void blocks_done(struct blocks *b)
 {
     for (unsigned i = 0; i < b->n; i++)
         free(b->all[i].bytes);
+    atomic_fetch_sub(&n_held, b->held);
+    atomic_fetch_sub(&n_caches, 1);
 }

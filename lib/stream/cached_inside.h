@@ -23,19 +23,23 @@ struct block {
     uint64_t number;
     struct fetch *fetch; /* on its way; NULL: here */
     unsigned pins;       /* who copies its bytes right now */
-    uint8_t *bytes;
+    uint8_t *bytes;      /* NULL: it is nowhere, and waits in `free` */
     struct block *same_hash;
     struct block *older, *newer; /* of those that are here, by use */
 };
 
 struct blocks {
     struct block all[CACHED_BLOCKS];
-    unsigned n; /* of all[], ever used */
+    unsigned n;    /* of all[], ever used */
+    unsigned held; /* ... that have memory */
     struct block *free;
     struct block *hash[CACHED_BLOCKS];
     struct block *oldest, *newest;
 };
 
+void blocks_begin(struct blocks *b);
+/* How many there should be at most, now that so many streams share the memory. */
+unsigned blocks_most(void);
 struct block *blocks_find(struct blocks *b, uint64_t number);
 /* One with memory, for this number, on its way by f; what was longest unused goes. NULL: none can
  * be had now. */
@@ -52,7 +56,8 @@ enum { STREAKS = 8 };
 
 struct streak {
     hoff start, high; /* of what was read: its beginning, and how far it came */
-    uint64_t bytes;   /* ... of it were asked for */
+    uint64_t bytes;   /* ... of it were asked for, */
+    uint64_t touched; /* ... and so many were read, as that goes by whole blocks */
     hoff ahead;       /* read ahead up to here */
     uint64_t window;  /* ... so much in front of `high` */
     uint64_t used;    /* when, counted in reads */

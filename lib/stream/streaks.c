@@ -11,9 +11,10 @@
 #include "stream/cached_inside.h"
 
 enum {
-    SLACK = 2 << 20,    /* a read may be so far from where the last one ended */
-    ENOUGH = 128 << 10, /* read in a row, it is a streak */
-    SPARSE = 4,         /* ... if it is a fourth of what it went over */
+    SLACK = 2 << 20,     /* a read may be so far from where the last one ended */
+    ENOUGH = 128 << 10,  /* read in a row, it is a streak, */
+    TOUCHED = 512 << 10, /* ... or if so much came because a little of it was wanted, */
+    SPARSE = 4,          /* ... if it is a fourth of what it went over */
     FIRST_WINDOW = 512 << 10
 };
 
@@ -47,6 +48,14 @@ static bool move_on(struct streak *k, uint64_t most, hoff *ret_from, hoff *ret_t
     return *ret_to > *ret_from;
 }
 
+/* What a read that comes further than the ones before brings for the first time. */
+static uint64_t newly_touched(const struct streak *k, hoff off, hoff end)
+{
+    uint64_t first = max_u64(off / CACHED_BLOCK, div_up(k->high, CACHED_BLOCK));
+    uint64_t last = div_up(end, CACHED_BLOCK);
+    return last > first ? (last - first) * CACHED_BLOCK : 0;
+}
+
 bool streaks_note(struct streaks *s, hoff off, uint64_t len, hoff *ret_from, hoff *ret_to)
 {
     hoff end = off + len;
@@ -55,12 +64,15 @@ bool streaks_note(struct streaks *s, hoff off, uint64_t len, hoff *ret_from, hof
     k->bytes += len;
     if (end <= k->high)
         return false;
+    uint64_t touched = newly_touched(k, off, end), least;
+    k->touched += touched;
     k->high = end;
-    if (k->bytes < ENOUGH || k->bytes < (k->high - k->start) / SPARSE) {
-        if (k->bytes < ENOUGH)
-            return false;
-        *k = (struct streak){.start = off, .high = end, .bytes = len, .used = k->used};
+    least = (k->high - k->start) / SPARSE;
+    if (k->bytes < ENOUGH && k->touched < TOUCHED)
         return false;
-    }
-    return move_on(k, s->most, ret_from, ret_to);
+    if ((k->bytes >= ENOUGH && k->bytes >= least) || (k->touched >= TOUCHED && k->touched >= least))
+        return move_on(k, s->most, ret_from, ret_to);
+    *k = (struct streak){
+        .start = off, .high = end, .bytes = len, .touched = touched, .used = k->used};
+    return false;
 }

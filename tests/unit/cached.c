@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "base/ckd.h"
-#include "stream/cached.h"
+#include "stream/cached_inside.h"
 #include "stream/inside.h"
 #include "support/prng.h"
 
@@ -159,6 +159,55 @@ static void test_row(void **state)
     stream_close(s);
 }
 
+/* A little at a time, but of many blocks in a row: that is a row of blocks. */
+static void test_strides(void **state)
+{
+    (void)state;
+    struct far *f;
+    struct stream *s = open_far(40 * MIB, FETCHERS, &f);
+    for (hoff off = 100; off < 40 * MIB; off += 2 * CACHED_BLOCK)
+        check_read(s, off, 3);
+    assert_true(f->requests < 100); /* of 320 blocks */
+    stream_close(s);
+    s = open_far(100 * MIB, FETCHERS, &f);
+    for (hoff off = 0; off < 100 * MIB; off += 5 * CACHED_BLOCK)
+        check_read(s, off, 3);
+    assert_int_equal(f->requests, 320); /* too far from each other */
+    stream_close(s);
+}
+
+/* All caches share what memory there is for them, whenever they are opened. */
+static void test_shared_memory(void **state)
+{
+    (void)state;
+    enum { CACHES = 16, TOTAL = 700, SHARE = CACHED_ALL / CACHES };
+    static struct blocks caches[CACHES];
+    uint64_t number = 0;
+    for (int n = 1; n <= CACHES; n++) {
+        unsigned held = 0;
+        blocks_begin(&caches[n - 1]);
+        for (int i = 0; i < n; i++) {
+            for (int k = 0; k < TOTAL; k++) {
+                struct block *block = blocks_claim(&caches[i], ++number, NULL);
+                assert_non_null(block);
+                block->bytes[0] = block->bytes[CACHED_BLOCK - 1] = 1;
+                blocks_arrived(&caches[i], block, k % 10 != 0);
+            }
+            assert_ptr_equal(blocks_find(&caches[i], number)->bytes, caches[i].newest->bytes);
+            assert_true(caches[i].held <= blocks_most());
+        }
+        for (int i = 0; i < n; i++)
+            held += caches[i].held;
+        assert_true(held <= CACHED_ALL);
+        assert_true(held >= min_u64(CACHED_BLOCKS, CACHED_ALL / 2));
+    }
+    assert_int_equal(blocks_most(), SHARE);
+    assert_int_equal(caches[0].held, SHARE);
+    for (int i = 0; i < CACHES; i++)
+        blocks_done(&caches[i]);
+    assert_int_equal(blocks_most(), CACHED_BLOCKS);
+}
+
 struct reader {
     pthread_t thread;
     struct stream *s;
@@ -304,6 +353,7 @@ int main(void)
         cmocka_unit_test(test_places),        cmocka_unit_test(test_neighbours),
         cmocka_unit_test(test_row),           cmocka_unit_test(test_together),
         cmocka_unit_test(test_single_flight), cmocka_unit_test(test_failure),
+        cmocka_unit_test(test_strides),       cmocka_unit_test(test_shared_memory),
         cmocka_unit_test(test_turnover),      cmocka_unit_test(test_interrupt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
