@@ -10,8 +10,9 @@ import craft
 import craft_esx as esx
 from craft import AT_END, SECTOR, le, put_le, put_vmdk, vmdk_field
 from harm import Bases, cut, measured
-from judging import Checks, append, both, checker, without, write
-from peers import KIB, MIB, POKE, add_case, main, platter, qemu_img, run, sha256, text_like
+from judging import Checks, append, both, checker, write
+from peers import (KIB, MIB, POKE, add_case, main, platter, qemu_img, run, sha256, text_like,
+                   write_sparse)
 
 GRAIN = 64 * KIB
 SIZE = 80 * MIB + 512  # three grain tables, the last grain one sector long
@@ -32,7 +33,7 @@ bases = Bases("vmdk")
 
 
 def make_bases():
-    bases.write("raw", contents())
+    write_sparse(bases.path("raw"), contents())
     for name, kind in (("sparse", "monolithicSparse"), ("front", "streamOptimized")):
         qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={kind}", bases.path("raw"),
                  bases.path(name))
@@ -119,12 +120,17 @@ class Check(Checks):
     check = staticmethod(check)
 
 
-def content_without(lost):
-    return without(bases.read("raw"), GRAIN, lost)
+def write_content(path, lost):
+    """What the disk holds, some grains of which read as zeros."""
+    run("cp", "--sparse=always", bases.path("raw"), path)
+    with open(path, "r+b") as f:
+        for grain in lost:
+            f.seek(grain * GRAIN)
+            f.write(bytes(max(0, min(GRAIN, SIZE - grain * GRAIN))))
 
 
 def expect_content(self, image, lost=(), peer=True):
-    write("right", content_without(lost))
+    write_content("right", lost)
     platter("compare", "-f", "vmdk", "-F", "raw", image, "right")
     if peer:
         qemu_img("compare", "-f", "vmdk", "-F", "raw", image, "right")
@@ -276,10 +282,11 @@ def shared_grain(self):
     expect_findings(self, image, 2, "corruptions", ["grain 8 .* where another one is"])
     check(image, "-r", "all")
     check(image)
-    right = content_without([])
-    right[8 * GRAIN:9 * GRAIN] = right[:GRAIN]
-    with open("right", "wb") as f:
-        f.write(right)
+    write_content("right", [])
+    with open("right", "r+b") as f:
+        first_grain = f.read(GRAIN)
+        f.seek(8 * GRAIN)
+        f.write(first_grain)
     qemu_img("compare", "-f", "vmdk", "-F", "raw", image, "right")
     platter("compare", "-f", "vmdk", "-F", "raw", image, "right")
 

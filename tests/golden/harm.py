@@ -2,14 +2,14 @@
 """What the tests of damage share: an image is broken in one way, and is then an error that says
 where and what, with nothing left behind; or it still reads as it did before. Nothing in between."""
 import atexit
+import functools
 import os
 import re
 import resource
 import shutil
-import subprocess
 import tempfile
 
-from peers import PLATTER, Case, Failed, platter, sha256, told
+from peers import Case, Failed, platter, sha256, told
 
 CPU_SECONDS = 1.0
 MEMORY = 128 << 20
@@ -19,34 +19,19 @@ HOLE = re.compile(r"hole at offset (\d+), length (\d+): \S")
 
 def measured(*argv):
     """Runs a program of ours; (exit code, what it said), within the bounds for hostile images."""
-    with tempfile.TemporaryFile("w+", errors="replace") as out:
-        program = subprocess.Popen([PLATTER, *map(str, argv)], stdout=out, stderr=out,
-                                   stdin=subprocess.DEVNULL)
-        _, status, used = os.wait4(program.pid, 0)
-        program.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        said = out.read()
-    call = " ".join(map(str, argv))
-    if program.returncode not in range(5) or "Sanitizer" in said or "runtime error:" in said:
-        raise Failed(f"{call}: {program.returncode}\n{said}")
-    if used.ru_utime + used.ru_stime > CPU_SECONDS:
-        raise Failed(f"{call}: took {used.ru_utime + used.ru_stime} s\n{said}")
-    if used.ru_maxrss * 1024 > MEMORY + floor():
-        raise Failed(f"{call}: took {used.ru_maxrss >> 10} MiB\n{said}")
-    return program.returncode, said
+    done = platter(*argv, code=range(5))
+    said = done.stdout + done.stderr
+    if done.cpu_seconds > CPU_SECONDS:
+        raise Failed(f"{told(done)}\ntook {done.cpu_seconds} s")
+    if done.kib * 1024 > MEMORY + floor():
+        raise Failed(f"{told(done)}\ntook {done.kib >> 10} MiB")
+    return done.returncode, said
 
 
-_floor = []
-
-
+@functools.cache
 def floor():
     """Memory that the program takes to say its version: the sanitizers' own."""
-    if not _floor:
-        program = subprocess.Popen([PLATTER, "--version"], stdout=subprocess.DEVNULL)
-        _, _, used = os.wait4(program.pid, 0)
-        program.returncode = 0
-        _floor.append(used.ru_maxrss * 1024)
-    return _floor[0]
+    return platter("--version").kib * 1024
 
 
 class Bases:

@@ -3,9 +3,10 @@
 the other opens, and volumes that cryptsetup makes.
 """
 import json
+import os
 import re
 
-from peers import MIB, Case, Failed, add_case, main, make_content, platter, qemu_img, run, told
+from peers import MIB, Case, add_case, main, make_content, platter, qemu_img, run
 
 SIZE = 2 * MIB + 1536
 # Options of LUKS that together say all that both know, and for which formats.
@@ -24,15 +25,9 @@ SETS = {
 }
 
 
-def patient(*argv):
-    """The peer gives up making keys when the machine is so busy that it cannot measure them."""
-    for _ in range(30):
-        done = qemu_img(*argv, code={0, 1})
-        if done.returncode == 0:
-            return done
-        if "accurate CPU usage" not in done.stderr:
-            break
-    raise Failed(told(done))
+def hurried(*argv):
+    """The peer makes keys, with the fewest iterations there may be (hurry.c)."""
+    return qemu_img(*argv, env={**os.environ, "LD_PRELOAD": os.environ["HURRY"]})
 
 
 def prefix(fmt):
@@ -40,7 +35,7 @@ def prefix(fmt):
 
 
 def options_text(fmt, options):
-    own = {"iter-time": 10, **options}
+    own = {"iter-time": 1, **options}
     text = ",".join(f"{prefix(fmt)}{key}={value}" for key, value in own.items())
     return ("encrypt.format=luks," if fmt == "qcow2" else "") + text
 
@@ -74,7 +69,7 @@ class Base(Case):
 def both_ways(self, fmt, options):
     """Made by each, read and written into by the other."""
     text = options_text(fmt, options)
-    patient("convert", *secret("s", "a.key"), "-f", "raw", "-O", fmt, "-o",
+    hurried("convert", *secret("s", "a.key"), "-f", "raw", "-O", fmt, "-o",
             f"{text},{prefix(fmt)}key-secret=s", "a.raw", "theirs")
     self.same_for_us("theirs", "--key-file", "a.key")
     platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", fmt, "-o", text, "a.raw",
@@ -100,18 +95,18 @@ def key_slots(self, fmt):
             "image", SIZE)
     platter("convert", "-n", "--key-file", "a.key", "-f", "raw", "-O", fmt, "a.raw", "image")
     change = prefix(fmt)
-    patient("amend", *secret("s", "a.key"), *secret("n", "b.key"), "--image-opts",
+    hurried("amend", *secret("s", "a.key"), *secret("n", "b.key"), "--image-opts",
             opts(fmt, "image", "s"), "-o",
-            f"{change}state=active,{change}new-secret=n,{change}iter-time=10,{change}keyslot=6")
+            f"{change}state=active,{change}new-secret=n,{change}iter-time=1,{change}keyslot=6")
     self.same_for_us("image", "--key-file", "b.key")
     platter("key", "remove", "--key-file", "b.key", "--slot", "0", "image")
     run("qemu-io", *secret("s", "a.key"), "--image-opts", opts(fmt, "image", "s"), "-c", "read 0 512",
         code=1)
     self.same_for_peer(fmt, "image", "b.key")
-    platter("key", "change", "--iter-time", "10", "--key-file", "b.key", "--new-key-file", "a.key",
+    platter("key", "change", "--iter-time", "1", "--key-file", "b.key", "--new-key-file", "a.key",
             "image")
     self.same_for_peer(fmt, "image", "a.key")
-    platter("key", "add", "--iter-time", "10", "--key-file", "a.key", "--new-key-file", "b.key",
+    platter("key", "add", "--iter-time", "1", "--key-file", "a.key", "--new-key-file", "b.key",
             "--slot", "6", "image")
     qemu_img("amend", *secret("s", "a.key"), *secret("o", "a.key"), "--image-opts",
              opts(fmt, "image", "s"), "-o", f"{change}state=inactive,{change}old-secret=o")
@@ -135,7 +130,7 @@ class Shapes(Base):
         """Data of its own file is encrypted by where it stands there; one that the peer calls raw
         holds no zeros where the disk has some."""
         for raw in ("off", "on"):
-            patient("create", "-q", *secret("s", "a.key"), "-f", "qcow2", "-o",
+            hurried("create", "-q", *secret("s", "a.key"), "-f", "qcow2", "-o",
                     options_text("qcow2", {}) + ",encrypt.key-secret=s,data_file=theirs.bin,"
                     f"data_file_raw={raw}", "theirs", SIZE)
             for seed in (7, 8):
@@ -281,14 +276,13 @@ class Shapes(Base):
                      "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=md5"):
             with self.subTest(text):
                 platter("convert", "--new-key-file", "a.key", "-f", "raw", "-O", "luks", "-o",
-                        f"{text},iter-time=10", "a.raw", "ours")
+                        f"{text},iter-time=1", "a.raw", "ours")
                 self.same_for_peer("luks", "ours")
-                if "cast5" not in text and text != "cipher-mode=ecb":
-                    continue  # the peer takes its time to make one
-                patient("convert", *secret("s", "a.key"), "-f", "raw", "-O", "luks", "-o",
-                        f"{text},iter-time=10,key-secret=s", "a.raw", "theirs")
+                hurried("convert", *secret("s", "a.key"), "-f", "raw", "-O", "luks", "-o",
+                        f"{text},iter-time=1,key-secret=s", "a.raw", "theirs")
                 self.same_for_us("theirs", "--key-file", "a.key")
-                self.assertEqual(self.dumped("ours"), self.dumped("theirs"))
+                if ",hash-alg=md5" not in text:  # which cryptsetup does not have
+                    self.assertEqual(self.dumped("ours"), self.dumped("theirs"))
 
     def dumped(self, volume):
         """What cryptsetup reads in a header, without what is different each time."""
@@ -310,7 +304,7 @@ class Shapes(Base):
                 "./volume")
             self.assertEqual(json.loads(platter("info", "--output=json", "volume").stdout)
                              ["format"], "luks")
-            platter("key", "add", "--iter-time", "10", "--key-file", "a.key", "--new-key-file",
+            platter("key", "add", "--iter-time", "1", "--key-file", "a.key", "--new-key-file",
                     "b.key", "volume")
             run("cryptsetup", "open", "--test-passphrase", "--key-file", "b.key", "./volume")
             size = json.loads(platter("info", "--output=json", "volume").stdout)["virtual-size"]
@@ -318,14 +312,14 @@ class Shapes(Base):
             platter("convert", "-n", "--key-file", "a.key", "-f", "raw", "-O", "luks", "a.raw",
                     "volume")
             self.same_for_peer("luks", "volume", "b.key")
-        platter("create", "-q", "-f", "luks", "-o", "iter-time=10", "--new-key-file", "a.key",
+        platter("create", "-q", "-f", "luks", "-o", "iter-time=1", "--new-key-file", "a.key",
                 "new", MIB)
         run("cryptsetup", "open", "--test-passphrase", "--key-file", "a.key", "./new")
         run("cryptsetup", "open", "--test-passphrase", "--key-file", "b.key", "./new", code=2)
 
     def test_cryptsetup_slots(self):
         """Slots that it fills, empties and changes, of a volume that we made, and the other way."""
-        platter("create", "-q", "-f", "luks", "-o", "iter-time=10", "--new-key-file", "a.key",
+        platter("create", "-q", "-f", "luks", "-o", "iter-time=1", "--new-key-file", "a.key",
                 "volume", MIB)
         quick = ["-q", "--pbkdf-force-iterations", "1000"]
         with open("c.key", "wb") as f:
@@ -337,7 +331,7 @@ class Shapes(Base):
         platter("bench", "-q", "-c", "1", "--key-file", "b.key", "volume")
         run("cryptsetup", "luksKillSlot", "-q", "--key-file", "b.key", "./volume", "0")
         platter("bench", "-q", "-c", "1", "--key-file", "a.key", "volume", code=1)
-        platter("key", "change", "--iter-time", "10", "--key-file", "b.key", "--new-key-file",
+        platter("key", "change", "--iter-time", "1", "--key-file", "b.key", "--new-key-file",
                 "a.key", "volume")
         run("cryptsetup", "open", "--test-passphrase", "--key-file", "a.key", "./volume")
         run("cryptsetup", "open", "--test-passphrase", "--key-file", "b.key", "./volume", code=2)

@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 import unittest
 
+import served
+
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 # The subformats of a VMDK, and what vmdkinfo calls them.
@@ -36,8 +38,9 @@ def told(done):
 
 def run(*argv, code=0, **more):
     """Runs a program; `code` is the exit code that is right, or a set of them."""
-    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=300,
-                          errors="replace", **more)
+    argv = [str(a) for a in argv]
+    done = served.run(argv, **more) or subprocess.run(
+        argv, capture_output=True, text=True, timeout=300, errors="replace", **more)
     right = code if isinstance(code, (set, range)) else {code}
     if done.returncode not in right or "Sanitizer" in done.stderr or \
             "runtime error:" in done.stderr:
@@ -69,6 +72,47 @@ def sha256(path):
         while block := f.read(MIB):
             h.update(block)
     return h.hexdigest()
+
+
+def write_sparse(path, data):
+    """A file with these bytes; blocks of zeros are holes."""
+    with open(path, "wb") as f:
+        zeros = bytes(64 * KIB)
+        view = memoryview(data)
+        for at in range(0, len(data), len(zeros)):
+            block = view[at:at + len(zeros)]
+            if block != zeros[:len(block)]:
+                f.seek(at)
+                f.write(block)
+        f.truncate(len(data))
+
+
+def data_of(f):
+    """(start, end) of what is no hole in a file."""
+    end, size = 0, os.fstat(f.fileno()).st_size
+    while end < size:
+        try:
+            start = os.lseek(f.fileno(), end, os.SEEK_DATA)
+        except OSError:  # ENXIO: no more
+            return
+        end = os.lseek(f.fileno(), start, os.SEEK_HOLE)
+        yield start, end
+
+
+def first_difference(one, other):
+    """Where two files differ, in words, or None; what is a hole in both is not read."""
+    with open(one, "rb") as f, open(other, "rb") as g:
+        sizes = [os.fstat(x.fileno()).st_size for x in (f, g)]
+        if sizes[0] != sizes[1]:
+            return f"{sizes[0]} bytes instead of {sizes[1]}"
+        done = 0
+        for start, end in sorted([*data_of(f), *data_of(g)]):
+            for at in range(max(start, done), end, MIB):
+                a, b = (os.pread(x.fileno(), min(MIB, end - at), at) for x in (f, g))
+                if a != b:
+                    return f"at {at + next(i for i, (x, y) in enumerate(zip(a, b)) if x != y)}"
+            done = max(done, end)
+    return None
 
 
 def text_like(rng, length):
