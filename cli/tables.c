@@ -58,9 +58,8 @@ static const char *cell_create(const json_t *format, const json_t *place)
         return create ? "`archive create`" : "no";
     if (!is(format, "create"))
         return "no";
-    if (!create) /* what is there is written over */
-        return is(place, "write") && strcmp(word(format, "name"), "raw") == 0 ? "`convert -n`"
-                                                                              : "no";
+    if (!create) /* what is there has its size */
+        return is(place, "write") && !is(format, "needs-file") ? "over what is there" : "no";
     if (strcmp(create, "in-order") == 0)
         return is(format, "in-order") || (place && is(format, "header-last")) ? "front to back"
                                                                               : "no";

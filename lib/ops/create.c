@@ -56,6 +56,9 @@ int ops_create(const char *name, const struct platter_create_options *o, struct 
     r = target_open(&request, 0, &t, err);
     if (r == 0)
         r = target_create(&t, err);
+    /* A raw disk is all there is: what a device or an export had before goes. */
+    if (r == 0 && t.in_place && request.format == &format_raw)
+        r = stream_zero(t.stream, 0, request.size, STREAM_ZERO_UNMAP, err);
     if (r == 0)
         r = target_publish(&t, err);
     target_close(&t);

@@ -239,6 +239,22 @@ class Write(NbdCase):
         qemu_img("check", "-f", "qcow2", uri)
         qemu_io(uri, "qcow2", "read -P 0 24M 8M")
 
+    def test_create(self):
+        """Over what is there, which nothing of the new disk shows; what grows finds no room."""
+        uri = self.memory(SIZE, full=True)
+        with open("secret", "w") as f:
+            f.write("word")
+        secret = ("--object", "secret,id=s,file=secret")
+        for fmt, more in (("qcow2", ()), ("luks", (*secret, "-o", "key-secret=s,iter-time=10")), ("raw", ())):
+            platter("create", "-q", "-f", fmt, *more, uri, "16M")
+            self.assertIn(f"file format: {fmt}", platter("info", *(() if fmt != "raw" else ("-f", "raw")), uri).stdout)
+        with open("zeros", "wb") as f:
+            f.truncate(16 * MIB)
+        platter("convert", "-f", "raw", "-O", "raw", uri, "got.raw")
+        run("cmp", "-n", 16 * MIB, "zeros", "got.raw")
+        for fmt in ("qcow", "vmdk"):
+            self.refuse("create", "-f", fmt, uri, "1M", says="has a size of its own")
+
     def test_random_raw(self):
         uri = self.memory(SIZE)
         platter("convert", "-n", "-f", "raw", "-O", "raw", "a.raw", uri)
