@@ -4,9 +4,11 @@ redirects; and what a server does wrong is corrected or told, and never a wrong 
 
 Usage: web.py Formats|Servers|Faults
 """
+import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import unittest
 
 from peers import KIB, MIB, PLATTER, Case, make_content, platter, qemu_img, run, sha256, text_like
 from nbd_servers import free_port
-from web_servers import CHANGED_ETAG, ETAG, Faulty, Nginx, date
+from web_servers import CHANGED_ETAG, ETAG, Faulty, Nginx, Socks, date
 
 # The quickest that still is patient; and a stall that is over soon.
 QUICK = "timeout=1,connect_timeout=2,retry_time=6"
@@ -357,6 +359,54 @@ class Faults(Case):
     def test_refused(self):
         server = self.fails(lambda n, *_: ("status", "403 Forbidden", {}), "403 Forbidden")
         self.assertEqual(len(server.requests), 1)  # not tried again
+
+    def test_digest_login(self):
+        """The password itself is never told."""
+        def hashed(*parts):
+            return hashlib.md5(":".join(parts).encode()).hexdigest()
+
+        def plan(n, *_):
+            way, _, said = server.requests[n][2].get("authorization", "").partition(" ")
+            f = {k: a or b for k, a, b in re.findall(r'(\w+)=(?:"([^"]*)"|([^,\s]+))', said)}
+            if way == "Digest" and f["response"] == hashed(
+                    hashed("me", "here", "pass word"), f["nonce"], f["nc"], f["cnonce"], "auth",
+                    hashed("GET", "/disk")):
+                return None
+            self.assertNotEqual(way, "Basic")
+            return ("status", "401 Unauthorized",
+                    {"WWW-Authenticate": f'Digest realm="here", qop="auth", nonce="{n}"'})
+
+        server = self.faulty(plan)
+        for auth in "digest", "any":
+            done = self.read(server, f"auth={auth},user=me,password=pass word")
+            self.assertEqual(done.stdout.split()[0], self.right)
+        server.requests.clear()
+        said = self.read(server, "auth=digest,user=me,password=secret", code=1).stderr
+        self.assertIn("look at user and password", said)
+        self.assertNotIn("secret", said)
+        self.assertEqual(len(server.requests), 2)
+
+    def test_socks(self):
+        server, proxy = self.faulty(lambda *_: None), Socks("me", "pass word")
+        self.addCleanup(proxy.stop)
+        url = f"http://nowhere.invalid:{server.port}/disk"
+        at = f"127.0.0.1:{proxy.port}"
+        done = platter("digest", "-f", "raw", f"--place=proxy=socks5h://me:pass%20word@{at}", url)
+        self.assertEqual(done.stdout.split()[0], self.right)
+        self.assertEqual(set(proxy.asked), {("nowhere.invalid", server.port)})
+        said = platter("info", f"--place=proxy=socks5h://me:secret@{at}", url, code=1).stderr
+        self.assertIn("SOCKS5", said)
+        self.assertNotIn("secret", said)
+
+    def test_proxy_refuses(self):
+        """It is asked once."""
+        for status, word in (("407 Proxy Authentication Required", "proxy's user"), ("403 No", "403")):
+            server = self.faulty(lambda *_, status=status: ("status", status, {}))
+            said = platter("info", f"--place=proxy=http://me:secret@127.0.0.1:{server.port}",
+                           "https://nowhere.invalid/disk", code=1).stderr
+            self.assertIn(word, said)
+            self.assertNotIn("secret", said)
+            self.assertEqual(len(server.requests), 1)
 
     def test_lies_about_the_range(self):
         for said in ("bytes 5-65540/3145828", "bytes 0-70000/3145828", "bytes 100-200/3145828",

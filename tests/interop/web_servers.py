@@ -101,6 +101,54 @@ class Nginx(Server):
         return lines
 
 
+class Socks:
+    """A SOCKS5 proxy (RFC 1928, 1929) for one user. Every name is this machine to it."""
+
+    def __init__(self, user, password):
+        self.login = (user.encode(), password.encode())
+        self.asked = []  # (name, port)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def stop(self):
+        self.socket.close()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection):
+        with connection, connection.makefile("rb") as f:
+            f.read(f.read(2)[1])
+            connection.sendall(b"\5\2")
+            f.read(1)
+            login = tuple(f.read(f.read(1)[0]) for _ in range(2))
+            connection.sendall(b"\1" + (b"\0" if login == self.login else b"\1"))
+            if login != self.login:
+                return
+            f.read(4)
+            name, port = f.read(f.read(1)[0]), int.from_bytes(f.read(2), "big")
+            self.asked.append((name.decode(), port))
+            with socket.create_connection(("127.0.0.1", port)) as server:
+                connection.sendall(b"\5\0\0\1" + bytes(6))
+                threading.Thread(target=self.lead, args=(server, connection), daemon=True).start()
+                self.lead(connection, server)
+
+    @staticmethod
+    def lead(a, b):
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+        except OSError:
+            pass
+        b.close()
+
+
 class Faulty:
     """A server of one file that misbehaves as `plan` says: a function of the number of the request
     (from 0) and the range, which answers None or one of the faults below."""
