@@ -18,6 +18,7 @@ struct run {
     struct dirty dirty;
     struct buffer file;
     struct write_log *log;
+    struct log_state state;
     unsigned cluster, states, judged;
     size_t began[MAX_SESSIONS]; /* positions of the log: each open is a stream of its own */
     unsigned sessions;
@@ -111,10 +112,11 @@ static int judge(struct run *r, size_t position, bool subset)
     unsigned session = r->sessions - 1;
     while (r->began[session] > position)
         session--;
-    struct log_state state = subset
-                                 ? write_log_crash(r->log, session, position, r->seed + r->judged)
-                                 : write_log_prefix(r->log, session, position);
-    struct buffer file = {.bytes = state.bytes, .size = state.size};
+    if (subset)
+        write_log_crash(r->log, session, position, r->seed + r->judged, &r->state);
+    else
+        write_log_prefix(r->log, session, position, &r->state);
+    struct buffer file = {.bytes = r->state.bytes, .size = r->state.size};
     int e = 0;
     if (!dirty_allows(&r->dirty, &file, position, why, sizeof why)) {
         fprintf(stderr, "after %zu log entries%s\n", position, subset ? ", a subset" : "");
@@ -125,7 +127,6 @@ static int judge(struct run *r, size_t position, bool subset)
     if (e == 0 && r->judged % 8 == 4)
         e = go_on(r, &file);
     r->judged++;
-    free(state.bytes);
     return e;
 }
 
@@ -157,6 +158,7 @@ static int run_one(unsigned cluster, unsigned steps, unsigned states, uint64_t s
            write_log_length(r.log), r.dirty.n_stored - 1, r.judged, e ? ": FAILED" : "");
     dirty_free(&r.dirty);
     buffer_free(&r.file);
+    log_state_free(&r.state);
     write_log_free(r.log);
     return e;
 }

@@ -17,6 +17,7 @@
 #include "support/log.h"
 #include "support/must.h"
 #include "support/process.h"
+#include "support/seen.h"
 #include "support/specimen.h"
 
 enum { RECOVERY_STEPS = 12, MAX_OPS = 1 << 16 };
@@ -32,6 +33,8 @@ struct crash {
     const struct crash_options *options;
     struct specimen specimen;
     struct write_log *log;
+    struct log_state state; /* of the file */
+    struct seen seen;
     struct ledger *ledger; /* of the workload */
     uint8_t *content;      /* what a state reads as */
     uint8_t *scratch;
@@ -43,7 +46,7 @@ struct crash_state {
     size_t position;
     bool subset;
     uint64_t seed;
-    struct log_state bytes;
+    const struct log_state *bytes;
 };
 
 static int complain(const struct crash *c, const struct crash_state *s, const char *what,
@@ -53,7 +56,7 @@ static int complain(const struct crash *c, const struct crash_state *s, const ch
             c->specimen.spec->name, (unsigned long long)c->options->seed, s->position,
             s->subset ? ", a subset" : "", (unsigned long long)s->seed, what, why);
     if (c->options->keep) {
-        log_state_save(&s->bytes, "crash-top");
+        log_state_save(s->bytes, "crash-top");
         buffer_save(&c->specimen.backing, "crash-backing");
     }
     return -1;
@@ -123,7 +126,7 @@ static int read_content(struct crash *c, const struct crash_state *s, struct buf
 static int recover(struct crash *c, const struct crash_state *s)
 {
     struct platter_error err = {0};
-    struct buffer before = {.bytes = s->bytes.bytes, .size = s->bytes.size};
+    struct buffer before = {.bytes = s->bytes->bytes, .size = s->bytes->size};
     struct buffer file = buffer_copy(&before, before.size + (2 << 20) + c->specimen.spec->size);
     struct stream *top;
     struct platter_disk *disk;
@@ -176,7 +179,7 @@ static char *main_file(const struct crash *c)
  * there. */
 static int mend(struct crash *c, const struct crash_state *s)
 {
-    struct buffer before = {.bytes = s->bytes.bytes, .size = s->bytes.size};
+    struct buffer before = {.bytes = s->bytes->bytes, .size = s->bytes->size};
     struct buffer file = buffer_copy(&before, before.size + (2 << 20));
     struct platter_check_result result = {0};
     struct platter_error err = {0};
@@ -208,7 +211,7 @@ static int ask_qemu(struct crash *c, const struct crash_state *s)
     const char *format = c->specimen.spec->format;
     auto_free char *saved = scratch_path("top");
     auto_free char *flat = scratch_path("flat");
-    MUST(log_state_save(&s->bytes, saved) == 0);
+    MUST(log_state_save(s->bytes, saved) == 0);
     auto_free char *top = main_file(c);
     char why[256];
     bool checks = strcmp(format, "raw") != 0 && strcmp(format, "qcow") != 0;
@@ -226,9 +229,9 @@ static int ask_qemu(struct crash *c, const struct crash_state *s)
 static int judge(struct crash *c, const struct crash_state *s)
 {
     char why[256];
-    struct buffer file = {.bytes = s->bytes.bytes, .size = s->bytes.size};
+    struct buffer file = {.bytes = s->bytes->bytes, .size = s->bytes->size};
     unsigned number = c->judged++;
-    int r = check_bytes(c, s, s->bytes.bytes, s->bytes.size);
+    int r = check_bytes(c, s, s->bytes->bytes, s->bytes->size);
     if (r == 0)
         r = read_content(c, s, &file);
     if (r == 0 && !ledger_allows(c->ledger, c->content, s->position, why, sizeof why))
@@ -244,15 +247,27 @@ static int judge(struct crash *c, const struct crash_state *s)
     return r;
 }
 
+/* A state that was met since the last flush of the guest need not be judged again: more of what may
+ * be there has begun since, and nothing more is settled. */
+static bool is_new(struct crash *c, size_t position)
+{
+    uint32_t flush = ledger_last_flush(c->ledger, position);
+    return seen_add(&c->seen, seen_hash(c->state.bytes, c->state.size, flush));
+}
+
 static int judge_position(struct crash *c, size_t position, unsigned subsets)
 {
     int r = 0;
     for (unsigned i = 0; r == 0 && i <= subsets; i++) {
-        struct crash_state s = {.position = position, .subset = i > 0, .seed = i};
-        s.bytes = i ? write_log_crash(c->log, 0, position, c->options->seed * 1000 + i)
-                    : write_log_prefix(c->log, 0, position);
-        r = judge(c, &s);
-        free(s.bytes.bytes);
+        struct crash_state s = {
+            .position = position, .subset = i > 0, .seed = i, .bytes = &c->state};
+        if (i)
+            write_log_crash(c->log, 0, position, c->options->seed * 1000 + i, &c->state);
+        else
+            write_log_prefix(c->log, 0, position, &c->state);
+        c->states++;
+        if (is_new(c, position))
+            r = judge(c, &s);
     }
     return r;
 }
@@ -267,8 +282,8 @@ static int judge_all(struct crash *c)
     for (size_t position = 0; r == 0 && position <= n; position += step)
         r = judge_position(c, position, each >= 2 ? (unsigned)each - 1 : 1);
     if (r == 0)
-        printf("%-28s %6zu log entries, %6u states, %6u with leaks\n", c->specimen.spec->name, n,
-               c->judged, c->leaked);
+        printf("%-28s %6zu log entries, %6u states, %6u of them distinct, %6u with leaks\n",
+               c->specimen.spec->name, n, c->states, c->judged, c->leaked);
     fflush(stdout);
     return r;
 }
@@ -284,6 +299,8 @@ static int crash_specimen(const struct specimen_spec *spec, const struct crash_o
     if (r == 0)
         r = judge_all(&c);
     write_log_free(c.log);
+    log_state_free(&c.state);
+    seen_free(&c.seen);
     ledger_free(c.ledger);
     free(c.content);
     free(c.scratch);

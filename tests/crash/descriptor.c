@@ -13,6 +13,7 @@
 #include "support/log.h"
 #include "support/must.h"
 #include "support/process.h"
+#include "support/seen.h"
 
 enum {
     SIZE = 1 << 20, /* of the disk */
@@ -179,7 +180,6 @@ static void judge(const struct change *c, const struct expected *right, struct l
     struct platter_disk *disk;
     static char text[TEXT];
     static uint8_t content[SIZE];
-    states++;
     if (open_disk(log_state_open(state, "disk.vmdk"), false, &disk, &err) < 0) {
         complain(c, position, seed, "open", err.message);
         return;
@@ -195,13 +195,20 @@ static void judge(const struct change *c, const struct expected *right, struct l
 
 static void judge_all(const struct change *c, const struct expected *right, struct write_log *log)
 {
+    struct log_state state = {0};
+    struct seen seen = {0};
     for (size_t position = 0; position <= write_log_length(log); position++)
         for (uint64_t seed = 0; seed <= SUBSETS; seed++) {
-            struct log_state state =
-                seed ? write_log_crash(log, 0, position, seed) : write_log_prefix(log, 0, position);
-            judge(c, right, &state, position, seed);
-            free(state.bytes);
+            if (seed)
+                write_log_crash(log, 0, position, seed, &state);
+            else
+                write_log_prefix(log, 0, position, &state);
+            states++;
+            if (seen_add(&seen, seen_hash(state.bytes, state.size, 0)))
+                judge(c, right, &state, position, seed);
         }
+    seen_free(&seen);
+    log_state_free(&state);
 }
 
 static void run(const struct change *c)

@@ -158,18 +158,18 @@ static void judge(const struct change *c, struct stream *s, size_t at, bool over
 
 /* ---- crashes --------------------------------------------------------------------------------- */
 
-static void judge_state(const struct change *c, struct log_state state, size_t at, bool over)
+static void judge_state(const struct change *c, const struct log_state *state, size_t at, bool over)
 {
-    struct stream *s = log_state_open(&state, "after a crash");
+    struct stream *s = log_state_open(state, "after a crash");
     MUST(s);
     judge(c, s, at, over);
     stream_close(s);
-    free(state.bytes);
 }
 
 static void crash(const struct change *c)
 {
     struct write_log *log = write_log_new();
+    struct log_state state = {0};
     struct luks1 l;
     struct stream *s = make_volume(c, &l);
     MUST(log && stream_log_open(log, s, &s, NULL) == 0);
@@ -180,10 +180,14 @@ static void crash(const struct change *c)
     stream_close(s);
     size_t n = write_log_length(log);
     for (size_t i = 0; i <= n; i++) {
-        judge_state(c, write_log_prefix(log, 0, i), i, i == n);
-        for (uint64_t seed = 0; seed < SUBSETS; seed++)
-            judge_state(c, write_log_crash(log, 0, i, seed), i, i == n);
+        write_log_prefix(log, 0, i, &state);
+        judge_state(c, &state, i, i == n);
+        for (uint64_t seed = 0; seed < SUBSETS; seed++) {
+            write_log_crash(log, 0, i, seed, &state);
+            judge_state(c, &state, i, i == n);
+        }
     }
+    log_state_free(&state);
     write_log_free(log);
 }
 

@@ -9,6 +9,7 @@
 #include "support/imagecheck.h"
 #include "support/log.h"
 #include "support/must.h"
+#include "support/seen.h"
 
 enum { SUBSETS = 24, LEAST_GOOD = 4 * 65536 };
 
@@ -17,7 +18,9 @@ struct repair {
     uint8_t *before, *right,
         *content;  /* what the image held; what a repair leaves; what is there */
     uint64_t kept; /* snapshots and bitmaps that a repair leaves */
-    unsigned states;
+    struct log_state state;
+    struct seen seen;
+    unsigned states, distinct;
 };
 
 static int complain(const struct repair *t, size_t position, unsigned subset, const char *why)
@@ -58,10 +61,16 @@ static int judge_structure(const struct repair *t, const struct buffer *b,
 static int judge(struct repair *t, struct write_log *log, size_t position, unsigned subset)
 {
     struct platter_error err = {0};
-    struct log_state state =
-        subset ? write_log_crash(log, 0, position, subset) : write_log_prefix(log, 0, position);
-    struct buffer whole = {.bytes = state.bytes, .size = state.size};
-    struct buffer b = buffer_copy(&whole, state.size + (8 << 20));
+    if (subset)
+        write_log_crash(log, 0, position, subset, &t->state);
+    else
+        write_log_prefix(log, 0, position, &t->state);
+    t->states++;
+    if (!seen_add(&t->seen, seen_hash(t->state.bytes, t->state.size, 0)))
+        return 0;
+    t->distinct++;
+    struct buffer whole = {.bytes = t->state.bytes, .size = t->state.size};
+    struct buffer b = buffer_copy(&whole, whole.size + (8 << 20));
     int r = repair(&b, NULL, &err);
     if (r == 0)
         r = judge_structure(t, &b, &err);
@@ -72,8 +81,6 @@ static int judge(struct repair *t, struct write_log *log, size_t position, unsig
     if (r == 0 && damage_kept(&b) != t->kept)
         r = fail(&err, EIO, "other snapshots or bitmaps than after an undisturbed repair");
     buffer_free(&b);
-    free(state.bytes);
-    t->states++;
     return r < 0 ? complain(t, position, subset, err.message) : 0;
 }
 
@@ -109,8 +116,9 @@ static int run(struct repair *t, const struct buffer *base)
             r = judge(t, log, position, subset);
     buffer_free(&b);
     write_log_free(log);
-    printf("%-20s %6zu log entries, %6u states%s\n", t->of->name, n, t->states,
-           r ? ": FAILED" : "");
+    seen_free(&t->seen);
+    printf("%-20s %6zu log entries, %6u states, %6u of them distinct%s\n", t->of->name, n,
+           t->states, t->distinct, r ? ": FAILED" : "");
     return r;
 }
 
@@ -127,7 +135,7 @@ int main(int argc, char **argv)
     while ((t.of = damage_next(t.of))) {
         if (argc > 1 && strcmp(argv[1], t.of->name) != 0)
             continue;
-        t.states = 0;
+        t.states = t.distinct = 0;
         failed |= run(&t, &bases[t.of->base]);
         ran++;
     }
@@ -136,5 +144,6 @@ int main(int argc, char **argv)
     free(t.before);
     free(t.right);
     free(t.content);
+    log_state_free(&t.state);
     return failed != 0 || ran == 0;
 }

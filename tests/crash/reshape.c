@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "support/log.h"
 #include "support/must.h"
+#include "support/seen.h"
 
 enum { PUBLISHED = 1000 }; /* a mark in the log: this + file */
 
@@ -20,7 +21,9 @@ struct crash {
     struct write_log *log;
     int streams[RESHAPE_FILES]; /* of the log, by file; -1: none */
     int n_streams;
-    unsigned states;
+    struct log_state bytes[RESHAPE_FILES]; /* of the state at hand */
+    struct seen seen;
+    unsigned states, distinct;
 };
 
 static int wrap(struct reshape_place *place, enum reshape_file file, struct stream *base,
@@ -57,18 +60,25 @@ static void make_state(struct crash *c, size_t n, uint64_t seed, struct buffer *
         files[i] = c->reshape.files[i];
         if (c->streams[i] < 0)
             continue;
-        struct log_state s =
-            seed ? write_log_crash(c->log, (unsigned)c->streams[i], n, seed + (uint64_t)i)
-                 : write_log_prefix(c->log, (unsigned)c->streams[i], n);
-        files[i] = (struct buffer){.bytes = s.bytes, .size = s.size};
+        struct log_state *s = &c->bytes[i];
+        if (seed)
+            write_log_crash(c->log, (unsigned)c->streams[i], n, seed + (uint64_t)i, s);
+        else
+            write_log_prefix(c->log, (unsigned)c->streams[i], n, s);
+        files[i] = (struct buffer){.bytes = s->bytes, .size = s->size};
     }
 }
 
-static void free_state(struct crash *c, struct buffer *files)
+/* Whether this state was not there yet. */
+static bool is_new(struct crash *c, const bool *there)
 {
-    for (int i = 0; i < RESHAPE_FILES; i++)
+    uint64_t hash = 0;
+    for (int i = 0; i < RESHAPE_FILES; i++) {
+        hash = 2 * hash + there[i];
         if (c->streams[i] >= 0)
-            free(files[i].bytes);
+            hash = seen_hash(c->bytes[i].bytes, c->bytes[i].size, hash);
+    }
+    return seen_add(&c->seen, hash);
 }
 
 /* Does the work again on copies of a state. */
@@ -96,13 +106,15 @@ static int judge(struct crash *c, size_t n, uint64_t seed)
     struct reshape_place place = {.files = files};
     make_state(c, n, seed, files);
     find_names(c, n, place.there);
+    c->states++;
+    if (!is_new(c, place.there))
+        return 0;
     bool good = reshape_judge(&c->reshape, &place, false, why, sizeof why);
-    if (good && c->states++ % 4 == 0)
+    if (good && c->distinct++ % 4 == 0)
         good = do_again(c, files, place.there, why, sizeof why);
     if (!good)
         fprintf(stderr, "%s, after %zu log entries, subset %llu: %s\n", c->reshape.of->name, n,
                 (unsigned long long)seed, why);
-    free_state(c, files);
     return good ? 0 : -1;
 }
 
@@ -139,11 +151,15 @@ static int run_case(const struct reshape_case *of)
     for (size_t at = 0; at <= n && r == 0; at++)
         for (unsigned i = 0; i <= subsets && r == 0; i++)
             r = judge(&c, at, i * 100);
-    printf("%-20s %5zu log entries, %6u states%s\n", of->name, n, c.states, r ? ": FAILED" : "");
+    printf("%-20s %5zu log entries, %6u states, %6u of them distinct%s\n", of->name, n, c.states,
+           c.distinct, r ? ": FAILED" : "");
     fflush(stdout);
     write_log_free(c.log);
-    for (int i = 0; i < RESHAPE_FILES; i++)
+    seen_free(&c.seen);
+    for (int i = 0; i < RESHAPE_FILES; i++) {
         buffer_free(&c.files[i]);
+        log_state_free(&c.bytes[i]);
+    }
     reshape_free(&c.reshape);
     return r;
 }

@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "support/log.h"
 #include "support/must.h"
+#include "support/seen.h"
 #include "support/snapshots.h"
 
 enum { SUBSETS = 50 }; /* at each barrier, where most is not flushed yet; 1 anywhere else */
@@ -17,8 +18,10 @@ enum { SUBSETS = 50 }; /* at each barrier, where most is not flushed yet; 1 anyw
 struct crash {
     struct snapshot_case of;
     struct write_log *log;
-    size_t done; /* entries when the change had returned */
-    unsigned states;
+    struct log_state state;
+    struct seen seen; /* states at their stages */
+    size_t done;      /* entries when the change had returned */
+    unsigned states, distinct;
 };
 
 static void note_done(void *opaque)
@@ -30,18 +33,22 @@ static void note_done(void *opaque)
 static int judge(struct crash *c, size_t n, uint64_t seed)
 {
     char why[512] = "";
-    struct log_state s =
-        seed ? write_log_crash(c->log, 0, n, seed) : write_log_prefix(c->log, 0, n);
-    struct buffer image = {.bytes = s.bytes, .size = s.size};
     enum change_stage stage = n < c->done ? CHANGE_BEGUN : CHANGE_DONE;
+    if (seed)
+        write_log_crash(c->log, 0, n, seed, &c->state);
+    else
+        write_log_prefix(c->log, 0, n, &c->state);
+    c->states++;
+    if (!seen_add(&c->seen, seen_hash(c->state.bytes, c->state.size, stage)))
+        return 0;
+    struct buffer image = {.bytes = c->state.bytes, .size = c->state.size};
     bool good = snapshot_case_judge(&c->of, &image, stage, why, sizeof why);
-    if (good && c->states++ % 16 == 0)
+    if (good && c->distinct++ % 16 == 0)
         good = snapshot_case_go_on(&c->of, &image, why, sizeof why);
     if (!good)
         fprintf(stderr, "%s, %s, after %zu log entries of %zu, subset %llu: %s\n",
                 c->of.specimen.spec->name, change_names[c->of.change], n, c->done,
                 (unsigned long long)seed, why);
-    free(s.bytes);
     return good ? 0 : -1;
 }
 
@@ -79,10 +86,12 @@ static int run_case(const struct specimen_spec *spec, enum change change)
         for (unsigned i = 0; i <= (barrier ? SUBSETS : 1) && r == 0; i++)
             r = judge(&c, at, i * 100);
     }
-    printf("%-28s %-8s %5zu log entries, %6u states%s\n", spec->name, change_names[change], n,
-           c.states, r ? ": FAILED" : "");
+    printf("%-28s %-8s %5zu log entries, %6u states, %6u of them distinct%s\n", spec->name,
+           change_names[change], n, c.states, c.distinct, r ? ": FAILED" : "");
     fflush(stdout);
     write_log_free(c.log);
+    log_state_free(&c.state);
+    seen_free(&c.seen);
     buffer_free(&file);
     snapshot_case_free(&c.of);
     return r;

@@ -9,6 +9,7 @@
 #include "support/damage.h"
 #include "support/fault.h"
 #include "support/must.h"
+#include "support/seen.h"
 
 enum { MAX_RUNS = 1 << 16, ROOM_OF_DEVICE = 256 << 10 };
 
@@ -16,6 +17,7 @@ struct repair {
     const struct damage *of;
     struct buffer broken;
     uint8_t *right, *content;
+    struct seen seen; /* what failures left */
 };
 
 static int complain(const struct repair *t, const char *what, uint64_t at, const char *why)
@@ -35,10 +37,12 @@ static int check(struct buffer *b, struct fault_plan *plan, bool mend,
 }
 
 /* What a failure left can be repaired, and is what it should be then. */
-static int judge(const struct repair *t, struct buffer *b, const char *what, uint64_t at)
+static int judge(struct repair *t, struct buffer *b, const char *what, uint64_t at)
 {
     struct platter_check_result result;
     struct platter_error err = {0};
+    if (!seen_add(&t->seen, seen_hash(b->bytes, b->size, 0)))
+        return 0;
     int r = check(b, NULL, true, &result, &err);
     if (r == 0)
         r = check(b, NULL, false, &result, &err);
@@ -51,7 +55,12 @@ static int judge(const struct repair *t, struct buffer *b, const char *what, uin
     return r < 0 ? complain(t, what, at, err.message) : 0;
 }
 
-static int calls_fail(const struct repair *t, bool mend, const char *what)
+static bool unchanged(const struct repair *t, const struct buffer *b)
+{
+    return b->size == t->broken.size && memcmp(b->bytes, t->broken.bytes, b->size) == 0;
+}
+
+static int calls_fail(struct repair *t, bool mend, const char *what)
 {
     for (uint64_t at = 1; at < MAX_RUNS; at++) {
         struct fault_plan plan = {
@@ -65,6 +74,8 @@ static int calls_fail(const struct repair *t, bool mend, const char *what)
             bad = complain(t, what, at, "failed without a word");
         if (r == 0 && !mend && !result.corruptions && !result.leaks && !result.check_errors)
             bad = complain(t, what, at, "found nothing");
+        if (!mend && !unchanged(t, &b))
+            bad = complain(t, what, at, "changed what it looked at");
         if (bad == 0)
             bad = judge(t, &b, what, at);
         buffer_free(&b);
@@ -74,7 +85,7 @@ static int calls_fail(const struct repair *t, bool mend, const char *what)
     return complain(t, what, MAX_RUNS, "never ends");
 }
 
-static int memory_fails(const struct repair *t)
+static int memory_fails(struct repair *t)
 {
     for (uint64_t at = 1; at < MAX_RUNS; at++) {
         struct platter_check_result result = {0};
@@ -98,7 +109,7 @@ static int memory_fails(const struct repair *t)
 }
 
 /* A device that is larger than the image on it, and cannot grow. */
-static int stays_inside(const struct repair *t)
+static int stays_inside(struct repair *t)
 {
     struct platter_check_result result = {0};
     struct platter_error err = {0};
@@ -126,7 +137,8 @@ static int run(struct repair *t, const struct buffer *base)
         r = memory_fails(t);
     if (r == 0 && t->of->base == DAMAGE_QCOW2)
         r = stays_inside(t);
-    printf("%-20s %s\n", t->of->name, r ? "FAILED" : "ok");
+    printf("%-20s %5zu distinct ends: %s\n", t->of->name, t->seen.n, r ? "FAILED" : "ok");
+    seen_free(&t->seen);
     buffer_free(&b);
     buffer_free(&t->broken);
     return r;

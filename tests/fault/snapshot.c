@@ -10,6 +10,7 @@
 #include "support/alloc.h"
 #include "support/fault.h"
 #include "support/must.h"
+#include "support/seen.h"
 #include "support/snapshots.h"
 
 static void note_done(void *opaque)
@@ -40,7 +41,8 @@ static int run_once(const struct snapshot_case *c, const struct fault_way *way, 
 }
 
 /* 1: there are no more calls to fail. */
-static int strike(const struct snapshot_case *c, const struct fault_way *way, uint64_t at)
+static int strike(const struct snapshot_case *c, const struct fault_way *way, uint64_t at,
+                  struct seen *seen)
 {
     struct buffer file = buffer_copy(&c->before, c->before.capacity);
     bool done = false, struck = false;
@@ -51,8 +53,10 @@ static int strike(const struct snapshot_case *c, const struct fault_way *way, ui
                               : refused && !struck ? CHANGE_REFUSED
                               : done               ? CHANGE_DONE
                                                    : CHANGE_BEGUN;
-    bool good = r <= 0 && snapshot_case_judge(c, &file, stage, why, sizeof why);
-    if (good)
+    bool good = r <= 0, is_new = seen_add(seen, seen_hash(file.bytes, file.size, stage));
+    if (good && is_new)
+        good = snapshot_case_judge(c, &file, stage, why, sizeof why);
+    if (good && is_new)
         good = snapshot_case_go_on(c, &file, why, sizeof why);
     if (good && !struck && r < 0 && !refused) {
         snprintf(why, sizeof why, "it fails without a fault");
@@ -68,19 +72,21 @@ static int strike(const struct snapshot_case *c, const struct fault_way *way, ui
 static int run_case(const struct specimen_spec *spec, enum change change)
 {
     struct snapshot_case c;
+    struct seen seen = {0}; /* files at their stages */
     uint64_t faults = 0;
     int r = 0;
     if (!snapshot_case_make(spec, change, &c))
         return 0;
     for (size_t i = 0; i < FAULT_WAYS && r >= 0; i++) {
         uint64_t at = 1;
-        while ((r = strike(&c, &fault_ways[i], at)) == 0)
+        while ((r = strike(&c, &fault_ways[i], at, &seen)) == 0)
             at++;
         faults += at - 1;
     }
-    printf("%-28s %-8s %5llu faults%s\n", spec->name, change_names[change],
-           (unsigned long long)faults, r < 0 ? ": FAILED" : "");
+    printf("%-28s %-8s %5llu faults, %4zu distinct ends%s\n", spec->name, change_names[change],
+           (unsigned long long)faults, seen.n, r < 0 ? ": FAILED" : "");
     fflush(stdout);
+    seen_free(&seen);
     snapshot_case_free(&c);
     return r < 0;
 }

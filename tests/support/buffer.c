@@ -3,11 +3,13 @@
 #include "support/buffer.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
+#include "base/memory.h"
 #include "stream/inside.h"
 #include "support/must.h"
 
@@ -24,18 +26,65 @@ struct buffer buffer_new(uint64_t capacity)
     return b;
 }
 
+/*
+ * Memory of copies that were freed. Tests make thousands of copies of images, of which they write
+ * little: new memory, cleared by the system and watched by a sanitizer, would cost more than all
+ * that is done with it.
+ */
+static struct buffer kept[8];
+static pthread_mutex_t kept_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Some that was kept and has room enough, but not far too much; none: bytes are NULL. */
+static struct buffer take_kept(uint64_t capacity)
+{
+    WITH_LOCK(&kept_lock);
+    struct buffer *best = NULL, taken = {0};
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (kept[i].bytes && kept[i].room >= capacity && kept[i].room / 4 <= capacity &&
+            (!best || kept[i].room < best->room))
+            best = &kept[i];
+    if (best) {
+        taken = *best;
+        *best = (struct buffer){0};
+    }
+    return taken;
+}
+
+/* Keeps memory in the place of the smallest that is kept. What is to be freed instead. */
+static uint8_t *put_kept(struct buffer b)
+{
+    WITH_LOCK(&kept_lock);
+    struct buffer *least = &kept[0];
+    for (size_t i = 1; i < sizeof kept / sizeof *kept; i++)
+        if (kept[i].room < least->room)
+            least = &kept[i];
+    if (b.room <= least->room)
+        return b.bytes;
+    uint8_t *bytes = least->bytes;
+    *least = b;
+    return bytes;
+}
+
 struct buffer buffer_copy(const struct buffer *b, uint64_t capacity)
 {
-    struct buffer copy = buffer_new(max_u64(capacity, b->size));
+    capacity = max_u64(max_u64(capacity, b->size), 1);
+    struct buffer copy = take_kept(capacity);
+    if (!copy.bytes)
+        copy = (struct buffer){.bytes = calloc(1, capacity), .room = capacity};
+    MUST(copy.bytes);
     if (b->size)
         memcpy(copy.bytes, b->bytes, b->size);
-    copy.size = b->size;
+    if (b->size < copy.used)
+        memset(copy.bytes + b->size, 0, copy.used - b->size);
+    copy.size = copy.used = b->size;
+    copy.capacity = capacity;
     return copy;
 }
 
 void buffer_free(struct buffer *b)
 {
-    free(b->bytes);
+    b->used = max_u64(b->used, b->size);
+    free(b->room ? put_kept(*b) : b->bytes);
     *b = (struct buffer){0};
 }
 
@@ -72,6 +121,7 @@ static int buffer_grow(struct buffer *b, uint64_t end, struct platter_error *err
     if (end > b->size) {
         memset(b->bytes + b->size, 0, end - b->size);
         b->size = end;
+        b->used = max_u64(b->used, end);
     }
     return 0;
 }

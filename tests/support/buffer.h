@@ -13,11 +13,13 @@ struct buffer {
     uint8_t *bytes;
     uint64_t size;
     uint64_t capacity; /* growing beyond it is ENOSPC */
+    uint64_t room;     /* of copies: bytes that are allocated */
+    uint64_t used;     /* ... and how many of them may be other than zero */
 };
 
 /* Takes memory for `capacity` bytes, zeroed; the test dies if there is none. */
 struct buffer buffer_new(uint64_t capacity);
-/* A copy with room for `capacity` bytes. */
+/* A copy with room for `capacity` bytes, those behind its size zeroed. */
 struct buffer buffer_copy(const struct buffer *b, uint64_t capacity);
 void buffer_free(struct buffer *b);
 

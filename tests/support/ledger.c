@@ -75,8 +75,7 @@ void ledger_stamp(uint8_t *out, uint32_t op, uint64_t first, uint64_t sectors)
     }
 }
 
-/* The last flush that was over at this position: what ended before it must be there. */
-static uint32_t last_flush(const struct ledger *l, size_t position)
+uint32_t ledger_last_flush(const struct ledger *l, size_t position)
 {
     for (uint32_t i = l->n; i-- > 1;) {
         const struct ledger_op *op = &l->ops[i];
@@ -89,7 +88,7 @@ static uint32_t last_flush(const struct ledger *l, size_t position)
 static void settle(const struct ledger *l, size_t position)
 {
     memset(l->settled, 0, l->sectors * sizeof *l->settled);
-    uint32_t flush = last_flush(l, position);
+    uint32_t flush = ledger_last_flush(l, position);
     for (uint32_t i = 1; i < flush; i++) {
         const struct ledger_op *op = &l->ops[i];
         if (!op->ok || (op->kind != LEDGER_WRITE && op->kind != LEDGER_ZERO))

@@ -45,6 +45,10 @@ void ledger_end(struct ledger *l, uint32_t op, bool ok, size_t position);
 /* What write number op puts into `sectors` from `first` on. */
 void ledger_stamp(uint8_t *out, uint32_t op, uint64_t first, uint64_t sectors);
 
+/* The last flush that was over with `position` entries of the log written: what ended before it
+ * must be there. 0: there was none. */
+uint32_t ledger_last_flush(const struct ledger *l, size_t position);
+
 /* Whether a disk that reads as `content` may have come of this, with `position` entries of the log
  * written. If not, `why` says which sector. */
 bool ledger_allows(const struct ledger *l, const uint8_t *content, size_t position, char *why,

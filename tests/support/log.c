@@ -18,11 +18,23 @@ enum {
     MAX_STATE = 1 << 30
 };
 
+/* A stream after the first n entries, to begin the next states with. */
+struct kept_state {
+    struct log_state state;
+    size_t n;
+    bool made;
+};
+
+struct logged_stream {
+    struct log_state first; /* what the base held */
+    struct kept_state prefix, durable;
+};
+
 struct write_log {
     pthread_mutex_t lock;
     struct log_entry *entries;
     size_t n, room;
-    struct log_state first[MAX_STREAMS]; /* what the bases held */
+    struct logged_stream streams[MAX_STREAMS];
     unsigned n_streams;
 };
 
@@ -45,8 +57,11 @@ void write_log_free(struct write_log *log)
 {
     for (size_t i = 0; i < log->n; i++)
         free((void *)log->entries[i].data);
-    for (unsigned i = 0; i < log->n_streams; i++)
-        free(log->first[i].bytes);
+    for (unsigned i = 0; i < log->n_streams; i++) {
+        log_state_free(&log->streams[i].first);
+        log_state_free(&log->streams[i].prefix.state);
+        log_state_free(&log->streams[i].durable.state);
+    }
     free(log->entries);
     pthread_mutex_destroy(&log->lock);
     free(log);
@@ -228,11 +243,11 @@ int stream_log_open(struct write_log *log, struct stream *base, struct stream **
 {
     WITH_LOCK(&log->lock);
     MUST(log->n_streams < MAX_STREAMS);
-    struct log_state *first = &log->first[log->n_streams];
+    struct log_state *first = &log->streams[log->n_streams].first;
     struct log_stream *l = stream_new(sizeof *l, &log_ops, base->name, err);
     int r = l ? capture(base, first, err) : -ENOMEM;
     if (r < 0) {
-        free(TAKE(first->bytes));
+        log_state_free(first);
         stream_close(base);
         if (l) {
             free(l->head.name);
@@ -251,22 +266,31 @@ int stream_log_open(struct write_log *log, struct stream *base, struct stream **
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
-/* The memory behind a state of that size: a torn write grows it sector by sector. */
-static uint64_t room_for(uint64_t size)
+void log_state_free(struct log_state *state)
 {
-    return round_up(size + 1, 1 << 20);
+    free(state->bytes);
+    *state = (struct log_state){0};
 }
 
 /* Cuts, or grows with zeros. */
 static void set_size(struct log_state *state, uint64_t size)
 {
     MUST(size <= MAX_STATE);
-    if (!state->bytes || room_for(size) != room_for(state->size))
-        state->bytes = realloc(state->bytes, room_for(size));
+    if (!state->bytes || size > state->room) {
+        state->room = round_up(size + 1, 1 << 16) + size / 8; /* a torn write grows it bit by bit */
+        state->bytes = realloc(state->bytes, state->room);
+    }
     MUST(state->bytes);
     if (size > state->size)
         memset(state->bytes + state->size, 0, size - state->size);
     state->size = size;
+}
+
+static void copy_state(struct log_state *to, const struct log_state *from)
+{
+    to->size = 0;
+    set_size(to, from->size);
+    memcpy(to->bytes, from->bytes, from->size);
 }
 
 static void grow(struct log_state *state, uint64_t size)
@@ -332,23 +356,26 @@ static void apply_maybe(struct log_state *state, const struct log_entry *e, stru
         grow(state, e->off + e->len);
 }
 
-static struct log_state first_state(const struct write_log *log, unsigned stream)
+/* What a stream is after exactly the first n entries, from what was kept. */
+static const struct log_state *keep(const struct write_log *log, unsigned stream,
+                                    struct kept_state *kept, size_t n)
 {
-    MUST(stream < log->n_streams);
-    struct log_state state = {0};
-    set_size(&state, log->first[stream].size);
-    memcpy(state.bytes, log->first[stream].bytes, state.size);
-    return state;
+    if (!kept->made || kept->n > n) {
+        copy_state(&kept->state, &log->streams[stream].first);
+        kept->n = 0;
+        kept->made = true;
+    }
+    for (; kept->n < n; kept->n++)
+        if (log->entries[kept->n].stream == stream)
+            apply(&kept->state, &log->entries[kept->n]);
+    return &kept->state;
 }
 
-struct log_state write_log_prefix(struct write_log *log, unsigned stream, size_t n)
+void write_log_prefix(struct write_log *log, unsigned stream, size_t n, struct log_state *state)
 {
     WITH_LOCK(&log->lock);
-    struct log_state state = first_state(log, stream);
-    for (size_t i = 0; i < n && i < log->n; i++)
-        if (log->entries[i].stream == stream)
-            apply(&state, &log->entries[i]);
-    return state;
+    MUST(stream < log->n_streams);
+    copy_state(state, keep(log, stream, &log->streams[stream].prefix, min_u64(n, log->n)));
 }
 
 /* How many entries are durable for sure when the first n are done. */
@@ -365,22 +392,18 @@ static size_t durable_entries(const struct write_log *log, unsigned stream, size
     return covered;
 }
 
-struct log_state write_log_crash(struct write_log *log, unsigned stream, size_t n, uint64_t seed)
+void write_log_crash(struct write_log *log, unsigned stream, size_t n, uint64_t seed,
+                     struct log_state *state)
 {
     WITH_LOCK(&log->lock);
-    struct log_state state = first_state(log, stream);
+    MUST(stream < log->n_streams);
     struct prng random = {.state = seed ^ (uint64_t)stream << 56};
     n = min_u64(n, log->n);
-    size_t durable = durable_entries(log, stream, n);
-    for (size_t i = 0; i < n; i++) {
-        if (log->entries[i].stream != stream)
-            continue;
-        if (i < durable)
-            apply(&state, &log->entries[i]);
-        else
-            apply_maybe(&state, &log->entries[i], &random);
-    }
-    return state;
+    size_t durable = min_u64(durable_entries(log, stream, n), n);
+    copy_state(state, keep(log, stream, &log->streams[stream].durable, durable));
+    for (size_t i = durable; i < n; i++)
+        if (log->entries[i].stream == stream)
+            apply_maybe(state, &log->entries[i], &random);
 }
 
 size_t write_log_loose(struct write_log *log, unsigned stream)

@@ -52,21 +52,28 @@ void write_log_mark(struct write_log *log, uint64_t mark);
 size_t write_log_length(struct write_log *log);
 struct log_entry write_log_entry(struct write_log *log, size_t i);
 
-/* The content of a stream in some state; bytes are the test's, to be freed. */
+/* The content of a stream in some state. {0} at first; what makes a state takes the memory that is
+ * there from the last one. */
 struct log_state {
     uint8_t *bytes;
     uint64_t size;
+    uint64_t room; /* bytes that are allocated */
 };
 
-/* Stream `stream` after exactly the first n entries. What was discarded is zeros. */
-struct log_state write_log_prefix(struct write_log *log, unsigned stream, size_t n);
+void log_state_free(struct log_state *state);
+
+/* Makes *state stream `stream` after exactly the first n entries. What was discarded is zeros. */
+void write_log_prefix(struct write_log *log, unsigned stream, size_t n, struct log_state *state);
 
 /*
- * Stream `stream` after a crash behind the first n entries: what was flushed, and a subset of the
- * rest that depends on `seed` alone: each write is there, is missing, or is torn into sectors; a
- * missing write that grew the stream may have grown it all the same.
+ * Makes *state stream `stream` after a crash behind the first n entries: what was flushed, and a
+ * subset of the rest that depends on `seed` alone: each write is there, is missing, or is torn into
+ * sectors; a missing write that grew the stream may have grown it all the same.
+ *
+ * States of ascending n are cheap, of both kinds: what they begin with is kept.
  */
-struct log_state write_log_crash(struct write_log *log, unsigned stream, size_t n, uint64_t seed);
+void write_log_crash(struct write_log *log, unsigned stream, size_t n, uint64_t seed,
+                     struct log_state *state);
 
 /* How many changes of a stream no flush covers: a crash now may take them back. */
 size_t write_log_loose(struct write_log *log, unsigned stream);

@@ -409,7 +409,7 @@ struct reshape_place reshape_place_of(const struct buffer *files, struct buffer 
         if (files[i].bytes)
             copies[i] = buffer_copy(&files[i], files[i].size + SPARE);
         else if (i >= FILE_FIRST && files[FILE_FIRST].bytes)
-            copies[i] = buffer_new(SPARE); /* in pieces: there may be one more */
+            copies[i] = buffer_copy(&copies[i], SPARE); /* in pieces: there may be one more */
         place.there[i] = files[i].bytes != NULL;
     }
     return place;

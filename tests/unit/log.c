@@ -7,6 +7,7 @@
 
 #include "support/fault.h"
 #include "support/log.h"
+#include "support/seen.h"
 
 enum { SECTOR = 512, SEEDS = 400 };
 
@@ -56,21 +57,22 @@ static void test_prefixes(void **state)
     assert_works(stream_resize(stream_, 250, &err));
     assert_works(stream_allocate(stream_, 0, 5000, &err));
     assert_int_equal(write_log_length(log_), 4);
-    struct log_state s = write_log_prefix(log_, 0, 0);
+    struct log_state s = {0}; /* of all that follow: nothing of one is left in the next */
+    write_log_prefix(log_, 0, 4, &s);
+    assert_true(s.size == 5000);
+    assert_range(&s, 160, 90, 'a');
+    assert_range(&s, 250, 4750, 0);
+    write_log_prefix(log_, 0, 0, &s);
     assert_true(s.size == 8 * SECTOR);
     assert_range(&s, 0, 8 * SECTOR, 'o');
-    free(s.bytes);
-    s = write_log_prefix(log_, 0, 2);
+    write_log_prefix(log_, 0, 2, &s);
     assert_range(&s, 0, 100, 'o');
     assert_range(&s, 100, 50, 'a');
     assert_range(&s, 150, 10, 0);
     assert_range(&s, 300, 100, 'o');
-    free(s.bytes);
-    s = write_log_prefix(log_, 0, 3);
+    write_log_prefix(log_, 0, 3, &s);
     assert_true(s.size == 250);
-    free(s.bytes);
-    s = write_log_prefix(log_, 0, 4);
-    assert_true(s.size == 5000);
+    write_log_prefix(log_, 0, 4, &s);
     assert_range(&s, 160, 90, 'a');
     assert_range(&s, 250, 4750, 0);
     struct stream *again = log_state_open(&s, "again");
@@ -78,7 +80,54 @@ static void test_prefixes(void **state)
     assert_works(stream_pread(again, &byte, 1, 170, &err));
     assert_int_equal(byte, 'a');
     stream_close(again);
-    free(s.bytes);
+    log_state_free(&s);
+}
+
+/* What is flushed at one point is durable at later ones, and not at earlier ones, in whatever order
+ * they are asked for. */
+static void test_back_and_forth(void **state)
+{
+    (void)state;
+    put(0, SECTOR, 'a');
+    assert_works(stream_flush(stream_, &err));
+    put(0, SECTOR, 'b');
+    assert_works(stream_flush(stream_, &err));
+    struct log_state s = {0};
+    bool old = false, new = false;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        write_log_crash(log_, 0, 4, seed, &s);
+        assert_range(&s, 0, SECTOR, 'b');
+        write_log_crash(log_, 0, 2, seed, &s);
+        assert_range(&s, 0, SECTOR, 'a');
+        write_log_crash(log_, 0, 1, seed, &s);
+        old |= s.bytes[0] == 'o';
+        new |= s.bytes[0] == 'a';
+    }
+    assert_true(old && new);
+    log_state_free(&s);
+}
+
+/* Every bit counts, and so do the size and the seed; what was met is not new. */
+static void test_hashes(void **state)
+{
+    (void)state;
+    uint8_t bytes[1000] = {0};
+    struct seen seen = {0};
+    uint64_t hash = 0;
+    for (size_t size = 0; size <= sizeof bytes; size++)
+        assert_true(seen_add(&seen, seen_hash(bytes, size, 0)));
+    for (size_t i = 0; i < sizeof bytes; i++)
+        for (unsigned bit = 0; bit < 8; bit++) {
+            bytes[i] = (uint8_t)(1u << bit);
+            hash = seen_hash(bytes, sizeof bytes, 0);
+            assert_true(seen_add(&seen, hash));
+            bytes[i] = 0;
+        }
+    assert_false(seen_add(&seen, hash));
+    assert_false(seen_add(&seen, seen_hash(bytes, sizeof bytes, 0)));
+    assert_true(seen_add(&seen, seen_hash(bytes, sizeof bytes, 1)));
+    assert_false(seen_add(&seen, seen_hash(bytes, sizeof bytes, 1)));
+    seen_free(&seen);
 }
 
 static void test_flushed_survives(void **state)
@@ -91,14 +140,15 @@ static void test_flushed_survives(void **state)
     assert_int_equal(write_log_entry(log_, 3).mark, 77);
     bool seen_old = false, seen_new = false;
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
-        struct log_state s = write_log_crash(log_, 0, 4, seed);
+        struct log_state s = {0};
+        write_log_crash(log_, 0, 4, seed, &s);
         assert_range(&s, SECTOR, 3 * SECTOR, 'f');
         assert_range(&s, 4 * SECTOR, 4 * SECTOR, 'o');
         assert_true(s.bytes[0] == 'f' || s.bytes[0] == 'n');
         assert_range(&s, 0, SECTOR, s.bytes[0]);
         seen_old |= s.bytes[0] == 'f';
         seen_new |= s.bytes[0] == 'n';
-        free(s.bytes);
+        log_state_free(&s);
     }
     assert_true(seen_old && seen_new);
 }
@@ -111,7 +161,8 @@ static void test_unflushed_may_be_anything(void **state)
     put(8 * SECTOR, 2 * SECTOR, 'b');
     bool none = false, all = false, torn = false, size_only = false, later_only = false;
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
-        struct log_state s = write_log_crash(log_, 0, 2, seed);
+        struct log_state s = {0};
+        write_log_crash(log_, 0, 2, seed, &s);
         bool a0 = s.bytes[0] == 'a', a1 = s.bytes[SECTOR] == 'a', grown = s.size == 10 * SECTOR;
         bool b0 = s.size > 8 * SECTOR && s.bytes[8 * SECTOR] == 'b';
         bool b1 = grown && s.bytes[9 * SECTOR] == 'b';
@@ -121,7 +172,7 @@ static void test_unflushed_may_be_anything(void **state)
         torn |= a0 != a1;
         size_only |= grown && !b0 && !b1;
         later_only |= !a0 && !a1 && b0 && b1;
-        free(s.bytes);
+        log_state_free(&s);
     }
     assert_true(none && all && torn && size_only && later_only);
 }
@@ -132,12 +183,14 @@ static void test_same_seed_same_state(void **state)
     put(0, 8 * SECTOR, 'a');
     assert_works(stream_discard(stream_, 0, 2 * SECTOR, &err));
     for (uint64_t seed = 0; seed < 20; seed++) {
-        struct log_state a = write_log_crash(log_, 0, 2, seed);
-        struct log_state b = write_log_crash(log_, 0, 2, seed);
+        struct log_state a = {0};
+        write_log_crash(log_, 0, 2, seed, &a);
+        struct log_state b = {0};
+        write_log_crash(log_, 0, 2, seed, &b);
         assert_true(a.size == b.size);
         assert_memory_equal(a.bytes, b.bytes, a.size);
-        free(a.bytes);
-        free(b.bytes);
+        log_state_free(&a);
+        log_state_free(&b);
     }
 }
 
@@ -182,6 +235,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_flushed_survives, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unflushed_may_be_anything, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_same_seed_same_state, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_back_and_forth, set_up, tear_down),
+        cmocka_unit_test(test_hashes),
         cmocka_unit_test_setup_teardown(test_failed_calls_are_not_logged, set_up, tear_down),
         cmocka_unit_test(test_fault_plan),
     };

@@ -12,6 +12,7 @@
 #include "support/log.h"
 #include "support/must.h"
 #include "support/process.h"
+#include "support/seen.h"
 
 enum { SIZE = 1 << 20, UNKNOWN_TYPE = 0x12345678 };
 
@@ -141,7 +142,6 @@ static void judge(struct log_state *s, const char *old, const char *new)
     bool is_old = old && now ? strcmp(old, now) == 0 : !old && !now;
     assert_backing(disk, is_old ? old : new);
     disk_close(disk, NULL);
-    free(s->bytes);
 }
 
 static void cut_everywhere(const char *options, const char *old, const char *new)
@@ -152,6 +152,8 @@ static void cut_everywhere(const char *options, const char *old, const char *new
     if (old)
         set_backing(&b, old);
     struct write_log *log = write_log_new();
+    struct log_state state = {0};
+    struct seen seen = {0};
     MUST(stream_buffer_open(&b, "image", true, &s, NULL) == 0);
     MUST(stream_log_open(log, s, &s, NULL) == 0);
     assert_works(open_stream(s, true, &disk, &err));
@@ -159,10 +161,15 @@ static void cut_everywhere(const char *options, const char *old, const char *new
     assert_works(disk_close(disk, &err));
     for (size_t n = 0; n <= write_log_length(log); n++)
         for (uint64_t seed = 0; seed < 30; seed++) {
-            struct log_state state =
-                seed ? write_log_crash(log, 0, n, seed) : write_log_prefix(log, 0, n);
-            judge(&state, old, new);
+            if (seed)
+                write_log_crash(log, 0, n, seed, &state);
+            else
+                write_log_prefix(log, 0, n, &state);
+            if (seen_add(&seen, seen_hash(state.bytes, state.size, 0)))
+                judge(&state, old, new);
         }
+    seen_free(&seen);
+    log_state_free(&state);
     write_log_free(log);
     buffer_free(&b);
 }
