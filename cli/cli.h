@@ -387,6 +387,8 @@ json_t *format_entry(const char *format);
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same for a failed call of the library; returns EXIT_FAILED. */
 int say_error(const struct platter_error *err);
+/* The same, but where a signal of the user's ended it, only what became of what was half done. */
+int say_end(const struct platter_error *err, const char *half_done);
 /* Writes text with control characters (and those that turn the direction of text) as \xNN. */
 void put_text(FILE *out, const char *text);
 /* "1.5 GiB", three digits as qemu-img has it. Returns `buf`. */
@@ -429,8 +431,8 @@ void progress_clear(struct progress *p);
  * way. */
 void signals_catch(bool can_cancel);
 /* Whether the first one ends the program all the same, until progress_tick() is called: while there
- * is nothing to take back in order, and images are opened, for which a server may let one wait. What
- * was so before is the answer. */
+ * is nothing to take back in order, and images are opened, for which a server may let one wait.
+ * What was so before is the answer. */
 bool signals_end_at_once(bool now);
 /* Whether one came that cancels. */
 bool signals_caught(void);

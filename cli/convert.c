@@ -124,13 +124,9 @@ static int job_run(struct convert_job *job, const struct args *args)
     progress_start(&job->progress, args, job->target == NULL);
     int r = platter_convert(job->sources, job->n_sources, job->target, &job->options, &holes, &err);
     progress_end(&job->progress, !r);
-    if (r && signals_caught())
-        say("interrupted: %s",
-            args->existing ? "the target is incomplete" : "the unfinished target was taken away");
-    else if (r)
-        say_error(&err);
     if (r)
-        return EXIT_FAILED;
+        return say_end(&err, args->existing ? "the target is incomplete"
+                                            : "the unfinished target was taken away");
     if (holes == 0)
         return args->salvage && has_doubts(job) ? EXIT_HOLES : EXIT_FINE;
     say("%" PRIu64 " range%s could not be read and %s left as zeros", holes, holes == 1 ? "" : "s",

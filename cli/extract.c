@@ -138,11 +138,9 @@ static int extract_disks(struct extract_job *job, uint64_t *ret_holes)
     signals_catch(true);
     int r = platter_archive_extract(job->archive, &options, ret_holes, &err);
     progress_end(&job->progress, !r);
-    if (r && signals_caught())
-        say("interrupted: %s", job->args->existing ? "the target is incomplete"
-                                                   : "unfinished targets were taken away");
-    else if (r)
-        say_error(&err);
+    if (r)
+        say_end(&err, job->args->existing ? "the target is incomplete"
+                                          : "unfinished targets were taken away");
     return r;
 }
 

@@ -80,6 +80,15 @@ int say_error(const struct platter_error *err)
     return EXIT_FAILED;
 }
 
+int say_end(const struct platter_error *err, const char *half_done)
+{
+    if (signals_caught())
+        say("interrupted: %s", err->code == ECANCELED ? half_done : err->message);
+    else
+        say_error(err);
+    return EXIT_FAILED;
+}
+
 char *human_size(uint64_t bytes, char buf[32])
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

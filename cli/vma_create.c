@@ -191,10 +191,8 @@ static int create(struct creation *c, int fd)
     c->archived[0].size = sizeof c->archived[0];
     signals_catch(true);
     int r = platter_archive_create(name, &plan, c->archived, &err);
-    if (r && signals_caught())
-        say("interrupted: the unfinished archive was taken away");
-    else if (r)
-        say_error(&err);
+    if (r)
+        say_end(&err, "the unfinished archive was taken away");
     for (unsigned i = 0; !r && c->args->verbose && i < c->n_disks; i++) {
         const struct platter_archived *a = &c->archived[i];
         fputs("image ", stderr);

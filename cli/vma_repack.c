@@ -37,12 +37,10 @@ static int vma_repack_run(const struct args *args)
     int r = platter_archive_repack(args->operands[0], to_stdout ? "standard output" : target,
                                    &options, &err);
     progress_end(&progress, !r);
-    if (r && signals_caught())
-        say("interrupted: %s",
-            to_stdout ? "what was written is incomplete" : "the unfinished target was taken away");
-    else if (r)
-        say_error(&err);
-    return r ? EXIT_FAILED : EXIT_FINE;
+    if (!r)
+        return EXIT_FINE;
+    return say_end(&err, to_stdout ? "what was written is incomplete"
+                                   : "the unfinished target was taken away");
 }
 
 static const struct opt vma_repack_opts[] = {

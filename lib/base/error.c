@@ -49,6 +49,21 @@ int fail_in(struct platter_error *err, int code, const char *format, ...)
     return code;
 }
 
+int fail_besides(struct platter_error *err, int code, const char *format, ...)
+{
+    if (err) {
+        char besides[sizeof err->message];
+        va_list args;
+        va_start(args, format);
+        vsnprintf(besides, sizeof besides, format, args);
+        va_end(args);
+        size_t used = strlen(err->message);
+        snprintf(err->message + used, sizeof err->message - used, "; %s", besides);
+        err->code = code;
+    }
+    return -code;
+}
+
 int fail_memory(struct platter_error *err, const char *what)
 {
     return fail(err, ENOMEM, "out of memory for %s", what);

@@ -21,6 +21,10 @@ int fail_errno(struct platter_error *err, int code, const char *format, ...)
 int fail_in(struct platter_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* As fail(), but with "; text" behind the sentence that is in err already. */
+int fail_besides(struct platter_error *err, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* Out of memory while `what` was wanted; returns -ENOMEM. */
 int fail_memory(struct platter_error *err, const char *what);
 

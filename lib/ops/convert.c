@@ -107,12 +107,6 @@ static int convert_ordered(struct job *job, struct target *t, struct platter_err
 {
     struct image_writer *w;
     struct sink *sink;
-    /* What is left out of the image reads as zeros, not as what a backing file has there. */
-    if (t->backing)
-        return fail(err, ENOTSUP,
-                    "%s: an image of the %s format that is written front to back holds all of the "
-                    "disk: it cannot be made over a backing file",
-                    job->target, t->request->format->name);
     if (job->o->flags & (PLATTER_CONVERT_SNAPSHOTS | PLATTER_CONVERT_BITMAPS))
         return fail(err, ENOTSUP,
                     "%s: snapshots and bitmaps cannot be written to an image that is written front "
@@ -313,8 +307,7 @@ static int convert(struct job *job, struct platter_error *err)
     r = target_open(&request, memory_of(o), &t, err);
     if (r == 0)
         r = target_is_ordered(&t) ? convert_ordered(job, &t, err) : convert_new(job, &t, err);
-    target_close(&t);
-    return r;
+    return target_end(&t, r, err);
 }
 
 int ops_convert(struct platter_disk *const *sources, size_t n_sources, const char *target,

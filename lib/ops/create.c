@@ -61,6 +61,5 @@ int ops_create(const char *name, const struct platter_create_options *o, struct 
         r = stream_zero(t.stream, 0, request.size, STREAM_ZERO_UNMAP, err);
     if (r == 0)
         r = target_publish(&t, err);
-    target_close(&t);
-    return r;
+    return target_end(&t, r, err);
 }

@@ -240,6 +240,8 @@ int archive_create(const char *target, const struct platter_archive_plan *plan,
         return r;
     c.budget = budget_new(plan->memory_limit ? plan->memory_limit : COPY_MEMORY);
     r = c.budget ? create(&c, archived, err) : fail_memory(err, "an archive");
+    if (r < 0)
+        r = stream_give_up(c.stream, r, err);
     free_creation(&c);
     return r;
 }

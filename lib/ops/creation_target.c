@@ -119,6 +119,7 @@ static int publish_both(struct creation *c, bool durable, struct platter_error *
         bool back = stream_withdraw(c->beside, true, err) == 0;
         if (c->file)
             stream_withdraw(c->file, back, err);
+        r = stream_give_up(c->stream, r, err);
     }
     stream_close(TAKE(c->stream));
     stream_close(TAKE(c->file));

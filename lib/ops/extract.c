@@ -76,9 +76,7 @@ int extract_target(const struct extraction *job, struct exit *x, uint64_t size,
     };
     int r = target_open(&x->request, job->memory, &x->target, err);
     x->has_target = r == 0;
-    if (r < 0)
-        target_close(&x->target);
-    return r;
+    return r < 0 ? target_end(&x->target, r, err) : 0;
 }
 
 static int open_spool(struct exit *x, struct platter_error *err)
@@ -227,13 +225,15 @@ static int run(struct extraction *job, struct platter_error *err)
     return r < 0 ? r : publish(job, err);
 }
 
-static void close_exit(struct exit *x)
+/* `r`: how all of it went. */
+static int close_exit(struct exit *x, int r, struct platter_error *err)
 {
     disk_close(TAKE(x->to), NULL);
     stream_close(TAKE(x->spool));
     if (x->has_target)
-        target_close(&x->target);
+        r = target_end(&x->target, r, err);
     free(x->spool_name);
+    return r;
 }
 
 int archive_device(struct platter_archive *a, unsigned index, struct platter_archive_device *ret,
@@ -276,7 +276,7 @@ int archive_extract(struct platter_archive *a, const struct platter_extract_opti
                                    .opaque = &job};
     int r = run(&job, err);
     for (size_t i = 0; i < n; i++)
-        close_exit(&exits[i]);
+        r = close_exit(&exits[i], r, err);
     *ret_holes = job.restore.holes;
     return r;
 }

@@ -149,6 +149,8 @@ int ops_repack(const char *name, const char *target, const struct platter_repack
                        .budget = budget_new(o->memory_limit ? o->memory_limit : MEMORY),
                        .teller = {.fn = o->progress, .opaque = o->opaque}};
     int r = run(&p, name, target, err);
+    if (r < 0)
+        r = stream_give_up(p.to, r, err);
     stream_close(p.from);
     stream_close(p.to);
     stream_close(p.stale);

@@ -349,6 +349,14 @@ void target_close(struct target *t)
     budget_unref(TAKE(t->budget));
 }
 
+int target_end(struct target *t, int r, struct platter_error *err)
+{
+    if (r < 0)
+        r = stream_give_up(t->stream, r, err);
+    target_close(t);
+    return r;
+}
+
 bool target_is_ordered(const struct target *t)
 {
     const struct format *f = t->request->format;
@@ -372,9 +380,15 @@ static struct create_request target_create_request(const struct target *t)
     };
 }
 
+/* What is left out of the image reads as zeros, not as what a backing file has there. */
 int target_writer(struct target *t, struct image_writer **ret, struct platter_error *err)
 {
     struct create_request request = target_create_request(t);
+    if (t->request->backing)
+        return fail(err, ENOTSUP,
+                    "%s: an image of the %s format that is written front to back holds all of the "
+                    "disk: it cannot be made over a backing file",
+                    t->request->name, t->request->format->name);
     int r = t->request->format->writer_open(&request, ret, err);
     if (r == 0)
         (*ret)->stream = t->stream;
@@ -475,8 +489,11 @@ int targets_publish(struct target *const *targets, unsigned n, struct platter_er
     sigset_t before; /* they wait until all are there, and nothing is left beside them */
     hold_signals(&before);
     r = publish_each(targets, n, err);
-    for (unsigned i = 0; i < n; i++)
+    for (unsigned i = 0; i < n; i++) {
+        if (r < 0)
+            r = stream_give_up(targets[i]->stream, r, err);
         close_files(targets[i]);
+    }
     release_signals(&before);
     return r;
 }

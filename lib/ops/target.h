@@ -54,6 +54,8 @@ struct target {
 int target_open(const struct target_request *request, uint64_t memory_limit, struct target *t,
                 struct platter_error *err);
 void target_close(struct target *t);
+/* The same after how it went, as stream_give_up(). */
+int target_end(struct target *t, int r, struct platter_error *err);
 
 /* Whether the image is written front to back by format->writer_open(). */
 bool target_is_ordered(const struct target *t);

@@ -147,6 +147,8 @@ struct http_hooks {
     char *(*explain)(void *opaque, const struct http_answer *a);
     /* Whether an answer passes, beside those that always do: "SlowDown". */
     bool (*passes)(void *opaque, const struct http_answer *a);
+    /* Whether a redirect is not followed, and is an answer like others. */
+    bool (*stays)(void *opaque, const struct http_answer *a);
     /* Of stream_http_open(): as its stream's operation. NULL: without hooks, by the same client. */
     int (*sibling)(void *opaque, const char *uri, unsigned flags, struct stream **ret,
                    struct platter_error *err);

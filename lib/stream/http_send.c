@@ -174,8 +174,11 @@ static bool is_redirect(const struct http_request *q, const struct http_answer *
     unsigned s = a->headers.status;
     bool reads = strcmp(q->method, "GET") == 0 || strcmp(q->method, "HEAD") == 0;
     bool moved = s == 301 || s == 302 || s == 303;
-    return !q->keep_redirects && (s == 307 || s == 308 || (moved && reads)) &&
-           http_header(&a->headers, "Location");
+    if (q->keep_redirects || !http_header(&a->headers, "Location"))
+        return false;
+    if (q->hooks && q->hooks->stays && q->hooks->stays(q->hooks->opaque, a))
+        return false;
+    return s == 307 || s == 308 || (moved && reads);
 }
 
 /* a->url becomes the URL that the answer leads to. */

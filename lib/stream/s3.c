@@ -62,11 +62,13 @@ int s3_keys_of(const char *uri, char **ret_keys, struct platter_error *err)
         *key++ = '\0';
     if (!*text || !key || !*key)
         return fail(err, EINVAL, "an object of S3 is called s3://BUCKET/KEY[?NAME=VALUE&...]");
+    if (strchr(text, '@')) /* as with other servers: it is not shown */
+        return fail(err, EINVAL,
+                    "a name of S3 has no user and password: what is in front of the @ is said by "
+                    "the keys access_key and secret_key");
     if (!s3_unescape(text) || !s3_unescape(key))
         return fail(err, EINVAL,
-                    "s3://%s/...: a %% in a name of S3 stands in front of two digits; a %% itself "
-                    "is %%25",
-                    text);
+                    "a %% in a name of S3 stands in front of two digits; a %% itself is %%25");
     int r = option_text(ret_keys, "bucket", text, err);
     if (r == 0)
         r = option_text(ret_keys, "key", key, err);
@@ -267,6 +269,8 @@ static int open_server(const struct place *p, struct address *a, struct s3_serve
     http_settings_of(p->keys, &settings);
     settings.key_password = password;
     r = s3_login_find(p->keys, a->endpoint, &login, err);
+    if (r == 0 && !settings.ca_file)
+        settings.ca_file = login.ca_file;
     uint64_t part = options_given(p->keys, "part_size") ? options_number(p->keys, "part_size") : 0;
     if (r == 0)
         r = s3_server_new(&login, &settings, part, ret, err);

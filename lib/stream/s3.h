@@ -64,9 +64,9 @@ int s3_upload_open(struct s3_object *o, unsigned flags, uint64_t size, struct st
 /* ---- s3_change.c: one request each, `stop` as in struct http_request ---------------------------
  */
 
-/* Whether there is such an object: ENOENT where even the bucket is missing. Who may not look learns
- * that there is none. */
-int s3_look(struct s3_object *o, bool *ret_there, struct platter_error *err);
+/* Whether there is such an object: what tells this one from others of its name, malloc'ed, or NULL.
+ * ENOENT where even the bucket is missing. Who may not look learns that there is none. */
+int s3_look(struct s3_object *o, char **ret_version, struct platter_error *err);
 /* All of a small object. `exclusive`: EEXIST where there is one. */
 int s3_put(struct s3_object *o, const void *bytes, size_t len, bool exclusive,
            const atomic_bool *stop, struct platter_error *err);
@@ -78,11 +78,25 @@ int s3_begin(struct s3_object *o, const atomic_bool *stop, char **ret_id,
              struct platter_error *err);
 int s3_put_part(struct s3_object *o, const char *id, unsigned number, const void *bytes, size_t len,
                 const atomic_bool *stop, char **ret_etag, struct platter_error *err);
-/* `size`: of the whole, for finding out what became of it where no answer came. */
-int s3_complete(struct s3_object *o, const char *id, char *const *etags, unsigned n, uint64_t size,
-                bool exclusive, const atomic_bool *stop, struct platter_error *err);
+struct s3_end {
+    const char *id;
+    char *const *etags; /* of `n` parts */
+    unsigned n;
+    uint64_t size;      /* of the whole */
+    const char *before; /* what s3_look() told, for who hears no answer */
+    bool exclusive;     /* EEXIST where there is an object */
+};
+int s3_complete(struct s3_object *o, const struct s3_end *end, const atomic_bool *stop,
+                struct platter_error *err);
 /* It goes with all of its parts, as far as the server lets us know. */
-void s3_abort(struct s3_object *o, const char *id);
+int s3_abort(struct s3_object *o, const char *id, struct platter_error *err);
+
+/* Bytes of part `number`, from 1, where the first has `first`: later ones get larger, so that there
+ * is always room in as many as there can be. Pure. */
+uint64_t s3_part_size(uint64_t first, unsigned number);
+/* Bytes of the first part, for `size` bytes at most, 0 where nobody knows; `wanted` by the user, or
+ * 0, unless that is too little. Pure. */
+uint64_t s3_first_part(uint64_t wanted, uint64_t size);
 
 /* The text of the first <tag> of an answer, with its entities replaced: as snprintf(), the length
  * it has, of which what has room is in `ret`. 0: there is none. Pure. */

@@ -39,7 +39,15 @@ static bool says(const struct http_answer *a, const char *code)
            strcmp(said, code) == 0;
 }
 
-int s3_look(struct s3_object *o, bool *ret_there, struct platter_error *err)
+/* What tells an object from one that was there before: malloc'ed; NULL: out of memory. */
+static char *version_of(const struct http_answer *a)
+{
+    const char *etag = http_header(&a->headers, "ETag");
+    const char *date = http_header(&a->headers, "Last-Modified");
+    return string_format("%s %s", etag ? etag : "", date ? date : "");
+}
+
+int s3_look(struct s3_object *o, char **ret_version, struct platter_error *err)
 {
     struct http_hooks hooks = s3_object_hooks(o);
     struct http_answer a;
@@ -48,15 +56,18 @@ int s3_look(struct s3_object *o, bool *ret_there, struct platter_error *err)
     q.ranged = true;
     q.len = 1;
     q.into = &byte;
+    *ret_version = NULL;
     int r = http_send(o->server->client, &q, &a, err);
     if (r < 0)
         return r;
     unsigned status = a.headers.status;
-    *ret_there = status == 200 || status == 206 || status == 416;
+    bool there = status == 200 || status == 206 || status == 416;
     bool absent = (status == 404 && !says(&a, "NoSuchBucket")) || says(&a, "AccessDenied");
     q.ranged = false; /* nobody wants that byte */
-    if (!*ret_there && !absent)
+    if (!there && !absent)
         r = http_fail(&q, &a, "cannot be made", err);
+    else if (there && !(*ret_version = version_of(&a)))
+        r = fail_memory(err, "an object");
     http_answer_done(&a);
     return r;
 }
@@ -181,24 +192,50 @@ static int list_parts(char *const *etags, unsigned n, char **ret, size_t *ret_le
     return failed ? fail_memory(err, "a list of parts") : 0;
 }
 
-/* Whether the object is the one of so many bytes and parts; who was told nothing asks. */
-static bool is_complete(struct s3_object *o, unsigned n, uint64_t size)
+/* What is there now, for who was told nothing, or too little. False: nobody says. */
+static bool look_again(struct s3_object *o, uint64_t *ret_size, char **ret_version,
+                       bool *ret_in_parts, unsigned n)
 {
     struct http_hooks hooks = s3_object_hooks(o);
     struct http_answer a;
     struct http_request q = request_of(o, &hooks, "HEAD", o->url);
-    uint64_t length;
     char end[32];
     if (http_send(o->server->client, &q, &a, NULL) < 0)
         return false;
-    const char *says_length = http_header(&a.headers, "Content-Length");
+    const char *size = http_header(&a.headers, "Content-Length");
     const char *etag = http_header(&a.headers, "ETag");
     snprintf(end, sizeof end, "-%u\"", n);
-    bool complete = a.headers.status == 200 && says_length && etag &&
-                    http_number_parse(says_length, &length) && length == size &&
-                    strstr(etag, end) != NULL;
+    *ret_in_parts = etag && strstr(etag, end);
+    *ret_version = version_of(&a);
+    bool said =
+        a.headers.status == 200 && size && http_number_parse(size, ret_size) && *ret_version;
     http_answer_done(&a);
-    return complete;
+    return said;
+}
+
+/* Whether an upload of which nobody heard that it is complete is it: the object has its size and as
+ * many parts, and is another than before. */
+static bool is_complete(struct s3_object *o, const struct s3_end *end)
+{
+    auto_free char *version = NULL;
+    uint64_t size;
+    bool in_parts;
+    return look_again(o, &size, &version, &in_parts, end->n) && in_parts && size == end->size &&
+           !(end->before && strcmp(end->before, version) == 0);
+}
+
+/* Servers that have put it together wrongly have been seen. */
+static int check_size(struct s3_object *o, const struct s3_end *end, struct platter_error *err)
+{
+    auto_free char *version = NULL;
+    uint64_t size;
+    bool in_parts;
+    if (look_again(o, &size, &version, &in_parts, end->n) && size != end->size)
+        return fail(err, EIO,
+                    "%s: the server says that the upload is complete, but the object has %" PRIu64
+                    " bytes, and %" PRIu64 " were sent: do not use it, and write it again",
+                    o->name, size, end->size);
+    return 0;
 }
 
 /* A success may turn out as a failure when its status was sent long ago. 1: to be told again. */
@@ -214,20 +251,20 @@ static int judge_end(struct s3_object *o, const struct http_request *q, const st
     return fine && q->hooks->passes(q->hooks->opaque, a) ? 1 : r;
 }
 
-int s3_complete(struct s3_object *o, const char *id, char *const *etags, unsigned n, uint64_t size,
-                bool exclusive, const atomic_bool *stop, struct platter_error *err)
+int s3_complete(struct s3_object *o, const struct s3_end *end, const atomic_bool *stop,
+                struct platter_error *err)
 {
     struct http_hooks hooks = s3_object_hooks(o);
     struct http_patience patience = {0};
-    auto_free char *url = string_format("%s?uploadId=%s", o->url, id), *list = NULL;
+    auto_free char *url = string_format("%s?uploadId=%s", o->url, end->id), *list = NULL;
     size_t len;
     if (!url)
         return fail_memory(err, "a URL");
-    int r = list_parts(etags, n, &list, &len, err);
+    int r = list_parts(end->etags, end->n, &list, &len, err);
     if (r < 0)
         return r;
     struct http_request q = request_of(o, &hooks, "POST", url);
-    q.headers = exclusive ? only_new : no_headers;
+    q.headers = end->exclusive ? only_new : no_headers;
     q.body = list;
     q.body_len = len;
     q.patience = &patience;
@@ -238,12 +275,14 @@ int s3_complete(struct s3_object *o, const char *id, char *const *etags, unsigne
         r = http_send(o->server->client, &q, &a, err);
         if (r < 0)
             break;
-        r = judge_end(o, &q, &a, exclusive, err);
+        r = judge_end(o, &q, &a, end->exclusive, err);
         http_answer_done(&a);
     }
+    if (r == 0)
+        return check_size(o, end, err);
     /* One that was heard, and its answer was not, is heard no second time. */
-    bool heard = r != 0 && r != -ECANCELED && r != -EEXIST && is_complete(o, n, size);
-    return heard || r == 0 ? 0 : r == 1 ? -EIO : r;
+    bool heard = r != -ECANCELED && r != -EEXIST && is_complete(o, end);
+    return heard ? 0 : r == 1 ? -EIO : r;
 }
 
 /* Whether an upload is still there. */
@@ -261,20 +300,25 @@ static bool has_parts(struct s3_object *o, const struct http_hooks *hooks, const
     return there;
 }
 
-void s3_abort(struct s3_object *o, const char *id)
+int s3_abort(struct s3_object *o, const char *id, struct platter_error *err)
 {
     struct http_hooks hooks = s3_object_hooks(o);
     auto_free char *url = string_format("%s?uploadId=%s", o->url, id);
     if (!url)
-        return;
+        return fail_memory(err, "a URL");
     struct http_request q = request_of(o, &hooks, "DELETE", url);
-    bool again = true;
-    for (unsigned tries = 0; tries < MOST_ABORTS && again; tries++) {
+    for (unsigned tries = 0; tries < MOST_ABORTS; tries++) {
         struct http_answer a;
-        if (http_send(o->server->spare, &q, &a, NULL) < 0)
-            return;
-        again = a.headers.status != 404;
+        int r = http_send(o->server->spare, &q, &a, err);
+        if (r < 0)
+            return r;
+        bool gone = a.headers.status == 404;
+        if (!gone && a.headers.status / 100 != 2)
+            r = http_fail(&q, &a, "the upload cannot be aborted", err);
         http_answer_done(&a);
-        again = again && has_parts(o, &hooks, url);
+        if (r < 0 || gone || !has_parts(o, &hooks, url))
+            return r;
     }
+    return fail(err, EIO, "%s: the upload is still there after it was aborted %d times", o->name,
+                MOST_ABORTS);
 }

@@ -26,6 +26,7 @@ void s3_login_done(struct s3_login *l)
     wipe(TAKE(l->token));
     free(TAKE(l->region));
     free(TAKE(l->endpoint));
+    free(TAKE(l->ca_file));
 }
 
 static int copy(const char *value, char **ret, struct platter_error *err)
@@ -81,12 +82,14 @@ static int keys_of_environment(struct s3_login *l, struct platter_error *err)
     return r;
 }
 
-/* Ways of profiles to get keys that are others' work. */
-static int check_profile(const struct s3_profile *p, struct platter_error *err)
+/* Ways of profiles to get keys that are others' work; the first of them count before keys that
+ * stand there as well. */
+static int check_profile(const struct s3_profile *p, bool has_keys, struct platter_error *err)
 {
-    static const char *const ways[] = {"role_arn", "credential_process", "sso_session",
-                                       "sso_start_url", "login_session"};
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+    static const char *const ways[] = {"role_arn", "sso_session", "sso_start_url", "login_session",
+                                       "credential_process"};
+    size_t n = has_keys ? 3 : sizeof ways / sizeof *ways;
+    for (size_t i = 0; i < n; i++) {
         auto_free char *value = NULL;
         int r = s3_profile_value(p, ways[i], &value, err);
         if (r < 0)
@@ -109,7 +112,7 @@ static int keys_of_profile(const struct s3_profile *p, struct s3_login *l,
         r = s3_profile_value(p, "aws_secret_access_key", &l->secret_key, err);
     if (r == 0)
         r = s3_profile_value(p, "aws_session_token", &l->token, err);
-    return r == 0 && !l->access_key ? check_profile(p, err) : r;
+    return r == 0 ? check_profile(p, l->access_key, err) : r;
 }
 
 /* A profile that was asked for by name counts before keys of the environment. */
@@ -178,7 +181,8 @@ static int endpoint_of_profile(const struct s3_profile *p, char **ret, struct pl
     return r;
 }
 
-/* Scheme and host, of which no more is known; a scheme that is not there is https. */
+/* Scheme and host, of which no more is known; a scheme that is not there is https. Signatures are
+ * about the host in small letters, and some servers take what was sent for that. */
 static int tidy_endpoint(struct s3_login *l, struct platter_error *err)
 {
     if (!strstr(l->endpoint, "://")) {
@@ -200,6 +204,9 @@ static int tidy_endpoint(struct s3_login *l, struct platter_error *err)
         return fail(err, EINVAL,
                     "the endpoint of S3 is to be http://HOST[:PORT] or https://HOST[:PORT], "
                     "without user and query");
+    size_t server = (size_t)(host + 3 - l->endpoint) + strcspn(host + 3, "/");
+    for (size_t i = 0; i < server; i++)
+        l->endpoint[i] = (char)tolower((unsigned char)l->endpoint[i]);
     return 0;
 }
 
@@ -228,6 +235,14 @@ static int find_style(const struct option_values *keys, const struct s3_profile 
     return r;
 }
 
+/* Whom the tools of Amazon trust; NULL: that is nothing of its own. */
+static int find_trust(const struct s3_profile *p, struct s3_login *l, struct platter_error *err)
+{
+    const char *value = said("AWS_CA_BUNDLE");
+    return value ? copy(value, &l->ca_file, err)
+                 : s3_profile_value(p, "ca_bundle", &l->ca_file, err);
+}
+
 int s3_login_find(const struct option_values *keys, const char *endpoint, struct s3_login *ret,
                   struct platter_error *err)
 {
@@ -243,6 +258,8 @@ int s3_login_find(const struct option_values *keys, const char *endpoint, struct
         r = find_endpoint(keys, &p, endpoint, ret, err);
     if (r == 0)
         r = find_style(keys, &p, ret, err);
+    if (r == 0)
+        r = find_trust(&p, ret, err);
     s3_profile_done(&p);
     if (r < 0)
         s3_login_done(ret);

@@ -14,6 +14,7 @@ struct s3_login {
     char *region;
     char *endpoint; /* "https://host", without a slash behind it; NULL: Amazon's of the region */
     enum s3_style style;
+    char *ca_file; /* certificates that are trusted where no key of the place says so; or NULL */
 };
 
 /* The keys of a place that it looks at. */

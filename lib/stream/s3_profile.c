@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/memory.h"
 
@@ -33,6 +34,11 @@ static bool is_word(struct word w, const char *text)
     return w.len == strlen(text) && strncmp(w.at, text, w.len) == 0;
 }
 
+static bool is_name(struct word w, const char *text, size_t len)
+{
+    return w.len == len && strncasecmp(w.at, text, len) == 0;
+}
+
 /* "[profile \"my name\"]", or "[default]" for either kind. */
 static bool is_section(struct word line, const char *kind, const char *name)
 {
@@ -52,15 +58,14 @@ static bool is_section(struct word line, const char *kind, const char *name)
     return is_word(inside, name);
 }
 
-/* Whether "name" of a line, below `parent` if it is indented, is the key "parent.name" or "name".
- */
+/* Whether "name" of a line, below `parent` if it is indented, is the key "parent.name" or "name",
+ * in letters of any size. */
 static bool is_key(struct word name, struct word parent, bool indented, const char *key)
 {
     const char *dot = strchr(key, '.');
     if (!dot || !indented)
-        return !dot && !indented && is_word(name, key);
-    return parent.len == (size_t)(dot - key) && strncmp(parent.at, key, parent.len) == 0 &&
-           is_word(name, dot + 1);
+        return !dot && !indented && is_name(name, key, strlen(key));
+    return is_name(parent, key, (size_t)(dot - key)) && is_name(name, dot + 1, strlen(dot + 1));
 }
 
 static int take(struct word w, char **ret, struct platter_error *err)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/ckd.h"
 #include "base/memory.h"
 #include "stream/s3.h"
 #include "stream/s3_sign.h"
@@ -85,10 +86,14 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcasecmp(text + n - m, end) == 0;
 }
 
-/* Amazon's servers, of which those of new buckets know the other way only. */
+/* Amazon's servers, of which those of new buckets know the other way only. There are machines of
+ * anybody below the same name. */
 static bool is_amazon(const char *endpoint)
 {
-    return ends_with(endpoint, ".amazonaws.com") || ends_with(endpoint, ".amazonaws.com.cn");
+    bool s3 = strstr(endpoint, "//s3.") || strstr(endpoint, "//s3-") || strstr(endpoint, ".s3.") ||
+              strstr(endpoint, ".s3-");
+    return s3 &&
+           (ends_with(endpoint, ".amazonaws.com") || ends_with(endpoint, ".amazonaws.com.cn"));
 }
 
 static char *endpoint_of(const struct s3_server *s)
@@ -169,7 +174,8 @@ static bool may_sign(const struct s3_server *s, const char *url, bool own)
     if (!s->login.access_key)
         return false;
     auto_free char *host = string_format("%.*s", (int)strcspn(url + 8, ":/?") + 8, url);
-    return own || (!s->login.endpoint && host && is_amazon(host));
+    bool at_amazon = !s->login.endpoint || is_amazon(s->login.endpoint);
+    return own || (at_amazon && host && is_amazon(host));
 }
 
 static int sign(void *opaque, const struct http_request *q, const char *url, bool own,
@@ -221,13 +227,14 @@ static size_t next_character(const char *p, char *ret)
             *ret = *entities[i].character;
             return strlen(entities[i].name);
         }
-    unsigned number;
-    int len = 0;
-    if (sscanf(p, "&#%3u;%n", &number, &len) == 1 && len > 0 && number >= ' ' && number < 0x7f) {
-        *ret = (char)number;
-        return (size_t)len;
-    }
-    return 1;
+    unsigned number = 0;
+    size_t len = 2;
+    for (; strncmp(p, "&#", 2) == 0 && len < 5 && isdigit((unsigned char)p[len]); len++)
+        number = 10 * number + (unsigned)(p[len] - '0');
+    if (number < ' ' || number >= 0x7f || p[len] != ';')
+        return 1;
+    *ret = (char)number;
+    return len + 1;
 }
 
 size_t s3_xml_text(const char *xml, const char *tag, char *ret, size_t room)
@@ -255,15 +262,28 @@ static bool is_region(const char *text)
     return *text && text[strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-_")] == '\0';
 }
 
-/* The region that an answer says the bucket is in. */
-static bool region_of(const struct http_answer *a, char ret[static S3_MOST_REGION])
+/* Whether an answer says that the bucket is in another region than we sign for, and which. */
+static bool is_elsewhere(struct s3_server *s, const struct http_answer *a,
+                         char ret[static S3_MOST_REGION])
 {
     const char *header = http_header(&a->headers, "x-amz-bucket-region");
+    size_t len = 0;
     if (header)
-        snprintf(ret, S3_MOST_REGION, "%s", header);
-    else if (!a->text || s3_xml_text(a->text, "Region", ret, S3_MOST_REGION) >= S3_MOST_REGION)
+        len = (size_t)snprintf(ret, S3_MOST_REGION, "%s", header);
+    else if (a->text)
+        len = s3_xml_text(a->text, "Region", ret, S3_MOST_REGION);
+    if (len == 0 || len >= S3_MOST_REGION || !is_region(ret))
         return false;
-    return is_region(ret);
+    WITH_LOCK(&s->lock);
+    return strcmp(ret, s->region) != 0;
+}
+
+/* Such a redirect is not followed: signed for the other region, it is asked for anew. */
+static bool stays(void *opaque, const struct http_answer *a)
+{
+    const struct s3_object *o = opaque;
+    char region[S3_MOST_REGION];
+    return is_elsewhere(o->server, a, region);
 }
 
 /* How far our clock is from the server's. */
@@ -294,37 +314,48 @@ static const struct {
     {"InvalidRange", "it has become shorter"},
 };
 
+/* Why it may not be. */
+static void tell_denied(const struct s3_object *o, const struct http_answer *a, char *ret,
+                        size_t room)
+{
+    if (!o->server->login.access_key)
+        snprintf(ret, room, ": it is not for everybody; keys are needed");
+    else if (a->url && !http_same_server(a->url, o->url)) /* without what may be a login */
+        snprintf(ret, room,
+                 ": the server redirects to %.*s, which is not told who we are: give that as the "
+                 "endpoint",
+                 (int)min_u64(100, 8 + strcspn(a->url + 8, "/?#")), a->url);
+    else
+        snprintf(ret, room, ": the owner of the access key may not");
+}
+
 static void tell_hint(const struct s3_object *o, const struct http_answer *a, const char *code,
                       char *ret, size_t room)
 {
-    char text[160] = "", region[S3_MOST_REGION];
     for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
         if (strcmp(hints[i].code, code) == 0)
-            snprintf(text, sizeof text, ": %s", hints[i].hint);
+            snprintf(ret, room, ": %s", hints[i].hint);
     if (strcmp(code, "RequestTimeTooSkewed") == 0)
-        tell_clock(a, text, sizeof text);
+        tell_clock(a, ret, room);
     else if (strcmp(code, "AccessDenied") == 0)
-        snprintf(text, sizeof text, ": %s",
-                 o->server->login.access_key ? "the owner of the access key may not"
-                                             : "it is not for everybody; keys are needed");
-    else if (region_of(a, region))
-        snprintf(text, sizeof text, ": the bucket is in the region %s", region);
-    if (!*text && a->text) { /* whatever the server itself has to say */
-        memcpy(text, ": ", 3);
-        if (s3_xml_text(a->text, "Message", text + 2, sizeof text - 2) == 0)
-            *text = '\0';
+        tell_denied(o, a, ret, room);
+    if (!*ret && a->text) { /* whatever the server itself has to say */
+        memcpy(ret, ": ", 3);
+        if (s3_xml_text(a->text, "Message", ret + 2, room - 2) == 0)
+            *ret = '\0';
     }
-    snprintf(ret, room, "%s", text);
 }
 
 static char *explain(void *opaque, const struct http_answer *a)
 {
     const struct s3_object *o = opaque;
-    char code[64] = "", id[128] = "", hint[160] = "", region[S3_MOST_REGION];
+    struct s3_server *s = o->server;
+    char code[64] = "", id[128] = "", hint[256] = "", region[S3_MOST_REGION];
     const char *header = http_header(&a->headers, "x-amz-request-id");
-    if (region_of(a, region)) {
-        WITH_LOCK(&o->server->lock);
-        memcpy(o->server->told, region, sizeof region);
+    bool elsewhere = is_elsewhere(s, a, region);
+    if (elsewhere) {
+        WITH_LOCK(&s->lock);
+        memcpy(s->told, region, sizeof region);
     }
     if (a->text)
         s3_xml_text(a->text, "Code", code, sizeof code);
@@ -332,10 +363,14 @@ static char *explain(void *opaque, const struct http_answer *a)
         s3_xml_text(a->text, "RequestId", id, sizeof id);
     if (!*id && header)
         snprintf(id, sizeof id, "%s", header);
-    if (!*code)
+    if (elsewhere)
+        snprintf(hint, sizeof hint, ": the bucket is in the region %s", region);
+    else if (*code)
+        tell_hint(o, a, code, hint, sizeof hint);
+    else
         return NULL;
-    tell_hint(o, a, code, hint, sizeof hint);
-    return string_format("%s (request %s)%s", code, *id ? id : "without a number", hint);
+    return string_format("%s (request %s)%s", *code ? code : "no reason",
+                         *id ? id : "without a number", hint);
 }
 
 static bool passes(void *opaque, const struct http_answer *a)
@@ -354,5 +389,6 @@ static bool passes(void *opaque, const struct http_answer *a)
 
 struct http_hooks s3_object_hooks(struct s3_object *o)
 {
-    return (struct http_hooks){.opaque = o, .sign = sign, .explain = explain, .passes = passes};
+    return (struct http_hooks){
+        .opaque = o, .sign = sign, .explain = explain, .passes = passes, .stays = stays};
 }

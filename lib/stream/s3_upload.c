@@ -22,17 +22,19 @@
 #include "stream/unfinished.h"
 
 enum {
-    MOST_PARTS = 10000,    /* what S3 takes, and ... */
-    GROWING_PARTS = 2000,  /* ... after so many each has twice the size: there is always room */
-    COUNTED_ON = 8000,     /* parts of what is known not to get larger */
-    LEAST_PART = 8 << 20,  /* 5 MiB is what S3 takes */
-    USUAL_PART = 16 << 20, /* of what may become large: 968 GiB */
-    LARGEST_FIRST = 64 << 20,
+    MOST_PARTS = 10000,     /* what S3 takes, and ... */
+    GROWING_PARTS = 2000,   /* ... after so many each has twice the size: there is always room */
+    COUNTED_ON = 8000,      /* parts of what is known not to get larger */
+    LEAST_PART = 8 << 20,   /* 5 MiB is what S3 takes */
+    USUAL_PART = 16 << 20,  /* of what may become large: 968 GiB */
+    USUAL_MOST = 64 << 20,  /* of the first, unless that is too little: 3.8 TiB */
     MOST_MEMORY = 64 << 20, /* in buffers; two there are always */
     MOST_SLOTS = 8,
     UNDO_PAUSE_NS = 20 * 1000 * 1000, /* 3 seconds in all */
     UNDO_PAUSES = 150
 };
+
+#define LARGEST_PART (UINT64_C(5) << 30) /* what S3 takes */
 
 enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_KEPT, SLOT_READY };
 
@@ -50,16 +52,17 @@ struct slot {
 struct upload {
     struct stream head;
     struct s3_object *object;
-    bool exclusive, replaces; /* there must be none; there is one */
-    size_t part_size;         /* of the first ones */
-    struct slot *first;       /* of part 1, which is kept to the end: it can be written again */
-    char *_Atomic id;         /* NULL: all that came fits into one part */
+    bool exclusive;     /* there must be none */
+    char *before;       /* what is there, and is replaced; or NULL */
+    uint64_t part_size; /* of the first ones */
+    struct slot *first; /* of part 1, which is kept to the end: it can be written again */
+    char *_Atomic id;   /* NULL: all that came fits into one part */
     struct unfinished unfinished;
     atomic_bool stop;
 
     pthread_mutex_t turn; /* of who writes */
     uint64_t written;
-    bool published;
+    bool published, given_up;
 
     pthread_mutex_t lock; /* everything below */
     pthread_cond_t changed;
@@ -75,6 +78,35 @@ struct upload {
 static struct upload *upload_of(struct stream *s)
 {
     return (struct upload *)s;
+}
+
+/* ---- sizes of parts ----------------------------------------------------------------------------
+ */
+
+uint64_t s3_part_size(uint64_t first, unsigned number)
+{
+    return min_u64(first << (number - 1) / GROWING_PARTS, LARGEST_PART);
+}
+
+/* Bytes that all parts have together. */
+static uint64_t room_of(uint64_t first)
+{
+    uint64_t room = 0;
+    for (unsigned number = 1; number <= MOST_PARTS; number += GROWING_PARTS)
+        room += GROWING_PARTS * s3_part_size(first, number);
+    return room;
+}
+
+uint64_t s3_first_part(uint64_t wanted, uint64_t size)
+{
+    uint64_t part = USUAL_PART;
+    if (wanted > 0)
+        part = wanted;
+    else if (size > 0)
+        part = min_u64(max_u64((size / COUNTED_ON / (1 << 20) + 1) << 20, LEAST_PART), USUAL_MOST);
+    while (room_of(part) < size && part < LARGEST_PART)
+        part += 1 << 20;
+    return min_u64(part, LARGEST_PART);
 }
 
 /* ---- parts that are sent -----------------------------------------------------------------------
@@ -126,11 +158,6 @@ static int failure(const struct upload *u, struct platter_error *err)
 /* ---- parts that are filled ---------------------------------------------------------------------
  */
 
-static size_t size_of_part(const struct upload *u, unsigned number)
-{
-    return u->part_size << (number - 1) / GROWING_PARTS;
-}
-
 /* A slot that is free, of those that may be used for parts of a size; the rest give back what they
  * have. */
 static struct slot *free_slot(struct upload *u, size_t room)
@@ -156,7 +183,7 @@ static int filling_slot(struct upload *u, struct slot **ret, struct platter_erro
         return fail(err, EFBIG,
                     "%s: %d parts do not do for what is written: give a larger part_size",
                     u->head.name, MOST_PARTS);
-    size_t room = size_of_part(u, u->n_parts + 1);
+    size_t room = (size_t)s3_part_size(u->part_size, u->n_parts + 1);
     struct slot *s = NULL;
     WITH_LOCK(&u->lock);
     int r = failure(u, err);
@@ -332,10 +359,13 @@ static int finish(struct upload *u, struct platter_error *err)
         r = submit(u, first, err);
     if (r == 0)
         r = wait_for_parts(u, err);
-    if (r == 0)
-        r = s3_complete(u->object, u->id, u->etags, u->n_parts, u->written, u->exclusive, &u->stop,
-                        err);
-    return r;
+    const struct s3_end end = {.id = u->id,
+                               .etags = u->etags,
+                               .n = u->n_parts,
+                               .size = u->written,
+                               .before = u->before,
+                               .exclusive = u->exclusive};
+    return r < 0 ? r : s3_complete(u->object, &end, &u->stop, err);
 }
 
 static int upload_publish(struct stream *stream, bool durable, struct platter_error *err)
@@ -362,7 +392,7 @@ static int upload_withdraw(struct stream *stream, bool back, struct platter_erro
     struct platter_error error = {0};
     if (!u->published)
         return 0;
-    if (u->replaces && back)
+    if (u->before && back)
         return fail_in(err, -EIO, "%s is there already, in place of what was there before",
                        stream->name);
     int r = s3_delete(u->object, &error);
@@ -378,7 +408,7 @@ static void undo(struct unfinished *unfinished)
     for (unsigned i = 0; i < UNDO_PAUSES && !u->id; i++)
         nanosleep(&pause, NULL);
     if (u->id)
-        s3_abort(u->object, u->id);
+        s3_abort(u->object, u->id, NULL);
 }
 
 static void end_threads(struct upload *u)
@@ -387,24 +417,44 @@ static void end_threads(struct upload *u)
     u->quitting = true;
     pthread_mutex_unlock(&u->lock);
     wake_all(u);
-    for (unsigned i = 0; i < u->n_slots; i++)
+    for (unsigned i = 0; i < u->n_slots; i++) {
         if (u->slots[i].running)
             pthread_join(u->slots[i].thread, NULL);
+        u->slots[i].running = false;
+    }
+}
+
+/* Once: a server that does not listen is not waited for twice. */
+static int upload_give_up(struct stream *stream, struct platter_error *err)
+{
+    struct upload *u = upload_of(stream);
+    struct platter_error error = {0};
+    if (u->published || u->given_up)
+        return 0;
+    u->given_up = true;
+    upload_interrupt(stream);
+    WITH_LOCK(&u->turn);
+    end_threads(u);
+    int r = u->id ? s3_abort(u->object, u->id, &error) : 0;
+    return r < 0 ? fail(err, -r,
+                        "the upload %s is still there (%s), and its parts take room until it is "
+                        "aborted: platter-places(7) tells how",
+                        u->id, error.message)
+                 : 0;
 }
 
 static void upload_close(struct stream *stream)
 {
     struct upload *u = upload_of(stream);
-    atomic_store(&u->stop, true);
+    upload_give_up(stream, NULL);
     end_threads(u);
-    if (u->id && !u->published)
-        s3_abort(u->object, u->id);
     unfinished_remove(&u->unfinished);
     for (unsigned i = 0; i < u->n_slots; i++)
         free(u->slots[i].bytes);
     for (unsigned i = 0; i < u->n_parts; i++)
         free(u->etags[i]);
     free(u->id);
+    free(u->before);
     s3_object_free(u->object);
     pthread_cond_destroy(&u->changed);
     pthread_mutex_destroy(&u->lock);
@@ -419,6 +469,7 @@ static const struct stream_ops upload_ops = {
     .resize = upload_resize,
     .publish = upload_publish,
     .withdraw = upload_withdraw,
+    .give_up = upload_give_up,
     .url = upload_url,
     .close = upload_close,
 };
@@ -426,22 +477,13 @@ static const struct stream_ops upload_ops = {
 /* ---- opening -----------------------------------------------------------------------------------
  */
 
-static size_t first_part(const struct s3_server *s, uint64_t size)
-{
-    if (s->part_size > 0)
-        return (size_t)s->part_size;
-    if (size == 0)
-        return USUAL_PART;
-    uint64_t part = (size / COUNTED_ON / (1 << 20) + 1) << 20;
-    return (size_t)min_u64(max_u64(part, LEAST_PART), LARGEST_FIRST);
-}
-
 int s3_upload_open(struct s3_object *o, unsigned flags, uint64_t size, struct stream **ret,
                    struct platter_error *err)
 {
-    bool there, exclusive = flags & STREAM_FILE_EXCLUSIVE;
-    int r = s3_look(o, &there, err);
-    if (r == 0 && there && exclusive)
+    bool exclusive = flags & STREAM_FILE_EXCLUSIVE;
+    auto_free char *before = NULL;
+    int r = s3_look(o, &before, err);
+    if (r == 0 && before && exclusive)
         r = fail(err, EEXIST, "%s: exists already", o->name);
     struct upload *u = r == 0 ? stream_new(sizeof *u, &upload_ops, o->name, err) : NULL;
     if (!u)
@@ -451,8 +493,8 @@ int s3_upload_open(struct s3_object *o, unsigned flags, uint64_t size, struct st
     u->head.depth = 1; /* more at once come by themselves, but who waits is interrupted */
     u->object = o;
     u->exclusive = exclusive;
-    u->replaces = there;
-    u->part_size = first_part(o->server, size);
+    u->before = TAKE(before);
+    u->part_size = s3_first_part(o->server->part_size, size);
     u->head.rewritable = u->part_size;
     u->n_slots = (unsigned)min_u64(o->server->connections + 2, MOST_SLOTS);
     for (unsigned i = 0; i < u->n_slots; i++)

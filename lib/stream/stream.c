@@ -229,9 +229,27 @@ int stream_replace(struct stream *s, const void *bytes, size_t len, struct platt
                            : stream_write_over(s, bytes, len, err);
 }
 
+int stream_unchanged(struct stream *s, struct platter_error *err)
+{
+    int r = 0;
+    for (; s && r == 0; s = s->base)
+        r = s->ops->unchanged ? s->ops->unchanged(s, err) : 0;
+    return r;
+}
+
 int stream_withdraw(struct stream *s, bool back, struct platter_error *err)
 {
     return s->ops->withdraw ? s->ops->withdraw(s, back, err) : 0;
+}
+
+int stream_give_up(struct stream *s, int r, struct platter_error *err)
+{
+    struct platter_error besides = {0};
+    int failed = s && s->ops->give_up ? s->ops->give_up(s, &besides) : 0;
+    if (failed == 0)
+        return r;
+    r = r == -ECANCELED ? failed : r;
+    return fail_besides(err, -r, "%s", besides.message);
 }
 
 struct stream *stream_share(struct stream *s)

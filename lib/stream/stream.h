@@ -96,9 +96,11 @@ struct stream_ops {
     int (*copy_from)(struct stream *s, hoff off, struct stream *src, hoff src_off, uint64_t len,
                      struct platter_error *err);
     int (*lock)(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
+    int (*unchanged)(struct stream *s, struct platter_error *err);
     int (*publish)(struct stream *s, bool durable, struct platter_error *err);
     int (*make_way)(struct stream *s, bool durable, struct platter_error *err);
     int (*withdraw)(struct stream *s, bool back, struct platter_error *err);
+    int (*give_up)(struct stream *s, struct platter_error *err);
     int (*replace)(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
     /* Opens what another URI of the same server means, with what this one was opened with (who it
      * is, whom it trusts). NULL: anybody can. */
@@ -202,6 +204,10 @@ int stream_copy_from(struct stream *s, hoff off, struct stream *src, hoff src_of
  * another program stands in the way. Streams without locks answer 0. May be called again to change.
  */
 int stream_lock(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
+/* Of what nobody can be kept from changing or removing while it is only read, and where reads do not
+ * tell: fails (ESTALE) if that has happened since it was opened, so that what was read may be wrong.
+ * What it is unpacked from is asked as well. Other streams: 0. */
+int stream_unchanged(struct stream *s, struct platter_error *err);
 /* A file made by STREAM_FILE_TEMPORARY gets its real name, atomically; `durable` waits for the disk
  * first. Other streams: a flush if durable. */
 int stream_publish(struct stream *s, bool durable, struct platter_error *err);
@@ -216,6 +222,11 @@ int stream_check_not_aside(const char *path, struct platter_error *err);
  * has its name again, if it is to come back. Where it has not, the answer is negative, and the
  * sentence in err, which is the reason for all this, also tells where the old file is. */
 int stream_withdraw(struct stream *s, bool back, struct platter_error *err);
+/* Of a new one that was not published, before it is closed, when nobody is at work with it: what a
+ * server has of it goes. Closing does that as well, but has no way to tell that it failed; here the
+ * sentence in err, which is that of the failure `r`, tells that, too. Answers `r`, or, where that
+ * is -ECANCELED, what failed. NULL is fine. */
+int stream_give_up(struct stream *s, int r, struct platter_error *err);
 /* These bytes become all there is, durably; a crash leaves the old ones or the new. That is true of
  * files, which get a new one in their place. One that cannot be replaced (it has other names, or
  * its owner or attributes are not ours to give) is written over, while the new one stands beside

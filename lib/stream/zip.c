@@ -285,6 +285,14 @@ static void stop_workers(struct zip *z)
     pthread_mutex_unlock(&z->lock);
     for (unsigned i = 0; i < z->n_workers; i++)
         pthread_join(z->workers[i], NULL);
+    z->n_workers = 0;
+}
+
+static int zip_give_up(struct stream *s, struct platter_error *err)
+{
+    stream_interrupt(s->base);
+    stop_workers(zip_of(s));
+    return s->base->ops->give_up ? s->base->ops->give_up(s->base, err) : 0;
 }
 
 static void zip_close(struct stream *s)
@@ -312,6 +320,7 @@ static const struct stream_ops zip_ops = {
     .publish = zip_publish,
     .make_way = zip_make_way,
     .withdraw = zip_withdraw,
+    .give_up = zip_give_up,
     .close = zip_close,
 };
 

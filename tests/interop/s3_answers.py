@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
 """What servers of S3 answer that the one of `make test-servers` never does: other regions, redirects,
 answers that are lost or come too late. A server of our own gives them; what it keeps is real."""
+import itertools
 import os
 import re
+import signal
+import subprocess
 import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from peers import MIB, Case, main, platter
+from peers import MIB, PLATTER, Case, main, platter
 
 PART = 5 * MIB
 
@@ -55,14 +58,15 @@ class Handler(BaseHTTPRequestHandler):
                 return self.error(404, "NoSuchUpload")
             numbers = [int(n) for n in re.findall(rb"<PartNumber>(\d+)<", body)]
             assert numbers == sorted(parts[path]), numbers
-            objects[path] = (b"".join(parts[path][n] for n in numbers), f'"x-{len(numbers)}"')
+            objects[path] = (b"".join(parts[path][n] for n in numbers), f'"x-{len(numbers)}"',
+                             next(self.server.dates))
             del parts[path]
             self.answer(200, b"<CompleteMultipartUploadResult/>")
         elif self.command == "DELETE":
             parts.pop(path, None)
             self.answer(204)
         elif self.command == "PUT":
-            objects[path] = (body, '"x"')
+            objects[path] = (body, '"x"', next(self.server.dates))
             self.answer(200, ETag='"x"')
         elif "uploadId" in query:
             if path in parts:
@@ -70,30 +74,37 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.error(404, "NoSuchUpload")
         else:
-            self.give(*objects.get(path, (None, None)))
+            self.give(*objects.get(path, ()))
 
-    def give(self, content, etag):
+    def give(self, content=None, etag=None, date=0):
         if content is None:
             return self.error(404, "NoSuchKey")
+        date = f"Thu, 01 Jan 1970 00:00:{date:02} GMT"
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if not wanted:
-            return self.answer(200, content, ETag=etag)
+            return self.answer(200, content, ETag=etag, Last_Modified=date)
         first, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
         if first > last:
             return self.error(416, "InvalidRange")
-        self.answer(206, content[first:last + 1], ETag=etag,
+        self.answer(206, content[first:last + 1], ETag=etag, Last_Modified=date,
                     Content_Range=f"bytes {first}-{last}/{len(content)}")
+
+
+def serve(objects):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.asked, server.rule = [], None
+    server.objects, server.parts = objects, {}
+    server.dates = itertools.count()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    return server
 
 
 class Answers(Case):
 
     def setUp(self):
         super().setUp()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.asked, self.server.rule = [], None
-        self.server.objects, self.server.parts = {}, {}
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        self.server = serve({})
         os.environ.update({
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server.server_port}",
             "AWS_ACCESS_KEY_ID": "KEY", "AWS_SECRET_ACCESS_KEY": "SECRET",
@@ -146,7 +157,11 @@ class Answers(Case):
         def malformed(h):
             h.error(400, "AuthorizationHeaderMalformed", "<Region>eu-9</Region>")
 
-        for way in (header, malformed):
+        def redirect(h):
+            h.error(307, "TemporaryRedirect", x_amz_bucket_region="eu-9",
+                    Location="http://127.0.0.1:1/b/k")
+
+        for way in (header, malformed, redirect):
             def rule(h, *_, way=way):
                 if "/eu-9/s3/" in h.headers["Authorization"]:
                     return False
@@ -172,17 +187,17 @@ class Answers(Case):
 
     def test_says_nothing_to_others(self):
         """A redirect to another server gets no signature and no token."""
-        other = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        other.daemon_threads = True
-        other.asked, other.rule = [], None
-        other.objects, other.parts = {"/b/k": (b"x" * 512, '"e"')}, {}
-        threading.Thread(target=other.serve_forever, args=(0.05,), daemon=True).start()
+        other = serve({"/b/k": (b"x" * 512, '"e"')})
+        place = f"http://127.0.0.1:{other.server_port}"
         try:
             self.server.rule = lambda h, path, *_: h.error(
-                307, "TemporaryRedirect",
-                Location=f"http://127.0.0.1:{other.server_port}{path}") or True
-            platter("info", "s3://b/k", code={0, 1})
+                307, "TemporaryRedirect", Location=f"{place}{path}?token=HIDDEN") or True
+            platter("info", "s3://b/k")
             self.assertTrue(other.asked)
+            other.rule = lambda h, *_: h.error(403, "AccessDenied") or True
+            done = platter("info", "s3://b/k", code=1)
+            self.assertIn(f"redirects to {place}, which is not told who we are", done.stderr)
+            self.assertNotIn("HIDDEN", done.stderr)
             for _, _, _, headers in other.asked:
                 self.assertNotIn("Authorization", headers)
                 self.assertNotIn("KEY", str(headers))
@@ -224,6 +239,41 @@ class Answers(Case):
         self.upload()
         self.check_there()
 
+    def test_answer_never_comes(self):
+        """What was there before is not taken for what was sent, though it has its size and parts;
+        what was completed is, though it has the same ETag."""
+        def rule(h, path, query, body):
+            if h.command == "POST" and "uploadId" in query:
+                if self.completes and path in h.server.parts:
+                    h.answer, answer = lambda *_, **__: None, h.answer
+                    h.keep(path, dict(urllib.parse.parse_qsl(query)), body)
+                    h.answer = answer
+                h.error(400, "InvalidPart")
+                return True
+            return False
+        self.server.rule = rule
+        old = (bytes(2 * PART + 12345), '"x-3"', 50)
+        self.server.objects["/b/k"] = old
+        self.completes = False
+        done = self.upload(code=1)
+        self.assertIn("InvalidPart", done.stderr)
+        self.assertEqual(self.server.objects["/b/k"], old)
+        self.completes = True
+        self.upload()
+        self.check_there()
+
+    def test_put_together_wrongly(self):
+        def rule(h, path, query, body):
+            if h.command != "POST" or "uploadId" not in query:
+                return False
+            del h.server.parts[path][2]
+            body = body.replace(b"<PartNumber>2<", b"<")
+            h.keep(path, dict(urllib.parse.parse_qsl(query)), body)
+            return True
+        self.server.rule = rule
+        done = self.upload(code=1)
+        self.assertIn(f"has {PART + 12345} bytes, and {2 * PART + 12345} were sent", done.stderr)
+
     def test_never_completes(self):
         def rule(h, path, query, _):
             if h.command == "POST" and "uploadId" in query:
@@ -263,6 +313,54 @@ class Answers(Case):
         self.server.rule = rule
         self.upload(code=1)
         self.check_nothing()
+
+    def test_cannot_be_aborted(self):
+        """Whoever is left with parts is told so, whatever it was that failed."""
+        def rule(h, _, query, __):
+            if "partNumber=2" in query and self.refused:
+                h.error(403, "AccessDenied")
+            elif h.command == "DELETE":
+                h.error(403, "AccessDenied")
+            else:
+                return False
+            return True
+        self.server.rule = rule
+        self.refused = True
+        words = (r"; the upload one%20%26%20only is still there \(s3://b/k: the upload cannot be "
+                 r"aborted: .*AccessDenied.*platter-places\(7\)")
+        done = self.upload(code=1)
+        self.assertRegex(done.stderr, "part 2 of the upload cannot be written.*" + words)
+        place = f"s3://b/k?part_size={PART}"
+        done = platter("archive", "create", "-q", place, "-d", "scsi0=disk.raw", "-f", "raw",
+                       "--compression=gzip", code=1)
+        self.assertRegex(done.stderr, "part 2 of the upload cannot be written.*" + words)
+        self.refused = False
+        copy = subprocess.Popen([PLATTER, "convert", "-f", "raw", "-O", "raw", "-r", "4M",
+                                 "disk.raw", place], stderr=subprocess.PIPE, text=True)
+        while not any("partNumber=2" in query for _, _, query, _ in self.server.asked[-1:]):
+            self.assertIsNone(copy.poll())
+        copy.send_signal(signal.SIGINT)
+        self.assertRegex(copy.communicate(timeout=60)[1], "^platter: interrupted: .*" + words)
+
+    def test_over_a_backing_file(self):
+        """What is left out of an image reads as zeros: it has no backing file."""
+        self.server.objects["/b/base"] = (bytes(MIB), '"e"')
+        for options in (["-b", "base"], ["-u", "-b", "base"]):
+            done = platter("create", "-q", "-f", "qcow2", *options, "-F", "raw", "s3://b/k", "1M",
+                           code=1)
+            self.assertIn("cannot be made over a backing file", done.stderr)
+        self.check_nothing()
+
+    def test_where(self):
+        """The host in small letters, for signatures; and whom the tools of Amazon trust."""
+        port = self.server.server_port
+        env = {**os.environ, "AWS_ENDPOINT_URL": f"http://LOCALHOST:{port}",
+               "AWS_CA_BUNDLE": "missing.pem"}
+        platter("info", "s3://b/k", code=1, env=env)
+        self.assertEqual(self.server.asked[0][3]["Host"], f"localhost:{port}")
+        env["AWS_ENDPOINT_URL"] = f"https://127.0.0.1:{port}"
+        done = platter("info", "s3://b/k", code=1, env=env)
+        self.assertIn("missing.pem", done.stderr)
 
     def test_makes_no_sense(self):
         for text in (b"", b"<R/>", b"<UploadId>", b"<UploadId>" + b"x" * 5000 + b"</UploadId>"):

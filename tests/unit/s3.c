@@ -2,8 +2,12 @@
 /* What of S3 needs no server: signatures, names, keys out of files, answers. */
 #include "unit.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "stream/place.h"
 #include "stream/s3.h"
@@ -115,6 +119,8 @@ static void test_names(void **state)
         {"s3:///k", "s3://BUCKET/KEY"},
         {"s3://b?x=/k", "s3://BUCKET/KEY"},
         {"s3://b/k%", "%25"},
+        {"s3://AKEY:HIDDEN@b/k", "access_key and secret_key"},
+        {"s3://AKEY:HID%DEN@b/k", "access_key and secret_key"},
         {"s3://b/k%00", "%25"},
         {"s3://b/k?region", "NAME=VALUE"},
         {"s3://b/k?=x", "percent-encoded"},
@@ -124,6 +130,9 @@ static void test_names(void **state)
         char *keys;
         assert_fails(s3_keys_of(wrong[i][0], &keys, &err), EINVAL, wrong[i][1]);
         assert_null(keys);
+        struct platter_error error;
+        s3_keys_of(wrong[i][0], &keys, &error);
+        assert_null(strstr(error.message, "HID"));
     }
 }
 
@@ -196,7 +205,7 @@ static const char config[] = "# a comment\n"
                              "a = b\n"
                              "[profile my own]\n"
                              "a = b = c\n"
-                             "region = last";
+                             "REGION = last";
 
 static void check_ini(const char *kind, const char *name, const char *key, const char *expected)
 {
@@ -232,6 +241,77 @@ static void test_profiles(void **state)
     assert_null(got);
 }
 
+/* A profile whose keys come from elsewhere is not read for others that stand in it as well. */
+static void test_ways(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line, *expected;
+    } ways[] = {{"role_arn = arn:x", "role_arn"},
+                {"sso_session = x", "sso_session"},
+                {"credential_process = x", NULL}, /* of which the keys are the first choice */
+                {"aws_session_token = T", NULL}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        struct s3_login login;
+        struct option_values *keys;
+        struct place p;
+        char path[] = "/tmp/unit-s3-XXXXXX";
+        int fd = mkstemp(path);
+        dprintf(fd, "[default]\naws_access_key_id = A\nAWS_Secret_Access_Key = S\n%s\n",
+                ways[i].line);
+        close(fd);
+        setenv("AWS_SHARED_CREDENTIALS_FILE", path, 1);
+        assert_int_equal(place_of_keys("s3", "bucket=b,key=k", NULL, &p, NULL), 0);
+        keys = p.keys;
+        if (ways[i].expected) {
+            assert_fails(s3_login_find(keys, NULL, &login, &err), ENOTSUP, ways[i].expected);
+        } else {
+            assert_int_equal(s3_login_find(keys, NULL, &login, NULL), 0);
+            assert_string_equal(login.access_key, "A");
+            assert_string_equal(login.secret_key, "S");
+            s3_login_done(&login);
+        }
+        place_done(&p);
+        unlink(path);
+    }
+    setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null", 1);
+}
+
+/* ---- parts -------------------------------------------------------------------------------------
+ */
+
+/* Whatever the size, there is room, in parts of sizes that S3 takes. */
+static void check_parts(uint64_t wanted, uint64_t size, uint64_t first)
+{
+    const uint64_t mib = 1 << 20;
+    uint64_t part = s3_first_part(wanted, size), room = 0;
+    if (part != first * mib)
+        fail_msg("%" PRIu64 " MiB instead of %" PRIu64, part / mib, first);
+    for (unsigned n = 1; n <= 10000; n++) {
+        uint64_t bytes = s3_part_size(part, n);
+        assert_in_range(bytes, 5 * mib, 5120 * mib);
+        room += bytes;
+    }
+    assert_true(room >= size);
+}
+
+static void test_parts(void **state)
+{
+    (void)state;
+    const uint64_t gib = UINT64_C(1) << 30;
+    check_parts(0, 0, 16);
+    check_parts(0, 1, 8);
+    check_parts(0, 100 * gib, 13);
+    check_parts(0, 3000 * gib, 64);
+    check_parts(0, 5 * 1024 * gib, 85);
+    check_parts(0, 30 * 1024 * gib, 785);
+    check_parts(5 << 20, 0, 5);
+    check_parts(5 << 20, 300 * gib, 5);
+    check_parts(5 << 20, 400 * gib, 7);
+    check_parts(gib, 400 * gib, 1024);
+    check_parts(gib, 40 * 1024 * gib, 1871);
+}
+
 /* ---- answers -----------------------------------------------------------------------------------
  */
 
@@ -251,8 +331,20 @@ static void test_answers(void **state)
     check_xml("<Code>cut off", 0, "cut off");
     check_xml("<Code/>", 0, "");
     check_xml("<Code", 0, "");
+    check_xml("<Code>&#65;&#065;&#6;&#127;&#65</Code>", 16, "AA&#6;&");
     check_xml("<", 0, "");
     check_xml("", 0, "");
+    /* As long as an answer can be: in no time. */
+    size_t len = 1 << 20;
+    char *text = malloc(len + 1);
+    for (size_t i = 0; i < len; i++)
+        text[i] = "&#6"[i % 3];
+    memcpy(text, "<Code>", 6);
+    strcpy(text + len - 7, "</Code>");
+    clock_t begin = clock();
+    check_xml(text, len - 13, "&#6&#6&");
+    assert_true(clock() - begin < CLOCKS_PER_SEC / 2);
+    free(text);
 }
 
 int main(void)
@@ -260,7 +352,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vector),   cmocka_unit_test(test_escape),
         cmocka_unit_test(test_names),    cmocka_unit_test(test_places),
-        cmocka_unit_test(test_profiles), cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_profiles), cmocka_unit_test(test_ways),
+        cmocka_unit_test(test_parts),    cmocka_unit_test(test_answers),
     };
     unsetenv("AWS_PROFILE");
     unsetenv("AWS_ACCESS_KEY_ID");
