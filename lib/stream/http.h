@@ -36,69 +36,47 @@ struct http_settings {
     enum http_version http2;
     unsigned connections;         /* requests under way at the same time */
     unsigned connect_timeout;     /* seconds */
-    unsigned timeout;             /* seconds in which no byte comes or goes */
+    unsigned timeout;             /* seconds in which next to nothing comes or goes */
     unsigned retries, retry_time; /* times and seconds after which a request is given up */
 };
 
+/* Entries of a table, where several tables share some of them. */
+#define OPTION_KEY_TEXT(name, help)                                                                \
+    {                                                                                              \
+        name, OPTION_STRING, NULL, NULL, 0, 0, help                                                \
+    }
+#define OPTION_KEY_SWITCH(name, value, help)                                                       \
+    {                                                                                              \
+        name, OPTION_BOOL, value, NULL, 0, 0, help                                                 \
+    }
+#define OPTION_KEY_CHOICE(name, value, values, help)                                               \
+    {                                                                                              \
+        name, OPTION_ENUM, value, values, 0, 0, help                                               \
+    }
+#define OPTION_KEY_NUMBER(name, value, min, max, help)                                             \
+    {                                                                                              \
+        name, OPTION_NUMBER, value, NULL, min, max, help                                           \
+    }
+
 /* The keys of a place that fill it in: to be put into a table of keys. See http_settings_of(). */
 #define HTTP_PLACE_KEYS                                                                            \
-    {                                                                                              \
-        "ca_file",                                                                                 \
-        OPTION_STRING,                                                                             \
-        NULL,                                                                                      \
-        NULL,                                                                                      \
-        0,                                                                                         \
-        0,                                                                                         \
-        "file of the certificates that are trusted, PEM"},                                         \
-        {"cert", OPTION_STRING, NULL, NULL, 0, 0, "file of our own certificate, PEM"},             \
-        {"key", OPTION_STRING, NULL, NULL, 0, 0, "file of its key, PEM; as cert"},                 \
-        {"key_password",                                                                           \
-         OPTION_STRING,                                                                            \
-         NULL,                                                                                     \
-         NULL,                                                                                     \
-         0,                                                                                        \
-         0,                                                                                        \
-         "passphrase of that key, env:NAME or file:PATH"},                                         \
-        {"insecure",                                                                               \
-         OPTION_BOOL,                                                                              \
-         "off",                                                                                    \
-         NULL,                                                                                     \
-         0,                                                                                        \
-         0,                                                                                        \
-         "take any certificate: whoever is on the way may read and change everything"},            \
-        {"proxy",                                                                                  \
-         OPTION_STRING,                                                                            \
-         NULL,                                                                                     \
-         NULL,                                                                                     \
-         0,                                                                                        \
-         0,                                                                                        \
-         "URL of a proxy, \"\" for none; as http_proxy and the like say"},                         \
-        {"http2",                                                                                  \
-         OPTION_ENUM,                                                                              \
-         "auto",                                                                                   \
-         http_version_names,                                                                       \
-         0,                                                                                        \
-         0,                                                                                        \
-         "HTTP/2: where a https server has it, never, or also without TLS"},                       \
-        {"connections", OPTION_NUMBER, "8", NULL, 1, 64, "requests under way at the same time"},   \
-        {"connect_timeout", OPTION_NUMBER, "10", NULL, 1, 3600, "seconds to connect in"},          \
-        {"timeout",                                                                                \
-         OPTION_NUMBER,                                                                            \
-         "30",                                                                                     \
-         NULL,                                                                                     \
-         1,                                                                                        \
-         3600,                                                                                     \
-         "seconds without any byte after which a request has failed"},                             \
-        {"retries",                                                                                \
-         OPTION_NUMBER,                                                                            \
-         "8",                                                                                      \
-         NULL,                                                                                     \
-         0,                                                                                        \
-         1000,                                                                                     \
-         "times that a request which failed for a while is tried again"},                          \
-    {                                                                                              \
-        "retry_time", OPTION_NUMBER, "120", NULL, 0, 86400, "seconds after which that ends, too"   \
-    }
+    OPTION_KEY_TEXT("ca_file", "file of the certificates that are trusted, PEM"),                  \
+        OPTION_KEY_TEXT("cert", "file of our own certificate, PEM"),                               \
+        OPTION_KEY_TEXT("key", "file of its key, PEM; as cert"),                                   \
+        OPTION_KEY_TEXT("key_password", "passphrase of that key, env:NAME or file:PATH"),          \
+        OPTION_KEY_SWITCH(                                                                         \
+            "insecure", "off",                                                                     \
+            "take any certificate: whoever is on the way may read and change everything"),         \
+        OPTION_KEY_TEXT("proxy", "URL of a proxy, \"\" for none; as http_proxy and the like say"), \
+        OPTION_KEY_CHOICE("http2", "auto", http_version_names,                                     \
+                          "HTTP/2: where a https server has it, never, or also without TLS"),      \
+        OPTION_KEY_NUMBER("connections", "8", 1, 64, "requests under way at the same time"),       \
+        OPTION_KEY_NUMBER("connect_timeout", "10", 1, 3600, "seconds to connect in"),              \
+        OPTION_KEY_NUMBER("timeout", "30", 1, 3600,                                                \
+                          "seconds of less than 512 bytes each after which a request has failed"), \
+        OPTION_KEY_NUMBER("retries", "8", 0, 1000,                                                 \
+                          "times that a request which failed for a while is tried again"),         \
+        OPTION_KEY_NUMBER("retry_time", "120", 0, 86400, "seconds after which that ends, too")
 extern const char *const http_version_names[], *const http_auth_names[];
 
 /* Fills in what HTTP_PLACE_KEYS are about; the strings are those of `keys`. */
