@@ -103,9 +103,12 @@ class Formats(Case):
                 "www/ours.vmdk")
         platter("convert", "-f", "raw", "-O", "qcow2", "www/d.raw", "www/ours.qcow2")
         qemu_img("snapshot", "-c", "then", "www/ours.qcow2")
+        make_content("d.raw", 9 * MIB, 5)
+        platter("archive", "create", "-q", "www/a.vma", "-f", "raw",
+                *(f"--disk=drive-scsi{i}=d.raw" for i in range(4)))
         server = started_nginx(self)
         for name in [n for n in names if not n.endswith((".gz", ".zst"))] + \
-                ["large.qcow2", "large.vmdk", "ours.vmdk", "ours.qcow2"]:
+                ["large.qcow2", "large.vmdk", "ours.vmdk", "ours.qcow2", "a.vma"]:
             server.asked()
             platter("info", server.url(name))
             asked = server.asked()

@@ -126,8 +126,9 @@ static int find_clusters(struct image *img, struct platter_error *err)
     int r = ask && !a->known ? vma_kept_open(img, a, &a->kept, err) : 0;
     if (r < 0 || (ask && a->kept))
         return r;
-    if (img->query && img->stream->base && !img->salvage)
-        return 0; /* to look at all extents would be to unpack nearly all of it */
+    /* To look at all extents would be to unpack nearly all of it, or a request for each. */
+    if (img->query && (img->stream->base || img->stream->depth > 0) && !img->salvage)
+        return 0;
     if (img->query && !img->salvage && !img->checking)
         return survey_for_query(img, a, err);
     r = vma_archive_survey(img, a, err);
