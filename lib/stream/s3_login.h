@@ -4,7 +4,7 @@
 #ifndef STREAM_S3_LOGIN_H
 #define STREAM_S3_LOGIN_H
 
-#include "base/options.h"
+#include "stream/http.h" /* OPTION_KEY_TEXT() and the like */
 
 enum s3_style { S3_STYLE_AUTO, S3_STYLE_PATH, S3_STYLE_HOST };
 extern const char *const s3_style_names[];
@@ -19,53 +19,24 @@ struct s3_login {
 
 /* The keys of a place that it looks at. */
 #define S3_LOGIN_KEYS                                                                              \
-    {"endpoint",                                                                                   \
-     OPTION_STRING,                                                                                \
-     NULL,                                                                                         \
-     NULL,                                                                                         \
-     0,                                                                                            \
-     0,                                                                                            \
-     "URL of the server, as AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL; that of Amazon"},               \
-        {"region",                                                                                 \
-         OPTION_STRING,                                                                            \
-         NULL,                                                                                     \
-         NULL,                                                                                     \
-         0,                                                                                        \
-         0,                                                                                        \
-         "region of the bucket, as AWS_REGION, AWS_DEFAULT_REGION; us-east-1"},                    \
-        {"access_key",                                                                             \
-         OPTION_STRING,                                                                            \
-         NULL,                                                                                     \
-         NULL,                                                                                     \
-         0,                                                                                        \
-         0,                                                                                        \
-         "who we are, env:NAME or file:PATH; as AWS_ACCESS_KEY_ID"},                               \
-        {"secret_key",                                                                             \
-         OPTION_STRING,                                                                            \
-         NULL,                                                                                     \
-         NULL,                                                                                     \
-         0,                                                                                        \
-         0,                                                                                        \
-         "... and the secret of that, env:NAME or file:PATH; as AWS_SECRET_ACCESS_KEY"},           \
-        {"security_token",                                                                         \
-         OPTION_STRING,                                                                            \
-         NULL,                                                                                     \
-         NULL,                                                                                     \
-         0,                                                                                        \
-         0,                                                                                        \
-         "of keys for a while, env:NAME or file:PATH; as AWS_SESSION_TOKEN"},                      \
-        {"profile",                                                                                \
-         OPTION_STRING,                                                                            \
-         NULL,                                                                                     \
-         NULL,                                                                                     \
-         0,                                                                                        \
-         0,                                                                                        \
-         "of ~/.aws/credentials and ~/.aws/config, for all of these; as AWS_PROFILE"},             \
-        {"anonymous", OPTION_BOOL, "off", NULL, 0, 0, "say nothing of who we are"},                \
-    {                                                                                              \
-        "style", OPTION_ENUM, "auto", s3_style_names, 0, 0,                                        \
-            "where the bucket stands in URLs: its path, or in front of the host's name"            \
-    }
+    OPTION_KEY_TEXT(                                                                               \
+        "endpoint",                                                                                \
+        "URL of the server, as AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL; that of Amazon"),            \
+        OPTION_KEY_TEXT("region",                                                                  \
+                        "region of the bucket, as AWS_REGION, AWS_DEFAULT_REGION; us-east-1"),     \
+        OPTION_KEY_TEXT("access_key", "who we are, env:NAME or file:PATH; as AWS_ACCESS_KEY_ID"),  \
+        OPTION_KEY_TEXT(                                                                           \
+            "secret_key",                                                                          \
+            "... and the secret of that, env:NAME or file:PATH; as AWS_SECRET_ACCESS_KEY"),        \
+        OPTION_KEY_TEXT("security_token",                                                          \
+                        "of keys for a while, env:NAME or file:PATH; as AWS_SESSION_TOKEN"),       \
+        OPTION_KEY_TEXT(                                                                           \
+            "profile",                                                                             \
+            "of ~/.aws/credentials and ~/.aws/config, for all of these; as AWS_PROFILE"),          \
+        OPTION_KEY_SWITCH("anonymous", "off", "say nothing of who we are"),                        \
+        OPTION_KEY_CHOICE(                                                                         \
+            "style", "auto", s3_style_names,                                                       \
+            "where the bucket stands in URLs: its path, or in front of the host's name")
 
 /* `endpoint`: where the name of the place has one, or NULL. */
 int s3_login_find(const struct option_values *keys, const char *endpoint, struct s3_login *ret,
