@@ -414,7 +414,7 @@ static json_t *describe(const struct order *o)
         json_array_append_new(disks, json_pack("{s:o, s:I, s:I}", "name", json_text(o->names[i]),
                                                "size", (json_int_t)o->archived[i].length, "zeros",
                                                (json_int_t)o->archived[i].zeros));
-    return json_pack("{s:o, s:o}", "filename", json_text(o->target), "disks", disks);
+    return json_pack("{s:o, s:o}", "filename", json_shown(o->target), "disks", disks);
 }
 
 /* What became of it, where there is somewhere to say so. */
@@ -431,7 +431,7 @@ static void report(const struct order *o)
                human_size(o->archived[i].zeros, zeros));
     }
     fputs("Archive written to ", stdout);
-    put_text(stdout, o->target);
+    put_shown(stdout, o->target);
     puts(".");
 }
 
@@ -447,17 +447,18 @@ static int create(struct order *o)
     plan->workers = (unsigned)o->args->workers;
     plan->memory_limit = o->args->memory;
     plan->rate = o->args->rate;
+    plan->target_place = o->args->target_place;
     plan->progress = progress_tick;
     plan->opaque = &o->progress;
     o->archived[0].size = sizeof o->archived[0];
     progress_start(&o->progress, o->args, plan->fd == STDOUT_FILENO);
     int r = platter_archive_create(o->target, plan, o->archived, &err);
     progress_end(&o->progress, !r);
-    if (r && !signals_caught())
-        say_error(&err);
-    if (!r)
-        report(o);
-    return r ? EXIT_FAILED : EXIT_FINE;
+    if (r)
+        return say_end(&err, plan->fd >= 0 ? "what was written is incomplete"
+                                           : "the unfinished archive was taken away");
+    report(o);
+    return EXIT_FINE;
 }
 
 static void order_free(struct order *o)
@@ -539,6 +540,7 @@ static const struct opt archive_create_opts[] = {
     {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
      "most memory for tables and buffers"},
     OPT_SHARE,
+    OPT_WHERE_TO,
     OPT_ALLOWED,
     OPT_KEYS,
     OPT_END};

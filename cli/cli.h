@@ -71,7 +71,7 @@ struct args {
     const char *repair;                                         /* leaks or all */
     const char *count, *depth, *flush_interval, *pattern, *aio; /* bench: numbers, and a way */
     char *creation;             /* all -o, joined by commas; allocated */
-    char *place;                /* all --place, likewise */
+    char *place, *target_place; /* all --place and --target-place, likewise */
     const char *spool;          /* a folder */
     const char *unnamed_format; /* of backing files */
     const char *compression;
@@ -207,6 +207,9 @@ bool called_as_vma(void);
 #define OPT_WHERE                                                                                  \
     OPT_TEXT(0, "place", "KEY=VALUE", OPT_PLACE, place,                                            \
              "more about a URI that is read, KEY=VALUE,...: see platter-places(7)")
+#define OPT_WHERE_TO                                                                               \
+    OPT_TEXT(0, "target-place", "KEY=VALUE", OPT_PLACE, target_place,                              \
+             "more about a URI that is written, as --place")
 #define OPT_ALLOWED                                                                                \
     OPT_WHERE, OPT_ALLOW_PATH,                                                                     \
         OPT_TEXT(                                                                                  \
@@ -391,6 +394,10 @@ int say_error(const struct platter_error *err);
 int say_end(const struct platter_error *err, const char *half_done);
 /* Writes text with control characters (and those that turn the direction of text) as \xNN. */
 void put_text(FILE *out, const char *text);
+/* A name that the user gave, escaped like that, without what may be a secret: the query of a URI.
+ */
+void put_shown(FILE *out, const char *name);
+json_t *json_shown(const char *name);
 /* "1.5 GiB", three digits as qemu-img has it. Returns `buf`. */
 char *human_size(uint64_t bytes, char buf[32]);
 /* A JSON string of any bytes; what is no UTF-8 becomes U+FFFD. */

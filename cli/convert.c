@@ -75,7 +75,8 @@ static int check_stdout(const struct args *args)
 static int check_existing(const struct args *args, const char *target)
 {
     struct platter_open_options o = {.size = sizeof o,
-                                     .flags = PLATTER_OPEN_QUERY | PLATTER_OPEN_NO_BACKING};
+                                     .flags = PLATTER_OPEN_QUERY | PLATTER_OPEN_NO_BACKING,
+                                     .place = args->target_place};
     struct platter_disk *disk;
     int code = EXIT_FINE;
     if (!args->existing || args->out_format || platter_open(target, &o, &disk, NULL))
@@ -185,6 +186,7 @@ static int convert_to(const struct args *args, const char *backing, const char *
                                                    .flags = flags_of(args, to_stdout),
                                                    .format = args->out_format,
                                                    .options = args->creation,
+                                                   .target_place = args->target_place,
                                                    .backing = backing,
                                                    .backing_format = backing_format,
                                                    .has_sparse_size = args->has_sparse_size,
@@ -257,6 +259,7 @@ static const struct opt convert_opts[] = {
              "convert this snapshot: a name, snapshot.id=ID or snapshot.name=NAME"),
     OPT_VIEW,
     OPT_SHARE,
+    OPT_WHERE_TO,
     OPT_ALLOWED,
     OPT_IMAGE_OPTS,
     OPT_NEW_KEY,

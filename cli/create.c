@@ -79,7 +79,7 @@ static void tell_formatting(const char *name, const char *format, json_t *pairs)
     char *order = strdup(told_order(format)), *save = NULL;
     const char *key;
     fputs("Formatting '", stdout);
-    put_text(stdout, name);
+    put_shown(stdout, name);
     printf("', fmt=%s", format);
     for (char *word = order ? strtok_r(order, " ", &save) : NULL; word;
          word = strtok_r(NULL, " ", &save))
@@ -160,7 +160,8 @@ static int create_image(struct args *args, const char *size, const char *backing
         .backing_format = backing_format,
         .allow = args->n_allow ? args->allow : NULL,
         .secret = secrets_tell,
-        .secret_opaque = args};
+        .secret_opaque = args,
+        .target_place = args->target_place};
     if (platter_create(name, &options, &err))
         return say_error(&err);
     tell(args, name, &options);
@@ -196,6 +197,7 @@ static const struct opt create_opts[] = {
     OPT_FLAG_AT('u', NULL, unsafe_backing, "do not look at the backing file; it may not exist yet"),
     OPT_TEXT('o', NULL, "OPTIONS", OPT_CREATION, creation,
              "creation options, key=value,...; -o help lists those of the format"),
+    OPT_WHERE_TO,
     OPT_ALLOW_PATH,
     OPT_QUIET,
     OPT_KEYS,

@@ -85,12 +85,11 @@ static int copy_part(const struct args *args, const struct order *o, struct plat
         .secret_opaque = (void *)(uintptr_t)args,
         .has_range = true,
         .range_offset = skip,
-        .range_length = o->has_count ? bytes_of(o->count, o->block) : UINT64_MAX};
+        .range_length = o->has_count ? bytes_of(o->count, o->block) : UINT64_MAX,
+        .target_place = args->target_place};
     int r = platter_convert(&disk, 1, o->out, &options, NULL, &err);
     progress_end(&progress, !r);
-    if (r && !signals_caught())
-        say_error(&err);
-    return r ? EXIT_FAILED : EXIT_FINE;
+    return r ? say_end(&err, "the unfinished target was taken away") : EXIT_FINE;
 }
 
 static int dd_run(const struct args *args)
@@ -110,6 +109,7 @@ static const struct opt dd_opts[] = {
     OPT_PROGRESS,
     OPT_SHARE,
     OPT_VIEW,
+    OPT_WHERE_TO,
     OPT_ALLOWED,
     OPT_KEYS,
     OPT_TEXT(0, "image-opts", NULL, OPT_REFUSED, format,

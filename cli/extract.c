@@ -131,7 +131,9 @@ static int extract_disks(struct extract_job *job, uint64_t *ret_holes)
                                               .progress = progress_tick,
                                               .opaque = &job->progress,
                                               .secret = secrets_tell,
-                                              .secret_opaque = (void *)(uintptr_t)job->args};
+                                              .secret_opaque = (void *)(uintptr_t)job->args,
+                                              .target_place = job->args->target_place,
+                                              .spool = job->args->spool};
     if (job->n_disks == 0)
         return 0;
     progress_start(&job->progress, job->args, wants_json(job->args));
@@ -295,9 +297,10 @@ static const struct opt extract_opts[] = {
         't', NULL, "CACHE", OPT_STRING, cache,
         "unsafe: do not wait until the targets are durable; other modes of qemu-img are accepted"),
     OPT_TEXT(0, "spool", "DIR", OPT_FILE, spool,
-             "target -: folder for a temporary unpacked copy of a compressed archive"),
+             "folder for a temporary copy of what goes to a server, or is compressed"),
     OPT_NEW_KEY,
     OPT_WHERE,
+    OPT_WHERE_TO,
     OPT_END};
 
 const struct verb verb_extract = {

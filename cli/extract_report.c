@@ -23,7 +23,7 @@ void extract_fault(void *opaque, const struct platter_fault *fault)
 
 static json_t *disk_json(const struct extract_disk *d)
 {
-    json_t *o = json_pack("{s:o, s:o}", "name", json_text(d->name), "target", json_text(d->path));
+    json_t *o = json_pack("{s:o, s:o}", "name", json_text(d->name), "target", json_shown(d->path));
     if (!d->unsized)
         json_object_set_new(o, "size", json_integer((json_int_t)d->length));
     fault_ranges_describe(&d->holes, o, "holes");
@@ -40,9 +40,9 @@ static void report_json(const struct extract_job *job, uint64_t holes)
         const struct extract_config *c = &job->configs[i];
         json_array_append_new(configs,
                               json_pack("{s:o, s:o, s:I}", "name", json_text(c->name), "target",
-                                        json_text(c->path), "size", (json_int_t)c->length));
+                                        json_shown(c->path), "size", (json_int_t)c->length));
     }
-    json_t *o = json_pack("{s:o, s:o, s:o, s:I}", "filename", json_text(job->args->operands[0]),
+    json_t *o = json_pack("{s:o, s:o, s:o, s:I}", "filename", json_shown(job->args->operands[0]),
                           "disks", disks, "configs", configs, "holes", (json_int_t)holes);
     fault_log_describe(&job->log, o);
     print_json(o);
@@ -50,7 +50,7 @@ static void report_json(const struct extract_job *job, uint64_t holes)
 
 static void report_line(const char *path, const char *what, const char *name)
 {
-    put_text(stdout, path);
+    put_shown(stdout, path);
     printf(": %s ", what);
     put_text(stdout, name);
 }

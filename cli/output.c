@@ -74,6 +74,28 @@ void say(const char *format, ...)
         free(text);
 }
 
+/* "s3://bucket/key?secret_key=..." */
+static char *without_query(const char *name)
+{
+    name = name_title(name);
+    return strndup(name, strstr(name, "://") ? strcspn(name, "?#") : strlen(name));
+}
+
+void put_shown(FILE *out, const char *name)
+{
+    char *shown = without_query(name);
+    put_text(out, shown ? shown : "");
+    free(shown);
+}
+
+json_t *json_shown(const char *name)
+{
+    char *shown = without_query(name);
+    json_t *text = json_text(shown ? shown : "");
+    free(shown);
+    return text;
+}
+
 int say_error(const struct platter_error *err)
 {
     say("%s", err->message);

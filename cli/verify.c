@@ -103,7 +103,7 @@ static json_t *report(struct verifying *v, struct platter_archive *archive,
     if (!o)
         o = json_object();
     complete_devices(v, o);
-    json_object_set_new(o, "filename", json_text(name_title(v->name)));
+    json_object_set_new(o, "filename", json_shown(v->name));
     json_object_set_new(o, "whole", json_boolean(v->log.n_faults == 0));
     json_object_set_new(o, "extents", json_integer((json_int_t)found->extents));
     json_object_set_new(o, "clusters", json_integer((json_int_t)found->clusters));
@@ -138,7 +138,7 @@ static void print_device(struct verifying *v, const json_t *device)
     const uint64_t most = unsized ? UINT64_MAX : size;
     char text[32];
 
-    put_text(stdout, name_title(v->name));
+    put_shown(stdout, v->name);
     fputs(": ", stdout);
     put_text(stdout, name ? name : "");
     printf(": %s", human_size(unsized ? present : size, text));
@@ -155,7 +155,7 @@ static void print_report(struct verifying *v, const json_t *o)
     json_t *device;
     json_array_foreach (json_object_get(o, "devices"), i, device)
         print_device(v, device);
-    put_text(stdout, name_title(v->name));
+    put_shown(stdout, v->name);
     if (v->log.n_faults)
         printf(": damaged: %" PRIu64 " %s\n", v->log.n_faults,
                v->log.n_faults == 1 ? "fault was found" : "faults were found");

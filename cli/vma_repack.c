@@ -28,7 +28,8 @@ static int vma_repack_run(const struct args *args)
         .fd = STDOUT_FILENO,
         .progress = progress_tick,
         .opaque = &progress,
-        .place = args->place};
+        .place = args->place,
+        .target_place = args->target_place};
     if (to_stdout && isatty(STDOUT_FILENO)) {
         say("a compressed archive is not written to a terminal");
         return EXIT_FAILED;
@@ -56,6 +57,7 @@ static const struct opt vma_repack_opts[] = {
     {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
      "most memory for buffers, 64M if not given"},
     OPT_WHERE,
+    OPT_WHERE_TO,
     OPT_END};
 
 const struct verb verb_vma_repack = {

@@ -163,6 +163,10 @@ struct platter_extract_options {
     void *opaque;                 /**< for it */
     platter_secret_fn secret; /**< as in platter_create_options, of targets that are encrypted */
     void *secret_opaque;      /**< passed to `secret` */
+    const char *target_place; /**< more about where targets are, as in platter_create_options */
+    /** Folder for temporary copies of disks whose targets are written front to back or compressed;
+     *  NULL: beside a target that is a file. */
+    const char *spool;
 };
 
 /**
@@ -264,6 +268,7 @@ struct platter_archive_plan {
     int fd;                       /**< with PLATTER_ARCHIVE_TO_FD; stays the caller's */
     platter_progress_fn progress; /**< NULL or progress and cancel; bytes of all disks */
     void *opaque;                 /**< for it */
+    const char *target_place;     /**< more about where it goes, and `digest`, or NULL */
 };
 
 /** What became of one disk of a new archive. */
@@ -294,6 +299,7 @@ struct platter_repack_options {
     platter_progress_fn progress; /**< NULL or progress and cancel */
     void *opaque;                 /**< for it */
     const char *place;            /**< more about where the source is, or NULL */
+    const char *target_place;     /**< ... and where the new one goes, or NULL */
 };
 
 /**

@@ -34,6 +34,7 @@ struct platter_create_options {
     platter_secret_fn secret;   /**< gives what an encrypted image is to open with, and opens
                                      `backing`; NULL: neither is encrypted */
     void *secret_opaque;        /**< passed to `secret` */
+    const char *target_place;   /**< more about where it goes, as `place` of platter_open_options */
 };
 
 /**
@@ -90,6 +91,7 @@ struct platter_convert_options {
     bool has_range;           /**< false: all of the disks */
     /** Only this part of the disks together, as far as they have it, becomes the target. */
     uint64_t range_offset, range_length;
+    const char *target_place; /**< as in platter_create_options; of an existing target as well */
 };
 
 /**

@@ -215,7 +215,8 @@ static int convert_existing(struct job *job, struct platter_error *err)
                                         .memory_limit = memory_of(o),
                                         .allow = o->allow,
                                         .secret = o->secret,
-                                        .secret_opaque = o->secret_opaque};
+                                        .secret_opaque = o->secret_opaque,
+                                        .place = o->target_place};
     struct platter_disk *disk;
     int r = check_not_source(job, job->target, err);
     if (r == 0)
@@ -287,8 +288,10 @@ static int convert(struct job *job, struct platter_error *err)
     struct target_request request = {
         .name = job->target,
         .fd = o->flags & PLATTER_CONVERT_TO_FD ? o->fd : -1,
+        .place = o->target_place,
         .format = format,
         .options = o->options,
+        .endless = job->endless,
         .size = !job->endless                      ? size
                 : o->flags & PLATTER_CONVERT_TO_FD ? 0
                                                    : FIRST_SIZE,

@@ -36,6 +36,7 @@ int ops_create(const char *name, const struct platter_create_options *o, struct 
     struct target_request request = {
         .name = name,
         .fd = -1,
+        .place = o->target_place,
         .format = format_find(o->format),
         .options = o->options,
         .backing = o->backing,

@@ -39,7 +39,7 @@ static int open_file(struct creation *c, struct platter_error *err)
     uint64_t size;
     int r = stream_check_not_aside(c->target, err);
     if (r == 0)
-        r = stream_open_sized(c->target, file_flags(c), c->total, &c->file, err);
+        r = stream_open_with(c->target, c->o->target_place, file_flags(c), c->total, &c->file, err);
     if (r == 0)
         r = stream_size(c->file, &size, err);
     if (r == 0 && size > 0)
@@ -69,7 +69,7 @@ static int open_stale(struct creation *c, struct platter_error *err)
     int r = name ? 0 : fail_memory(err, "a name");
     for (size_t i = 0; i < c->o->n_disks && r == 0; i++)
         r = check_not_of(name, c->o->disks[i]->disk, "source", err);
-    return r < 0 ? r : stale_digest_open(c->target, &c->stale, err);
+    return r < 0 ? r : stale_digest_open(c->target, c->o->target_place, &c->stale, err);
 }
 
 int creation_open_target(struct creation *c, struct platter_error *err)
@@ -81,7 +81,8 @@ int creation_open_target(struct creation *c, struct platter_error *err)
         r = stream_zip_open(TAKE(c->stream), wrapper_find(o->compression), &zip, c->budget,
                             &c->stream, err);
     if (r == 0 && o->digest)
-        r = stream_open(o->digest, file_flags(c) & ~(unsigned)STREAM_FILE_DIRECT, &c->beside, err);
+        r = stream_open_with(o->digest, o->target_place,
+                             file_flags(c) & ~(unsigned)STREAM_FILE_DIRECT, 0, &c->beside, err);
     if (r == 0 && o->digest && c->file)
         stream_take_rights(c->beside, c->file);
     if (r == 0 && c->file && !o->digest)

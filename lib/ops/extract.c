@@ -4,7 +4,8 @@
  * end, where all new files get their names at once.
  *
  * Images that can only be written front to back, or that are compressed, get their disk by way of a
- * temporary raw file beside them: an archive has clusters in any order.
+ * temporary raw file beside them, or in a folder that is given: an archive has clusters in any
+ * order.
  */
 #include "ops/extract.h"
 
@@ -14,6 +15,7 @@
 
 #include "base/ckd.h"
 #include "ops/extract_inside.h"
+#include "stream/place.h"
 
 enum {
     LEAST_MEMORY = 4 << 20, /* bytes of tables and buffers of one of many targets */
@@ -38,7 +40,8 @@ static int open_existing(const struct extraction *job, struct exit *x, struct pl
                                         .format = format_of_existing(x),
                                         .memory_limit = job->memory,
                                         .secret = job->o->secret,
-                                        .secret_opaque = job->o->secret_opaque};
+                                        .secret_opaque = job->o->secret_opaque,
+                                        .place = job->o->target_place};
     int r = disk_open(x->q.target, &open, &x->to, err);
     if (r < 0)
         return r;
@@ -64,6 +67,7 @@ int extract_target(const struct extraction *job, struct exit *x, uint64_t size,
 {
     x->request = (struct target_request){
         .name = x->q.target,
+        .place = job->o->target_place,
         .fd = -1,
         .format = x->format,
         .options = x->q.options,
@@ -79,20 +83,35 @@ int extract_target(const struct extraction *job, struct exit *x, uint64_t size,
     return r < 0 ? target_end(&x->target, r, err) : 0;
 }
 
-static int open_spool(struct exit *x, struct platter_error *err)
+/* Beside the target, or in a folder for what has to be copied. */
+static int name_spool(const struct extraction *job, struct exit *x, struct platter_error *err)
 {
     struct stat st;
+    const char *file;
     /* Beside a device there is memory, not a disk. */
     if (stat(x->q.target, &st) == 0 && S_ISBLK(st.st_mode))
         return fail(err, ENOTSUP,
                     "%s: is a device: a compressed image, or one that is written front to back, "
                     "can be extracted to a file only",
                     x->q.target);
-    x->spool_name = string_format("%s.platter-spool", x->q.target);
-    if (!x->spool_name)
-        return fail_memory(err, "a path");
-    int r =
-        stream_file_open(x->spool_name, STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY, &x->spool, err);
+    if (job->o->spool)
+        x->spool_name = string_format("%s/disk.platter-spool", job->o->spool);
+    else if (place_is_file(x->q.target, &file))
+        x->spool_name = string_format("%s.platter-spool", file);
+    else
+        return fail(err, ENOTSUP,
+                    "%s: is written front to back, and the data of an archive comes in any order: "
+                    "give a folder for a temporary copy of the disk (--spool)",
+                    x->q.target);
+    return x->spool_name ? 0 : fail_memory(err, "a path");
+}
+
+static int open_spool(const struct extraction *job, struct exit *x, struct platter_error *err)
+{
+    int r = name_spool(job, x, err);
+    if (r < 0)
+        return r;
+    r = stream_file_open(x->spool_name, STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY, &x->spool, err);
     x->outlet->file = x->spool;
     return r;
 }
@@ -113,12 +132,12 @@ static int open_new(const struct extraction *job, struct exit *x, struct platter
 {
     /* An image of another format is made when its size is known. */
     if (grows(x) && x->format != &format_raw)
-        return open_spool(x, err);
+        return open_spool(job, x, err);
     int r = extract_target(job, x, grows(x) ? 0 : x->disk->size, err);
     if (r < 0)
         return r;
     if (target_is_ordered(&x->target) || x->q.flags & PLATTER_EXTRACT_COMPRESS)
-        return open_spool(x, err);
+        return open_spool(job, x, err);
     if (grows(x))
         return open_growing(x, err);
     r = target_create(&x->target, err);

@@ -64,7 +64,7 @@ static int open_file(const struct repack *p, const char *target, struct stream *
     if (r == 0)
         r = stream_check_not_aside(target, err);
     if (r == 0)
-        r = stream_open(target, flags, ret, err);
+        r = stream_open_with(target, p->o->target_place, flags, 0, ret, err);
     if (r < 0)
         return r;
     r = stream_size(*ret, &size, err);
@@ -134,7 +134,7 @@ static int run(struct repack *p, const char *name, const char *target, struct pl
     if (r == 0)
         r = open_target(p, target, err);
     if (r == 0 && !(p->o->flags & PLATTER_ARCHIVE_TO_FD))
-        r = stale_digest_open(target, &p->stale, err);
+        r = stale_digest_open(target, p->o->target_place, &p->stale, err);
     if (r == 0)
         r = copy_all(p, err);
     return r < 0 ? r

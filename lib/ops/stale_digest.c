@@ -10,10 +10,10 @@
 #include "stream/place.h"
 
 /* On a server the two cannot change at once. */
-static int check_no_digest(const char *name, struct platter_error *err)
+static int check_no_digest(const char *name, const char *place, struct platter_error *err)
 {
     struct stream *s;
-    if (stream_open(name, 0, &s, NULL) < 0)
+    if (stream_open_with(name, place, 0, 0, &s, NULL) < 0)
         return 0; /* nor could who verifies the archive */
     stream_close(s);
     return fail(err, EEXIST,
@@ -22,7 +22,8 @@ static int check_no_digest(const char *name, struct platter_error *err)
                 name);
 }
 
-int stale_digest_open(const char *target, struct stream **ret, struct platter_error *err)
+int stale_digest_open(const char *target, const char *place, struct stream **ret,
+                      struct platter_error *err)
 {
     auto_free char *name = place_beside(target, DIGEST_SUFFIX);
     struct stat st;
@@ -30,7 +31,7 @@ int stale_digest_open(const char *target, struct stream **ret, struct platter_er
     if (!name)
         return fail_memory(err, "a name");
     if (!place_is_file(name, NULL))
-        return check_no_digest(name, err);
+        return check_no_digest(name, place, err);
     if (lstat(name, &st) < 0)
         return stream_check_not_aside(name, err);
     if (!S_ISREG(st.st_mode))

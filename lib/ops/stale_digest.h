@@ -9,7 +9,8 @@
 /* Looks for TARGET.platter.digest. *ret: what stands for it until it goes, to be closed; NULL where
  * there is none. EEXIST where what is there cannot be removed as a file of digests, or it was moved
  * aside by a program that was killed. */
-int stale_digest_open(const char *target, struct stream **ret, struct platter_error *err);
+int stale_digest_open(const char *target, const char *place, struct stream **ret,
+                      struct platter_error *err);
 
 /* Publishes the archive s; *stale (or NULL) goes first, and comes back if that fails: an archive
  * without digests is none that could be taken for damaged. Closes *stale. */

@@ -61,7 +61,8 @@ static int check_not_itself(const struct target_request *q, struct platter_error
     if (r < 0 || !path)
         return r;
     bool itself = strcmp(path, q->name) == 0;
-    if (stream_open(q->name, 0, &old, NULL) == 0 && stream_open(path, 0, &below, NULL) == 0)
+    if (stream_open_with(q->name, q->place, 0, 0, &old, NULL) == 0 &&
+        stream_open(path, 0, &below, NULL) == 0)
         itself = stream_same_file(old, below);
     stream_close(old);
     stream_close(below);
@@ -263,7 +264,8 @@ static int open_stream(struct target *t, struct platter_error *err)
         return open_output(t, err);
     int r = stream_check_not_aside(q->name, err); /* its extents would be replaced */
     if (r == 0)
-        r = stream_open_sized(q->name, file_flags(q), q->size, &t->stream, err);
+        r = stream_open_with(q->name, q->place, file_flags(q), q->endless ? 0 : q->size, &t->stream,
+                             err);
     if (r < 0)
         return r;
     uint64_t size = 0;

@@ -14,11 +14,13 @@ struct target_request {
     const char *name; /* path; with fd >= 0 only for sentences */
     int fd;           /* >= 0: write front to back to it; -1: make a file */
     const struct format *format;
-    const char *options;                 /* creation options as text, or NULL */
-    uint64_t size;                       /* guest bytes */
-    const char *backing;                 /* name to store, or NULL */
-    const char *backing_format;          /* its format, or NULL */
-    bool look_at_backing;                /* open it: it must exist and fit */
+    const char *options;        /* creation options as text, or NULL */
+    uint64_t size;              /* guest bytes */
+    bool endless;               /* ... at first: nobody knows how many they will be */
+    const char *place;          /* more about where it goes, as place_parse_with(); or NULL */
+    const char *backing;        /* name to store, or NULL */
+    const char *backing_format; /* its format, or NULL */
+    bool look_at_backing;       /* open it: it must exist and fit */
     struct platter_disk *const *sources; /* what is read for it, whose files must stay */
     unsigned n_sources;
     platter_secret_fn secret; /* for a new image that is encrypted, and for its backing files */

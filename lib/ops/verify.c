@@ -90,7 +90,7 @@ static int read_file(struct verify *v, const char *name, bool must, char **ret_t
     struct stream *s = NULL;
     uint64_t size;
 
-    int r = stream_open(name, 0, &s, err);
+    int r = stream_open_with(name, v->archive->place, 0, 0, &s, err);
     if (r == -ENOENT && !must) {
         tell_aside(v->archive, name);
         return 0;

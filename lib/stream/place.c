@@ -289,14 +289,14 @@ int place_open(const struct place *p, unsigned flags, struct stream **ret,
     return p->kind->open(p, flags, ret, err);
 }
 
-int stream_open_sized(const char *name, unsigned flags, uint64_t size, struct stream **ret,
-                      struct platter_error *err)
+int stream_open_with(const char *name, const char *more, unsigned flags, uint64_t size,
+                     struct stream **ret, struct platter_error *err)
 {
     const char *path;
-    if (place_is_file(name, &path))
+    if (!more && place_is_file(name, &path))
         return stream_file_open(path, flags, ret, err);
     struct place p;
-    int r = place_parse(name, &p, err);
+    int r = place_parse_with(name, more, &p, err);
     if (r < 0)
         return r;
     p.size = size;
@@ -307,7 +307,7 @@ int stream_open_sized(const char *name, unsigned flags, uint64_t size, struct st
 
 int stream_open(const char *name, unsigned flags, struct stream **ret, struct platter_error *err)
 {
-    return stream_open_sized(name, flags, 0, ret, err);
+    return stream_open_with(name, NULL, flags, 0, ret, err);
 }
 
 /* ---- secrets -----------------------------------------------------------------------------------

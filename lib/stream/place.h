@@ -76,9 +76,9 @@ void place_done(struct place *p);
 
 int place_open(const struct place *p, unsigned flags, struct stream **ret,
                struct platter_error *err);
-/* Both at once; `size` as struct place has it. */
-int stream_open_sized(const char *name, unsigned flags, uint64_t size, struct stream **ret,
-                      struct platter_error *err);
+/* Both at once: `more` as place_parse_with(), `size` as struct place has it. */
+int stream_open_with(const char *name, const char *more, unsigned flags, uint64_t size,
+                     struct stream **ret, struct platter_error *err);
 int stream_open(const char *name, unsigned flags, struct stream **ret, struct platter_error *err);
 
 /* Whether a name is that of a local file, and nothing else: *ret_path (may be NULL) points into it,

@@ -334,6 +334,10 @@ class Answers(Case):
         done = platter("archive", "create", "-q", place, "-d", "scsi0=disk.raw", "-f", "raw",
                        "--compression=gzip", code=1)
         self.assertRegex(done.stderr, "part 2 of the upload cannot be written.*" + words)
+        platter("archive", "create", "-q", "x.vma", "-d", "scsi0=disk.raw", "-f", "raw")
+        done = platter("extract", "-q", "--spool=.", "-d", "scsi0", "-O", "raw", "x.vma", place,
+                       code=1)
+        self.assertRegex(done.stderr, "part 2 of the upload cannot be written.*" + words)
         self.refused = False
         copy = subprocess.Popen([PLATTER, "convert", "-f", "raw", "-O", "raw", "-r", "4M",
                                  "disk.raw", place], stderr=subprocess.PIPE, text=True)
@@ -341,6 +345,35 @@ class Answers(Case):
             self.assertIsNone(copy.poll())
         copy.send_signal(signal.SIGINT)
         self.assertRegex(copy.communicate(timeout=60)[1], "^platter: interrupted: .*" + words)
+
+    def test_target_place(self):
+        """Keys of what is written, whatever makes it; none of them is shown."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        keys = f"endpoint={endpoint},access_key=KEY,secret_key=SECRET,region=here"
+        platter("archive", "create", "-q", "x.vma", "-d", "scsi0=disk.raw", "-f", "raw")
+
+        def check(*argv):
+            done = platter(*argv, "--target-place", keys, env=env)
+            self.assertNotIn("SECRET", done.stdout + done.stderr)
+            platter("compare", "--place", keys, "-F", "raw", "s3://b/k", "disk.raw", env=env)
+
+        check("convert", "-f", "raw", "-O", "qcow2", "disk.raw", "s3://b/k")
+        check("dd", "-f", "raw", "-O", "qcow2", "if=disk.raw", "of=s3://b/k")
+        check("extract", "--spool=.", "-d", "scsi0", "-O", "qcow2", "x.vma", "s3://b/k")
+        check("vma", "repack", "x.vma", "s3://b/k")
+        check("archive", "create", "--digest", "-d", "scsi0=disk.raw", "-f", "raw", "s3://b/k")
+        done = platter("verify", "--place", keys, "s3://b/k", env=env)
+        self.assertIn("digest", done.stdout)
+        self.assertEqual(sorted(os.listdir(".")), ["disk.raw", "x.vma"])
+        done = platter("extract", "-d", "scsi0", "x.vma", "s3://b/k", "--target-place", keys,
+                       code=1, env=env)
+        self.assertIn("--spool", done.stderr)
+        done = platter("create", "-f", "qcow2", f"s3://b/k?{keys.replace(',', '&')}", "1M", env=env)
+        self.assertIn("'s3://b/k'", done.stdout)
+        self.assertNotIn("SECRET", done.stdout)
+        done = platter("create", "--target-place", "no_such_key=1", "s3://b/k", "1M", code=1)
+        self.assertIn("no_such_key", done.stderr)
 
     def test_over_a_backing_file(self):
         """What is left out of an image reads as zeros: it has no backing file."""
