@@ -370,6 +370,8 @@ int http_transfer_new(struct http_client *c, const struct http_request *q, const
 void http_transfer_free(struct transfer *t)
 {
     http_curl.easy_cleanup(t->easy);
+    for (struct curl_slist *l = t->lines.list; l; l = l->next)
+        explicit_bzero(l->data, strlen(l->data)); /* it may hold a password */
     http_curl.slist_free_all(t->lines.list);
     pthread_cond_destroy(&t->finished);
     free(t);

@@ -456,6 +456,17 @@ class Faults(Case):
         server = self.changes(lambda n, *_: ("status", "412 Precondition Failed", {}) if n >= 2 else None)
         self.assertTrue(all(h.get("if-match") == ETAG for f, _, h in server.requests if f))
 
+    def test_link_that_ends(self):
+        """Where a redirect led is asked no more when it refuses, if the URL leads elsewhere now."""
+        ended = lambda n, *_: ("status", "403 Forbidden", {}) if n == 2 else None
+        there = self.faulty(ended)
+        server = self.faulty(lambda *_: ("status", "302 Found", {"Location": there.url()}))
+        self.assertEqual(self.read(server).stdout.split()[0], self.right)
+        self.assertGreater(len(server.requests), 1)
+        there.plan = lambda n, *_: ("status", "403 Forbidden", {})
+        self.assertIn("refuses it", self.read(self.faulty(
+            lambda n, *_: ("status", "302 Found", {"Location": there.url()}) if n else None), code=1).stderr)
+
     def test_whole_at_once(self):
         """200 is everything from the beginning, whatever was asked for."""
         self.changes(lambda n, first, last: "whole" if first else None)
