@@ -10,7 +10,7 @@
 /* A source-spec, which may hold secrets, and says itself what it is. */
 static bool is_spec(const char *name)
 {
-    return name[0] == '{' || strncmp(name, "json:", 5) == 0;
+    return name[strspn(name, " \t\r\n")] == '{' || strncmp(name, "json:", 5) == 0;
 }
 
 /* Where `name` is no file but IMAGE@VIEW with an IMAGE that is: the two parts, in one allocation.

@@ -14,7 +14,7 @@
 
 bool source_is_spec(const char *name)
 {
-    return name[0] == '{' || strncmp(name, "json:", 5) == 0;
+    return name[strspn(name, " \t\r\n")] == '{' || strncmp(name, "json:", 5) == 0;
 }
 
 static int of_place(const char *name, const char *keys, struct source *ret,

@@ -196,6 +196,22 @@ static int text_of(const struct part *part, const struct option_def *def, const 
     return *ret ? 0 : fail_memory(part->doc->err, "a source-spec");
 }
 
+/* What is expected, where options_parse() would also show what there is. */
+static int wrong_value(const struct part *part, const struct option_def *def)
+{
+    char known[256] = "";
+    for (const char *const *v = def->values; v && *v; v++) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", *v);
+    }
+    if (def->values)
+        return wrong(part, EINVAL, def->name, "must be one of: %s", known);
+    return wrong(part, EINVAL, def->name, "must be %s, from %" PRIu64 " to %" PRIu64,
+                 def->type == OPTION_SIZE ? "a number of bytes, or a string such as \"1M\""
+                                          : "a number",
+                 def->min, def->max);
+}
+
 /* The values are secrets for all that is known. */
 static void forget(char *text)
 {
@@ -219,8 +235,8 @@ static int add_key(const struct part *part, const struct place_kind *kind, const
         r = option_text(&alone, key, text, part->doc->err);
         if (r == 0)
             r = options_parse(kind->keys, alone, &values, part->doc->err);
-        if (r < 0)
-            fail_in(part->doc->err, r, "%s: %s%s", part->doc->title, part->path, key);
+        if (r < 0 && r != -ENOMEM)
+            r = wrong_value(part, def);
         options_free(values);
     }
     if (r == 0)
@@ -543,6 +559,10 @@ static int parse_file(struct doc *doc, const char *name, struct source *ret)
     bool input = strcmp(path, "-") == 0;
     FILE *f = input ? stdin : fopen(path, "re");
     doc->title = input ? "source-spec on standard input" : path;
+    if (!f && (!*path || strpbrk(path, "{[\""))) /* it may be a document, which is not shown */
+        return fail(doc->err, EBADMSG,
+                    "source-spec: what follows \"json:\" is neither a document, which begins with "
+                    "{, nor the name of a file that is there");
     if (!f)
         return fail_errno(doc->err, errno, "%s: cannot open this source-spec", path);
     int r = at && at > name ? take_rest(doc, at, ret) : 0;
@@ -556,7 +576,7 @@ static int parse_file(struct doc *doc, const char *name, struct source *ret)
 int spec_parse(const char *name, const char *keys, struct source *ret, struct platter_error *err)
 {
     struct doc doc = {.title = "source-spec", .keys = keys, .err = err};
-    const char *text = name[0] == '{' ? name : name + 5;
+    const char *text = strncmp(name, "json:", 5) == 0 ? name + 5 : name;
     ret->spec = true;
     return text[strspn(text, " \t\r\n")] == '{' ? parse_text(&doc, text, strlen(text), true, ret)
                                                 : parse_file(&doc, text, ret);

@@ -3,6 +3,7 @@
 #include "stream/place.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -53,7 +54,10 @@ static int open_part(const struct place *p, struct stream *file, struct stream *
         return r;
     uint64_t most = offset < size ? size - offset : 0;
     uint64_t len = options_given(p->keys, "length") ? options_number(p->keys, "length") : most;
-    if (offset > size || len > most)
+    if (offset > size)
+        return fail(err, EINVAL, "%s: offset %" PRIu64 " lies behind its end, which is at %" PRIu64,
+                    file->name, offset, size);
+    if (len > most)
         return stream_fail_past_end(file, offset, len, size, err);
     return stream_part_open(file, offset, len, ret, err);
 }
