@@ -440,6 +440,52 @@ static void test_hidden_table(void **state)
     buffer_free(&b);
 }
 
+/* ---- check -------------------------------------------------------------------------------------
+ */
+
+/* Says stop when it is asked for the sixth time. */
+static int stop_soon(void *opaque, const struct platter_progress *p)
+{
+    unsigned *asked = opaque;
+    (void)p;
+    return ++*asked == 6;
+}
+
+static int mend(struct buffer *b, struct check *c, struct platter_error *err)
+{
+    struct stream *s;
+    struct platter_disk *disk;
+    c->mend_all = c->mend_leaks = true;
+    MUST(stream_buffer_open(b, "image", true, &s, NULL) == 0);
+    int r = disk_assemble_for_check(s, &format_qcow, true, 0, NULL, &disk, err);
+    MUST(r == 0);
+    r = format_qcow.check(disk_top(disk), c, err);
+    MUST(disk_close(disk, NULL) == 0);
+    return r;
+}
+
+/* Each cluster that is moved waits for the disk twice: whoever wants to stop need not wait for all
+ * of them; and what was done is sound, and goes on. */
+static void test_stop_mending(void **state)
+{
+    enum { SHARERS = 40 };
+    (void)state;
+    unsigned asked = 0;
+    struct check c = {.progress = stop_soon, .opaque = &asked}, again = {0}, after = {0};
+    struct buffer b = fixture();
+    for (unsigned i = 0; i < SHARERS; i++)
+        put_be(b.bytes + TABLE_AT + i * 8, 8, DATA_AT);
+    assert_fails(mend(&b, &c, &err), ECANCELED, "cancelled");
+    assert_in_range(c.result.corruptions_fixed, 1, 6);
+    assert_works(mend(&b, &again, &err));
+    assert_int_equal(c.result.corruptions_fixed + again.result.corruptions_fixed, SHARERS - 1);
+    assert_works(mend(&b, &after, &err));
+    assert_int_equal(after.result.corruptions, 0);
+    assert_filled(&b, 0x5a, SHARERS * CLUSTER, 0);
+    assert_sound(&b);
+    buffer_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_write_after_shrinking),
         cmocka_unit_test(test_sizes_up_and_down),
         cmocka_unit_test(test_hidden_table),
+        cmocka_unit_test(test_stop_mending),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,7 @@ int space_check_open(struct space_check *s, struct image *img, struct check *c,
     s->append = s->size;
     if (r == 0)
         r = budget_alloc(img->budget, qcow1_of(img)->table_size, "an L2 table", &s->table, err);
-    return r < 0 ? r : places_open(&s->places, img->budget, err);
+    return r < 0 ? r : places_open(&s->places, img->budget, s->size, err);
 }
 
 void space_check_close(struct space_check *s)

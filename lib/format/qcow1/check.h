@@ -38,7 +38,9 @@ struct places {
     bool more_shared; /* than there is memory for */
 };
 
-int places_open(struct places *p, struct budget *budget, struct platter_error *err);
+/* An empty set, with as much memory as a file of that size may need and the budget has. */
+int places_open(struct places *p, struct budget *budget, uint64_t file_size,
+                struct platter_error *err);
 void places_close(struct places *p);
 void places_begin(struct places *p, hoff from); /* an empty window */
 void places_add(struct places *p, hoff from, uint64_t len);
@@ -52,7 +54,7 @@ struct checked_entry {
     struct qcow1_entry e; /* it makes sense */
 };
 
-/* Entries that keep the bytes which another one leads to as well. */
+/* Entries that keep the bytes which another one leads to as well, by where these are. */
 struct claims {
     struct checked_entry *of;
     unsigned n;

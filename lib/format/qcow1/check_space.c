@@ -5,6 +5,7 @@
  * not zero is lost space.
  */
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/ckd.h"
 #include "format/qcow1/check.h"
@@ -72,11 +73,6 @@ static int fill_window(struct space_check *s, hoff from, bool judge, entry_fn fn
 
 /* ---- bytes of two clusters ------------------------------------------------------------------- */
 
-static bool touch(hoff a, uint64_t a_len, hoff b, uint64_t b_len)
-{
-    return a < b + b_len && b < a + a_len;
-}
-
 static uint64_t stored_bytes(const struct space_check *s, const struct qcow1_entry *e)
 {
     return e->kind == EXTENT_PACKED ? e->packed_len : qcow1_of(s->img)->cluster_size;
@@ -115,7 +111,9 @@ static int move_cluster(struct space_check *s, const struct checked_entry *x,
 static int tell_shared(struct space_check *s, const struct checked_entry *x,
                        const struct checked_entry *first, struct platter_error *err)
 {
-    int r = s->mend ? move_cluster(s, x, err) : 0;
+    int r = s->mend ? check_progress(s->check, x->guest, s->img->size, err) : 0;
+    if (r == 0 && s->mend)
+        r = move_cluster(s, x, err);
     bool mended = s->mend && r == 0;
     if (r < 0)
         return r;
@@ -144,19 +142,36 @@ static bool is_shared(const struct space_check *s, const struct qcow1_entry *e)
     return from < p->n_shared && p->shared[from].from < end;
 }
 
+/* The first of the claims, which are apart and ascending, that ends behind `off`. */
+static unsigned first_claim(const struct space_check *s, hoff off)
+{
+    const struct claims *c = s->claims;
+    unsigned from = 0, to = c->n;
+    while (from < to) {
+        unsigned middle = from + (to - from) / 2;
+        if (c->of[middle].e.off + stored_bytes(s, &c->of[middle].e) <= off)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from;
+}
+
 static int judge_shared(struct space_check *s, const struct checked_entry *x,
                         struct platter_error *err)
 {
     struct claims *c = s->claims;
     if (!is_shared(s, &x->e))
         return 0;
-    for (unsigned i = 0; i < c->n; i++)
-        if (touch(x->e.off, stored_bytes(s, &x->e), c->of[i].e.off, stored_bytes(s, &c->of[i].e)))
-            return tell_shared(s, x, &c->of[i], err);
-    if (c->n < CLAIMS)
-        c->of[c->n++] = *x;
-    else
+    unsigned i = first_claim(s, x->e.off);
+    if (i < c->n && c->of[i].e.off < x->e.off + stored_bytes(s, &x->e))
+        return tell_shared(s, x, &c->of[i], err);
+    if (c->n == CLAIMS) {
         s->places.more_shared = true;
+        return 0;
+    }
+    memmove(&c->of[i + 1], &c->of[i], (c->n++ - i) * sizeof *c->of);
+    c->of[i] = *x;
     return 0;
 }
 

@@ -9,15 +9,19 @@ enum {
     SHARED = 1 << 10
 };
 
-int places_open(struct places *p, struct budget *budget, struct platter_error *err)
+int places_open(struct places *p, struct budget *budget, uint64_t file_size,
+                struct platter_error *err)
 {
     const char *what = "what stands where in a qcow";
+    uint64_t most = LEAST;
     *p = (struct places){.budget = budget, .to = UINT64_MAX};
     int r = budget_alloc(budget, SHARED * sizeof *p->shared, what, &p->shared, err);
     if (r < 0)
         return r;
+    while (most < MOST && most < file_size / 4) /* each range takes an entry of 8 bytes, or two */
+        most *= 2;
     r = -ENOMEM;
-    for (p->max = MOST; r < 0 && p->max >= LEAST; p->max /= 2)
+    for (p->max = most; r < 0 && p->max >= LEAST; p->max /= 2)
         if (p->max * sizeof *p->items <= budget_limit(budget) / 4 || p->max == LEAST)
             r = budget_alloc_buffer(budget, p->max * sizeof *p->items, what, &p->items, err);
     p->max *= 2;
