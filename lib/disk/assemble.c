@@ -69,6 +69,19 @@ void disk_interrupt(const struct platter_disk *disk)
     }
 }
 
+int disk_unchanged(const struct platter_disk *disk, struct platter_error *err)
+{
+    struct stream *file;
+    int r = 0;
+    for (unsigned n = 0; n < disk->depth && r == 0; n++) {
+        const struct image *img = disk->chain[n];
+        r = stream_unchanged(img->stream, err);
+        for (unsigned i = 0; r == 0 && img->format->file && img->format->file(img, i, &file); i++)
+            r = stream_unchanged(file, err);
+    }
+    return r;
+}
+
 uint64_t disk_window(const struct platter_disk *disk)
 {
     return disk->depth > 0 ? disk_top(disk)->stream->window : 0;

@@ -104,6 +104,8 @@ unsigned disk_requests(const struct platter_disk *disk);
 /* From any thread: whoever waits for a server of its streams comes back with ECANCELED, now and
  * from then on. What is local goes on. */
 void disk_interrupt(const struct platter_disk *disk);
+/* stream_unchanged() of all its files, when all of it was read that is wanted. */
+int disk_unchanged(const struct platter_disk *disk, struct platter_error *err);
 
 /* Of a disk that is read front to back, and whose size is not known before its end is reached:
  * reads on to `off`, as far as that is kept. *ret_known: whether its size is, which disk_size() has

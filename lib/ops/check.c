@@ -156,6 +156,8 @@ static int verify_run(struct verify *v, struct platter_error *err)
                         .interrupt = disk_requests(v->disk) ? verify_interrupt : NULL};
     if (r == 0)
         r = walk_run(&walk, err);
+    if (r == 0)
+        r = disk_unchanged(v->disk, err);
     free(v->errors);
     pieces_close(&v->pieces);
     v->number++;

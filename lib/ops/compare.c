@@ -303,6 +303,8 @@ int ops_compare(struct platter_disk *a, struct platter_disk *b,
     int r = pieces_open(&cmp.pieces, cmp.disks, SIDES, workers, err);
     if (r == 0)
         r = compare_walk(&cmp, options, err);
+    for (int side = 0; side < SIDES && r == 0; side++)
+        r = disk_unchanged(cmp.disks[side], err);
     if (cmp.first != NULL) {
         *ret_difference = cmp.first->difference;
         *ret_offset = cmp.first->offset;

@@ -427,6 +427,8 @@ int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *er
     int r = open_workers(run, &walk.workers, err);
     if (r == 0)
         r = walk_run(&walk, err);
+    if (r == 0)
+        r = sources_unchanged(c->sources, err);
     if (r == 0) {
         report_last(run);
         *ret_holes = run->holes;

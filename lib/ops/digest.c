@@ -240,6 +240,8 @@ static int digest_run(struct digest *d, uint8_t ret_digest[32], struct platter_e
     sha256_init(&d->plain);
     d->walk = &walk;
     int r = walk_run(&walk, err);
+    if (r == 0)
+        r = disk_unchanged(d->disk, err);
     if (r < 0)
         return r;
     tree_set_size(d->tree, disk_size(d->disk));

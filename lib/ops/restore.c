@@ -235,6 +235,8 @@ static int walk_archive(struct run *run, struct platter_error *err)
     run->reader->wanted = NULL;
     if (r == 0 && run->hole_result < 0)
         r = fail(err, -run->hole_result, "%s", run->hole_error.message);
+    if (r == 0)
+        r = stream_unchanged(a->stream, err);
     return r < 0 ? r : end_files(run->restore, err);
 }
 

@@ -114,6 +114,14 @@ void sources_interrupt(const struct sources *s)
         disk_interrupt(s->disks[i]);
 }
 
+int sources_unchanged(const struct sources *s, struct platter_error *err)
+{
+    int r = 0;
+    for (unsigned i = 0; i < s->n && r == 0; i++)
+        r = disk_unchanged(s->disks[i], err);
+    return r;
+}
+
 uint64_t sources_unit(const struct sources *s)
 {
     uint64_t unit = 512;

@@ -27,6 +27,7 @@ int sources_read(const struct sources *s, void *buf, size_t len, goff off,
 /* disk_requests() of the disk with the most. */
 unsigned sources_requests(const struct sources *s);
 void sources_interrupt(const struct sources *s); /* disk_interrupt() of each */
+int sources_unchanged(const struct sources *s, struct platter_error *err); /* likewise */
 /* disk_reach() of a single source: the end and the size become known with it. */
 int sources_reach(struct sources *s, goff off, bool *ret_known, struct platter_error *err);
 /* The least disk_window() of those that have one; 0: none has. */

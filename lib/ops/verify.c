@@ -238,6 +238,8 @@ static int verify_run(struct verify *v, const struct platter_verify_options *o,
     if (!v->digests && !(o->flags & PLATTER_VERIFY_DATA))
         reader->flags |= ARCHIVE_HEADERS;
     int r = walk_run(&walk, err);
+    if (r == 0)
+        r = stream_unchanged(v->archive->stream, err);
     return r == 0 && v->digests ? digest_check_finish(v->digests, err) : r;
 }
 

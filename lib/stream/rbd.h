@@ -9,7 +9,7 @@
  * rbd_stream.c     bytes
  * rbd_runs.c       what an image stores, and in what two of its states differ
  * rbd_states.c     snapshots
- * rbd_holder.c     who else has an image open for writing
+ * rbd_holder.c     who else has an image open for writing, or had
  * rbd_create.c     new images
  */
 #ifndef STREAM_RBD_H
@@ -40,7 +40,10 @@
     F(rados, ioctx_create2)                                                                        \
     F(rados, ioctx_destroy)                                                                        \
     F(rados, ioctx_get_id)                                                                         \
-    F(rados, ioctx_set_namespace)
+    F(rados, ioctx_set_namespace)                                                                  \
+    F(rados, set_pool_full_try)                                                                    \
+    F(rados, stat)                                                                                 \
+    F(rados, get_last_version)
 
 #define RBD_FUNCTIONS(F)                                                                           \
     F(rbd, image_options_create)                                                                   \
@@ -62,6 +65,7 @@
     F(rbd, get_features)                                                                           \
     F(rbd, get_flags)                                                                              \
     F(rbd, get_id)                                                                                 \
+    F(rbd, get_modify_timestamp)                                                                   \
     F(rbd, resize)                                                                                 \
     F(rbd, read)                                                                                   \
     F(rbd, write)                                                                                  \
@@ -71,7 +75,7 @@
     F(rbd, diff_iterate2)                                                                          \
     F(rbd, snap_list)                                                                              \
     F(rbd, snap_list_end)                                                                          \
-    F(rbd, snap_set)                                                                               \
+    F(rbd, snap_get_id)                                                                            \
     F(rbd, snap_set_by_id)                                                                         \
     F(rbd, snap_get_namespace_type)                                                                \
     F(rbd, snap_get_timestamp)                                                                     \
@@ -115,6 +119,11 @@ int rbd_cluster_get(const struct option_values *keys, const char *name, struct r
 struct rbd_cluster *rbd_cluster_share(struct rbd_cluster *c);
 void rbd_cluster_put(struct rbd_cluster *c);
 
+/* Calls that on a thread no signal comes to, nor to those that the libraries start meanwhile: one
+ * would be handled beside what they hold. Whom it comes to waits for that thread, and may be ended
+ * by it however long the cluster takes. */
+void rbd_aside(void *(*call)(void *), void *arg);
+
 /* ---- streams --------------------------------------------------------------------------------- */
 
 /* A part of an image of which it is known where something is. */
@@ -130,6 +139,13 @@ struct rbd_runs {
     size_t n, room;
 };
 
+/* What tells that an image was written to. */
+struct rbd_mark {
+    uint64_t size;
+    struct timespec modified; /* set by the first write in a minute */
+    uint64_t map;             /* the version of its object map; 0: there is none to be seen */
+};
+
 struct rbd_stream {
     struct stream head;
     struct rbd_cluster *cluster;
@@ -141,6 +157,9 @@ struct rbd_stream {
     uint64_t object; /* bytes of one */
     uint64_t features;
     bool locked; /* we hold its exclusive lock */
+    bool marked; /* nobody may write to it while we read it: ... */
+    bool recent; /* ... but somebody did not long ago */
+    struct rbd_mark mark;
 
     /* Held for reading while an operation is under way, for writing while the size changes. */
     pthread_rwlock_t gate;
@@ -162,7 +181,8 @@ struct rbd_stream {
     /* Of a new image that is not published: its name until then, and the one it will have. */
     char *temporary, *target;
     struct unfinished unfinished;
-    atomic_bool gone; /* it is being removed, as the program ends */
+    pthread_mutex_t whole; /* held around what rbd_alone() calls; before the gate */
+    atomic_bool gone;      /* it is being removed, as the program ends */
 };
 
 #define RBD_NO_SNAP UINT64_MAX
@@ -184,6 +204,12 @@ int rbd_stream_learn(struct rbd_stream *s, struct platter_error *err);
 /* What every operation is between: fails once the image is gone. */
 int rbd_enter(struct rbd_stream *s, struct platter_error *err);
 void rbd_leave(struct rbd_stream *s);
+
+/* What is done with the image as a whole (it is made, named, a snapshot made of it): one at a time,
+ * and aside, so that who ends the program finds it done, or not begun. */
+int rbd_alone(struct rbd_stream *s,
+              int (*call)(struct rbd_stream *s, const void *arg, struct platter_error *err),
+              const void *arg, struct platter_error *err);
 
 /* The cluster answered `code` (negative) to what was to be done; a sentence with the cause and what
  * to do about it. */
@@ -217,6 +243,7 @@ int rbd_open_at(struct rbd_stream *s, uint64_t snap, rbd_image_t *ret, struct pl
 /* ---- holders --------------------------------------------------------------------------------- */
 
 int rbd_lock(struct stream *base, unsigned use, unsigned deny, struct platter_error *err);
+int rbd_unchanged(struct stream *base, struct platter_error *err);
 
 /* ---- new images ------------------------------------------------------------------------------ */
 
@@ -224,6 +251,7 @@ int rbd_create_open(struct rbd_stream *s, const struct option_values *keys,
                     struct platter_error *err);
 int rbd_publish(struct stream *base, bool durable, struct platter_error *err);
 int rbd_withdraw(struct stream *base, bool back, struct platter_error *err);
+int rbd_give_up(struct stream *base, struct platter_error *err);
 /* Closes the image, and removes it if it was not published. */
 void rbd_create_done(struct rbd_stream *s);
 

@@ -14,10 +14,13 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rbd_cluster *clusters;
 
-/* What is told before the user's own words: no other's threads print on our terminal, and bytes are
- * cached nowhere else than in our own buffers. */
+/* What is told before the user's own words: no other's threads print on our terminal, bytes are
+ * cached nowhere else than in our own buffers, and what is read is not written to for that. */
 static const char *const defaults[][2] = {
-    {"log_to_stderr", "false"}, {"err_to_stderr", "false"}, {"rbd_cache", "false"}};
+    {"log_to_stderr", "false"},
+    {"err_to_stderr", "false"},
+    {"rbd_cache", "false"},
+    {"rbd_atime_update_interval", "0"}};
 
 /* ---- being told ------------------------------------------------------------------------------ */
 
@@ -140,14 +143,18 @@ static char *client_of(const struct option_values *keys)
     return string_format("client.%s", id ? id : "admin");
 }
 
-/* The library's own threads take no signals: one that came to them would be handled beside what
- * they hold. */
+struct connecting {
+    struct rbd_cluster *c;
+    const char *client;
+    const struct option_values *keys;
+    struct platter_error *err;
+    int r;
+};
+
 static int connect_as(struct rbd_cluster *c, const char *client, const struct option_values *keys,
                       struct platter_error *err)
 {
     const char *cluster = options_string(keys, "cluster_name");
-    sigset_t before;
-    hold_signals(&before);
     int r = librados.create2(&c->handle, cluster ? cluster : "ceph", client, 0);
     if (r < 0) {
         c->handle = NULL;
@@ -159,8 +166,27 @@ static int connect_as(struct rbd_cluster *c, const char *client, const struct op
         r = fail_connect(r, client, keys, err);
     if (r == 0 && librados.cluster_fsid(c->handle, c->id, sizeof c->id) < 0)
         c->id[0] = '\0';
-    release_signals(&before);
     return r;
+}
+
+static void *connect_aside(void *arg)
+{
+    struct connecting *a = arg;
+    a->r = connect_as(a->c, a->client, a->keys, a->err);
+    return NULL;
+}
+
+void rbd_aside(void *(*call)(void *), void *arg)
+{
+    pthread_t thread;
+    sigset_t before;
+    if (thread_start(&thread, call, arg) == 0) {
+        pthread_join(thread, NULL);
+        return;
+    }
+    hold_signals(&before);
+    call(arg);
+    release_signals(&before);
 }
 
 /* ---- sharing --------------------------------------------------------------------------------- */
@@ -201,10 +227,11 @@ static int connect_new(char *described, const struct option_values *keys, struct
     }
     c->keys = described;
     c->users = 1;
-    int r = connect_as(c, client, keys, err);
-    if (r < 0) {
+    struct connecting a = {.c = c, .client = client, .keys = keys, .err = err};
+    rbd_aside(connect_aside, &a);
+    if (a.r < 0) {
         cluster_free(c);
-        return r;
+        return a.r;
     }
     c->next = clusters;
     *ret = clusters = c;

@@ -15,7 +15,9 @@
 #include "base/signals.h"
 #include "stream/rbd.h"
 
-enum { PATIENCE_S = 1 }; /* for what is under way when a signal comes */
+/* For what is under way when a signal comes: what the image is as a whole ends by itself, unless the
+ * cluster stands still; a write may be that of the thread that waits for us. */
+enum { PATIENCE_S = 8, PATIENCE_WRITE_S = 1 };
 
 /* ---- options --------------------------------------------------------------------------------- */
 
@@ -91,47 +93,68 @@ static int check_free(struct rbd_stream *s, struct platter_error *err)
     return r == -ENOENT ? 0 : rbd_fail(&s->head, r, err, "cannot look whether there is one");
 }
 
-static int create(struct rbd_stream *s, const struct option_values *keys, struct platter_error *err)
+static int name_temporary(const struct rbd_stream *s, char **ret, struct platter_error *err)
 {
-    rbd_image_options_t options;
     uint32_t random;
     if (getrandom(&random, sizeof random, 0) != sizeof random)
         return fail_errno(err, errno, "%s: no random name to be had", s->head.name);
-    char *name = string_format(".%s.platter-partial-%08" PRIx32, s->target, random);
-    if (!name)
-        return fail_memory(err, "a name");
+    *ret = string_format(".%s.platter-partial-%08" PRIx32, s->target, random);
+    return *ret ? 0 : fail_memory(err, "a name");
+}
+
+/* A call that ran out of time may have made it all the same: from here on there is one to remove. */
+static int create(struct rbd_stream *s, const void *arg, struct platter_error *err)
+{
+    const struct option_values *keys = arg;
+    rbd_image_options_t options;
+    char *name = NULL;
     librbd.image_options_create(&options);
     int r = set_options(s, options, keys, err);
-    if (r == 0 && (r = librbd.create4(s->pool, name, 0, options)) < 0)
-        r = rbd_fail(&s->head, r, err, "a new image cannot be made");
-    librbd.image_options_destroy(options);
-    if (r < 0)
-        free(name);
-    else
+    if (r == 0)
+        r = name_temporary(s, &name, err);
+    if (r == 0) {
         s->temporary = name;
+        if ((r = librbd.create4(s->pool, name, 0, options)) < 0)
+            r = rbd_fail(&s->head, r, err, "a new image cannot be made");
+    }
+    librbd.image_options_destroy(options);
+    if (r == 0 && (r = librbd.open(s->pool, s->temporary, &s->image, NULL)) < 0) {
+        s->image = NULL;
+        r = rbd_fail(&s->head, r, err, "the new image cannot be opened");
+    }
     return r;
 }
 
-/* Away with it, and its snapshots; nobody has it open. */
-static void remove_image(struct rbd_stream *s)
+/* Away with it, and its snapshots; nobody has it open. Once the name is gone, so is it. */
+static int remove_image(struct rbd_stream *s)
 {
     for (unsigned i = s->states.n; i-- > 0 && s->image;)
         librbd.snap_remove(s->image, s->snapshots[i].name);
     if (s->image)
         librbd.close(TAKE(s->image));
-    librbd.remove(s->pool, s->temporary);
+    int r = librbd.remove(s->pool, s->temporary);
+    return r == -ENOENT ? 0 : r;
 }
 
-/* Of an image that is not wanted. */
-static void *give_up(void *arg)
+static int give_up(struct rbd_stream *s, const void *arg, struct platter_error *err)
 {
-    struct rbd_stream *s = arg;
+    (void)arg;
     pthread_rwlock_wrlock(&s->gate);
-    if (s->temporary)
-        remove_image(s);
+    int r = s->temporary ? remove_image(s) : 0;
+    if (r < 0)
+        rbd_fail(&s->head, r, err, "\"%s\", the image that was not finished, is left behind",
+                 s->temporary);
     free(TAKE(s->temporary));
     pthread_rwlock_unlock(&s->gate);
-    return NULL;
+    return r;
+}
+
+static struct timespec in_seconds(int seconds)
+{
+    struct timespec ret;
+    clock_gettime(CLOCK_REALTIME, &ret);
+    ret.tv_sec += seconds;
+    return ret;
 }
 
 /* A signal ends the program. Nothing begins any more, and what is under way ends, but for what the
@@ -139,10 +162,11 @@ static void *give_up(void *arg)
 static void undo(struct unfinished *u)
 {
     struct rbd_stream *s = container_of(u, struct rbd_stream, unfinished);
-    struct timespec until;
+    struct timespec until = in_seconds(PATIENCE_S);
     s->gone = true;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += PATIENCE_S;
+    if (pthread_mutex_timedlock(&s->whole, &until) != 0)
+        return; /* nor would the cluster remove anything now */
+    until = in_seconds(PATIENCE_WRITE_S);
     pthread_rwlock_timedwrlock(&s->gate, &until);
     if (s->temporary)
         remove_image(s);
@@ -155,47 +179,45 @@ int rbd_create_open(struct rbd_stream *s, const struct option_values *keys,
     if (!name || options_given(keys, "image_id"))
         return fail(err, EINVAL, "%s: a new image needs an image_name, and its id is the cluster's",
                     s->head.name);
-    sigset_t before;
     s->unfinished.undo = undo;
     s->target = string_copy(name);
     int r = s->target ? check_free(s, err) : fail_memory(err, "a name");
     if (r == 0)
         r = unfinished_add(&s->unfinished, err);
-    hold_signals(&before);
     if (r == 0)
-        r = create(s, keys, err);
-    if (r == 0 && (r = librbd.open(s->pool, s->temporary, &s->image, NULL)) < 0) {
-        s->image = NULL;
-        r = rbd_fail(&s->head, r, err, "the new image cannot be opened");
-    }
-    release_signals(&before);
+        r = rbd_alone(s, create, keys, err);
     s->head.writable = true;
     return r;
 }
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
-int rbd_publish(struct stream *base, bool durable, struct platter_error *err)
+static int give_name(struct rbd_stream *s, const void *arg, struct platter_error *err)
 {
-    struct rbd_stream *s = rbd_of(base);
-    sigset_t before;
-    if (!s->temporary)
-        return durable ? stream_flush(base, err) : 0;
-    hold_signals(&before);
+    (void)arg;
     pthread_rwlock_wrlock(&s->gate);
     int r = rbd_set_size(s, s->size, s->size, err);
     if (r == 0 && (r = librbd.flush(s->image)) < 0)
-        r = rbd_fail(base, r, err, "what was written cannot be made durable");
+        r = rbd_fail(&s->head, r, err, "what was written cannot be made durable");
     if (r == 0 && (r = librbd.rename(s->pool, s->temporary, s->target)) < 0)
-        r = r == -EEXIST ? fail(err, EEXIST,
-                                "%s: somebody else has made one of that name meanwhile", base->name)
-                         : rbd_fail(base, r, err, "the new image cannot have its name");
+        r = r == -EEXIST
+                ? fail(err, EEXIST, "%s: somebody else has made one of that name meanwhile",
+                       s->head.name)
+                : rbd_fail(&s->head, r, err, "the new image cannot have its name");
     if (r == 0)
         free(TAKE(s->temporary));
     pthread_rwlock_unlock(&s->gate);
+    return r;
+}
+
+int rbd_publish(struct stream *base, bool durable, struct platter_error *err)
+{
+    struct rbd_stream *s = rbd_of(base);
+    if (!s->temporary)
+        return durable ? stream_flush(base, err) : 0;
+    int r = rbd_alone(s, give_name, NULL, err);
     if (r == 0)
         unfinished_remove(&s->unfinished);
-    release_signals(&before);
     return r;
 }
 
@@ -209,14 +231,15 @@ int rbd_withdraw(struct stream *base, bool back, struct platter_error *err)
     return 0;
 }
 
+int rbd_give_up(struct stream *base, struct platter_error *err)
+{
+    struct rbd_stream *s = rbd_of(base);
+    return s->temporary ? rbd_alone(s, give_up, NULL, err) : 0;
+}
+
 void rbd_create_done(struct rbd_stream *s)
 {
-    pthread_t thread;
-    /* On a thread of its own, which goes on when a further signal stops this one for good. */
-    if (s->temporary && thread_start(&thread, give_up, s) == 0)
-        pthread_join(thread, NULL);
-    else
-        give_up(s);
+    rbd_give_up(&s->head, NULL);
     unfinished_remove(&s->unfinished);
     free(TAKE(s->target));
 }

@@ -4,8 +4,12 @@
  * for half a minute after its program was killed. The image's own exclusive lock is no help against
  * a virtual machine: that gives it away when it is asked to, and goes on to write when it gets it
  * back. So we look who watches, take the lock, and look again.
+ *
+ * Who only reads keeps nobody from writing, or from removing what is read, which reads as zeros
+ * then. So when all is read we look whether the image is still what it was.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,16 +86,101 @@ static int take_lock(struct rbd_stream *s, struct platter_error *err)
     return 0;
 }
 
+/* ---- changes --------------------------------------------------------------------------------- */
+
+enum { RECENT_S = 600 }; /* several times what keeps a write from being noted in an image */
+
+/* Whoever takes the exclusive lock, to write, changes the object map; who reads does not. */
+static uint64_t map_version(struct rbd_stream *s)
+{
+    char name[96];
+    uint64_t size;
+    time_t when;
+    snprintf(name, sizeof name, "rbd_object_map.%s", s->id);
+    return s->features & RBD_FEATURE_OBJECT_MAP && librados.stat(s->pool, name, &size, &when) == 0
+               ? librados.get_last_version(s->pool)
+               : 0;
+}
+
+static int look(struct rbd_stream *s, rbd_image_t image, struct rbd_mark *ret)
+{
+    int r = librbd.get_size(image, &ret->size);
+    if (r == 0)
+        r = librbd.get_modify_timestamp(image, &ret->modified);
+    ret->map = map_version(s);
+    return r;
+}
+
+/* The image as it was when it was opened, before anything was read. */
+static int set_mark(struct rbd_stream *s, struct platter_error *err)
+{
+    struct timespec now;
+    int r = look(s, s->image, &s->mark);
+    if (r < 0)
+        return rbd_fail(&s->head, r, err, "the image cannot be examined");
+    clock_gettime(CLOCK_REALTIME, &now);
+    s->recent = s->mark.modified.tv_sec > now.tv_sec - RECENT_S;
+    s->marked = true;
+    return 0;
+}
+
+static bool same_mark(const struct rbd_stream *s, const struct rbd_mark *now)
+{
+    const struct rbd_mark *was = &s->mark;
+    return was->size == now->size && was->modified.tv_sec == now->modified.tv_sec &&
+           was->modified.tv_nsec == now->modified.tv_nsec && (!s->recent || was->map == now->map);
+}
+
+static int fail_gone(const struct rbd_stream *s, struct platter_error *err)
+{
+    return fail(err, ESTALE, "%s: was removed while it was read, and what was read may be zeros",
+                s->head.name);
+}
+
+int rbd_unchanged(struct stream *base, struct platter_error *err)
+{
+    struct rbd_stream *s = rbd_of(base);
+    struct rbd_mark now;
+    rbd_image_t image;
+    if (base->writable || !*s->id)
+        return 0;
+    int r = librbd.open_by_id_read_only(s->pool, s->id, &image, NULL);
+    if (r == -ENOENT)
+        return fail_gone(s, err);
+    if (r < 0)
+        return rbd_fail(base, r, err, "whether the image changed cannot be told");
+    if (s->snap != RBD_NO_SNAP)
+        r = librbd.snap_set_by_id(image, s->snap);
+    else if (s->marked)
+        r = look(s, image, &now);
+    librbd.close(image);
+    if (r == -ENOENT)
+        return fail_gone(s, err);
+    if (r < 0)
+        return rbd_fail(base, r, err, "whether the image changed cannot be told");
+    return !s->marked || same_mark(s, &now)
+               ? 0
+               : fail(err, ESTALE,
+                      "%s: somebody had the image open for writing while it was read: begin again, "
+                      "or make a snapshot of it and read that",
+                      base->name);
+}
+
+/* ---- locks ----------------------------------------------------------------------------------- */
+
 int rbd_lock(struct stream *base, unsigned use, unsigned deny, struct platter_error *err)
 {
     struct rbd_stream *s = rbd_of(base);
     if (s->snap != RBD_NO_SNAP || use == 0 || s->temporary)
         return 0;
     bool writes = use & STREAM_LOCK_WRITE && base->writable;
-    int r = deny & STREAM_LOCK_WRITE ? check_nobody(s, err) : 0;
+    bool denies = deny & STREAM_LOCK_WRITE;
+    int r = denies && !base->writable && !s->marked ? set_mark(s, err) : 0;
+    if (r == 0 && denies)
+        r = check_nobody(s, err);
     if (r == 0 && writes)
         r = check_no_lock(s, err);
     if (r == 0 && writes)
         r = take_lock(s, err);
-    return r == 0 && writes && deny & STREAM_LOCK_WRITE ? check_nobody(s, err) : r;
+    return r == 0 && writes && denies ? check_nobody(s, err) : r;
 }

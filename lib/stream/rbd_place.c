@@ -224,6 +224,7 @@ static int open_pool(struct rbd_stream *s, const struct option_values *k, struct
         return fail(err, ENOENT, "%s: the cluster has no such pool", s->head.name);
     if (r < 0)
         return rbd_fail(&s->head, r, err, "the pool cannot be opened");
+    librados.set_pool_full_try(s->pool); /* else what writes to a full one waits until it is not */
     r = space ? librbd.namespace_exists(s->pool, space, &there) : 0;
     if (r < 0)
         return rbd_fail(&s->head, r, err, "the namespace cannot be looked for");
@@ -248,9 +249,11 @@ static int open_snapshot(struct rbd_stream *s, const struct option_values *k,
     const char *name = options_string(k, "snap_name");
     int r = 0;
     if (name)
-        r = librbd.snap_set(s->image, name);
+        r = librbd.snap_get_id(s->image, name, &s->snap);
     else if (options_given(k, "snap_id"))
-        r = librbd.snap_set_by_id(s->image, options_number(k, "snap_id"));
+        s->snap = options_number(k, "snap_id");
+    if (r == 0 && s->snap != RBD_NO_SNAP)
+        r = librbd.snap_set_by_id(s->image, s->snap);
     if (r == -ENOENT)
         return fail(err, ENOENT, "%s: the image has no such snapshot", s->head.name);
     return r < 0 ? rbd_fail(&s->head, r, err, "the snapshot cannot be opened") : 0;

@@ -150,44 +150,64 @@ static int accepts_name(struct stream *base, const char *name, struct platter_er
                      base->name, name);
 }
 
+/* A new image may have room that nothing was written to yet, which is not the snapshot's. */
+static int create_alone(struct rbd_stream *s, const void *name, struct platter_error *err)
+{
+    pthread_rwlock_wrlock(&s->gate);
+    int r = rbd_set_size(s, s->size, s->size, err);
+    pthread_rwlock_unlock(&s->gate);
+    if (r < 0)
+        return r;
+    r = librbd.snap_create(s->image, name);
+    if (r == -EEXIST)
+        return fail(err, EEXIST, "%s: has a snapshot \"%s\" already", s->head.name,
+                    (const char *)name);
+    if (r < 0)
+        return rbd_fail(&s->head, r, err, "snapshot \"%s\" cannot be made", (const char *)name);
+    return reload(s, err);
+}
+
 static int create_state(struct stream *base, const char *name, struct platter_error *err)
 {
-    struct rbd_stream *s = rbd_of(base);
-    int r = librbd.snap_create(s->image, name);
-    if (r == -EEXIST)
-        return fail(err, EEXIST, "%s: has a snapshot \"%s\" already", base->name, name);
+    return rbd_alone(rbd_of(base), create_alone, name, err);
+}
+
+static int remove_alone(struct rbd_stream *s, const void *i, struct platter_error *err)
+{
+    const char *name = s->snapshots[*(const unsigned *)i].name;
+    int r = librbd.snap_remove(s->image, name);
+    if (r == -EBUSY)
+        return fail(err, EBUSY,
+                    "%s: snapshot \"%s\" is protected, as other images are clones of it",
+                    s->head.name, name);
     if (r < 0)
-        return rbd_fail(base, r, err, "snapshot \"%s\" cannot be made", name);
+        return rbd_fail(&s->head, r, err, "snapshot \"%s\" cannot be deleted", name);
+    rbd_runs_done(s);
     return reload(s, err);
 }
 
 static int remove_state(struct stream *base, unsigned i, struct platter_error *err)
 {
-    struct rbd_stream *s = rbd_of(base);
-    const char *name = s->snapshots[i].name;
-    int r = librbd.snap_remove(s->image, name);
-    if (r == -EBUSY)
-        return fail(err, EBUSY,
-                    "%s: snapshot \"%s\" is protected, as other images are clones of it",
-                    base->name, name);
-    if (r < 0)
-        return rbd_fail(base, r, err, "snapshot \"%s\" cannot be deleted", name);
-    rbd_runs_done(s);
-    return reload(s, err);
+    return rbd_alone(rbd_of(base), remove_alone, &i, err);
 }
 
-static int apply_state(struct stream *base, unsigned i, struct platter_error *err)
+static int apply_alone(struct rbd_stream *s, const void *i, struct platter_error *err)
 {
-    struct rbd_stream *s = rbd_of(base);
-    const char *name = s->snapshots[i].name;
-    uint64_t size = s->snapshots[i].size;
+    const struct stream_state *state = &s->snapshots[*(const unsigned *)i];
+    const char *name = state->name;
+    uint64_t size = state->size;
     pthread_rwlock_wrlock(&s->gate);
     s->changes++;
     int r = librbd.snap_rollback(s->image, name);
     if (r == 0)
         s->size = s->room = size;
     pthread_rwlock_unlock(&s->gate);
-    return r < 0 ? rbd_fail(base, r, err, "cannot go back to snapshot \"%s\"", name) : 0;
+    return r < 0 ? rbd_fail(&s->head, r, err, "cannot go back to snapshot \"%s\"", name) : 0;
+}
+
+static int apply_state(struct stream *base, unsigned i, struct platter_error *err)
+{
+    return rbd_alone(rbd_of(base), apply_alone, &i, err);
 }
 
 /* They go with the stream, whose new image has to be removed first, and them with it. */

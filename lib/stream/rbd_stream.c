@@ -67,6 +67,7 @@ int rbd_stream_new(struct rbd_cluster *cluster, const char *name, struct rbd_str
     pthread_rwlock_init(&s->gate, &attr);
     pthread_rwlockattr_destroy(&attr);
     pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->whole, NULL);
     *ret = s;
     return 0;
 }
@@ -137,6 +138,32 @@ static int grow(struct rbd_stream *s, uint64_t end, struct platter_error *err)
     }
     pthread_rwlock_unlock(&s->gate);
     return r;
+}
+
+struct alone {
+    struct rbd_stream *s;
+    int (*call)(struct rbd_stream *s, const void *arg, struct platter_error *err);
+    const void *arg;
+    struct platter_error *err;
+    int r;
+};
+
+static void *call_alone(void *arg)
+{
+    struct alone *a = arg;
+    WITH_LOCK(&a->s->whole);
+    a->r = a->s->gone ? fail(a->err, ECANCELED, "%s: is given up", a->s->head.name)
+                      : a->call(a->s, a->arg, a->err);
+    return NULL;
+}
+
+int rbd_alone(struct rbd_stream *s,
+              int (*call)(struct rbd_stream *s, const void *arg, struct platter_error *err),
+              const void *arg, struct platter_error *err)
+{
+    struct alone a = {.s = s, .call = call, .arg = arg, .err = err};
+    rbd_aside(call_alone, &a);
+    return a.r;
 }
 
 int rbd_enter(struct rbd_stream *s, struct platter_error *err)
@@ -277,6 +304,7 @@ static void rbd_close_stream(struct stream *base)
     free(s->space);
     pthread_rwlock_destroy(&s->gate);
     pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->whole);
 }
 
 const struct stream_ops rbd_ops = {
@@ -291,8 +319,10 @@ const struct stream_ops rbd_ops = {
     .allocate = rbd_allocate,
     .extents = rbd_extents,
     .lock = rbd_lock,
+    .unchanged = rbd_unchanged,
     .publish = rbd_publish,
     .withdraw = rbd_withdraw,
+    .give_up = rbd_give_up,
     .sibling = rbd_sibling,
     .same = rbd_same,
     .close = rbd_close_stream,
