@@ -169,16 +169,21 @@ static void look_around(struct http_client *c)
             finish(c, t, CURLE_FAILED_INIT);
 }
 
-static void gather(struct http_client *c)
+/* Whether one came to its end, so that another can begin. */
+static bool gather(struct http_client *c)
 {
     int left;
+    bool ret = false;
     for (CURLMsg *m; (m = http_curl.multi_info_read(c->multi, &left));) {
         struct transfer *t = NULL;
         CURLcode code = m->data.result;
         http_curl.easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&t);
-        if (m->msg == CURLMSG_DONE && t)
+        if (m->msg == CURLMSG_DONE && t) {
             finish(c, t, code);
+            ret = true;
+        }
     }
+    return ret;
 }
 
 static void *client_main(void *arg)
@@ -193,8 +198,8 @@ static void *client_main(void *arg)
             return NULL;
         look_around(c);
         http_curl.multi_perform(c->multi, &running);
-        gather(c);
-        http_curl.multi_poll(c->multi, NULL, 0, LOOK_AROUND_MS, NULL);
+        if (!gather(c))
+            http_curl.multi_poll(c->multi, NULL, 0, LOOK_AROUND_MS, NULL);
     }
 }
 

@@ -145,6 +145,7 @@ struct reader {
     pthread_t thread;
     struct stream *s;
     unsigned index;
+    bool once; /* one piece, far from those of others */
     int result;
 };
 
@@ -154,24 +155,35 @@ static void *read_pieces(void *arg)
 {
     struct reader *r = arg;
     uint8_t *buf = malloc(PIECE);
-    for (hoff off = r->index * (hoff)PIECE; off + PIECE <= SIZE && r->result == 0;
-         off += (hoff)READERS * PIECE) {
+    hoff first = r->index * (hoff)(r->once ? SIZE / READERS : PIECE);
+    for (hoff off = first; off + PIECE <= SIZE && r->result == 0; off += (hoff)READERS * PIECE) {
         r->result = buf ? stream_pread(r->s, buf, PIECE, off, NULL) : -ENOMEM;
         if (r->result == 0 && memcmp(buf, content + off, PIECE) != 0)
             r->result = 1;
+        if (r->once)
+            break;
     }
     free(buf);
     return NULL;
 }
 
-static void test_together(void **state)
+static double seconds(void)
 {
-    (void)state;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void read_together(const char *keys, bool once)
+{
+    struct place p;
     struct stream *s;
     struct reader readers[READERS];
-    assert_works(stream_open(server.url, 0, &s, &err));
+    assert_works(place_parse_with(server.url, keys, &p, &err));
+    assert_works(place_open(&p, 0, &s, &err));
+    place_done(&p);
     for (unsigned i = 0; i < READERS; i++) {
-        readers[i] = (struct reader){.s = s, .index = i};
+        readers[i] = (struct reader){.s = s, .index = i, .once = once};
         assert_int_equal(pthread_create(&readers[i].thread, NULL, read_pieces, &readers[i]), 0);
     }
     for (unsigned i = 0; i < READERS; i++) {
@@ -181,11 +193,19 @@ static void test_together(void **state)
     stream_close(s);
 }
 
-static double seconds(void)
+static void test_together(void **state)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+    (void)state;
+    read_together(NULL, false);
+}
+
+/* A request that had to wait for another begins when that ends. */
+static void test_one_connection(void **state)
+{
+    (void)state;
+    double begun = seconds();
+    read_together("connections=1", true);
+    assert_true(seconds() - begun < 3);
 }
 
 /* Who waits for a server that is silent comes back at once when told to. */
@@ -302,9 +322,8 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_together),
-        cmocka_unit_test(test_interrupt),
-        cmocka_unit_test(test_sequential),
+        cmocka_unit_test(test_together),  cmocka_unit_test(test_one_connection),
+        cmocka_unit_test(test_interrupt), cmocka_unit_test(test_sequential),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, server_start, server_stop);
