@@ -153,6 +153,13 @@ class Read(NbdCase):
         socket = server.split("socket=")[1]
         self.assertEqual(self.digest(f"nbd+unix:///the%20disk?socket={socket}"), sha256("a.raw"))
         self.refuse("info", "-f", "raw", f"nbd+unix:///other?socket={socket}", says="cannot connect: .*export")
+        for uri in (f"nbd+unix:///?socket={socket}", f"nbd+unix:///other?socket={socket}"):
+            done = platter("digest", "--algorithm=sha256", "-f", "raw", "--place", "export=the disk", uri)
+            self.assertEqual(done.stdout.split()[0], sha256("a.raw"))
+            self.refuse("info", "-f", "raw", "--place", "export=none", uri, says='refuses to give the export "none"')
+        old = self.serve("file", "a.raw", options=["--oldstyle"])
+        self.assertEqual(self.digest(old), sha256("a.raw"))
+        self.refuse("info", "-f", "raw", "--place", "export=x", old, says="too old")
 
     def test_connections(self):
         """As many as help, where the server allows it; one for what is small."""

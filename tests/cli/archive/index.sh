@@ -45,3 +45,7 @@ platter archive index again.vma.zst
 platter info again.vma.zst | grep extents
 platter compare -F raw again.vma.zst@drive-efidisk0 c.raw
 left_here
+echo "what has no name"
+code_of platter archive index - < <(cat whole)
+platter archive index -o named.index - < <(cat whole)
+left_here | count "^-"
