@@ -305,6 +305,8 @@ static int convert(struct job *job, struct platter_error *err)
         .allow = o->allow,
         .secret = o->secret,
         .secret_opaque = o->secret_opaque,
+        .progress = o->progress,
+        .progress_opaque = o->opaque,
     };
     struct target t;
     r = target_open(&request, memory_of(o), &t, err);

@@ -133,7 +133,8 @@ int creation_publish(struct creation *c, struct platter_error *err)
 {
     bool durable = !(c->o->flags & PLATTER_ARCHIVE_UNSAFE);
     if (!c->beside)
-        return stale_digest_publish(c->stream, &c->stale, durable, err);
+        return stale_digest_publish(c->stream, &c->stale, durable, c->o->progress, c->o->opaque,
+                                    c->total, err);
     int r = write_beside(c, err);
     return r < 0 ? r : publish_both(c, durable, err);
 }

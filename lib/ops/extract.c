@@ -75,6 +75,8 @@ int extract_target(const struct extraction *job, struct exit *x, uint64_t size,
         .exclusive = x->q.flags & PLATTER_EXTRACT_EXCLUSIVE,
         .bulk = true,
         .durable = !(job->o->flags & PLATTER_EXTRACT_UNSAFE),
+        .progress = job->o->progress,
+        .progress_opaque = job->o->opaque,
         .secret = job->o->secret,
         .secret_opaque = job->o->secret_opaque,
     };

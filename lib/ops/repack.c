@@ -139,7 +139,7 @@ static int run(struct repack *p, const char *name, const char *target, struct pl
         r = copy_all(p, err);
     return r < 0 ? r
                  : stale_digest_publish(p->to, &p->stale, !(p->o->flags & PLATTER_ARCHIVE_UNSAFE),
-                                        err);
+                                        p->o->progress, p->o->opaque, p->total, err);
 }
 
 int ops_repack(const char *name, const char *target, const struct platter_repack_options *o,

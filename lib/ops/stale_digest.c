@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/signals.h"
 #include "ops/digest_file.h"
+#include "ops/publish.h"
 #include "stream/place.h"
 
 /* On a server the two cannot change at once. */
@@ -43,11 +44,12 @@ int stale_digest_open(const char *target, const char *place, struct stream **ret
 }
 
 int stale_digest_publish(struct stream *s, struct stream **stale, bool durable,
+                         platter_progress_fn progress, void *opaque, uint64_t total,
                          struct platter_error *err)
 {
     sigset_t before;
     if (!*stale)
-        return stream_publish(s, durable, err);
+        return publish_watched(s, durable, progress, opaque, total, err);
     hold_signals(&before);
     int r = stream_make_way(*stale, durable, err);
     if (r == 0)

@@ -13,8 +13,10 @@ int stale_digest_open(const char *target, const char *place, struct stream **ret
                       struct platter_error *err);
 
 /* Publishes the archive s; *stale (or NULL) goes first, and comes back if that fails: an archive
- * without digests is none that could be taken for damaged. Closes *stale. */
+ * without digests is none that could be taken for damaged. Closes *stale. The rest as
+ * publish_watched(). */
 int stale_digest_publish(struct stream *s, struct stream **stale, bool durable,
+                         platter_progress_fn progress, void *opaque, uint64_t total,
                          struct platter_error *err);
 
 #endif

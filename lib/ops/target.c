@@ -9,6 +9,7 @@
 #include "base/ckd.h"
 #include "base/memory.h"
 #include "base/signals.h"
+#include "ops/publish.h"
 #include "stream/place.h"
 
 /* No file has that name: as ARCHIVE@DISK it is a disk of one. -ENOENT, and the sentence that there
@@ -482,11 +483,17 @@ static int publish_each(struct target *const *targets, unsigned n, struct platte
 int targets_publish(struct target *const *targets, unsigned n, struct platter_error *err)
 {
     if (n == 1 && targets[0]->n_files == 0)
-        return stream_publish(targets[0]->stream, targets[0]->request->durable, err);
+        return publish_alone(targets[0], err);
     int r = 0;
     for (unsigned i = 0; i < n && r == 0; i++)
         r = targets[i]->request->durable ? flush_all(targets[i], err) : 0;
     if (r < 0)
+static int publish_alone(const struct target *t, struct platter_error *err)
+{
+    const struct target_request *q = t->request;
+    return publish_watched(t->stream, q->durable, q->progress, q->progress_opaque, q->size, err);
+}
+
         return r;
     sigset_t before; /* they wait until all are there, and nothing is left beside them */
     hold_signals(&before);

@@ -23,6 +23,8 @@ struct target_request {
     bool look_at_backing;       /* open it: it must exist and fit */
     struct platter_disk *const *sources; /* what is read for it, whose files must stay */
     unsigned n_sources;
+    platter_progress_fn progress; /* asked whether to go on while it is published; or NULL */
+    void *progress_opaque;
     platter_secret_fn secret; /* for a new image that is encrypted, and for its backing files */
     void *secret_opaque;
     bool exclusive;           /* an existing file is an error */

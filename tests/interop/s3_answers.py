@@ -93,6 +93,7 @@ class Handler(BaseHTTPRequestHandler):
 def serve(objects):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # who is interrupted hangs up
     server.asked, server.rule = [], None
     server.objects, server.parts = objects, {}
     server.dates = itertools.count()
@@ -345,6 +346,31 @@ class Answers(Case):
             self.assertIsNone(copy.poll())
         copy.send_signal(signal.SIGINT)
         self.assertRegex(copy.communicate(timeout=60)[1], "^platter: interrupted: .*" + words)
+
+    def test_interrupted_at_the_end(self):
+        """All is sent, and the server takes its time to put it together."""
+        enough = threading.Event()
+
+        def rule(h, _, query, __):
+            if h.command == "POST" and "uploadId" in query:
+                enough.wait(60)
+            return False
+        self.server.rule = rule
+        place = f"s3://b/k?part_size={PART}"
+        for argv in (["convert", "-f", "raw", "-O", "raw", "disk.raw", place],
+                     ["archive", "create", "--compression=zstd", "-d", "scsi0=disk.raw",
+                      "-f", "raw", place]):
+            self.server.asked.clear()
+            copy = subprocess.Popen([PLATTER, *argv], stderr=subprocess.PIPE, text=True)
+            while not any(command == "POST" and "uploadId" in query
+                          for command, _, query, _ in self.server.asked):
+                self.assertIsNone(copy.poll())
+            copy.send_signal(signal.SIGTERM)
+            said = copy.communicate(timeout=20)[1]
+            self.assertIn("was taken away", said)
+            self.assertEqual(copy.returncode, -signal.SIGTERM)
+            self.check_nothing()
+        enough.set()
 
     def test_target_place(self):
         """Keys of what is written, whatever makes it; none of them is shown."""
