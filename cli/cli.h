@@ -210,13 +210,13 @@ bool called_as_vma(void);
 #define OPT_WHERE_TO                                                                               \
     OPT_TEXT(0, "target-place", "KEY=VALUE", OPT_PLACE, target_place,                              \
              "more about a URI that is written, as --place")
-#define OPT_ALLOWED                                                                                \
-    OPT_WHERE, OPT_ALLOW_PATH,                                                                     \
-        OPT_TEXT(                                                                                  \
-            0, "backing-format", "FMT", OPT_FORMAT, unnamed_format,                                \
-            "format of backing files where the image does not name it; FMT,FMT,...: top first"),   \
+#define OPT_UNNAMED                                                                                \
+    OPT_TEXT(0, "backing-format", "FMT", OPT_FORMAT, unnamed_format,                               \
+             "format of backing files where the image does not name it; FMT,FMT,...: top first"),  \
         OPT_FLAG_AT(0, "probe-backing", probe_backing,                                             \
-                    "guess the format of backing files where the image does not name it"),         \
+                    "guess the format of backing files where the image does not name it")
+#define OPT_ALLOWED                                                                                \
+    OPT_WHERE, OPT_ALLOW_PATH, OPT_UNNAMED,                                                        \
         OPT_FLAG_AT(0, "ignore-cid", ignore_cid,                                                   \
                     "take the parent of a VMDK even if it was changed or is another one"),         \
         OPT_TEXT(0, "spool", "DIR", OPT_FILE, spool,                                               \

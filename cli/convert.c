@@ -104,6 +104,7 @@ static unsigned flags_of(const struct args *args, bool to_stdout)
            (args->snapshots ? PLATTER_CONVERT_SNAPSHOTS : 0u) |
            (args->no_vm_state ? PLATTER_CONVERT_NO_VM_STATE : 0u) |
            (args->skip_broken_bitmaps ? PLATTER_CONVERT_SKIP_BROKEN_BITMAPS : 0u) |
+           (args->probe_backing ? PLATTER_CONVERT_PROBE_BACKING : 0u) |
            (to_stdout ? PLATTER_CONVERT_TO_FD : 0u);
 }
 
@@ -189,6 +190,7 @@ static int convert_to(const struct args *args, const char *backing, const char *
                                                    .target_place = args->target_place,
                                                    .backing = backing,
                                                    .backing_format = backing_format,
+                                                   .below_format = args->unnamed_format,
                                                    .has_sparse_size = args->has_sparse_size,
                                                    .sparse_size = args->sparse_size,
                                                    .workers = (unsigned)args->workers,

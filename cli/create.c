@@ -151,13 +151,15 @@ static int create_image(struct args *args, const char *size, const char *backing
         return usage_error(&verb_create, "%s: Image creation needs a size parameter", name);
     struct platter_create_options options = {
         .size = sizeof options,
-        .flags = args->unsafe_backing ? PLATTER_CREATE_UNSAFE_BACKING : 0,
+        .flags = (args->unsafe_backing ? PLATTER_CREATE_UNSAFE_BACKING : 0u) |
+                 (args->probe_backing ? PLATTER_CREATE_PROBE_BACKING : 0u),
         .format = args->format ? args->format : "raw",
         .has_disk_size = args->has_disk_size,
         .disk_size = args->disk_size,
         .options = args->creation,
         .backing = backing,
         .backing_format = backing_format,
+        .below_format = args->unnamed_format,
         .allow = args->n_allow ? args->allow : NULL,
         .secret = secrets_tell,
         .secret_opaque = args,
@@ -199,6 +201,7 @@ static const struct opt create_opts[] = {
              "creation options, key=value,...; -o help lists those of the format"),
     OPT_WHERE_TO,
     OPT_ALLOW_PATH,
+    OPT_UNNAMED,
     OPT_QUIET,
     OPT_KEYS,
     OPT_NEW_KEY,

@@ -17,7 +17,9 @@ enum {
     /** Do not look at the backing file: it may not exist yet. Needs `disk_size`. */
     PLATTER_CREATE_UNSAFE_BACKING = 1u << 0,
     /** Fail with EEXIST instead of replacing a file. */
-    PLATTER_CREATE_EXCLUSIVE = 1u << 1
+    PLATTER_CREATE_EXCLUSIVE = 1u << 1,
+    /** As PLATTER_OPEN_PROBE_BACKING, for what lies below `backing`. */
+    PLATTER_CREATE_PROBE_BACKING = 1u << 2
 };
 
 /** What to create. */
@@ -35,6 +37,8 @@ struct platter_create_options {
                                      `backing`; NULL: neither is encrypted */
     void *secret_opaque;        /**< passed to `secret` */
     const char *target_place;   /**< more about where it goes, as `place` of platter_open_options */
+    const char *below_format;   /**< as backing_format of platter_open_options, for what lies below
+                                     `backing` */
 };
 
 /**
@@ -64,7 +68,9 @@ enum {
      *  file. */
     PLATTER_CONVERT_SNAPSHOTS = 1u << 9,
     /** With that: without the machines' states, which only qcow2 can hold. */
-    PLATTER_CONVERT_NO_VM_STATE = 1u << 10
+    PLATTER_CONVERT_NO_VM_STATE = 1u << 10,
+    /** As PLATTER_OPEN_PROBE_BACKING, for what lies below `backing` or an existing target. */
+    PLATTER_CONVERT_PROBE_BACKING = 1u << 11
 };
 
 /** How to convert. */
@@ -92,6 +98,8 @@ struct platter_convert_options {
     /** Only this part of the disks together, as far as they have it, becomes the target. */
     uint64_t range_offset, range_length;
     const char *target_place; /**< as in platter_create_options; of an existing target as well */
+    const char *below_format; /**< as backing_format of platter_open_options, for what lies below
+                                   `backing` or an existing target */
 };
 
 /**

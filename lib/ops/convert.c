@@ -212,12 +212,15 @@ static int convert_existing(struct job *job, struct platter_error *err)
     struct platter_open_options open = {.size = sizeof open,
                                         .flags = PLATTER_OPEN_WRITE,
                                         .format = o->format ? o->format : "raw",
+                                        .backing_format = o->below_format,
                                         .memory_limit = memory_of(o),
                                         .allow = o->allow,
                                         .secret = o->secret,
                                         .secret_opaque = o->secret_opaque,
                                         .place = o->target_place};
     struct platter_disk *disk;
+    if (o->flags & PLATTER_CONVERT_PROBE_BACKING)
+        open.flags |= PLATTER_OPEN_PROBE_BACKING;
     int r = check_not_source(job, job->target, err);
     if (r == 0)
         r = disk_open(job->target, &open, &disk, err);
@@ -302,11 +305,13 @@ static int convert(struct job *job, struct platter_error *err)
         .n_sources = job->sources.n,
         .compress = o->flags & PLATTER_CONVERT_COMPRESS,
         .durable = !(o->flags & PLATTER_CONVERT_UNSAFE),
-        .allow = o->allow,
-        .secret = o->secret,
-        .secret_opaque = o->secret_opaque,
         .progress = o->progress,
         .progress_opaque = o->opaque,
+        .allow = o->allow,
+        .below_format = o->below_format,
+        .probe_below = o->flags & PLATTER_CONVERT_PROBE_BACKING,
+        .secret = o->secret,
+        .secret_opaque = o->secret_opaque,
     };
     struct target t;
     r = target_open(&request, memory_of(o), &t, err);

@@ -7,27 +7,25 @@
 #include "ops/target.h"
 
 /* The size of the new disk: as given, or that of the backing file. */
-static int choose_size(const char *name, const struct platter_create_options *o, uint64_t *ret,
+static int choose_size(struct target_request *q, const struct platter_create_options *o,
                        struct platter_error *err)
 {
+    uint64_t *ret = &q->size;
     if (o->has_disk_size) {
         *ret = o->disk_size;
-    } else if (!o->backing || (o->flags & PLATTER_CREATE_UNSAFE_BACKING)) {
-        return fail(err, EINVAL, "%s: the size of the new disk must be given", name);
+    } else if (!q->backing || !q->look_at_backing) {
+        return fail(err, EINVAL, "%s: the size of the new disk must be given", q->name);
     } else {
-        const struct platter_open_options below = {.size = sizeof below,
-                                                   .flags = PLATTER_OPEN_QUERY,
-                                                   .format = o->backing_format,
-                                                   .allow = o->allow};
+        const struct platter_open_options below = target_below(q, PLATTER_OPEN_QUERY);
         struct platter_disk *backing;
-        int r = open_backing_of(name, o->backing, &below, &backing, err);
+        int r = open_backing_of(q->name, q->backing, &below, &backing, err);
         if (r < 0)
             return r;
         *ret = disk_size(backing);
         disk_close(backing, NULL);
     }
     if (ckd_round_up(ret, *ret, 512) || *ret > INT64_MAX)
-        return fail(err, EFBIG, "%s: a disk has at most 2^63 - 512 bytes", name);
+        return fail(err, EFBIG, "%s: a disk has at most 2^63 - 512 bytes", q->name);
     return 0;
 }
 
@@ -43,6 +41,8 @@ int ops_create(const char *name, const struct platter_create_options *o, struct 
         .backing_format = o->backing_format,
         .look_at_backing = !(o->flags & PLATTER_CREATE_UNSAFE_BACKING),
         .allow = o->allow,
+        .below_format = o->below_format,
+        .probe_below = o->flags & PLATTER_CREATE_PROBE_BACKING,
         .secret = o->secret,
         .secret_opaque = o->secret_opaque,
         .exclusive = o->flags & PLATTER_CREATE_EXCLUSIVE,
@@ -50,7 +50,7 @@ int ops_create(const char *name, const struct platter_create_options *o, struct 
     };
     if (!request.format)
         return fail(err, ENOTSUP, "%s: no format is called \"%s\"", name, o->format);
-    int r = choose_size(name, o, &request.size, err);
+    int r = choose_size(&request, o, err);
     if (r < 0)
         return r;
     struct target t;

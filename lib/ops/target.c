@@ -298,16 +298,24 @@ static int check_request(const struct target_request *q, struct platter_error *e
     return 0;
 }
 
+struct platter_open_options target_below(const struct target_request *q, unsigned flags)
+{
+    return (struct platter_open_options){.size = sizeof(struct platter_open_options),
+                                         .flags = flags |
+                                                  (q->probe_below ? PLATTER_OPEN_PROBE_BACKING : 0),
+                                         .format = q->backing_format,
+                                         .backing_format = q->below_format,
+                                         .allow = q->allow,
+                                         .secret = q->secret,
+                                         .secret_opaque = q->secret_opaque};
+}
+
 int target_open(const struct target_request *q, uint64_t memory_limit, struct target *t,
                 struct platter_error *err)
 {
     /* An empty image only needs to know what is below it, not to read there. */
-    const struct platter_open_options below = {.size = sizeof below,
-                                               .flags = q->n_sources ? 0 : PLATTER_OPEN_QUERY,
-                                               .format = q->backing_format,
-                                               .allow = q->allow,
-                                               .secret = q->secret,
-                                               .secret_opaque = q->secret_opaque};
+    const struct platter_open_options below =
+        target_below(q, q->n_sources ? 0 : PLATTER_OPEN_QUERY);
     *t = (struct target){.request = q,
                          .maker = {make_file},
                          .opener = {.open = open_own_file,
@@ -480,6 +488,12 @@ static int publish_each(struct target *const *targets, unsigned n, struct platte
     return r;
 }
 
+static int publish_alone(const struct target *t, struct platter_error *err)
+{
+    const struct target_request *q = t->request;
+    return publish_watched(t->stream, q->durable, q->progress, q->progress_opaque, q->size, err);
+}
+
 int targets_publish(struct target *const *targets, unsigned n, struct platter_error *err)
 {
     if (n == 1 && targets[0]->n_files == 0)
@@ -488,12 +502,6 @@ int targets_publish(struct target *const *targets, unsigned n, struct platter_er
     for (unsigned i = 0; i < n && r == 0; i++)
         r = targets[i]->request->durable ? flush_all(targets[i], err) : 0;
     if (r < 0)
-static int publish_alone(const struct target *t, struct platter_error *err)
-{
-    const struct target_request *q = t->request;
-    return publish_watched(t->stream, q->durable, q->progress, q->progress_opaque, q->size, err);
-}
-
         return r;
     sigset_t before; /* they wait until all are there, and nothing is left beside them */
     hold_signals(&before);

@@ -27,11 +27,14 @@ struct target_request {
     void *progress_opaque;
     platter_secret_fn secret; /* for a new image that is encrypted, and for its backing files */
     void *secret_opaque;
-    bool exclusive;           /* an existing file is an error */
-    bool compress;            /* of one that is written front to back */
-    bool bulk;                /* much will be written, as where there are sources */
-    bool durable;             /* it will be waited for: start writing to the disk at once */
-    const char *const *allow; /* for the backing file's own backing files */
+    bool exclusive; /* an existing file is an error */
+    bool compress;  /* of one that is written front to back */
+    bool bulk;      /* much will be written, as where there are sources */
+    bool durable;   /* it will be waited for: start writing to the disk at once */
+    /* For the backing file's own backing files, as platter_open_options have them. */
+    const char *const *allow;
+    const char *below_format;
+    bool probe_below;
 };
 
 /* A further file of the image, beside its main one. */
@@ -54,6 +57,8 @@ struct target {
     bool in_place; /* a block device: keeps its size and what it holds */
 };
 
+/* How the backing file is opened. */
+struct platter_open_options target_below(const struct target_request *q, unsigned flags);
 /* Parses the options and opens backing file and target; nothing is written yet. */
 int target_open(const struct target_request *request, uint64_t memory_limit, struct target *t,
                 struct platter_error *err);
