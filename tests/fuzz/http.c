@@ -36,6 +36,9 @@ static void check_values(const struct http_headers *h)
         if (http_retry_after_parse(value, 1000000000, &seconds) && seconds > 1000000)
             fuzz_found("a wait of %u seconds: %s", seconds, value);
     }
+    uint64_t length;
+    if (http_length(h, &length) && (length > INT64_MAX || http_header(h, "Transfer-Encoding")))
+        fuzz_found("a length of %llu", (unsigned long long)length);
     if (h->status > 999 || strlen(h->reason) >= HTTP_MOST_REASON || h->len > HTTP_MOST_HEADERS)
         fuzz_found("status %u, %zu bytes", h->status, h->len);
     for (const char *p = h->reason; *p; p++)
