@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""The pool of the Ceph that with-ceph started: images in it, by Ceph's own program."""
+"""A pool in the Ceph that with-ceph started: images in it, by Ceph's own program."""
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 from peers import PLATTER, platter, run
 
-POOL = os.environ["CEPH_POOL"]
+# Of this program alone, which counts what is in it; others run beside it.
+POOL = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+run("ceph", "osd", "pool", "create", POOL, 8, 8)
+run("rbd", "pool", "init", POOL)
 
 
 # What shows how far it is, unless that is not wanted.

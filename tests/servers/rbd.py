@@ -238,17 +238,6 @@ class Images(Case):
                      words=["no monitor", "2 seconds"])
         self.assertLess(time.monotonic() - before, 15)
 
-    def test_no_answer(self):
-        make_content("disk.raw", SIZE, 14)
-        rbd("import", "disk.raw", f"{POOL}/one")
-        run("ceph", "osd", "pause")
-        try:
-            self.refused("digest", "-f", "raw", f"rbd:{POOL}/one?io_timeout=3",
-                         words=["io_timeout"])
-        finally:
-            run("ceph", "osd", "unpause")
-        self.check_digest(f"rbd:{POOL}/one", "raw", "disk.raw")
-
     # ---- somebody else ---------------------------------------------------------------------------
 
     def test_held(self):
