@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "base/cursor.h"
 #include "format/vma/mend.h"
 #include "format/vma/reader.h"
 #include "format/vma/resync.h"
@@ -68,11 +69,19 @@ enum {
 /* ---- without it --------------------------------------------------------------------------------
  */
 
+/* Whether one bit can be all that is wrong with what every header says: "VMA", a zero, that it is
+ * version 1, and its size. */
+static bool may_be_mended(const uint8_t *bytes, uint32_t size)
+{
+    const uint64_t begin = get_be(bytes, 8) ^ UINT64_C(0x564d410000000001);
+    return __builtin_popcountll(begin) + __builtin_popcountll(get_be(bytes + 56, 4) ^ size) <= 1;
+}
+
 /* Whether the header in r->bytes is right but for one bit, which is mended. */
 static bool mend_header(struct vma_reader *r)
 {
     const uint32_t size = (uint32_t)r->bytes_len;
-    return size > VMA_FIXED && size <= VMA_MOST_HEADER &&
+    return size > VMA_FIXED && size <= VMA_MOST_HEADER && may_be_mended(r->bytes, size) &&
            vma_mend(r->bytes, size, MD5_AT, MEND_BYTES) &&
            vma_header_decode(r->file, r->bytes, size, &r->header, NULL) == 0;
 }

@@ -26,10 +26,9 @@ echo '--- without --salvage'
 code_of platter convert -f vma -O raw fields.vma@drive-scsi1 out.raw
 one bit.vma drive-scsi1 b.raw
 one fields.vma drive-scsi1 b.raw
-one fields.vma 1 a.raw
 one table.vma drive-scsi1
 one table.vma device-2 b.raw
-one all.vma device-1 a.raw
+one all.vma 1 a.raw
 # All of the header is gone: the first extent stands at 0.
 tail -c "+$(($(grep -abo VMAE x.vma | head -n1 | cut -d: -f1) + 1))" x.vma > gone.vma
 one gone.vma device-1 a.raw
