@@ -45,11 +45,14 @@ left_here() {
     find . -mindepth 1 -printf '%P\n' | sort
 }
 
-# data SIZE FILE [SEED]: bytes that do not compress and are the same in every run.
+# data SIZE FILE [SEED]: bytes that do not compress and are the same in every run. They are made once for
+# all cases of a folder.
 data() {
-    python3 -c 'import random, sys
+    local made="$KEPT/$1-${3:-1}"
+    [ -e "$made" ] || python3 -c 'import random, sys
 sys.stdout.buffer.write(random.Random(int(sys.argv[2])).randbytes(int(sys.argv[1])))' \
-        "$(numfmt --from=iec "$1")" "${3:-1}" >"$2"
+        "$(numfmt --from=iec "$1")" "${3:-1}" >"$made"
+    cat "$made" >"$2"
 }
 
 # put OFFSET TEXT FILE: overwrites bytes.
