@@ -166,6 +166,9 @@ static int open_any(const struct source *s, unsigned flags, bool any, struct str
                 : place_open(&s->place, flags, ret, err);
     if (r == -ENOENT)
         stream_check_not_aside(s->place.name, err); /* it has more to say */
+    if (r == -ENOENT && strncmp(s->place.name, "nbd:", 4) == 0 && s->place.name[4] != '/')
+        fail_in(err, r,
+                "an NBD server is nbd://HOST:PORT/EXPORT, or nbd+unix:///EXPORT?socket=PATH");
     return r;
 }
 

@@ -199,6 +199,29 @@ static int check_trust(struct nbd_way *way, struct platter_error *err)
                 way->name);
 }
 
+/* What is left in a URI is for libnbd, which passes over what it does not know, and would end the
+ * export's name at a NUL. Its scheme is in small letters there. */
+static int check_uri(char *uri, struct platter_error *err)
+{
+    for (char *p = uri; *p && *p != ':'; p++)
+        *p = (char)tolower((unsigned char)*p);
+    if (strstr(uri, "%00"))
+        return fail(err, EINVAL, "an NBD URI has a NUL character (%%00)");
+    for (const char *p = strchr(uri, '?'); p && *p;) {
+        size_t len = strcspn(++p, "&");
+        if (len > 0 && strncmp(p, "socket=", strlen("socket=")) != 0)
+            return fail(
+                err, EINVAL,
+                "an NBD URI has a parameter \"%.*s\", which is not known: socket is, and in "
+                "a name also tls-certificates, tls-psk-file, tls-username, tls-verify-peer, "
+                "connections and timeout, with a value each; beside a uri these are keys of "
+                "their own",
+                (int)min_u64(len, strcspn(p, "=")), p);
+        p += len;
+    }
+    return 0;
+}
+
 static int find_way(const struct place *p, struct nbd_way *ret, struct platter_error *err)
 {
     const struct option_values *keys = p->keys;
@@ -226,6 +249,8 @@ static int find_way(const struct place *p, struct nbd_way *ret, struct platter_e
         if (strncasecmp(ret->uri, *prefix, strlen(*prefix)) == 0)
             break;
     }
+    if (r == 0 && (r = check_uri(ret->uri, err)) < 0)
+        return fail_in(err, r, "%s", ret->name);
     return r < 0 ? r : check_trust(ret, err);
 }
 

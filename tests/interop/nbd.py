@@ -338,6 +338,15 @@ class Write(NbdCase):
         self.refuse("info", "nbd+vsock://x", says="no kind of place")
         self.refuse("info", unix_uri("none"), says="cannot connect: .*No such file")
         self.refuse("info", uri + "&connections=0", says="connections")
+        for more, words in (("&conections=2", 'parameter "conections", which is not known'),
+                            ("&connections", 'parameter "connections"'), ("&=x", 'parameter ""'),
+                            ("&tls-pks-file=word", 'parameter "tls-pks-file"')):
+            self.assertNotIn("word", self.refuse("info", uri + more, says=words).stderr.split(":", 3)[3])
+        self.refuse("info", uri.replace("///", "///a%00b"), says="NUL")
+        self.refuse("info", "nbd:localhost:10809", says="nbd://HOST:PORT/EXPORT")
+        spec = {"type": "raw", "stream": {"type": "nbd", "uri": uri + "&timeout=5"}}
+        self.refuse("info", json.dumps(spec), says='parameter "timeout".* keys of their own')
+        self.assertIn("raw", platter("info", "-f", "raw", uri.replace("nbd+unix", "NBD+Unix")).stdout)
 
 
 class Faults(NbdCase):
