@@ -339,6 +339,21 @@ static bool set_request(CURL *e, struct transfer *t, const char *url)
     return failed;
 }
 
+/* Whether it goes by a connection that is there. */
+static bool set_sharing(CURL *e, const struct http_settings *s, const char *url)
+{
+    bool failed = false, secure = strncasecmp(url, "https:", 6) == 0;
+    /* Waiting for a connection to show whether it can be shared costs where it cannot. */
+    if (secure && s->http2 == HTTP_VERSION_AUTO)
+        SET(CURLOPT_PIPEWAIT, 1L);
+    /* libcurl 7.88 breaks one of HTTP/2 without TLS when it is used a second time. */
+    if (!secure && s->http2 == HTTP_VERSION_ALWAYS) {
+        SET(CURLOPT_FRESH_CONNECT, 1L);
+        SET(CURLOPT_FORBID_REUSE, 1L);
+    }
+    return failed;
+}
+
 int http_transfer_new(struct http_client *c, const struct http_request *q, const char *url,
                       bool own, struct http_answer *a, struct transfer **ret,
                       struct platter_error *err)
@@ -354,9 +369,7 @@ int http_transfer_new(struct http_client *c, const struct http_request *q, const
     int r = make_lines(c, q, url, own, &t->lines, err);
     bool failed = r == 0 && (set_general(e, &c->settings) || set_trust(e, &c->settings) ||
                              set_request(e, t, url) || (own && set_identity(e, &c->settings)));
-    /* Waiting for a connection to show whether it can be shared costs where it cannot. */
-    if (strncasecmp(url, "https:", 6) == 0 && c->settings.http2 == HTTP_VERSION_AUTO)
-        SET(CURLOPT_PIPEWAIT, 1L);
+    failed |= set_sharing(e, &c->settings, url);
     if (r == 0 && failed)
         r = fail(err, ENOTSUP, "%s: the libcurl that is installed is too old or lacks TLS",
                  q->name);

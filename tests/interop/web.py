@@ -179,6 +179,10 @@ class Servers(Case):
         self.fails(url, word="ca_file")
         self.fails(self.server.url("d.qcow2", "old"), "ca_file=ca.pem", QUICK, word="SSL")
 
+    def test_http2_without_tls(self):
+        self.works(self.server.url("d.qcow2", "bare"), "http2=always")
+        self.assertIn("HTTP/2.0", self.server.asked()[-1])
+
     def test_client_certificate(self):
         url = self.server.url("d.qcow2", "known")
         self.works(url, "ca_file=ca.pem,cert=client.pem,key=client-key.pem")

@@ -60,6 +60,7 @@ http {{
         location /odd/ {{ return 302 ftp://127.0.0.1/x; }}
     }}
     server {{ listen 127.0.0.1:{other}; }}
+    server {{ listen 127.0.0.1:{bare} http2; }}
     server {{ listen 127.0.0.1:{whole}; max_ranges 0; }}
     server {{ listen 127.0.0.1:{tls} ssl http2;
         location /down/ {{ rewrite ^/down/(.*)$ http://127.0.0.1:{plain}/$1 redirect; }} }}
@@ -72,7 +73,7 @@ http {{
 class Nginx(Server):
     """nginx over ./www, each of its ports another way to behave. What it was asked is in asked()."""
 
-    names = ("plain", "other", "whole", "tls", "old", "known")
+    names = ("plain", "other", "bare", "whole", "tls", "old", "known")
 
     def __init__(self):
         self.ports = {}
