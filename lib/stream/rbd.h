@@ -110,7 +110,9 @@ struct rbd_cluster {
     char *keys; /* what it was connected with */
     unsigned users;
     rados_t handle;
-    char id[64]; /* of the cluster */
+    char id[64];         /* of the cluster */
+    uint64_t io_timeout; /* seconds */
+    atomic_bool hurries; /* some answer did not come in time, or nobody wants to wait any more */
 };
 
 /* A connection made with these keys; one that is there is shared. */
@@ -119,6 +121,9 @@ int rbd_cluster_get(const struct option_values *keys, const char *name, struct r
 struct rbd_cluster *rbd_cluster_share(struct rbd_cluster *c);
 void rbd_cluster_put(struct rbd_cluster *c);
 
+/* Whether answers are waited for but briefly, as all that is left to do is to end; a read or write
+ * that is answered ends that. Those that are under way wait as long as before. */
+void rbd_hurry(struct rbd_cluster *c, bool hurry);
 /* Calls that on a thread no signal comes to, nor to those that the libraries start meanwhile: one
  * would be handled beside what they hold. Whom it comes to waits for that thread, and may be ended
  * by it however long the cluster takes. */
@@ -183,6 +188,7 @@ struct rbd_stream {
     struct unfinished unfinished;
     pthread_mutex_t whole; /* held around what rbd_alone() calls; before the gate */
     atomic_bool gone;      /* it is being removed, as the program ends */
+    atomic_bool interrupted;
 };
 
 #define RBD_NO_SNAP UINT64_MAX
@@ -216,6 +222,8 @@ int rbd_alone(struct rbd_stream *s,
 int rbd_fail(const struct stream *s, int code, struct platter_error *err, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* Nobody can have what is under way come back; but all that follows takes little time. */
+void rbd_interrupt(struct stream *base);
 int rbd_sibling(struct stream *base, const char *uri, unsigned flags, struct stream **ret,
                 struct platter_error *err);
 /* Another size of an image: `size` of the stream, and `room` of the image. s->gate is held for

@@ -11,16 +11,17 @@
 #include "base/signals.h"
 #include "stream/rbd.h"
 
+enum { HURRY_S = 2 };
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rbd_cluster *clusters;
 
 /* What is told before the user's own words: no other's threads print on our terminal, bytes are
  * cached nowhere else than in our own buffers, and what is read is not written to for that. */
-static const char *const defaults[][2] = {
-    {"log_to_stderr", "false"},
-    {"err_to_stderr", "false"},
-    {"rbd_cache", "false"},
-    {"rbd_atime_update_interval", "0"}};
+static const char *const defaults[][2] = {{"log_to_stderr", "false"},
+                                          {"err_to_stderr", "false"},
+                                          {"rbd_cache", "false"},
+                                          {"rbd_atime_update_interval", "0"}};
 
 /* ---- being told ------------------------------------------------------------------------------ */
 
@@ -77,6 +78,15 @@ static int read_conf(struct rbd_cluster *c, const struct option_values *keys,
                  : 0;
 }
 
+void rbd_hurry(struct rbd_cluster *c, bool hurry)
+{
+    char text[24];
+    if (atomic_exchange(&c->hurries, hurry) == hurry)
+        return;
+    snprintf(text, sizeof text, "%" PRIu64, hurry ? HURRY_S : c->io_timeout);
+    librados.conf_set(c->handle, "rados_osd_op_timeout", text);
+}
+
 static int set_seconds(struct rbd_cluster *c, const char *option, uint64_t seconds,
                        struct platter_error *err)
 {
@@ -89,6 +99,7 @@ static int configure(struct rbd_cluster *c, const struct option_values *keys,
                      struct platter_error *err)
 {
     uint64_t timeout = options_number(keys, "timeout");
+    c->io_timeout = options_number(keys, "io_timeout");
     int r = read_conf(c, keys, err);
     if (r == 0)
         librados.conf_parse_env(c->handle, NULL);
@@ -99,7 +110,7 @@ static int configure(struct rbd_cluster *c, const struct option_values *keys,
     if (r == 0)
         r = set_seconds(c, "rados_mon_op_timeout", timeout, err);
     if (r == 0)
-        r = set_seconds(c, "rados_osd_op_timeout", options_number(keys, "io_timeout"), err);
+        r = set_seconds(c, "rados_osd_op_timeout", c->io_timeout, err);
     if (r == 0)
         r = set(c, "mon_host", options_string(keys, "mon_host"), err);
     if (r == 0)

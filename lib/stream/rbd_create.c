@@ -15,8 +15,8 @@
 #include "base/signals.h"
 #include "stream/rbd.h"
 
-/* For what is under way when a signal comes: what the image is as a whole ends by itself, unless the
- * cluster stands still; a write may be that of the thread that waits for us. */
+/* For what is under way when a signal comes: what the image is as a whole ends by itself, unless
+ * the cluster stands still; a write may be that of the thread that waits for us. */
 enum { PATIENCE_S = 8, PATIENCE_WRITE_S = 1 };
 
 /* ---- options --------------------------------------------------------------------------------- */
@@ -102,7 +102,8 @@ static int name_temporary(const struct rbd_stream *s, char **ret, struct platter
     return *ret ? 0 : fail_memory(err, "a name");
 }
 
-/* A call that ran out of time may have made it all the same: from here on there is one to remove. */
+/* A call that ran out of time may have made it all the same: from here on there is one to remove.
+ */
 static int create(struct rbd_stream *s, const void *arg, struct platter_error *err)
 {
     const struct option_values *keys = arg;
@@ -164,6 +165,7 @@ static void undo(struct unfinished *u)
     struct rbd_stream *s = container_of(u, struct rbd_stream, unfinished);
     struct timespec until = in_seconds(PATIENCE_S);
     s->gone = true;
+    rbd_hurry(s->cluster, true);
     if (pthread_mutex_timedlock(&s->whole, &until) != 0)
         return; /* nor would the cluster remove anything now */
     until = in_seconds(PATIENCE_WRITE_S);

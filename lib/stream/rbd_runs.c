@@ -13,7 +13,11 @@
 #include "base/memory.h"
 #include "stream/rbd.h"
 
-enum { PART = 1 << 30 /* bytes that are asked about at once, whole objects of any size */ };
+enum {
+    PART = 1 << 30,        /* bytes that are asked about at once, whole objects of any size */
+    LEAST_PART = 64 << 20, /* ... where there are too many runs in so many */
+    MOST_RUNS = 64 << 10   /* that are kept: 1 MiB of memory */
+};
 
 /* ---- asking ---------------------------------------------------------------------------------- */
 
@@ -21,6 +25,8 @@ static int add_run(uint64_t off, size_t len, int exists, void *arg)
 {
     struct rbd_runs *runs = arg;
     (void)exists; /* became zeros: that differs, too */
+    if (runs->n == MOST_RUNS)
+        return -E2BIG;
     if (runs->n == runs->room) {
         size_t room = runs->room ? 2 * runs->room : 64;
         struct rbd_run *all = reallocarray(runs->all, room, sizeof *all);
@@ -55,18 +61,36 @@ static void tidy(struct rbd_runs *runs)
     runs->n = n;
 }
 
-/* What is stored of the part of the image around `off`, or differs from snapshot `from`. */
-static int ask(rbd_image_t image, const char *from, hoff off, uint64_t size, struct rbd_runs *runs)
+static int ask_part(rbd_image_t image, const char *from, hoff start, uint64_t len,
+                    struct rbd_runs *runs)
 {
-    runs->start = runs->end = off - off % PART;
+    runs->start = runs->end = start;
     runs->n = 0;
-    uint64_t len = min_u64(PART, size - runs->start);
-    int r = librbd.diff_iterate2(image, from, runs->start, len, 1, 0, add_run, runs);
+    int r = librbd.diff_iterate2(image, from, start, len, 1, 0, add_run, runs);
     if (r < 0)
         return r;
     tidy(runs);
-    runs->end = runs->start + len;
+    runs->end = start + len;
     return 0;
+}
+
+/* What is stored of the part of the image around `off`, or differs from snapshot `from`. Where it
+ * is in too many pieces for the smallest part, all of that counts as data. */
+static int ask(rbd_image_t image, const char *from, hoff off, uint64_t size, struct rbd_runs *runs)
+{
+    int r = -E2BIG;
+    for (uint64_t part = PART; r == -E2BIG && part >= LEAST_PART; part /= 4) {
+        hoff start = off - off % part;
+        uint64_t len = min_u64(part, size - start);
+        r = ask_part(image, from, start, len, runs);
+        if (r == -E2BIG && part == LEAST_PART) {
+            runs->all[0] = (struct rbd_run){start, len};
+            runs->n = 1;
+            runs->end = start + len;
+            return 0;
+        }
+    }
+    return r;
 }
 
 /* Whether `off`, which is known about, lies in a run; for how long that is so. */

@@ -42,6 +42,8 @@ int rbd_fail(const struct stream *s, int code, struct platter_error *err, const 
 {
     char what[256];
     va_list args;
+    if (code == -ETIMEDOUT)
+        rbd_hurry(((const struct rbd_stream *)s)->cluster, true);
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
@@ -169,7 +171,7 @@ int rbd_alone(struct rbd_stream *s,
 int rbd_enter(struct rbd_stream *s, struct platter_error *err)
 {
     pthread_rwlock_rdlock(&s->gate);
-    if (!s->gone)
+    if (!s->gone && !s->interrupted)
         return 0;
     pthread_rwlock_unlock(&s->gate);
     return fail(err, ECANCELED, "%s: is given up", s->head.name);
@@ -193,6 +195,8 @@ static int rbd_pread(struct stream *base, void *buf, size_t len, hoff off,
         return r;
     ssize_t n = librbd.read(s->image, off, len, buf);
     rbd_leave(s);
+    if (n >= 0)
+        rbd_hurry(s->cluster, s->interrupted);
     if (n < 0)
         return rbd_fail(base, (int)n, err, "%zu bytes at offset %" PRIu64 " cannot be read", len,
                         off);
@@ -211,11 +215,20 @@ static int rbd_pwrite(struct stream *base, const void *buf, size_t len, hoff off
     ssize_t n = librbd.write(s->image, off, len, buf);
     s->changes++;
     rbd_leave(s);
+    if (n >= 0)
+        rbd_hurry(s->cluster, s->interrupted);
     if (n >= 0 && (size_t)n != len)
         n = -EIO;
     return n < 0 ? rbd_fail(base, (int)n, err, "%zu bytes at offset %" PRIu64 " cannot be written",
                             len, off)
                  : 0;
+}
+
+void rbd_interrupt(struct stream *base)
+{
+    struct rbd_stream *s = rbd_of(base);
+    s->interrupted = true;
+    rbd_hurry(s->cluster, true);
 }
 
 static int rbd_flush_stream(struct stream *base, struct platter_error *err)
@@ -310,6 +323,7 @@ static void rbd_close_stream(struct stream *base)
 const struct stream_ops rbd_ops = {
     .name = "rbd",
     .pread = rbd_pread,
+    .interrupt = rbd_interrupt,
     .pwrite = rbd_pwrite,
     .flush = rbd_flush_stream,
     .zero = rbd_zero,
