@@ -208,7 +208,7 @@ static void test_header_bounds(void **state)
         {24, 8, 0, PLATTER_ECORRUPT, "size is 0,"},
         {24, 8, UINT64_C(1) << 63, PLATTER_ECORRUPT, "size is 9223372036854775808"},
         {24, 8, UINT64_MAX, PLATTER_ECORRUPT, "size is 18446744073709551615"},
-        {24, 8, (UINT64_C(1) << 43) + 1, PLATTER_ECORRUPT, "33554440"},
+        {24, 8, (UINT64_C(1) << 43) + 1, PLATTER_ECORRUPT, "33554440 bytes is needed"},
         {24, 8, UINT64_C(1) << 43, PLATTER_ECORRUPT, "the file ends at"},
         {32, 1, 8, PLATTER_ECORRUPT, "cluster_bits is 8"},
         {32, 1, 17, PLATTER_ECORRUPT, "cluster_bits is 17"},
