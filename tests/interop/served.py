@@ -50,14 +50,17 @@ class Server:
         return not self.socket or [env.get(name) for name in EARLY] == self.early
 
     def ask(self, request, descriptors):
+        answer = b""
         try:
             socket.send_fds(self.socket, [request], descriptors)
             answer = self.socket.recv(100)
         except TimeoutError:
             self.process.kill()  # with which the run dies
             raise
+        except BrokenPipeError:
+            pass
         if not answer:
-            raise AssertionError(f"{self.program} ended with {self.process.wait()}")
+            raise AssertionError(f"{self.program} --served-by ended with {self.process.wait()}")
         return answer
 
     def run(self, argv, env, stdin):
