@@ -150,6 +150,11 @@ static void print_human(const json_t *info)
         fputs("Format specific information:", stdout);
         print_value(specific, 0);
     }
+    const json_t *place = json_object_get(info, "place");
+    if (json_object_size(place)) {
+        fputs("Place specific information:", stdout);
+        print_value(place, 0);
+    }
 }
 
 /* The order in which qemu-img prints the fields; programs that read lines rely on it. */

@@ -34,12 +34,45 @@ static int info_backing(const struct image *img, json_t *info, struct platter_er
     return r == 0 ? 0 : fail_memory(err, "a description in JSON");
 }
 
+static void add_fact(void *opaque, const struct stream_fact *fact)
+{
+    json_t *place = opaque, *value, *list = json_object_get(place, fact->key);
+    value = fact->text ? json_name(fact->text) : json_integer((json_int_t)fact->number);
+    if (fact->listed && !list) {
+        list = json_array();
+        json_object_set_new(place, fact->key, list);
+    }
+    if (fact->listed)
+        json_array_append_new(list, value);
+    else
+        json_object_set_new(place, fact->key, value);
+}
+
+/* What the server tells on which the image is. For a raw disk its objects are what clusters are for
+ * others, as qemu-img has it. */
+static int info_place(const struct image *img, json_t *info, struct platter_error *err)
+{
+    struct stream *s = img->stream;
+    while (!s->ops->facts && s->base)
+        s = s->base;
+    if (!s->ops->facts)
+        return 0;
+    json_t *place = json_pack("{s:s}", "type", s->ops->name);
+    int r = place ? s->ops->facts(s, add_fact, place) : -1;
+    json_t *object = json_object_get(place, "object-size");
+    if (r == 0 && img->unit == 512 && object)
+        r = json_object_set(info, "cluster-size", object);
+    r |= json_object_set_new(info, "place", place);
+    return r == 0 ? 0 : fail_memory(err, "a description in JSON");
+}
+
 /* The fields that every image has; some of them are for the format to put right. */
 static int info_common(const struct image *img, json_t *info, struct platter_error *err)
 {
     uint64_t allocated;
     int r = stream_allocated(img->stream, &allocated, err);
-    if (r < 0)
+    bool known = r != -ENOTSUP;
+    if (r < 0 && known)
         return r;
     r = json_object_set_new(info, "virtual-size", json_integer((json_int_t)img->size));
     r |= json_object_set_new(info, "filename", json_name(img->stream->name));
@@ -49,7 +82,8 @@ static int info_common(const struct image *img, json_t *info, struct platter_err
     r |= json_object_set_new(info, "format", json_string(img->format->name));
     if (img->compression != NULL)
         r |= json_object_set_new(info, "compression", json_string(img->compression));
-    r |= json_object_set_new(info, "actual-size", json_integer((json_int_t)allocated));
+    if (known)
+        r |= json_object_set_new(info, "actual-size", json_integer((json_int_t)allocated));
     r |= json_object_set_new(info, "dirty-flag", json_false());
     return r == 0 ? 0 : fail_memory(err, "a description in JSON");
 }
@@ -71,6 +105,8 @@ static int describe(struct image *img, char **ret_json, struct platter_error *er
     if (info == NULL)
         return fail_memory(err, "a description in JSON");
     int r = info_common(img, info, err);
+    if (r == 0)
+        r = info_place(img, info, err);
     if (r == 0)
         r = info_specific(img, info, err);
     if (r == 0)

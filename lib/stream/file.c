@@ -562,6 +562,8 @@ int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err)
     struct stat st;
     while (s->base && s->base->ops->size) /* a pipe has none */
         s = s->base;
+    if (s->ops->allocated)
+        return s->ops->allocated(s, ret, err);
     if (s->ops != &file_ops || file_of(s)->block)
         return stream_size(s, ret, err);
     if (fstat(file_of(s)->fd, &st) < 0)

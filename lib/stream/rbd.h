@@ -11,6 +11,7 @@
  * rbd_states.c     snapshots
  * rbd_holder.c     who else has an image open for writing, or had
  * rbd_create.c     new images
+ * rbd_facts.c      what is told of one
  */
 #ifndef STREAM_RBD_H
 #define STREAM_RBD_H
@@ -42,6 +43,7 @@
     F(rados, ioctx_get_id)                                                                         \
     F(rados, ioctx_set_namespace)                                                                  \
     F(rados, set_pool_full_try)                                                                    \
+    F(rados, pool_reverse_lookup)                                                                  \
     F(rados, stat)                                                                                 \
     F(rados, get_last_version)
 
@@ -51,6 +53,7 @@
     F(rbd, image_options_set_uint64)                                                               \
     F(rbd, image_options_set_string)                                                               \
     F(rbd, features_from_string)                                                                   \
+    F(rbd, features_to_string)                                                                     \
     F(rbd, namespace_exists)                                                                       \
     F(rbd, create4)                                                                                \
     F(rbd, remove)                                                                                 \
@@ -65,6 +68,12 @@
     F(rbd, get_features)                                                                           \
     F(rbd, get_flags)                                                                              \
     F(rbd, get_id)                                                                                 \
+    F(rbd, get_parent)                                                                             \
+    F(rbd, linked_image_spec_cleanup)                                                              \
+    F(rbd, snap_spec_cleanup)                                                                      \
+    F(rbd, get_stripe_unit)                                                                        \
+    F(rbd, get_stripe_count)                                                                       \
+    F(rbd, get_data_pool_id)                                                                       \
     F(rbd, get_modify_timestamp)                                                                   \
     F(rbd, resize)                                                                                 \
     F(rbd, read)                                                                                   \
@@ -252,6 +261,11 @@ int rbd_open_at(struct rbd_stream *s, uint64_t snap, rbd_image_t *ret, struct pl
 
 int rbd_lock(struct stream *base, unsigned use, unsigned deny, struct platter_error *err);
 int rbd_unchanged(struct stream *base, struct platter_error *err);
+
+/* ---- facts ----------------------------------------------------------------------------------- */
+
+int rbd_facts(struct stream *base, stream_tell_fn fn, void *opaque);
+int rbd_allocated(struct stream *base, uint64_t *ret, struct platter_error *err);
 
 /* ---- new images ------------------------------------------------------------------------------ */
 

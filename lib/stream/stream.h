@@ -63,6 +63,16 @@ struct stream_states {
     void (*close)(struct stream_states *states);
 };
 
+/* What a server tells of a place: a text, or, where that is NULL, a number. */
+struct stream_fact {
+    const char *key; /* words, with hyphens between them */
+    const char *text;
+    uint64_t number;
+    bool listed; /* one of several of that key */
+};
+
+typedef void (*stream_tell_fn)(void *opaque, const struct stream_fact *fact);
+
 struct stream_ops {
     const char *name; /* "file", "memory" ... */
     int (*pread)(struct stream *s, void *buf, size_t len, hoff off, struct platter_error *err);
@@ -97,6 +107,10 @@ struct stream_ops {
                      struct platter_error *err);
     int (*lock)(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
     int (*unchanged)(struct stream *s, struct platter_error *err);
+    /* Tells all there is to know of it. */
+    int (*facts)(struct stream *s, stream_tell_fn tell, void *opaque);
+    /* The space it takes: see stream_allocated(). */
+    int (*allocated)(struct stream *s, uint64_t *ret, struct platter_error *err);
     int (*publish)(struct stream *s, bool durable, struct platter_error *err);
     int (*make_way)(struct stream *s, bool durable, struct platter_error *err);
     int (*withdraw)(struct stream *s, bool back, struct platter_error *err);
@@ -292,8 +306,8 @@ uint32_t stream_block_size(struct stream *s);
  * counts as data, so nobody asks for them. Of one that is only read that is decided once. What lies
  * behind a network: whether it cannot tell of holes. Other streams: true. */
 bool stream_is_dense(struct stream *s);
-/* The bytes of disk space a file really takes, compressed where it is; its size where that is not
- * known. */
+/* The bytes of disk space a file really takes, compressed where it is; its size where there is no
+ * difference to be known. -ENOTSUP (without a sentence): there is one, but nobody can tell soon. */
 int stream_allocated(struct stream *s, uint64_t *ret, struct platter_error *err);
 
 #endif
