@@ -7,13 +7,15 @@
  * callback, takes it away at once.
  */
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
 
-static volatile sig_atomic_t caught, asked, at_once;
+/* Handlers set them, and any thread looks. */
+static atomic_int caught, asked, at_once;
 
 static void on_end_now(int signal_number)
 {

@@ -277,15 +277,13 @@ int walk_run(const struct walk *w, struct platter_error *err)
     pthread_cond_init(&run.turned, NULL);
     pthread_cond_init(&run.end, NULL);
     run_watched(&run);
+    int r = run.stopped ? run.result : tell_progress(&run, w->total, true, err);
+    if (run.stopped && err)
+        *err = run.error;
     pthread_cond_destroy(&run.end);
     pthread_cond_destroy(&run.turned);
     pthread_mutex_destroy(&run.tell_lock);
     pthread_mutex_destroy(&run.turn_lock);
     pthread_mutex_destroy(&run.next_lock);
-    if (run.stopped) {
-        if (err)
-            *err = run.error;
-        return run.result;
-    }
-    return tell_progress(&run, w->total, true, err);
+    return r;
 }
