@@ -79,6 +79,7 @@ int s3_ini_value(const char *text, const char *kind, const char *name, const cha
                  char **ret, struct platter_error *err)
 {
     struct word parent = {"", 0};
+    size_t parent_indent = 0;
     bool inside = false;
     int r = 0;
     *ret = NULL;
@@ -94,16 +95,20 @@ int s3_ini_value(const char *text, const char *kind, const char *name, const cha
                 *found = true;
             continue;
         }
-        const char *equals = memchr(line.at, '=', line.len);
-        if (!inside || !equals)
+        size_t name_len = 0, indent = strspn(text, " \t");
+        while (name_len < line.len && !strchr("=:", line.at[name_len]))
+            name_len++;
+        if (!inside || name_len >= line.len)
             continue;
-        bool indented = *text == ' ' || *text == '\t';
-        struct word left = trim(line.at, (size_t)(equals - line.at));
-        struct word right = trim(equals + 1, line.len - (size_t)(equals + 1 - line.at));
+        bool indented = parent.len > 0 && indent > parent_indent;
+        struct word left = trim(line.at, name_len);
+        struct word right = trim(line.at + name_len + 1, line.len - name_len - 1);
         if (is_key(left, parent, indented, key) && right.len > 0)
             r = take(right, ret, err);
-        if (!indented)
+        if (!indented) {
             parent = left;
+            parent_indent = indent;
+        }
     }
     if (r < 0)
         free(TAKE(*ret));
@@ -143,6 +148,8 @@ static int read_text(const char *path, char **ret, struct platter_error *err)
     if (!text)
         return fail_memory(err, "a file of profiles");
     *ret = text;
+    if (strncmp(text, "\xef\xbb\xbf", 3) == 0) /* what some editors put in front of UTF-8 */
+        memset(text, ' ', 3);
     int r = 0;
     if (failed)
         r = fail_errno(err, failed, "%s: cannot read the profiles of S3", path);

@@ -203,6 +203,11 @@ static const char config[] = "# a comment\n"
                              "\tendpoint_url = http://h:2\n"
                              "[unclosed\n"
                              "a = b\n"
+                             "[in]\n"
+                             "  x : y = z\n"
+                             "  s3=\n"
+                             "    k = v\n"
+                             "  last = 1\n"
                              "[profile my own]\n"
                              "a = b = c\n"
                              "REGION = last";
@@ -231,6 +236,10 @@ static void test_profiles(void **state)
     check_ini("", "my own", "region", "eu-3");
     check_ini("", "unclosed", "a", NULL);
     check_ini("services", "x", "s3.endpoint_url", "http://h:2");
+    check_ini("", "in", "x", "y = z");
+    check_ini("", "in", "s3.k", "v");
+    check_ini("", "in", "k", NULL);
+    check_ini("", "in", "last", "1");
     check_ini("services", "y", "s3.endpoint_url", NULL);
     bool found = false;
     char *got;
@@ -257,7 +266,7 @@ static void test_ways(void **state)
         struct place p;
         char path[] = "/tmp/unit-s3-XXXXXX";
         int fd = mkstemp(path);
-        dprintf(fd, "[default]\naws_access_key_id = A\nAWS_Secret_Access_Key = S\n%s\n",
+        dprintf(fd, "\xef\xbb\xbf[default]\naws_access_key_id = A\nAWS_Secret_Access_Key = S\n%s\n",
                 ways[i].line);
         close(fd);
         setenv("AWS_SHARED_CREDENTIALS_FILE", path, 1);
