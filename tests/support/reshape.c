@@ -361,6 +361,8 @@ static void make_qcows(struct reshape *r, const char *parent)
         r->files[FILE_FIRST].size = of->size * SECTOR;
     }
     fill(r, FILE_CHILD, true, of->size, 11);
+    if (of->late_name)
+        reshape_qcow_move_name(&r->files[FILE_CHILD]);
     if (!of->snapshot)
         return;
     reshape_qcow2_snapshot(&r->files[FILE_CHILD]);

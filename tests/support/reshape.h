@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Work that changes the shape of images: resize, commit, rebase, amend. A case is a few small
- * images in memory, VMDKs laid out by hand or qcow2 made by qemu-img, and one operation on them.
- * Whatever becomes of the operation, a guest must see the disk it had before, at its old size or at
- * its new one.
+ * images in memory, VMDKs and qcow laid out by hand or qcow2 made by qemu-img, and one operation on
+ * them. Whatever becomes of the operation, a guest must see the disk it had before, at its old size
+ * or at its new one.
  */
 #ifndef SUPPORT_RESHAPE_H
 #define SUPPORT_RESHAPE_H
@@ -43,6 +43,7 @@ struct reshape_case {
     bool snapshot;                        /* qcow2: the child has one, most of which it shares */
     const char *amend;                    /* AMEND: the options */
     enum platter_preallocation preallocation; /* RESIZE */
+    bool late_name; /* qcow: the name of the child's parent stands behind its data */
     bool leftovers; /* the child's file has room and entries as far as it grows */
 };
 
@@ -73,6 +74,7 @@ void reshape_free(struct reshape *r);
 struct buffer reshape_qcow2_new(const char *options, uint64_t sectors, const char *parent);
 void reshape_qcow2_snapshot(struct buffer *b);
 struct buffer reshape_qcow_new(const struct reshape_case *of, uint64_t sectors, const char *parent);
+void reshape_qcow_move_name(struct buffer *b); /* to its end */
 /* Whether its counts and tables fit each other; leaks are fine. */
 bool reshape_image_judge(const char *format, const struct buffer *b, char *why, size_t why_size);
 

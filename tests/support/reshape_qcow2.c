@@ -54,6 +54,15 @@ struct buffer reshape_qcow_new(const struct reshape_case *of, uint64_t sectors, 
     return b;
 }
 
+void reshape_qcow_move_name(struct buffer *b)
+{
+    uint64_t off = get_be(b->bytes + 8, 8), len = get_be(b->bytes + 16, 4);
+    memcpy(b->bytes + b->size, b->bytes + off, len);
+    memset(b->bytes + off, 0, len);
+    put_be(b->bytes + 8, 8, b->size);
+    b->size += len;
+}
+
 bool reshape_image_judge(const char *format, const struct buffer *b, char *why, size_t why_size)
 {
     struct image_report report = {0};

@@ -351,6 +351,20 @@ int qcow1_set_backing(struct image *img, const char *name, const char *format,
 
 /* ---- no data --------------------------------------------------------------------------------- */
 
+/* A name that stood behind the data follows the L1 table, for the file to be cut there. Token and
+ * lock held; drops it. */
+static int pull_name(struct image *img, struct platter_error *err)
+{
+    struct qcow1 *q = qcow1_of(img);
+    struct qcow1_header h = q->header;
+    hoff to = q->l1.off + q->l1.n * UINT64_C(8);
+
+    if (h.backing_offset < to + h.backing_size) /* where it is told from its copy */
+        return 0;
+    q->end = to;
+    return write_behind(img, &h, img->backing_name, err);
+}
+
 /* The file is cut behind what is left in it. Lock held; drops it. */
 static int cut_file(struct image *img, struct platter_error *err)
 {
@@ -358,11 +372,12 @@ static int cut_file(struct image *img, struct platter_error *err)
     const struct qcow1_header *h = &q->header;
     hoff name_end = h->backing_offset ? h->backing_offset + h->backing_size : QCOW1_HEADER;
     hoff end = max_u64(name_end, q->l1.off + q->l1.n * UINT64_C(8));
+    hoff gap = name_end < q->l1.off ? name_end : QCOW1_HEADER;
 
     pthread_mutex_unlock(&img->lock);
     int r = stream_resize(img->stream, end, err);
-    if (r == 0 && name_end < q->l1.off) /* an L1 table that was moved */
-        r = stream_discard(img->stream, name_end, q->l1.off - name_end, err);
+    if (r == 0 && gap < q->l1.off) /* an L1 table that was moved */
+        r = stream_discard(img->stream, gap, q->l1.off - gap, err);
     if (r == 0)
         r = stream_flush(img->stream, err);
     pthread_mutex_lock(&img->lock);
@@ -392,6 +407,8 @@ int qcow1_make_empty(struct image *img, struct platter_error *err)
     if (r == 0)
         r = qcow1_barrier(img, err);
     q->n_tables = r < 0 ? q->n_tables : 0;
+    if (r == 0)
+        r = pull_name(img, err);
     if (r == 0)
         r = cut_file(img, err);
     qcow1_leave(img);
