@@ -111,6 +111,14 @@ bool http_number_parse(const char *value, uint64_t *ret)
     return take_number(&value, ret) && *value == '\0';
 }
 
+const char *http_coding(const struct http_headers *h)
+{
+    const char *coding = http_header(h, "Content-Encoding");
+    if (coding && *coding && strcasecmp(coding, "identity") != 0)
+        return coding;
+    return http_header_count(h, "Content-Encoding") > 1 ? "more than one" : NULL;
+}
+
 bool http_length(const struct http_headers *h, uint64_t *ret)
 {
     const char *length = http_header(h, "Content-Length");

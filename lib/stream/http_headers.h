@@ -50,6 +50,9 @@ bool http_retry_after_parse(const char *value, time_t now, unsigned *ret_seconds
 /* A number in decimal digits and nothing else. */
 bool http_number_parse(const char *value, uint64_t *ret);
 
+/* How the body is encoded: "gzip". NULL: it is what lies there. */
+const char *http_coding(const struct http_headers *h);
+
 /* How long the body is, as the Content-Length says. False: nobody says, or not in one way only (RFC
  * 9112 section 6.3). */
 bool http_length(const struct http_headers *h, uint64_t *ret);

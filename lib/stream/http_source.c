@@ -9,7 +9,6 @@
  */
 #include <inttypes.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/ckd.h"
 #include "base/memory.h"
@@ -296,12 +295,11 @@ static int ask_size(struct http_source *s, struct platter_error *err)
     if (r < 0)
         return r;
     const char *etag = http_header(&a.headers, "ETag");
-    const char *coding = http_header(&a.headers, "Content-Encoding");
     if (a.headers.status != 200)
         r = http_fail(&q, &a, "its size cannot be had", err);
     else if (etag && s->etag && strcmp(etag, s->etag) != 0)
         r = fail_changed(s, "ETag", s->etag, etag, err);
-    else if ((coding && strcasecmp(coding, "identity") != 0) || !http_length(&a.headers, &s->size))
+    else if (http_coding(&a.headers) || !http_length(&a.headers, &s->size))
         r = fail(err, EPROTO, "%s: the server does not say how large it is", s->head.name);
     http_answer_done(&a);
     return r;

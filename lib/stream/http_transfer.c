@@ -112,8 +112,8 @@ static int check_range(struct transfer *t)
 /* Ranges of something compressed would be of other bytes. */
 static int check_coding(struct transfer *t)
 {
-    const char *coding = http_header(&t->a->headers, "Content-Encoding");
-    if (!coding || strcasecmp(coding, "identity") == 0)
+    const char *coding = http_coding(&t->a->headers);
+    if (!coding)
         return 0;
     return fail(&t->error, EPROTO,
                 "%s: the server sends it encoded (Content-Encoding: %.40s), though it was asked "

@@ -159,6 +159,32 @@ static void test_length(void **state)
     }
 }
 
+static void test_coding(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *lines[3], *coding;
+    } cases[] = {
+        {{"X: y"}, NULL},
+        {{"content-encoding: Identity"}, NULL},
+        {{"Content-Encoding: gzip"}, "gzip"},
+        {{"Content-Encoding:"}, NULL}, /* as some servers of S3 have it */
+        {{"Content-Encoding: identity", "Content-Encoding: gzip"}, "more than one"},
+        {{"Content-Encoding: gzip", "Content-Encoding: identity"}, "gzip"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct http_headers h = {0};
+        assert_int_equal(add(&h, "HTTP/1.1 200 OK"), 0);
+        for (const char *const *line = cases[i].lines; *line; line++)
+            assert_int_equal(add(&h, *line), 0);
+        const char *coding = http_coding(&h);
+        assert_true(!coding == !cases[i].coding);
+        if (coding)
+            assert_string_equal(coding, cases[i].coding);
+        http_headers_done(&h);
+    }
+}
+
 static void test_retry_after(void **state)
 {
     (void)state;
@@ -319,7 +345,8 @@ int main(void)
         cmocka_unit_test(test_retry_after),  cmocka_unit_test(test_clean),
         cmocka_unit_test(test_server),       cmocka_unit_test(test_login),
         cmocka_unit_test(test_name),         cmocka_unit_test(test_place),
-        cmocka_unit_test(test_length),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_length),       cmocka_unit_test(test_coding),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
