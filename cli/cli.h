@@ -98,6 +98,8 @@ struct args {
     const char *vmstate, *vmid, *time_text; /* archive create */
     bool generate_conf, reproducible, embed_digest, digest_beside;
     bool configs;
+    const char *socket, *port, *bind, *exec, *tls_certificates, *tls_psk; /* serve */
+    bool read_only, tcp, tls, tls_verify_peer;
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
@@ -157,7 +159,7 @@ extern const struct verb verb_key, verb_compact, verb_archive_index, verb_archiv
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
-extern const struct verb verb_verify;
+extern const struct verb verb_verify, verb_serve;
 extern const struct verb verb_extract, verb_vma_list, verb_vma_config, verb_vma_create,
     verb_vma_extract, verb_vma_verify;
 extern const struct verb *const verbs[]; /* NULL-ended */
@@ -291,6 +293,9 @@ struct platter_open_options image_options(const struct args *args, const char *f
  * a notice where the file is taken as raw only because nothing was recognised. 0 or negative. */
 int image_open(const struct args *args, const char *name, const char *format, unsigned flags,
                struct platter_disk **ret);
+/* Where `name` is no file but IMAGE@VIEW with an IMAGE that is: that, to be freed, and the view;
+ * else NULL. */
+char *image_of_view(const char *name, const char **ret_view);
 /* What a disk is called where it is shown: the name as it was given, but for what may hold secrets.
  * In `buf`, or the name itself. */
 const char *image_title(struct platter_disk *disk, const char *name, char buf[4096]);

@@ -13,9 +13,7 @@ static bool is_spec(const char *name)
     return name[strspn(name, " \t\r\n")] == '{' || strncmp(name, "json:", 5) == 0;
 }
 
-/* Where `name` is no file but IMAGE@VIEW with an IMAGE that is: the two parts, in one allocation.
- */
-static char *view_split(const char *name, const char **ret_view)
+char *image_of_view(const char *name, const char **ret_view)
 {
     if (access(name, F_OK) == 0 || strstr(name, "://") || is_spec(name))
         return NULL;
@@ -145,7 +143,7 @@ int image_open(const struct args *args, const char *name, const char *format, un
     const char *view = args->view;
     if (!view && args->snapshot)
         view = view_of_snapshot(args->snapshot);
-    char *file = view ? NULL : view_split(name, &view);
+    char *file = view ? NULL : image_of_view(name, &view);
     struct platter_open_options options =
         image_options(args, format, flags | (format ? 0 : PLATTER_OPEN_ALLOW_RAW));
     options.view = view;

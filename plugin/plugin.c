@@ -19,6 +19,7 @@
 
 enum {
     MAX_ALLOW = 64,
+    MAX_KEYS = 16,
     MAX_EXTENTS = 8192,      /* of one answer: the client asks again behind it */
     PREFERRED_MIN = 4096,    /* bytes; pages of the guest */
     PREFERRED_MAX = 32 << 20 /* what the protocol allows */
@@ -26,7 +27,11 @@ enum {
 
 static const char *allow[MAX_ALLOW + 1];
 static unsigned n_allow;
-static char *secret;
+static struct {
+    uint8_t *bytes;
+    size_t length;
+} keys[MAX_KEYS]; /* tried in their order */
+static unsigned n_keys;
 static int status_fd = -1;
 static struct shelf_options options = {.open = {.size = sizeof options.open}};
 
@@ -101,6 +106,50 @@ static int config_allow(const char *value)
     return path ? 0 : -1;
 }
 
+/* Takes `bytes`, malloc'ed. */
+static int add_key(uint8_t *bytes, size_t length)
+{
+    if (n_keys == MAX_KEYS || length > PLATTER_MAX_SECRET) {
+        nbdkit_error("at most %d keys, of at most %d bytes", MAX_KEYS, PLATTER_MAX_SECRET);
+        explicit_bzero(bytes, length);
+        free(bytes);
+        return -1;
+    }
+    keys[n_keys].bytes = bytes;
+    keys[n_keys++].length = length;
+    return 0;
+}
+
+static int config_secret(const char *value)
+{
+    char *text = NULL;
+    if (nbdkit_read_password(value, &text) < 0)
+        return -1;
+    return add_key((uint8_t *)text, strlen(text));
+}
+
+/* All bytes of the file are the key, a line end as well. */
+static int config_key_file(const char *path)
+{
+    uint8_t *bytes = malloc(PLATTER_MAX_SECRET + 1);
+    FILE *file = bytes ? fopen(path, "re") : NULL;
+    size_t length = 0;
+    bool bad = !file;
+    if (file) {
+        setvbuf(file, NULL, _IONBF, 0); /* no copy of a secret stays in a buffer */
+        length = fread(bytes, 1, PLATTER_MAX_SECRET + 1, file);
+        bad = ferror(file);
+    }
+    if (bad)
+        nbdkit_error("%s: cannot read the key: %s", path, strerror(errno));
+    if (file)
+        fclose(file);
+    if (!bad)
+        return add_key(bytes, length);
+    free(bytes);
+    return -1;
+}
+
 /* A plain name as a path that still means the same when nbdkit has changed its folder. */
 static const char *keep_name(const char *value)
 {
@@ -134,7 +183,9 @@ static int platter_config(const char *key, const char *value)
     if (strcmp(key, "memory") == 0)
         return config_memory(value);
     if (strcmp(key, "secret") == 0)
-        return nbdkit_read_password(value, &secret);
+        return config_secret(value);
+    if (strcmp(key, "key-file") == 0)
+        return config_key_file(value);
     if (strcmp(key, "status-fd") == 0)
         return nbdkit_parse_int(key, value, &status_fd);
     nbdkit_error("unknown parameter \"%s\": see nbdkit platter --help", key);
@@ -145,12 +196,10 @@ static int secret_tell(void *opaque, const struct platter_secret *question, uint
                        size_t *ret_length)
 {
     (void)opaque;
-    size_t length = secret ? strlen(secret) : 0;
-    if (!secret || question->kind != PLATTER_SECRET_OPEN || question->attempt > 0 ||
-        length > PLATTER_MAX_SECRET)
+    if (question->kind != PLATTER_SECRET_OPEN || question->attempt >= n_keys)
         return -1;
-    memcpy(buffer, secret, length);
-    *ret_length = length;
+    *ret_length = keys[question->attempt].length;
+    memcpy(buffer, keys[question->attempt].bytes, *ret_length);
     return 0;
 }
 
@@ -172,6 +221,7 @@ static int platter_config_complete(void)
     "snapshot=NAME        The same.\n"                                                             \
     "read-only=BOOL       Open for reading only, as nbdkit -r.\n"                                  \
     "secret=PASSPHRASE    Opens encrypted images; +FILE, -: see nbdkit(1).\n"                      \
+    "key-file=PATH        The same, all bytes of a file; may be repeated.\n"                       \
     "allow=PATH           Names inside images may lead there; may be repeated.\n"                  \
     "backing-format=FMT   Of backing files whose image does not name it.\n"                        \
     "place=KEY=VALUE,...  More about a URI: see platter-places(7).\n"                              \
@@ -204,16 +254,10 @@ static int platter_after_fork(void)
 {
     if (status_fd < 0)
         return 0;
-    struct served *s = shelf_take(&options, "");
-    if (s) {
-        tell_status(s->writable ? "writable\n" : "readable\n");
-        shelf_give_back(s);
-        return 0;
-    }
-    const struct shelf_views *views = shelf_views(&options);
-    if (!views || !views->only)
+    bool writable = false;
+    if (shelf_ready(&options, &writable) < 0)
         return -1;
-    tell_status("readable\n");
+    tell_status(writable ? "writable\n" : "readable\n");
     return 0;
 }
 
@@ -221,9 +265,11 @@ static void platter_unload(void)
 {
     if (shelf_close() == 0)
         tell_status("closed\n");
-    if (secret)
-        explicit_bzero(secret, strlen(secret));
-    free(secret);
+    while (n_keys > 0) {
+        n_keys--;
+        explicit_bzero(keys[n_keys].bytes, keys[n_keys].length);
+        free(keys[n_keys].bytes);
+    }
     while (n_allow)
         free((char *)allow[--n_allow]);
 }

@@ -22,31 +22,36 @@ static struct {
 /* The image as it stands while the disk itself may be open for writing: its header, its list of
  * views and what they hold do not change under us. */
 static int open_beside(const struct shelf_options *options, unsigned flags, const char *view,
-                       struct platter_disk **ret)
+                       struct platter_disk **ret, struct platter_error *err)
 {
     struct platter_open_options open = options->open;
-    struct platter_error err = {0};
     open.flags |= flags;
     for (const struct served *s = shelf.served; s; s = s->next)
         if (s->writable)
             open.flags |= PLATTER_OPEN_FORCE_SHARE;
     open.view = view;
-    int r = platter_open(options->file, &open, ret, &err);
-    if (r < 0) {
-        nbdkit_error("%s", err.message);
-        nbdkit_set_error(-r == ENOENT ? ENOENT : EIO);
-    }
-    return r;
+    return platter_open(options->file, &open, ret, err);
 }
+
+/* Tells what failed. -1. */
+static int tell(const struct platter_error *err)
+{
+    nbdkit_error("%s", err->message);
+    nbdkit_set_error(err->code == ENOENT || err->code == ENOMEM ? err->code : EIO);
+    return -1;
+}
+
+static const struct platter_error no_memory = {ENOMEM, "out of memory"};
 
 int shelf_try(const struct shelf_options *options)
 {
     struct platter_disk *disk = NULL;
+    struct platter_error err = {0};
     pthread_mutex_lock(&shelf.lock);
-    int r = open_beside(options, PLATTER_OPEN_QUERY, options->view, &disk);
+    int r = open_beside(options, PLATTER_OPEN_QUERY, options->view, &disk, &err);
     pthread_mutex_unlock(&shelf.lock);
     platter_close(disk, NULL);
-    return r < 0 ? -1 : 0;
+    return r < 0 ? tell(&err) : 0;
 }
 
 /* ---- views ----------------------------------------------------------------------------------- */
@@ -78,14 +83,13 @@ static int views_add(struct shelf_views *views, const json_t *view)
     return views->v[views->n++].name ? 0 : -1;
 }
 
-static int views_read(struct platter_disk *disk, struct shelf_views *views)
+static int views_read(struct platter_disk *disk, struct shelf_views *views,
+                      struct platter_error *err)
 {
-    struct platter_error err = {0};
     char *text = NULL;
-    if (platter_views(disk, &text, &err) < 0) {
-        nbdkit_error("%s", err.message);
-        return -1;
-    }
+    int got = platter_views(disk, &text, err);
+    if (got < 0)
+        return got;
     json_t *list = json_loads(text, 0, NULL);
     platter_free(text);
     views->v = calloc(json_array_size(list) + 1, sizeof *views->v);
@@ -96,21 +100,34 @@ static int views_read(struct platter_disk *disk, struct shelf_views *views)
     json_decref(list);
     if (r < 0) {
         views_clear(views);
-        nbdkit_error("out of memory");
+        *err = no_memory;
     }
+    return r;
+}
+
+/* Called with the lock. */
+static int views_find(const struct shelf_options *options, struct platter_error *err)
+{
+    struct platter_disk *disk = NULL;
+    if (shelf.has_views)
+        return 0;
+    int r = open_beside(options, PLATTER_OPEN_QUERY, NULL, &disk, err);
+    if (r == 0)
+        r = views_read(disk, &shelf.views, err);
+    shelf.has_views = r == 0;
+    platter_close(disk, NULL);
     return r;
 }
 
 const struct shelf_views *shelf_views(const struct shelf_options *options)
 {
-    struct platter_disk *disk = NULL;
+    struct platter_error err = {0};
     pthread_mutex_lock(&shelf.lock);
-    if (!shelf.has_views && open_beside(options, PLATTER_OPEN_QUERY, NULL, &disk) == 0)
-        shelf.has_views = views_read(disk, &shelf.views) == 0;
-    bool ok = shelf.has_views;
+    int r = views_find(options, &err);
     pthread_mutex_unlock(&shelf.lock);
-    platter_close(disk, NULL);
-    return ok ? &shelf.views : NULL;
+    if (r < 0)
+        tell(&err);
+    return r < 0 ? NULL : &shelf.views;
 }
 
 /* ---- disks ----------------------------------------------------------------------------------- */
@@ -121,21 +138,17 @@ static bool is_for_reading(int r)
     return r == -EROFS || r == -EACCES || r == -EPERM || r == -ENOTSUP;
 }
 
-static int disk_open_itself(const struct shelf_options *options, struct served *s)
+static int open_itself(const struct shelf_options *options, struct served *s,
+                       struct platter_error *err)
 {
     struct platter_open_options open = options->open;
-    struct platter_error err = {0};
     open.flags |= options->read_only ? 0 : PLATTER_OPEN_WRITE;
-    int r = platter_open(options->file, &open, &s->disk, &err);
+    int r = platter_open(options->file, &open, &s->disk, err);
     s->writable = r == 0 && !options->read_only;
     if (is_for_reading(r) && !options->read_only) {
-        nbdkit_debug("for reading only: %s", err.message);
+        nbdkit_debug("for reading only: %s", err->message);
         open.flags &= ~PLATTER_OPEN_WRITE;
-        r = platter_open(options->file, &open, &s->disk, &err);
-    }
-    if (r < 0) {
-        nbdkit_error("%s", err.message);
-        nbdkit_set_error(-r);
+        r = platter_open(options->file, &open, &s->disk, err);
     }
     return r;
 }
@@ -147,15 +160,16 @@ static void served_free(struct served *s)
 }
 
 /* Called with the lock. */
-static struct served *served_open(const struct shelf_options *options, const char *view)
+static struct served *served_open(const struct shelf_options *options, const char *view,
+                                  struct platter_error *err)
 {
     struct served *s = calloc(1, sizeof *s);
     if (!s || (view && !(s->view = strdup(view)))) {
-        nbdkit_error("out of memory");
+        *err = no_memory;
         free(s);
         return NULL;
     }
-    int r = view ? open_beside(options, 0, view, &s->disk) : disk_open_itself(options, s);
+    int r = view ? open_beside(options, 0, view, &s->disk, err) : open_itself(options, s, err);
     if (r < 0) {
         served_free(s);
         return NULL;
@@ -168,8 +182,30 @@ static struct served *served_open(const struct shelf_options *options, const cha
     return s;
 }
 
+/* Called with the lock. */
+static struct served *served_find(const struct shelf_options *options, const char *view,
+                                  struct platter_error *err)
+{
+    struct served *s = shelf.served;
+    while (s && (view ? !s->view || strcmp(s->view, view) != 0 : s->view != NULL))
+        s = s->next;
+    return s ? s : served_open(options, view, err);
+}
+
+int shelf_ready(const struct shelf_options *options, bool *ret_writable)
+{
+    struct platter_error err = {0}, other = {0};
+    pthread_mutex_lock(&shelf.lock);
+    struct served *s = served_find(options, options->view, &err);
+    *ret_writable = s && s->writable;
+    bool views = !s && !options->view && views_find(options, &other) == 0 && shelf.views.only;
+    pthread_mutex_unlock(&shelf.lock);
+    return s || views ? 0 : tell(&err);
+}
+
 struct served *shelf_take(const struct shelf_options *options, const char *name)
 {
+    struct platter_error err = {0};
     const char *view = *name ? name : options->view;
     if (*name && options->view && strcmp(name, options->view) != 0) {
         nbdkit_error("export \"%s\": only the view \"%s\" is served", name, options->view);
@@ -177,14 +213,12 @@ struct served *shelf_take(const struct shelf_options *options, const char *name)
         return NULL;
     }
     pthread_mutex_lock(&shelf.lock);
-    struct served *s = shelf.served;
-    while (s && (view ? !s->view || strcmp(s->view, view) != 0 : s->view != NULL))
-        s = s->next;
-    if (!s)
-        s = served_open(options, view);
+    struct served *s = served_find(options, view, &err);
     if (s)
         s->clients++;
     pthread_mutex_unlock(&shelf.lock);
+    if (!s)
+        tell(&err);
     return s;
 }
 

@@ -42,6 +42,8 @@ struct shelf_views {
 
 /* Whether it can be served at all: opens it as a query. 0 or -1. */
 int shelf_try(const struct shelf_options *options);
+/* Opens the disk itself, or the view that is served, unless only views can be. 0 or -1. */
+int shelf_ready(const struct shelf_options *options, bool *ret_writable);
 /* The disk that the name of an export means, for one more client; NULL: it cannot be had. */
 struct served *shelf_take(const struct shelf_options *options, const char *name);
 /* One client less. A view that has none is closed, the disk itself stays open. */

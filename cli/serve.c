@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter serve: a disk over NBD, by nbdkit and the plugin.
+ *
+ * nbdkit is a child in the foreground. What it says about the disk comes by a pipe (status-fd of
+ * the plugin): that it is open, and in the end that all is durable. nbdkit ends when we do,
+ * whatever ends us.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+#ifndef PLUGIN_FILE
+#define PLUGIN_FILE NULL /* a build without the plugin */
+#endif
+
+enum {
+    MAX_WORDS = 2 * MAX_ALLOW + MAX_KEYS + 64,
+    BY_SIGNAL = 128 /* added to it: the exit code of what a signal ended, as shells have it */
+};
+
+/* A server and what watches it. */
+struct serving {
+    const struct args *args;
+    const char *image, *view;
+    char *split;                /* owns `image` where it was given together with its view */
+    char *words[MAX_WORDS + 1]; /* the command of nbdkit, allocated */
+    unsigned n_words;
+    bool too_many; /* words, or no memory for one */
+    char folder[64], socket[108];
+    char uri[512];
+    int status, signals; /* what to read from */
+    int keys[MAX_KEYS];  /* files in memory, which nbdkit inherits */
+    unsigned n_keys;
+    pid_t nbdkit, command;
+    char said[256]; /* lines of the plugin */
+    size_t n_said;
+    int code;    /* of nbdkit or of the command, once it has ended */
+    bool closed; /* all is durable */
+};
+
+/* ---- the command of nbdkit ------------------------------------------------------------------- */
+
+static void __attribute__((format(printf, 2, 3))) word(struct serving *s, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    if (s->n_words == MAX_WORDS || vasprintf(&s->words[s->n_words], format, list) < 0)
+        s->too_many = true;
+    else
+        s->n_words++;
+    va_end(list);
+}
+
+static void parameter(struct serving *s, const char *key, const char *value)
+{
+    if (value)
+        word(s, "%s=%s", key, value);
+}
+
+static bool is_tcp(const struct args *args)
+{
+    return args->tcp || args->port || args->bind;
+}
+
+static void say_place(struct serving *s)
+{
+    const struct args *args = s->args;
+    if (is_tcp(args)) {
+        word(s, "--port=%s", args->port ? args->port : "10809");
+        word(s, "--ipaddr=%s", args->bind ? args->bind : "localhost");
+    } else {
+        word(s, "--unix=%s", s->socket);
+    }
+    if (args->tls)
+        word(s, "--tls=require");
+    if (args->tls_certificates)
+        word(s, "--tls-certificates=%s", args->tls_certificates);
+    if (args->tls_psk)
+        word(s, "--tls-psk=%s", args->tls_psk);
+    if (args->tls_verify_peer)
+        word(s, "--tls-verify-peer");
+}
+
+static void say_image(struct serving *s)
+{
+    const struct args *args = s->args;
+    parameter(s, "file", s->image);
+    parameter(s, "format", args->format);
+    parameter(s, "view", s->view);
+    parameter(s, "place", args->place);
+    parameter(s, "backing-format", args->unnamed_format);
+    parameter(s, "spool", args->spool);
+    for (unsigned i = 0; i < args->n_allow; i++)
+        parameter(s, "allow", args->allow[i]);
+    parameter(s, "read-only", args->read_only ? "true" : NULL);
+    parameter(s, "force-share", args->force_share ? "true" : NULL);
+    parameter(s, "probe-backing", args->probe_backing ? "true" : NULL);
+    parameter(s, "ignore-cid", args->ignore_cid ? "true" : NULL);
+    parameter(s, "salvage", args->salvage ? "true" : NULL);
+    if (args->memory)
+        word(s, "memory=%llu", (unsigned long long)args->memory);
+    for (unsigned i = 0; i < s->n_keys; i++)
+        word(s, "key-file=/proc/self/fd/%d", s->keys[i]);
+}
+
+static int say_command(struct serving *s, int status)
+{
+    const char *plugin = getenv("PLATTER_NBDKIT_PLUGIN");
+    if (!plugin)
+        plugin = PLUGIN_FILE;
+    if (!plugin) {
+        say("this build has no plugin of nbdkit (-Dnbdkit=enabled makes it)");
+        return EXIT_FAILED;
+    }
+    word(s, "nbdkit");
+    word(s, "--foreground");
+    word(s, "--exit-with-parent");
+    if (s->args->read_only)
+        word(s, "--readonly");
+    say_place(s);
+    word(s, "%s", plugin);
+    say_image(s);
+    word(s, "status-fd=%d", status);
+    if (s->too_many)
+        say("too many arguments for one server");
+    return s->too_many ? EXIT_FAILED : EXIT_FINE;
+}
+
+/* ---- keys ------------------------------------------------------------------------------------ */
+
+/* The keys that were given, each as a file in memory, which only who can look into our processes
+ * can read. */
+static int keep_keys(struct serving *s)
+{
+    const struct args *args = s->args;
+    uint8_t *buffer = malloc(PLATTER_MAX_SECRET);
+    int r = buffer ? 0 : -1;
+    bool any = args->n_key_files || args->key_env || args->n_objects;
+    while (r == 0 && any && s->n_keys < MAX_KEYS) {
+        size_t length = 0;
+        struct platter_secret q = {sizeof q, PLATTER_SECRET_OPEN, s->image, NULL, s->n_keys};
+        int told = secrets_tell((void *)(uintptr_t)args, &q, buffer, &length);
+        if (told == -ENOKEY)
+            break;
+        int fd = told < 0 ? -1 : memfd_create("key", 0);
+        if (fd >= 0)
+            s->keys[s->n_keys++] = fd;
+        if (fd < 0 || write(fd, buffer, length) != (ssize_t)length)
+            r = -1;
+    }
+    if (buffer)
+        explicit_bzero(buffer, PLATTER_MAX_SECRET);
+    free(buffer);
+    return r;
+}
+
+/* ---- where it is ----------------------------------------------------------------------------- */
+
+static int make_socket_name(struct serving *s)
+{
+    const struct args *args = s->args;
+    const char *base = getenv("XDG_RUNTIME_DIR");
+    if (is_tcp(args))
+        return EXIT_FINE;
+    if (args->socket) {
+        char *full = args->socket[0] == '/' ? strdup(args->socket) : NULL, here[4096];
+        if (!full && getcwd(here, sizeof here) && asprintf(&full, "%s/%s", here, args->socket) < 0)
+            full = NULL;
+        bool fits = full && strlen(full) < sizeof s->socket;
+        if (fits)
+            strcpy(s->socket, full);
+        else
+            say("%s: a socket's path has at most %zu bytes", args->socket, sizeof s->socket - 1);
+        free(full);
+        return fits ? EXIT_FINE : EXIT_FAILED;
+    }
+    if (!base || strlen(base) > 32)
+        base = "/tmp";
+    snprintf(s->folder, sizeof s->folder, "%s/platter-serve.XXXXXX", base);
+    if (!mkdtemp(s->folder)) {
+        say("%s: cannot make a folder for the socket: %s", s->folder, strerror(errno));
+        s->folder[0] = '\0';
+        return EXIT_FAILED;
+    }
+    snprintf(s->socket, sizeof s->socket, "%s/nbd.sock", s->folder);
+    return EXIT_FINE;
+}
+
+/* Bytes that a URI has as they are; of a path, slashes as well. */
+static void uri_add(struct serving *s, const char *text, const char *also)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    size_t n = strlen(s->uri);
+    for (; *text && n + 4 < sizeof s->uri; text++) {
+        if (strchr(plain, *text) || strchr(also, *text))
+            s->uri[n++] = *text;
+        else
+            n += (size_t)snprintf(s->uri + n, 4, "%%%02X", (unsigned char)*text);
+        s->uri[n] = '\0';
+    }
+}
+
+static void make_uri(struct serving *s)
+{
+    const struct args *args = s->args;
+    const char *scheme = args->tls ? "nbds" : "nbd";
+    if (!is_tcp(args)) {
+        snprintf(s->uri, sizeof s->uri, "%s+unix:///?socket=", scheme);
+        uri_add(s, s->socket, "/");
+        return;
+    }
+    const char *host = args->bind ? args->bind : "localhost";
+    snprintf(s->uri, sizeof s->uri, "%s://", scheme);
+    uri_add(s, strchr(host, ':') && host[0] != '[' ? "[" : "", "[");
+    uri_add(s, host, "[:]");
+    uri_add(s, strchr(host, ':') && host[0] != '[' ? "]" : "", "]");
+    if (args->port && strcmp(args->port, "10809") != 0)
+        snprintf(s->uri + strlen(s->uri), sizeof s->uri - strlen(s->uri), ":%s", args->port);
+}
+
+/* ---- processes ------------------------------------------------------------------------------- */
+
+/* Starts a program with the signals of a new one. */
+static int start(char *const words[], char *const environment[], bool own_group, pid_t *ret)
+{
+    posix_spawnattr_t attr;
+    sigset_t none, usual;
+    sigemptyset(&none);
+    sigfillset(&usual);
+    posix_spawnattr_init(&attr);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &usual);
+    posix_spawnattr_setpgroup(&attr, 0);
+    posix_spawnattr_setflags(&attr, (short)(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                            (own_group ? POSIX_SPAWN_SETPGROUP : 0)));
+    int code = posix_spawnp(ret, words[0], NULL, &attr, words, environment);
+    posix_spawnattr_destroy(&attr);
+    if (code == ENOENT && strcmp(words[0], "nbdkit") == 0)
+        say("nbdkit is not installed: it is what speaks NBD (Debian: nbdkit)");
+    else if (code)
+        say("%s: %s", words[0], strerror(code));
+    return code ? EXIT_FAILED : EXIT_FINE;
+}
+
+static int start_nbdkit(struct serving *s)
+{
+    int ends[2];
+    if (pipe(ends) < 0) {
+        say("no pipe: %s", strerror(errno));
+        return EXIT_FAILED;
+    }
+    s->status = ends[0];
+    fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+    int code = say_command(s, ends[1]);
+    if (code == EXIT_FINE)
+        code = start(s->words, environ, true, &s->nbdkit);
+    close(ends[1]);
+    return code;
+}
+
+static int start_command(struct serving *s)
+{
+    char *words[] = {(char[]){"sh"}, (char[]){"-c"}, (char *)(uintptr_t)s->args->exec, NULL};
+    if (setenv("uri", s->uri, 1) < 0 || setenv("unixsocket", s->socket, 1) < 0) {
+        say("out of memory");
+        return EXIT_FAILED;
+    }
+    return start(words, environ, false, &s->command);
+}
+
+static int exit_code(int how)
+{
+    return WIFEXITED(how) ? WEXITSTATUS(how) : BY_SIGNAL + WTERMSIG(how);
+}
+
+static void stop_nbdkit(struct serving *s)
+{
+    if (s->nbdkit > 0)
+        kill(s->nbdkit, SIGTERM);
+}
+
+/* Takes notice of what ended. */
+static void reap(struct serving *s)
+{
+    int how;
+    for (pid_t pid; (pid = waitpid(-1, &how, WNOHANG)) > 0;) {
+        if (pid == s->command) {
+            s->command = 0;
+            s->code = exit_code(how);
+            stop_nbdkit(s);
+        } else if (pid == s->nbdkit) {
+            s->nbdkit = 0;
+            if (how && s->code == EXIT_FINE)
+                s->code = EXIT_FAILED;
+        }
+    }
+}
+
+/* A signal that ends us ends the command, and then the server. */
+static void take_signal(struct serving *s)
+{
+    struct signalfd_siginfo info;
+    if (read(s->signals, &info, sizeof info) != sizeof info)
+        return;
+    if (info.ssi_signo == SIGCHLD) {
+        reap(s);
+        return;
+    }
+    if (s->command > 0)
+        kill(s->command, SIGTERM);
+    else
+        stop_nbdkit(s);
+}
+
+/* ---- what the plugin says -------------------------------------------------------------------- */
+
+static bool has_said(const struct serving *s, const char *line)
+{
+    return strstr(s->said, line) != NULL;
+}
+
+static void take_status(struct serving *s)
+{
+    size_t room = sizeof s->said - 1 - s->n_said;
+    ssize_t n = room ? read(s->status, s->said + s->n_said, room) : 0;
+    if (n > 0) {
+        s->n_said += (size_t)n;
+        s->said[s->n_said] = '\0';
+        return;
+    }
+    close(s->status);
+    s->status = -1;
+    s->closed = has_said(s, "closed\n");
+}
+
+/* Waits for one thing to happen. */
+static void wait_for_news(struct serving *s)
+{
+    struct pollfd fds[] = {{.fd = s->status, .events = POLLIN},
+                           {.fd = s->signals, .events = POLLIN}};
+    if (poll(fds, 2, -1) < 0)
+        return;
+    if (fds[0].revents)
+        take_status(s);
+    if (fds[1].revents)
+        take_signal(s);
+}
+
+static void announce(const struct serving *s, bool writable)
+{
+    if (s->args->exec || s->args->quiet)
+        return;
+    if (wants_json(s->args))
+        print_json(json_pack("{s:s, s:b, s:I}", "uri", s->uri, "read-only", !writable, "pid",
+                             (json_int_t)getpid()));
+    else
+        printf("%s\n", s->uri);
+    fflush(stdout);
+}
+
+/* From the start of nbdkit to its end. An exit code. */
+static int serve(struct serving *s)
+{
+    bool ready = false, writable = false;
+    while (s->nbdkit > 0 || s->status >= 0 || s->command > 0) {
+        wait_for_news(s);
+        if (ready || !(has_said(s, "writable\n") || has_said(s, "readable\n")))
+            continue;
+        ready = true;
+        writable = has_said(s, "writable\n");
+        announce(s, writable);
+        if (s->args->exec && start_command(s) != EXIT_FINE) {
+            s->code = EXIT_FAILED;
+            stop_nbdkit(s);
+        }
+    }
+    if (ready && writable && !s->closed) {
+        say("%s: the server did not end well: what was written last may be lost",
+            name_title(s->image));
+        return EXIT_FAILED;
+    }
+    return ready ? s->code : EXIT_FAILED;
+}
+
+static int watch_signals(struct serving *s)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int *n = (const int[]){SIGINT, SIGTERM, SIGHUP, SIGCHLD, 0}; *n; n++)
+        sigaddset(&set, *n);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    s->signals = signalfd(-1, &set, SFD_CLOEXEC);
+    if (s->signals < 0)
+        say("no signals: %s", strerror(errno));
+    return s->signals < 0 ? EXIT_FAILED : EXIT_FINE;
+}
+
+static void serving_end(struct serving *s)
+{
+    free(s->split);
+    for (unsigned i = 0; i < s->n_words; i++)
+        free(s->words[i]);
+    for (unsigned i = 0; i < s->n_keys; i++)
+        close(s->keys[i]);
+    if (s->signals >= 0)
+        close(s->signals);
+    if (s->status >= 0)
+        close(s->status);
+    if (s->folder[0]) {
+        unlink(s->socket);
+        rmdir(s->folder);
+    }
+}
+
+static int serve_run(const struct args *args)
+{
+    if (args->n_operands != 1)
+        return usage_error(&verb_serve, "Expecting one image");
+    if (args->socket && is_tcp(args))
+        return usage_error(&verb_serve, "--socket is a place of its own: without --tcp, -p and -b");
+    struct serving s = {.args = args, .view = args->view, .status = -1, .signals = -1};
+    s.split = s.view ? NULL : image_of_view(args->operands[0], &s.view);
+    s.image = s.split ? s.split : args->operands[0];
+    int code = keep_keys(&s) < 0 ? EXIT_FAILED : make_socket_name(&s);
+    if (code == EXIT_FINE)
+        make_uri(&s);
+    if (code == EXIT_FINE)
+        code = watch_signals(&s);
+    if (code == EXIT_FINE)
+        code = start_nbdkit(&s);
+    if (code == EXIT_FINE)
+        code = serve(&s);
+    serving_end(&s);
+    return output_end(code);
+}
+
+static const struct opt serve_opts[] = {
+    OPT_INPUT_FORMAT,
+    OPT_FLAG_AT('r', "read-only", read_only, "take no writes"),
+    OPT_TEXT('k', "socket", "PATH", OPT_FILE, socket,
+             "the Unix socket to serve at; one in a new folder if not given"),
+    OPT_FLAG_AT(0, "tcp", tcp, "serve at a TCP port instead: see -p and -b"),
+    OPT_TEXT('p', "port", "N", OPT_STRING, port, "the TCP port, 10809 if not given"),
+    OPT_TEXT('b', "bind", "ADDRESS", OPT_STRING, bind,
+             "the address to listen at, localhost if not given"),
+    OPT_FLAG_AT(0, "tls", tls, "take clients with TLS alone"),
+    OPT_TEXT(0, "tls-certificates", "DIR", OPT_FILE, tls_certificates,
+             "folder with ca-cert.pem, server-cert.pem and server-key.pem"),
+    OPT_TEXT(0, "tls-psk", "FILE", OPT_FILE, tls_psk, "keys that are shared with clients, instead"),
+    OPT_FLAG_AT(0, "tls-verify-peer", tls_verify_peer, "take clients with a certificate alone"),
+    OPT_TEXT(0, "exec", "COMMAND", OPT_STRING, exec,
+             "run this by the shell, with $uri, and stop serving when it ends"),
+    OPT_VIEW,
+    OPT_SHARE,
+    OPT_SALVAGE,
+    OPT_ALLOWED,
+    {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
+     "most memory for tables, 64M if not given"},
+    OPT_OUTPUT,
+    OPT_QUIET,
+    OPT_IMAGE_OPTS,
+    OPT_END};
+
+const struct verb verb_serve = {
+    .name = "serve",
+    .summary = "serve a disk over NBD, for machines and programs to attach to",
+    .operands = "IMAGE",
+    .opts = serve_opts,
+    .examples = "platter serve vm.vmdk\n"
+                "platter serve --exec 'nbdcopy \"$uri\" copy.raw' http://server/vm.qcow2\n"
+                "platter serve --read-only --tcp -p 10810 backup.vma@drive-scsi0\n",
+    .run = serve_run};
