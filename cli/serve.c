@@ -46,7 +46,8 @@ struct serving {
     char said[256]; /* lines of the plugin */
     size_t n_said;
     int code;    /* of nbdkit or of the command, once it has ended */
-    bool closed; /* all is durable */
+    bool hurried;         /* a signal came */
+    bool stopped, closed; /* nbdkit was told to end; all is durable */
 };
 
 /* ---- the command of nbdkit ------------------------------------------------------------------- */
@@ -285,10 +286,12 @@ static int exit_code(int how)
     return WIFEXITED(how) ? WEXITSTATUS(how) : BY_SIGNAL + WTERMSIG(how);
 }
 
+/* It ends when what was written is durable; who asks twice does not want to wait for that. */
 static void stop_nbdkit(struct serving *s)
 {
     if (s->nbdkit > 0)
-        kill(s->nbdkit, SIGTERM);
+        kill(s->nbdkit, s->stopped ? SIGKILL : SIGTERM);
+    s->stopped = true;
 }
 
 /* Takes notice of what ended. */
@@ -308,7 +311,7 @@ static void reap(struct serving *s)
     }
 }
 
-/* A signal that ends us ends the command, and then the server. */
+/* A signal that ends us ends the command, and then the server; a second one does so at once. */
 static void take_signal(struct serving *s)
 {
     struct signalfd_siginfo info;
@@ -318,10 +321,11 @@ static void take_signal(struct serving *s)
         reap(s);
         return;
     }
-    if (s->command > 0)
+    if (s->command > 0 && !s->hurried)
         kill(s->command, SIGTERM);
     else
         stop_nbdkit(s);
+    s->hurried = true;
 }
 
 /* ---- what the plugin says -------------------------------------------------------------------- */

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: MIT
+"""platter serve and the plugin of nbdkit, used by programs of others: nbdinfo, nbdcopy, qemu-img, qemu-io.
+
+A plugin with a sanitizer needs its library in nbdkit, which has none: a script called nbdkit, found
+first, sees to that.
+"""
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+from nbd_servers import free_port, nbdkit
+from peers import KIB, MIB, PLATTER, Case, Failed, main, make_content, platter, qemu_img, qemu_io, run, sha256
+
+PLUGIN = os.environ["PLATTER_NBDKIT_PLUGIN"]
+CALM = os.environ["CALM"]
+SIZE = 6 * MIB + 512 * 3
+IMAGES = {  # name: (format, what makes it of disk.raw)
+    "a.qcow2": ("qcow2", ["-O", "qcow2"]),
+    "packed.qcow2": ("qcow2", ["-c", "-O", "qcow2"]),
+    "a.qcow": ("qcow", ["-O", "qcow"]),
+    "sparse.vmdk": ("vmdk", ["-O", "vmdk"]),
+    "stream.vmdk": ("vmdk", ["-O", "vmdk", "-o", "subformat=streamOptimized"]),
+}
+
+
+def wrap_nbdkit(folder):
+    """Puts a nbdkit that can load the plugin in front of the others; the old PATH."""
+    path = os.environ["PATH"]
+    library = next((line.split()[2] for line in run("ldd", PLUGIN).stdout.splitlines()
+                    if "san.so" in line), None)
+    if library:
+        real = run("sh", "-c", "command -v nbdkit").stdout.strip()
+        os.mkdir(f"{folder}/bin")
+        with open(f"{folder}/bin/not-ours", "w") as f:
+            f.write("leak:/bin/nbdkit\n")
+        with open(f"{folder}/bin/nbdkit", "w") as f:
+            f.write(f"#!/bin/sh\nexport LSAN_OPTIONS=suppressions={folder}/bin/not-ours:print_suppressions=0\n"
+                    f'LD_PRELOAD={library}:{CALM} exec {real} "$@"\n')
+        os.chmod(f"{folder}/bin/nbdkit", 0o755)
+        os.environ["PATH"] = f"{folder}/bin:{path}"
+    return path
+
+
+class Serve:
+    """platter serve while a block runs; ended as a service manager does it."""
+
+    def __init__(self, *argv, code=0):
+        self.argv = [PLATTER, "serve", *argv]
+        self.code = code
+
+    def __enter__(self):
+        with open("serve.log", "w") as log:
+            self.process = subprocess.Popen(self.argv, stdout=subprocess.PIPE, stderr=log, text=True)
+        self.uri = self.process.stdout.readline().strip()
+        if not self.uri:
+            self.process.wait(30)
+            raise Failed(f"{self.argv}: {self.said()}")
+        return self
+
+    def export(self, name):
+        return self.uri.replace("?", f"{name}?")
+
+    def server(self):
+        """The nbdkit behind it."""
+        return int(run("pgrep", "-P", self.process.pid).stdout)
+
+    def said(self):
+        with open("serve.log", errors="replace") as log:
+            return log.read()
+
+    def __exit__(self, kind, *_):
+        try:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGTERM)
+            code = self.process.wait(60)
+        finally:
+            self.process.kill()
+            self.process.stdout.close()
+        if kind is None and (code != self.code or "Sanitizer" in self.said()):
+            raise Failed(f"{self.argv} ended with {code}: {self.said()}")
+
+
+class ServeCase(Case):
+    def setUp(self):
+        super().setUp()
+        self.path = wrap_nbdkit(self.dir)
+        make_content("disk.raw", SIZE, 7)
+
+    def tearDown(self):
+        os.environ["PATH"] = self.path
+        super().tearDown()
+
+    def make(self, name):
+        platter("convert", "-f", "raw", *IMAGES[name][1], "disk.raw", name)
+        return name
+
+    def check_same(self, uri, raw="disk.raw"):
+        qemu_img("compare", "-q", "-f", "raw", "-F", "raw", raw, uri)
+
+    def info(self, uri):
+        return json.loads(run("nbdinfo", "--json", uri).stdout)["exports"][0]
+
+
+class Read(ServeCase):
+    def test_every_format(self):
+        for name in IMAGES:
+            with Serve(self.make(name)) as s:
+                self.check_same(s.uri)
+                run("nbdcopy", s.uri, "copy.raw")
+                self.assertEqual(sha256("copy.raw"), sha256("disk.raw"), name)
+                info = self.info(s.uri)
+                self.assertEqual(info["is_read_only"], name == "stream.vmdk", name)
+                self.assertEqual(info["export-size"], SIZE)
+                self.assertTrue(info["can_multi_conn"])
+
+    def test_wrapped_and_from_a_server(self):
+        self.make("a.qcow2")
+        run("gzip", "-k", "a.qcow2")
+        with Serve("a.qcow2.gz") as s:
+            self.check_same(s.uri)
+        server = nbdkit("file", "a.qcow2")
+        try:
+            with Serve("-r", server.uri) as s:
+                self.check_same(s.uri)
+        finally:
+            server.stop()
+
+    def test_extents(self):
+        """What the client is told is what the map has."""
+        with Serve(self.make("a.qcow2")) as s:
+            told = json.loads(run("nbdinfo", "--map", "--json", s.uri).stdout)
+            own = json.loads(platter("map", "-U", "--output=json", "a.qcow2").stdout)
+            zero = [(e["start"], e["length"]) for e in own if e["zero"]]
+            ranges = [(e["offset"], e["length"]) for e in told if e["type"] == 3]
+            self.assertEqual(ranges, zero)
+            self.assertEqual(sum(e["length"] for e in told), SIZE)
+
+    def test_raw_is_not_guessed(self):
+        done = platter("serve", "disk.raw", code=1)
+        self.assertIn("if it is a raw disk, say so", done.stderr)
+        with Serve("-f", "raw", "disk.raw") as s:
+            self.check_same(s.uri)
+
+    def test_damage(self):
+        """An error with its reason, and the server goes on."""
+        self.make("a.qcow2")
+        offset = next(e["offset"] for e in json.loads(platter("map", "-U", "--output=json", "a.qcow2").stdout)
+                      if e["data"] and e["start"] >= MIB)
+        os.truncate("a.qcow2", offset + 512)
+        with Serve("-r", "a.qcow2") as s:
+            done = run("nbdcopy", s.uri, "null:", code=1)
+            self.assertIn("Input/output error", done.stderr)
+            qemu_io(s.uri, "raw", "read 0 512", options=["-r"])
+            self.assertIn("a.qcow2", s.said())
+
+    def test_encrypted(self):
+        for name, text in (("key", "correct horse"), ("wrong", "battery")):
+            with open(name, "w") as f:
+                f.write(text)
+        platter("convert", "-f", "raw", "-O", "qcow2", "-o", "encrypt.format=luks,encrypt.iter-time=10",
+                "--new-key-file", "key", "disk.raw", "e.qcow2")
+        for keys in (["--key-file=key"], ["--key-file=wrong", "--key-file=key"],
+                     ["--object", "secret,id=s,file=key"]):
+            with Serve(*keys, "e.qcow2") as s:
+                self.check_same(s.uri)
+        platter("serve", "--key-file=wrong", "e.qcow2", code=1)
+        with_file = nbdkit(PLUGIN, "e.qcow2", "secret=+key")
+        self.check_same(with_file.uri)
+        with_file.stop()
+
+
+class Views(ServeCase):
+    def names(self, uri):
+        return {e["export-name"] for e in json.loads(run("nbdinfo", "--list", "--json", uri).stdout)["exports"]}
+
+    def test_snapshots(self):
+        """Each is an export beside the disk that is written to."""
+        self.make("a.qcow2")
+        platter("snapshot", "-c", "first", "a.qcow2")
+        with Serve("a.qcow2") as s:
+            qemu_io(s.uri, "raw", "write -P 7 0 1M", "write -z 2M 1M")
+            self.assertEqual(self.names(s.uri), {"", "first"})
+            self.check_same(s.export("first"))
+            self.assertTrue(self.info(s.export("first"))["is_read_only"])
+            self.assertFalse(self.info(s.uri)["is_read_only"])
+            qemu_io(s.uri, "raw", "read -P 7 0 1M", "read -P 0 2M 1M")
+            run("nbdinfo", s.export("second"), code=1)
+            self.assertIn("second", s.said())
+        with Serve("--view", "first", "a.qcow2") as s:
+            self.check_same(s.uri)
+            self.assertEqual(self.names(s.uri), {""})
+
+    def test_archive(self):
+        make_content("small.raw", MIB, 9)
+        platter("archive", "create", "-q", "-f", "raw", "a.vma", "-d", "drive-one=disk.raw", "-d",
+                "drive-two=small.raw")
+        with Serve("a.vma") as s:
+            self.assertEqual(self.names(s.uri), {"drive-one", "drive-two"})
+            self.check_same(s.export("drive-one"))
+            self.check_same(s.export("drive-two"), "small.raw")
+            run("nbdinfo", s.uri, code=1)
+            self.assertIn("is an archive of 2 disks", s.said())
+        with Serve("a.vma@drive-two") as s:
+            self.check_same(s.uri, "small.raw")
+
+
+class Write(ServeCase):
+    def random_io(self, uri, shadow, seed):
+        """qemu-io, the same into a raw file; four connections of nbdcopy came before it."""
+        rng = random.Random(seed)
+        commands = []
+        with open(shadow, "r+b") as f:
+            for _ in range(60):
+                length = rng.choice([512, 4 * KIB, 64 * KIB, 300 * KIB])
+                off = rng.randrange((SIZE - length) // 512) * 512
+                pattern, kind = rng.randrange(1, 256), rng.choice(["write", "write", "zero", "fua", "unmap"])
+                f.seek(off)
+                f.write(bytes([0 if kind in ("zero", "unmap") else pattern]) * length)
+                options = {"zero": "-z", "unmap": "-z -u", "fua": f"-f -P {pattern}"}.get(kind, f"-P {pattern}")
+                commands.append(f"write {options} {off} {length}")
+                if rng.randrange(5) == 0:
+                    commands.append("flush")
+        qemu_io(uri, "raw", *commands)
+
+    def test_every_format(self):
+        for n, name in enumerate(("a.qcow2", "packed.qcow2", "a.qcow", "sparse.vmdk")):
+            self.make(name)
+            make_content("new.raw", SIZE, n)
+            with Serve(name) as s:
+                run("nbdcopy", "--connections=4", "--flush", "new.raw", s.uri)
+                self.check_same(s.uri, "new.raw")
+                self.random_io(s.uri, "new.raw", n)
+                self.check_same(s.uri, "new.raw")
+            self.check_written(name, IMAGES[name][0], "new.raw") if "qcow2" in name else \
+                platter("compare", "-f", IMAGES[name][0], "-F", "raw", name, "new.raw")
+            platter("check", "-q", name)
+
+    def test_discard(self):
+        with Serve(self.make("a.qcow2")) as s:
+            qemu_io(s.uri, "raw", "discard 1M 2M", "discard 1000 1000")
+            before = os.stat("a.qcow2").st_blocks
+            qemu_io(s.uri, "raw", "write -z -u 3M 2M", "read -P 0 3M 2M")
+        qemu_img("check", "a.qcow2")
+        self.assertLessEqual(os.stat("a.qcow2").st_blocks, before)
+
+    def test_others_are_kept_out(self):
+        with Serve(self.make("a.qcow2")):
+            done = qemu_img("info", "a.qcow2", code=1)
+            self.assertIn("lock", done.stderr)
+            platter("serve", "a.qcow2", code=1)
+            platter("info", "-U", "a.qcow2")
+
+    def test_read_only(self):
+        with Serve("-r", self.make("a.qcow2")) as s:
+            self.assertTrue(self.info(s.uri)["is_read_only"])
+            with Serve("-r", "a.qcow2") as other:
+                self.check_same(other.uri)
+        server = nbdkit(PLUGIN, "a.qcow2", options=["-r"])
+        self.assertTrue(self.info(server.uri)["is_read_only"])
+        qemu_img("info", "a.qcow2")
+        server.stop()
+
+
+class End(ServeCase):
+    def test_command(self):
+        """Its exit code is ours; it finds the disk; what it wrote is there when we end."""
+        self.make("a.qcow2")
+        for command, code in (("nbdinfo \"$uri\"; exit 5", 5), ("kill -9 $$", 137),
+                              ("qemu-io -f raw -c 'write -P 9 0 1M' \"$uri\"; test -S \"$unixsocket\"", 0)):
+            platter("serve", "--exec", command, "a.qcow2", code=code)
+        qemu_io("a.qcow2", "qcow2", "read -P 9 0 1M")
+
+    def test_server_killed(self):
+        with Serve(self.make("a.qcow2"), code=1) as s:
+            qemu_io(s.uri, "raw", "write -P 9 0 1M")
+            os.kill(s.server(), signal.SIGKILL)
+            s.process.wait(30)
+            self.assertIn("what was written last may be lost", s.said())
+        platter("check", "-q", "a.qcow2", code={0, 3})
+
+    def test_killed(self):
+        """The server ends with it, and all that it was given is durable then."""
+        with Serve("-k", "here.sock", self.make("a.qcow2"), code=-9) as s:
+            server = s.server()
+            qemu_io(s.uri, "raw", "write -P 9 0 1M")
+            s.process.kill()
+            until = time.monotonic() + 30
+            while os.path.exists(f"/proc/{server}") and time.monotonic() < until:
+                time.sleep(0.02)
+            self.assertFalse(os.path.exists(f"/proc/{server}"))
+        qemu_img("check", "a.qcow2")
+        qemu_io("a.qcow2", "qcow2", "read -P 9 0 1M")
+
+    def test_tcp_and_json(self):
+        port = free_port()
+        with Serve("--output=json", "-p", str(port), self.make("a.qcow2")) as s:
+            told = json.loads("{" + "".join(s.process.stdout.readline() for _ in range(4)))
+            self.assertEqual(told, {"uri": f"nbd://localhost:{port}", "read-only": False, "pid": s.process.pid})
+            self.check_same(told["uri"])
+            platter("serve", "-p", str(port), "-r", "-U", "a.qcow2", code=1)
+
+    def test_tls(self):
+        with open("keys.psk", "w") as f:
+            f.write("alice:" + "5a" * 32 + "\n")
+        with Serve("--tls", "--tls-psk=keys.psk", self.make("a.qcow2")) as s:
+            uri = s.uri.replace("://", "://alice@") + "&tls-psk-file=keys.psk"
+            run("nbdcopy", uri, "copy.raw")
+            self.assertEqual(sha256("copy.raw"), sha256("disk.raw"))
+            run("nbdinfo", s.uri.replace("nbds", "nbd"), code=1)
+
+    def test_wrong_usage(self):
+        self.make("a.qcow2")
+        for wrong in (["nothing.qcow2"], ["a.qcow2", "b.qcow2"], ["--tcp", "-k", "x.sock", "a.qcow2"], [],
+                      ["-k", "x" * 200, "a.qcow2"], ["--view", "nothing", "a.qcow2"]):
+            platter("serve", *wrong, code=1)
+        for wrong in (["file=a.qcow2", "file=b.qcow2"], [], ["a.qcow2", "no-such=1"], ["a.qcow2", "memory=x"]):
+            run("nbdkit", "-f", "-U", "-", PLUGIN, *wrong, "--run", "true", code=1)
+        self.assertIn("platter_version=", run("nbdkit", PLUGIN, "--dump-plugin").stdout)
+
+
+if __name__ == "__main__":
+    main()
