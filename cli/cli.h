@@ -100,6 +100,7 @@ struct args {
     bool configs;
     const char *socket, *port, *bind, *exec, *tls_certificates, *tls_psk; /* serve */
     bool read_only, tcp, tls, tls_verify_peer;
+    bool foreground; /* mount */
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
@@ -159,7 +160,7 @@ extern const struct verb verb_key, verb_compact, verb_archive_index, verb_archiv
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
-extern const struct verb verb_verify, verb_serve;
+extern const struct verb verb_verify, verb_serve, verb_mount;
 extern const struct verb verb_extract, verb_vma_list, verb_vma_config, verb_vma_create,
     verb_vma_extract, verb_vma_verify;
 extern const struct verb *const verbs[]; /* NULL-ended */
@@ -353,6 +354,13 @@ void fault_ranges_add(struct fault_log *log, struct fault_ranges *ranges,
 void fault_ranges_describe(const struct fault_ranges *ranges, json_t *o, const char *field);
 /* Whether its range of a disk is there, and may be wrong. */
 bool fault_doubts(const struct platter_fault *fault);
+
+/* ---- servers (serve.c) ------------------------------------------------------------------------
+ */
+
+/* Serves the first operand until a signal comes, or args->exec ends. An exit code; that of
+ * args->exec does not count where `may_be_told` and a signal to us ended it. */
+int serve_image(const struct args *args, bool may_be_told);
 
 /* ---- keys (secrets.c) ------------------------------------------------------------------------ */
 

@@ -10,37 +10,15 @@
 
 #include "cli.h"
 
-const struct verb *const verbs[] = {&verb_info,
-                                    &verb_create,
-                                    &verb_convert,
-                                    &verb_dd,
-                                    &verb_map,
-                                    &verb_compare,
-                                    &verb_digest,
-                                    &verb_measure,
-                                    &verb_check,
-                                    &verb_resize,
-                                    &verb_commit,
-                                    &verb_rebase,
-                                    &verb_amend,
-                                    &verb_compact,
-                                    &verb_key,
-                                    &verb_snapshot,
-                                    &verb_bitmap,
-                                    &verb_bench,
-                                    &verb_formats,
-                                    &verb_extract,
-                                    &verb_verify,
-                                    &verb_archive_create,
-                                    &verb_archive_index,
-                                    &verb_vma_list,
-                                    &verb_vma_config,
-                                    &verb_vma_create,
-                                    &verb_vma_extract,
-                                    &verb_vma_verify,
-                                    &verb_vma_repack,
-                                    &verb_serve,
-                                    NULL};
+const struct verb *const verbs[] = {
+    &verb_info,       &verb_create,         &verb_convert,       &verb_dd,
+    &verb_map,        &verb_compare,        &verb_digest,        &verb_measure,
+    &verb_check,      &verb_resize,         &verb_commit,        &verb_rebase,
+    &verb_amend,      &verb_compact,        &verb_key,           &verb_snapshot,
+    &verb_bitmap,     &verb_bench,          &verb_formats,       &verb_extract,
+    &verb_verify,     &verb_archive_create, &verb_archive_index, &verb_vma_list,
+    &verb_vma_config, &verb_vma_create,     &verb_vma_extract,   &verb_vma_verify,
+    &verb_vma_repack, &verb_serve,          &verb_mount,         NULL};
 
 const struct verb *verb_find(const char *name)
 {

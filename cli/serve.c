@@ -45,7 +45,8 @@ struct serving {
     pid_t nbdkit, command;
     char said[256]; /* lines of the plugin */
     size_t n_said;
-    int code;    /* of nbdkit or of the command, once it has ended */
+    int code;             /* of nbdkit or of the command, once it has ended */
+    bool may_be_told;     /* a command that we told to end has ended well */
     bool hurried;         /* a signal came */
     bool stopped, closed; /* nbdkit was told to end; all is durable */
 };
@@ -301,7 +302,7 @@ static void reap(struct serving *s)
     for (pid_t pid; (pid = waitpid(-1, &how, WNOHANG)) > 0;) {
         if (pid == s->command) {
             s->command = 0;
-            s->code = exit_code(how);
+            s->code = s->hurried && s->may_be_told ? EXIT_FINE : exit_code(how);
             stop_nbdkit(s);
         } else if (pid == s->nbdkit) {
             s->nbdkit = 0;
@@ -428,13 +429,10 @@ static void serving_end(struct serving *s)
     }
 }
 
-static int serve_run(const struct args *args)
+int serve_image(const struct args *args, bool may_be_told)
 {
-    if (args->n_operands != 1)
-        return usage_error(&verb_serve, "Expecting one image");
-    if (args->socket && is_tcp(args))
-        return usage_error(&verb_serve, "--socket is a place of its own: without --tcp, -p and -b");
-    struct serving s = {.args = args, .view = args->view, .status = -1, .signals = -1};
+    struct serving s = {
+        .args = args, .may_be_told = may_be_told, .view = args->view, .status = -1, .signals = -1};
     s.split = s.view ? NULL : image_of_view(args->operands[0], &s.view);
     s.image = s.split ? s.split : args->operands[0];
     int code = keep_keys(&s) < 0 ? EXIT_FAILED : make_socket_name(&s);
@@ -447,7 +445,16 @@ static int serve_run(const struct args *args)
     if (code == EXIT_FINE)
         code = serve(&s);
     serving_end(&s);
-    return output_end(code);
+    return code;
+}
+
+static int serve_run(const struct args *args)
+{
+    if (args->n_operands != 1)
+        return usage_error(&verb_serve, "Expecting one image");
+    if (args->socket && is_tcp(args))
+        return usage_error(&verb_serve, "--socket is a place of its own: without --tcp, -p and -b");
+    return output_end(serve_image(args, false));
 }
 
 static const struct opt serve_opts[] = {

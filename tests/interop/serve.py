@@ -321,5 +321,67 @@ class End(ServeCase):
         self.assertIn("platter_version=", run("nbdkit", PLUGIN, "--dump-plugin").stdout)
 
 
+class Mount(ServeCase):
+    def unmount(self):
+        run("umount", "there")
+
+    def wait_for_end(self):
+        until = time.monotonic() + 30
+        while run("pgrep", "-f", self.dir, code={0, 1}).stdout and time.monotonic() < until:
+            time.sleep(0.02)
+
+    def test_mounted(self):
+        """Read, written, and whole when it is unmounted; then the next one."""
+        self.make("a.qcow2")
+        os.mkdir("there")
+        done = platter("mount", "a.qcow2", f"{self.dir}/there")
+        self.assertEqual(done.stdout.strip(), f"{self.dir}/there/disk.raw")
+        self.assertEqual(sha256("there/disk.raw"), sha256("disk.raw"))
+        for name in ("there/disk.raw", "disk.raw"):
+            with open(name, "r+b") as f:
+                f.seek(3 * MIB + 5)
+                f.write(b"written by way of a file")
+        platter("mount", "-r", "a.qcow2", "there", code=1)
+        self.unmount()
+        self.wait_for_end()
+        self.check_written("a.qcow2", "qcow2", "disk.raw")
+        platter("mount", "-q", "-r", "a.qcow2", "there")
+        try:
+            with self.assertRaises(PermissionError):
+                os.close(os.open("there/disk.raw", os.O_RDWR)) if os.geteuid() else \
+                    self.fail_as_root("there/disk.raw")
+            self.assertEqual(sha256("there/disk.raw"), sha256("disk.raw"))
+        finally:
+            self.unmount()
+
+    def fail_as_root(self, name):
+        fd = os.open(name, os.O_RDWR)
+        try:
+            os.pwrite(fd, b"x", 0)
+        finally:
+            os.close(fd)
+
+    def test_foreground(self):
+        """It ends when the file is unmounted, and by a signal."""
+        self.make("a.qcow2")
+        os.mkdir("there")
+        for end in (lambda p: self.unmount(), lambda p: p.send_signal(signal.SIGTERM)):
+            process = subprocess.Popen([PLATTER, "mount", "--foreground", "a.qcow2", "there"])
+            until = time.monotonic() + 30
+            while not os.path.exists("there/disk.raw") and time.monotonic() < until:
+                time.sleep(0.02)
+            end(process)
+            self.assertEqual(process.wait(30), 0)
+        self.assertEqual(os.listdir("there"), [])
+
+    def test_refused(self):
+        os.mkdir("there")
+        self.make("a.qcow2")
+        for wrong in (["a.qcow2", "nowhere"], ["a.qcow2", "a.qcow2"], ["a.qcow2"], ["nothing", "there"],
+                      ["disk.raw", "there"]):
+            platter("mount", *wrong, code=1)
+        self.assertEqual(os.listdir("there"), [])
+
+
 if __name__ == "__main__":
     main()
