@@ -211,18 +211,20 @@ static int load_counts(struct image *img, struct platter_error *err)
                                  "the refcount table", err);
 }
 
-/* How much is done at once, by the memory there is. */
+/* How much is done at once, by the memory there is, and by what there may be to do. */
 static void set_sizes(struct compact *c)
 {
     const struct qcow2 *q = c->q;
     uint64_t share = budget_limit(c->img->budget) / 32;
+    uint64_t clusters = c->request->result.file_size / q->cluster_size + 1;
 
     /* Whole clusters: what is encrypted is so by sectors. */
-    c->buffer_size =
-        max_u64(q->cluster_size, round_down(min_u64(share, MOST_COPIED), q->cluster_size));
+    uint64_t copied = min_u64(min_u64(share, MOST_COPIED) / q->cluster_size, clusters);
+    c->buffer_size = max_u64(copied, 1) * q->cluster_size;
     c->room_changes = (uint32_t)min_u64(max_u64(share / sizeof *c->changes, LEAST_CHANGES),
                                         q->l2.slice / q->entry_size);
-    c->most_lower = (uint32_t)min_u64(max_u64(share / sizeof *c->lower, LEAST_CHANGES), MOST_LOWER);
+    c->most_lower = (uint32_t)min_u64(max_u64(share / sizeof *c->lower, LEAST_CHANGES),
+                                      min_u64(clusters + LEAST_CHANGES, MOST_LOWER));
     c->room_lower = c->most_lower + q->l2.slice / q->entry_size;
 }
 

@@ -58,7 +58,7 @@ enum {
 /* Clusters that L1 tables of snapshots point at, each as often as it was met. */
 struct met {
     uint64_t *clusters;
-    uint32_t n;
+    uint32_t n, room;
     uint64_t entries;
 };
 
@@ -109,7 +109,7 @@ static int meet_snapshot(struct image *img, const struct qcow2_snapshot *s, stru
 
     for (uint32_t first = 0, n; first < s->l1_size && m->entries < MOST_ENTRIES; first += n) {
         n = (uint32_t)min_u64(s->l1_size - first, PIECE);
-        if (m->n + n > MOST_TABLES && (r = judge_met(img, m, err)) < 0)
+        if (m->n + n > m->room && (r = judge_met(img, m, err)) < 0)
             return r;
         pthread_mutex_unlock(&img->lock);
         r = stream_pread(img->stream, bytes, n * (size_t)8, s->l1_offset + first * UINT64_C(8),
@@ -135,14 +135,18 @@ int qcow2_check_snapshot_counts(struct image *img, struct platter_error *err)
 
     if (q->snapshots_seen || q->header.n_snapshots == 0)
         return 0;
-    if (budget_alloc(img->budget, MOST_TABLES * sizeof *m.clusters, "tables of snapshots",
-                     &m.clusters, NULL) < 0)
+    uint64_t tables = 1;
+    for (uint32_t i = 0; i < q->header.n_snapshots; i++)
+        tables += q->snapshots[i].l1_size;
+    m.room = (uint32_t)min_u64(tables, MOST_TABLES);
+    if (budget_alloc(img->budget, m.room * sizeof *m.clusters, "tables of snapshots", &m.clusters,
+                     NULL) < 0)
         return 0;
     for (uint32_t i = 0; r == 0 && i < q->header.n_snapshots; i++)
         r = meet_snapshot(img, &q->snapshots[i], &m, err);
     if (r == 0)
         r = judge_met(img, &m, err);
     q->snapshots_seen = r == 0;
-    budget_free(img->budget, m.clusters, MOST_TABLES * sizeof *m.clusters);
+    budget_free(img->budget, m.clusters, m.room * sizeof *m.clusters);
     return r;
 }
