@@ -23,6 +23,8 @@ CREATED = {
     "changed.qcow2": ["64G", "-o", "preallocation=metadata"],
     "scattered.qcow2": ["8G", "-o", "cluster_size=4k"],
     "whole.qcow2": ["512M"],
+    "whole.raw": ["512M"],
+    "whole.vmdk": ["512M"],
     "blank.qcow2": ["4G"],
     "below.qcow2": ["4G"],
     "other.qcow2": ["4G"],
@@ -83,7 +85,7 @@ def fill_tables(name):
 
 
 def write(name, count, size, step=None, offset=0, pattern=1):
-    measure.run(["qemu-img", "bench", "-w", "-f", "qcow2", "-c", count, "-s", size, "-S", step or size,
+    measure.run(["qemu-img", "bench", "-w", "-f", image_format(name), "-c", count, "-s", size, "-S", step or size,
                  "-o", offset, f"--pattern={pattern}", name])
 
 
@@ -117,7 +119,7 @@ FILLED = {
     "large.vmdk": fill_tables,
     "changed.qcow2": change_after_snapshot,
     "scattered.qcow2": write_scattered,
-    "whole.qcow2": lambda name: write(name, 8192, CLUSTER),
+    **dict.fromkeys(("whole.qcow2", "whole.raw", "whole.vmdk"), lambda name: write(name, 8192, CLUSTER)),
     "below.qcow2": lambda name: write(name, 8192, CLUSTER),
     "other.qcow2": write_other,
     "above.qcow2": write_above,

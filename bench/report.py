@@ -132,7 +132,8 @@ time and 16: `read` and `write` where there is data already, `fill` where there 
 archives of the disk, beside copies of it as a raw file; `vma-verify` reads headers alone, `vma-extract-small` gets a
 disk of 16 MiB out of an archive that also has the large one, beside getting both, and `vma-open` reads from an
 archive of a full disk of 1 TiB, beside which an index is kept. `http` reads a compressed image from nginx, with
-20 ms added to each request in `http-20ms`; `nbd-read` and `nbd-write` are beside nbdcopy, and `rbd`, `rbd-tuned`
+20 ms added to each request in `http-20ms`; `nbd-read` and `nbd-write` are beside nbdcopy, those of `serve`
+are loads of fio's on a disk of 512 MiB that `platter serve` or qemu-nbd serves, and `rbd`, `rbd-tuned`
 and `rbd-import` write into a Ceph of one node on the same machine. The defaults of the programs differ in one thing
 that costs time: platter waits until a target is safely on the disk before it gives it its name,
 qemu-img's default (`-t unsafe`) leaves it to the host's cache. So platter is measured in both ways: as

@@ -117,6 +117,30 @@ def rbd(name, limit, *peer):
                proofs=[["qemu-img", "compare", "-q", "-f", "raw", "-F", "raw", "disk.raw", image]])
 
 
+def serve(name, image, rw, depth, unit, amount, limit=0.9):
+    """A load of fio's on a disk that is served, beside the peer's server; both end with all durable."""
+    kind, writes = image_format(image), "write" in rw
+    load = (f"fio --name=x --ioengine=nbd --uri=$uri --rw={rw} --bs={unit} --iodepth={depth} --io_size={amount} "
+            "--end_fsync=1 --output=/dev/null")
+    used = copy_of(image) if writes else image
+    peer = (f"qemu-nbd -f {kind} -k $PWD/nbd.sock -t --fork --pid-file=nbd.pid {used} && "
+            f"uri=nbd+unix:///?socket=$PWD/nbd.sock && {load} && kill $(cat nbd.pid) && "
+            "while kill -0 $(cat nbd.pid) 2>/dev/null; do sleep 0.01; done")
+    proofs = [["platter", "check", "-q", used]] if writes and kind != "raw" else []
+    return Row(f"serve-{name}-{rw}-{depth}", [image], limit,
+               ["serve", "-f", kind, *([] if writes else ["-r"]), "--exec", load, used],
+               changed=[image] if writes else [], proofs=proofs,
+               peer=["sh", "-c", peer if writes else peer.replace("qemu-nbd", "qemu-nbd -r", 1)],
+               peer_label="qemu-nbd")
+
+
+SERVED = [serve(image.rsplit(".", 1)[1], image, rw, depth, unit, f"{amount * (3 if depth > 1 else 1)}M")
+          for image in ("whole.qcow2", "whole.raw", "whole.vmdk")
+          for rw, unit, amount in (("randread", "4k", 80), ("randwrite", "4k", 80), ("read", "256k", 1024),
+                                   ("write", "256k", 1024))
+          for depth in (1, 16)]
+
+
 def reads(depth):
     return Row(f"read-{depth}", ["whole.qcow2"], 1.0,
                requests("whole.qcow2", depth, 4096, "-c", "100000"))
@@ -192,6 +216,8 @@ ROWS = [
         served=["file", "disk.raw"], peer=["nbdcopy", "--flush", "URI", "out.raw"]),
     Row("nbd-write", ["disk.raw"], 1.0, ["convert", "-n", "-f", "raw", "-O", "raw", "disk.raw", "URI"],
         served=["memory", "8G"], peer=["nbdcopy", "--flush", "disk.raw", "URI"]),
+    *SERVED,
+    serve("packed", "zlib.qcow2", "randread", 16, "64k", "1G", 0.77),
     rbd("rbd", 0.7),
     rbd("rbd-tuned", 1.0, "qemu-img", "convert", "-m", "16", "-W", "-f", "raw", "-O", "raw", "disk.raw", "rbd:rbd/out"),
     rbd("rbd-import", 1.0, "rbd", "import", "--no-progress", "disk.raw", "rbd/out"),
