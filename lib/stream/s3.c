@@ -21,7 +21,7 @@ static const struct option_def s3_keys[] = {
      "http[s]://HOST[:PORT]/BUCKET/KEY, instead of endpoint, bucket and key"},
     S3_LOGIN_KEYS,
     {"part_size", OPTION_SIZE, NULL, NULL, 5 << 20, 1 << 30,
-     "bytes of the first parts of an upload; by how large it may get"},
+     "bytes of the first parts of an upload, unless that is too little; by how large it may get"},
     HTTP_PLACE_KEYS,
     {0},
 };
@@ -244,6 +244,10 @@ static int open_target(struct s3_server *s, const char *bucket, const char *key,
 int s3_open(struct s3_server *s, const char *bucket, const char *key, unsigned flags, uint64_t size,
             struct stream **ret, struct platter_error *err)
 {
+    if ((flags & STREAM_FILE_TEMPORARY) && key[strlen(key) - 1] == '/')
+        return fail(err, EISDIR,
+                    "s3://%s/%s: would look like a folder: give the name of an object behind it",
+                    bucket, key);
     if ((flags & STREAM_FILE_WRITE) && !(flags & STREAM_FILE_TEMPORARY))
         return fail(err, ENOTSUP,
                     "s3://%s/%s: objects of S3 are not changed, but replaced as a whole: write a "

@@ -398,6 +398,8 @@ class Answers(Case):
         done = platter("create", "-f", "qcow2", f"s3://b/k?{keys.replace(',', '&')}", "1M", env=env)
         self.assertIn("'s3://b/k'", done.stdout)
         self.assertNotIn("SECRET", done.stdout)
+        done = platter("create", "s3://b/folder/", "1M", code=1)
+        self.assertIn("would look like a folder", done.stderr)
         done = platter("create", "--target-place", "no_such_key=1", "s3://b/k", "1M", code=1)
         self.assertIn("no_such_key", done.stderr)
 
