@@ -21,7 +21,7 @@ static int of_place(const char *name, const char *keys, struct source *ret,
                     struct platter_error *err)
 {
     ret->input = strcmp(name, "-") == 0;
-    return ret->input ? 0 : place_parse_with(name, keys, &ret->place, err);
+    return place_parse_with(name, keys, &ret->place, err);
 }
 
 int source_of(const char *name, const char *keys, struct source *ret, struct platter_error *err)
@@ -159,11 +159,12 @@ static bool is_pipe(const struct place *p, bool any)
 static int open_any(const struct source *s, unsigned flags, bool any, struct stream **ret,
                     struct platter_error *err)
 {
-    if (s->input)
-        return open_input(ret, err);
-    int r = !(flags & STREAM_FILE_WRITE) && is_pipe(&s->place, any)
-                ? stream_source_open(s->place.name, ret, err)
-                : place_open(&s->place, flags, ret, err);
+    bool pipe = !s->input && !(flags & STREAM_FILE_WRITE) && is_pipe(&s->place, any);
+    int r = s->input ? open_input(ret, err)
+            : pipe   ? stream_source_open(s->place.name, ret, err)
+                     : place_open(&s->place, flags, ret, err);
+    if (r == 0 && (s->input || pipe))
+        r = place_part(&s->place, *ret, ret, err);
     if (r == -ENOENT)
         stream_check_not_aside(s->place.name, err); /* it has more to say */
     if (r == -ENOENT && strncmp(s->place.name, "nbd:", 4) == 0 && s->place.name[4] != '/')

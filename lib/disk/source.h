@@ -25,7 +25,7 @@ struct source_state {
 
 struct source {
     struct place place;
-    bool input;                  /* standard input; there is no place */
+    bool input;                  /* standard input; of the place only the keys count */
     bool spec;                   /* it was a source-spec, and says the rest */
     const char *format;          /* a name in formats[]; NULL: found by content */
     bool qcow;                   /* ... which must be a QCOW of some version */

@@ -62,23 +62,37 @@ static int open_part(const struct place *p, struct stream *file, struct stream *
     return stream_part_open(file, offset, len, ret, err);
 }
 
+static bool is_part(const struct place *p)
+{
+    return options_given(p->keys, "offset") || options_given(p->keys, "length");
+}
+
+int place_part(const struct place *p, struct stream *file, struct stream **ret,
+               struct platter_error *err)
+{
+    *ret = file;
+    if (!is_part(p))
+        return 0;
+    int r = file->sequential ? fail(err, ENOTSUP,
+                                    "%s: can only be read front to back, and as a whole: no part "
+                                    "of it (offset, length) can be taken",
+                                    file->name)
+                             : open_part(p, file, ret, err);
+    if (r < 0)
+        stream_close(file);
+    return r;
+}
+
 static int file_open(const struct place *p, unsigned flags, struct stream **ret,
                      struct platter_error *err)
 {
     const char *path = options_string(p->keys, "file_path");
     if (!path || !*path)
         return fail(err, ENOENT, "no file is given: its name is empty");
-    bool part = options_given(p->keys, "offset") || options_given(p->keys, "length");
-    if (part && (flags & (STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY)))
+    if (is_part(p) && (flags & (STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY)))
         return fail(err, ENOTSUP, "%s: a part of a file can only be read", path);
     int r = stream_file_open(path, flags, ret, err);
-    if (r < 0 || !part)
-        return r;
-    struct stream *file = *ret;
-    r = open_part(p, file, ret, err);
-    if (r < 0)
-        stream_close(file);
-    return r;
+    return r < 0 ? r : place_part(p, *ret, ret, err);
 }
 
 static const struct place_kind place_file = {

@@ -76,6 +76,10 @@ void place_done(struct place *p);
 
 int place_open(const struct place *p, unsigned flags, struct stream **ret,
                struct platter_error *err);
+/* Of a file that was opened otherwise, the part that a place of that kind says; all of it is `file`
+ * itself. Takes that, on failure as well. */
+int place_part(const struct place *p, struct stream *file, struct stream **ret,
+               struct platter_error *err);
 /* Both at once: `more` as place_parse_with(), `size` as struct place has it. */
 int stream_open_with(const char *name, const char *more, unsigned flags, uint64_t size,
                      struct stream **ret, struct platter_error *err);

@@ -289,6 +289,7 @@ static void test_keys(void **state)
     source_done(&s);
     assert_fails(source_of("a", "ofset=512", &s, &err), EINVAL, "unknown option 'ofset'");
     assert_fails(source_of("a", "offset", &s, &err), EINVAL, "needs a value");
+    assert_fails(source_of("-", "ofset=512", &s, &err), EINVAL, "unknown option 'ofset'");
 #if HAVE_CURL
     assert_works(source_of("a", "ca_file=x,,y,insecure", &s, &err)); /* of others: passed over */
     source_done(&s);

@@ -42,6 +42,9 @@ cat b.qcow2 | platter digest --spool . - | cut -d' ' -f1 | cmp - <(platter diges
 cat a.raw | platter convert -f raw -O vmdk --spool . - d.vmdk
 platter compare -q -f raw a.raw d.vmdk
 echo "--- refused"
+code_of platter digest -f raw --place offset=512 - < <(cat a.raw)
+code_of platter digest -f raw --place offset=512,length=512 /dev/stdin < <(cat a.raw)
+platter digest -f raw --place offset=1M,length=5 - <a.raw | cut -d' ' -f1 | cmp - <(dd if=a.raw bs=1 skip=1M count=5 status=none | platter digest -f raw - | cut -d' ' -f1)
 code_of platter convert -f raw -O vmdk - e.vmdk < <(cat a.raw)
 code_of platter info -f raw - < <(cat a.raw)
 code_of platter map -f raw - < <(cat a.raw)
