@@ -106,12 +106,17 @@ static bool uri_is_allowed(const struct gate *gate, const struct platter_name *n
     return place_root(n->image) > 0 && uri_is_below(n->path, n->image, uri_folder(n->image));
 }
 
-/* A path that is relative to a URI. */
+/* A path that is relative to a URI. Where nothing is beside an image, a whole one is that of a
+ * local file. */
 static int resolve_at(const char *image_name, const char *name, char **ret,
                       struct platter_error *err)
 {
-    size_t keep = *name == '/' ? place_root(image_name) : uri_folder(image_name);
-    if (keep == 0)
+    size_t root = place_root(image_name), keep = *name == '/' ? root : uri_folder(image_name);
+    if (root == 0 && *name == '/') {
+        *ret = string_copy(name);
+        return *ret ? 0 : fail_memory(err, "a file name");
+    }
+    if (keep == 0 || place_has_keys(image_name))
         return 0;
     auto_free char *path = escape_path(*name == '/' ? name + 1 : name);
     *ret = path ? string_format("%.*s%s", (int)keep, image_name, path) : NULL;
@@ -164,6 +169,8 @@ static bool is_allowed(const char *const *allow, const char *real)
 static bool is_in_folder_of(const char *image_name, const char *real)
 {
     char folder[PATH_MAX];
+    if (!place_is_file(image_name, &image_name))
+        return false;
     const char *slash = strrchr(image_name, '/');
     auto_free char *dir =
         slash ? string_format("%.*s/", (int)(slash - image_name), image_name) : string_copy(".");
@@ -246,6 +253,12 @@ static int builtin_gate(const struct gate *gate, const struct platter_name *n, c
                         struct platter_error *err)
 {
     const char *kind = kind_name(n->kind);
+    if (!n->path && is_plain_path(n->name))
+        return fail(
+            err, PLATTER_EGATE,
+            "%s: names the %s \"%s\", which is relative, and nothing stands beside an image "
+            "there: name it as a whole (platter rebase -u)",
+            n->image, kind, n->name);
     if (!n->path)
         return fail(err, PLATTER_EGATE,
                     "%s: names the %s \"%s\", which is no plain file name: names inside images may "

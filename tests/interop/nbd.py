@@ -91,6 +91,17 @@ class Read(NbdCase):
         run("zstd", "-q", self.make("a.qcow2", "qcow2"), "-o", "a.qcow2.zst")
         self.assertEqual(self.digest(self.serve("file", "a.qcow2.zst"), "qcow2"), sha256("a.raw"))
 
+    def test_backing(self):
+        """A local file below an image on a server is only for who allows it; a relative name is none."""
+        qemu_img("create", "-q", "-f", "qcow2", "-b", os.path.abspath("a.raw"), "-F", "raw", "over.qcow2")
+        uri = self.serve("file", "over.qcow2")
+        self.refuse("digest", uri, says='a.raw" outside its own folder: allow it')
+        done = platter("digest", "--algorithm=sha256", "--allow", ".", uri)
+        self.assertEqual(done.stdout.split()[0], sha256("a.raw"))
+        qemu_img("create", "-q", "-f", "qcow2", "-b", "a.raw", "-F", "raw", "over.qcow2")
+        for allow in ((), ("--allow", ".")):
+            self.refuse("digest", *allow, uri, says='"a.raw", which is relative')
+
     def test_archive(self):
         archive("x.vma", {1: ("drive-scsi0", SIZE)}, list(clusters(1, "a.raw")))
         uri = self.serve("file", "x.vma")
