@@ -18,7 +18,7 @@ from craft import CLUSTER, COPIED, SECTOR, Qcow2, deflate, extension
 from craft_qcow import Qcow
 from craft_qcow import deflate as qcow_deflate
 from harm import Harm, measured
-from peers import KIB, MIB, add_case, main, platter, qemu_img, qemu_io, sha256, text_like
+from peers import KIB, MIB, add_case, main, platter, qemu_img, qemu_io, sha256, text_like, write_sparse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -424,23 +424,24 @@ class Streams(Harm):
     def test_one_table_of_three_gone(self):
         """In the middle of a stream: it stands behind its marker even so."""
         data = (content(2 * CLUSTER) + bytes(32 * MIB - 2 * CLUSTER)) * 3
+        write_sparse("three.raw", data)
+        whole = craft.stream_vmdk(data)
         for table in range(3):
-            image = bytearray(craft.stream_vmdk(data))
+            image = bytearray(whole)
             gd = SECTOR * craft.le(image, len(image) - 1024 + 56, 8)
             craft.put_le(image, gd + 4 * table, 0)
-            for name, held in (("three.vmdk", image), ("three.raw", data)):
-                with open(name, "wb") as f:
-                    f.write(held)
+            with open("three.vmdk", "wb") as f:
+                f.write(image)
             self.expect_error("three.vmdk", "vmdk", "three.raw", f"directory entry {table}")
             self.salvage_all("three.vmdk", "vmdk", "three.raw")
 
     def test_tables_of_other_ranges(self):
         """A directory that names them, each as good as any."""
         data = b"".join(content(2 * CLUSTER, seed).ljust(32 * MIB, b"\0") for seed in range(3))
-        with open("three.raw", "wb") as f:
-            f.write(data)
+        write_sparse("three.raw", data)
+        whole = craft.stream_vmdk(data)
         for first, second, swap in ((0, 1, True), (1, 2, True), (0, 2, False), (2, 1, False)):
-            image = bytearray(craft.stream_vmdk(data))
+            image = bytearray(whole)
             gd = SECTOR * craft.le(image, len(image) - 1024 + 56, 8)
             place = craft.le(image, gd + 4 * first)
             craft.put_le(image, gd + 4 * first, craft.le(image, gd + 4 * second))
@@ -455,9 +456,8 @@ class Streams(Harm):
         """Ranges without data have no table, in front, in between and at the end."""
         some = content(2 * CLUSTER)
         data = bytes(32 * MIB) + some + bytes(64 * MIB - len(some)) + some + bytes(64 * MIB)
-        for name, held in (("sparse.vmdk", craft.stream_vmdk(data)), ("sparse.raw", data)):
-            with open(name, "wb") as f:
-                f.write(held)
+        write_sparse("sparse.vmdk", craft.stream_vmdk(data))
+        write_sparse("sparse.raw", data)
         self.expect_good("sparse.vmdk", "vmdk", "sparse.raw")
 
 
@@ -477,9 +477,9 @@ class Large(Harm):
         """At both ends of tables, of what is read together, and of the disk."""
         size = (300 << 30) + 512
         qemu_img("create", "-q", "-f", "vmdk", "sparse.vmdk", size)
-        for at in (0, (32 << 20) - 512, 512 << 20, 100 << 30, (100 << 30) + (512 << 20),
-                   (200 << 30) - 512, 300 << 30):
-            qemu_io("sparse.vmdk", "vmdk", f"write -q -P {at % 251 + 1} {at} 512")
+        for places in ((0, 512 << 20, (200 << 30) - 512),
+                       ((32 << 20) - 512, 100 << 30, (100 << 30) + (512 << 20), 300 << 30)):
+            qemu_io("sparse.vmdk", "vmdk", *(f"write -q -P {at % 251 + 1} {at} 512" for at in places))
             self.check_map("sparse.vmdk", "vmdk")
         qemu_img("convert", "-f", "vmdk", "-O", "qcow2", "sparse.vmdk", "theirs")
         platter("compare", "sparse.vmdk", "theirs")
