@@ -420,6 +420,25 @@ static void test_sizes_up_and_down(void **state)
     buffer_free(&b);
 }
 
+/* However often it is made larger and smaller, the file does not grow with it. */
+static void test_sizes_again_and_again(void **state)
+{
+    enum { TIMES = 20 };
+    (void)state;
+    struct platter_disk *disk;
+    struct buffer b = fixture();
+    assert_works(try_open(&b, true, &disk, &err));
+    for (unsigned i = 0; i < TIMES; i++) {
+        resize(disk, UINT64_C(64) << 30);
+        resize(disk, 10 * MIB);
+    }
+    assert_works(disk_close(disk, &err));
+    assert_in_range(b.size, 0x3000, 0x3000 + (TIMES + 1) * 512);
+    assert_filled(&b, 0x5a, CLUSTER, 64 << 10);
+    assert_sound(&b);
+    buffer_free(&b);
+}
+
 /* The last bytes of an odd size may have a table of their own, which nobody sees: what it leads to
  * shows on no larger disk either. */
 static void test_hidden_table(void **state)
@@ -502,6 +521,7 @@ int main(void)
         cmocka_unit_test(test_l1_anywhere),
         cmocka_unit_test(test_write_after_shrinking),
         cmocka_unit_test(test_sizes_up_and_down),
+        cmocka_unit_test(test_sizes_again_and_again),
         cmocka_unit_test(test_hidden_table),
         cmocka_unit_test(test_stop_mending),
     };

@@ -72,6 +72,7 @@ struct space_check {
     bool mend;     /* entries */
     bool keep;     /* what seems to be nobody's may not be: a table is doubtful, or unread */
     bool dropped;  /* an entry */
+    bool cut;      /* the file ends where what is used does: zeros go as well */
     bool changed;  /* what stands where is not what the first look saw */
     struct claims *claims;
 };

@@ -45,7 +45,7 @@ static void note_tables(struct space_check *s)
 {
     const struct qcow1 *q = qcow1_of(s->img);
     const struct qcow1_header *h = &q->header;
-    uint64_t l1 = q->l1.n * UINT64_C(8); /* it is as long as it was for a larger disk */
+    uint64_t l1 = q->l1.n * UINT64_C(8);
 
     places_add(&s->places, 0, QCOW1_HEADER);
     if (h->backing_offset)
@@ -255,7 +255,7 @@ static int check_gap(struct space_check *s, hoff from, hoff to, struct platter_e
     uint64_t n = 0;
     bool mend = may_give_back(s), tail = to == s->size;
     int r = weigh(s, from, to, &n, err);
-    if (r < 0 || n == 0)
+    if (r < 0 || (n == 0 && !(s->cut && mend && tail)))
         return r;
     if (mend && tail)
         r = stream_resize(s->img->stream, from, err);
@@ -344,6 +344,7 @@ int qcow1_give_back(struct image *img, hoff *ret_end, struct platter_error *err)
     while (r == 0 && s.places.to != UINT64_MAX)
         r = fill_window(&s, s.places.to, false, note, err);
     s.keep |= s.places.n_shared > 0;
+    s.cut = true;
     if (r == 0 && !s.keep)
         r = find_leaks(&s, several, err);
     *ret_end = s.size;

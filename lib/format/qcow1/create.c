@@ -116,7 +116,7 @@ int qcow1_measure(uint64_t size, uint64_t data, const struct option_values *opti
 {
     struct qcow1_header h;
 
-    int r = choose(size, NULL, options, "measure", &h, err);
+    int r = choose(round_up(size, QCOW1_SECTOR), NULL, options, "measure", &h, err);
     if (r < 0)
         return r;
     uint64_t cluster = UINT64_C(1) << h.cluster_bits, tables = qcow1_l1_entries(&h, size);

@@ -27,8 +27,15 @@ static int copy_l1(struct image *img, uint32_t n, struct pointers *p, struct pla
         r = pointers_new(img, p, off, n, "the L1 table", err);
     if (r < 0)
         return r;
-    memcpy(p->entries, q->l1.entries, (size_t)min_u64(n, q->l1.n) * 8);
-    r = pointers_copy(img, p, off, err);
+    pthread_mutex_unlock(&img->lock);
+    r = stream_zero(img->stream, off, n * UINT64_C(8), STREAM_ZERO_UNMAP, err);
+    pthread_mutex_lock(&img->lock);
+    if (r < 0)
+        return r;
+    for (uint32_t i = 0; i < n && i < q->l1.n; i++)
+        if (q->l1.entries[i])
+            pointers_set(p, i, q->l1.entries[i]);
+    r = pointers_write(img, p, err);
     if (r == 0)
         r = qcow1_barrier(img, err);
     q->file_size = max_u64(q->file_size, off + n * UINT64_C(8));
@@ -203,11 +210,27 @@ static int grow(struct image *img, const struct resize_request *request, struct 
     return r;
 }
 
+/* The L1 table ends where the disk does now; where there is no memory for that it stays. */
+static void cut_l1(struct image *img)
+{
+    struct qcow1 *q = qcow1_of(img);
+    uint32_t n = (uint32_t)qcow1_l1_entries(&q->header, q->header.size);
+    struct pointers p = {0};
+    if (pointers_new(img, &p, q->l1.off, n, "the L1 table", NULL) < 0) {
+        pointers_free(img, &p);
+        return;
+    }
+    memcpy(p.entries, q->l1.entries, n * (size_t)8);
+    pointers_free(img, &q->l1);
+    q->l1 = p;
+}
+
 /* The file lets go of what was cut off. Token and lock held; drops it. */
 static int give_back(struct image *img, struct platter_error *err)
 {
     struct qcow1 *q = qcow1_of(img);
     hoff end = 0;
+    cut_l1(img);
     pthread_mutex_unlock(&img->lock);
     int r = qcow1_give_back(img, &end, err);
     pthread_mutex_lock(&img->lock);

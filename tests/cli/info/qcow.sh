@@ -36,4 +36,6 @@ platter resize -q huge.qcow 120T
 code_of platter resize -q --preallocation=full huge.qcow 121T
 code_of platter resize -q huge.qcow 1P
 platter measure -O qcow --size 10M
+truncate -s 100700 odd.raw
+platter measure -f raw -O qcow odd.raw
 left_here | count bad
