@@ -4,6 +4,7 @@
 
 #include "base/signals.h"
 #include "ops/creation.h"
+#include "ops/publish.h"
 #include "ops/stale_digest.h"
 #include "ops/target.h"
 #include "stream/place.h"
@@ -97,17 +98,25 @@ static int write_beside(struct creation *c, struct platter_error *err)
     return r < 0 ? r : stream_pwrite(c->beside, c->text, c->text_len, 0, err);
 }
 
+static int publish_archive(struct creation *c, bool durable, struct platter_error *err)
+{
+    return publish_watched(c->stream, durable, c->o->progress, c->o->opaque, c->total, err);
+}
+
 /* The two appear together, or neither: an archive beside digests of another one would be taken for
- * damaged. An older archive is moved aside first, and the new one comes last. */
+ * damaged. An older archive is moved aside first, and the new one comes last. Signals wait for
+ * files; a server could have them wait for long. */
 static int publish_both(struct creation *c, bool durable, struct platter_error *err)
 {
     sigset_t before;
+    bool far = c->file && c->file->sequential;
     int r = durable ? stream_flush(c->beside, err) : 0;
     if (r == 0 && durable && c->stream == c->file) /* a compressor is not at its end yet */
         r = stream_flush(c->file, err);
     if (r < 0)
         return r;
-    hold_signals(&before);
+    if (!far)
+        hold_signals(&before);
     if (c->file)
         r = stream_make_way(c->file, durable, err);
     if (r == 0)
@@ -115,7 +124,7 @@ static int publish_both(struct creation *c, bool durable, struct platter_error *
     if (r == 0)
         r = stream_publish(c->beside, durable, err);
     if (r == 0)
-        r = stream_publish(c->stream, durable, err);
+        r = publish_archive(c, durable, err);
     if (r < 0) {
         bool back = stream_withdraw(c->beside, true, err) == 0;
         if (c->file)
@@ -125,7 +134,8 @@ static int publish_both(struct creation *c, bool durable, struct platter_error *
     stream_close(TAKE(c->stream));
     stream_close(TAKE(c->file));
     stream_close(TAKE(c->beside));
-    release_signals(&before);
+    if (!far)
+        release_signals(&before);
     return r;
 }
 

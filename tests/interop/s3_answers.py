@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
             del parts[path]
             self.answer(200, b"<CompleteMultipartUploadResult/>")
         elif self.command == "DELETE":
-            parts.pop(path, None)
+            (parts if "uploadId" in query else objects).pop(path, None)
             self.answer(204)
         elif self.command == "PUT":
             objects[path] = (body, '"x"', next(self.server.dates))
@@ -359,7 +359,7 @@ class Answers(Case):
         place = f"s3://b/k?part_size={PART}"
         for argv in (["convert", "-f", "raw", "-O", "raw", "disk.raw", place],
                      ["archive", "create", "--compression=zstd", "-d", "scsi0=disk.raw",
-                      "-f", "raw", place]):
+                      "-f", "raw", "--digest", place]):
             self.server.asked.clear()
             copy = subprocess.Popen([PLATTER, *argv], stderr=subprocess.PIPE, text=True)
             while not any(command == "POST" and "uploadId" in query
@@ -370,6 +370,7 @@ class Answers(Case):
             self.assertIn("was taken away", said)
             self.assertEqual(copy.returncode, -signal.SIGTERM)
             self.check_nothing()
+            self.assertEqual(self.server.objects, {}) # nor digests
         enough.set()
 
     def test_target_place(self):
