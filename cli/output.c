@@ -74,10 +74,12 @@ void say(const char *format, ...)
         free(text);
 }
 
-/* "s3://bucket/key?secret_key=..." */
+/* "s3://bucket/key?secret_key=...", "rbd:pool/image:key=..." */
 static char *without_query(const char *name)
 {
     name = name_title(name);
+    if (strncasecmp(name, "rbd:", 4) == 0)
+        return strndup(name, 4 + strcspn(name + 4, "?:"));
     return strndup(name, strstr(name, "://") ? strcspn(name, "?#") : strlen(name));
 }
 

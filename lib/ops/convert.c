@@ -8,6 +8,7 @@
 #include "ops/ops.h"
 #include "ops/snapshot_copy.h"
 #include "ops/target.h"
+#include "stream/place.h"
 
 /* A convert under way. */
 struct job {
@@ -68,7 +69,7 @@ static int fill(void *opaque, uint64_t size, bool last, struct platter_error *er
                ? 0
                : fail(err, ENOSPC,
                       "%s: has %" PRIu64 " bytes, less than the source, which has %s%" PRIu64,
-                      job->target, have, last ? "" : "at least ", size);
+                      disk_top(job->grows)->stream->name, have, last ? "" : "at least ", size);
 }
 
 static int check_endless(struct job *job, const struct format *format, struct platter_error *err)
@@ -111,7 +112,7 @@ static int convert_ordered(struct job *job, struct target *t, struct platter_err
         return fail(err, ENOTSUP,
                     "%s: snapshots and bitmaps cannot be written to an image that is written front "
                     "to back",
-                    job->target);
+                    t->stream->name);
     if (job->endless)
         job->copy.sparse = 0; /* nobody could tell the writer of zeros at the end */
     int r = target_writer(t, &w, err);
@@ -233,7 +234,7 @@ static int convert_existing(struct job *job, struct platter_error *err)
     if (r == 0 && !job->endless && disk_size(disk) < job->sources.size)
         r = fail(err, ENOSPC,
                  "%s: has %" PRIu64 " bytes, less than the %" PRIu64 " bytes of the source",
-                 job->target, disk_size(disk), job->sources.size);
+                 disk_top(disk)->stream->name, disk_size(disk), job->sources.size);
     if (r == 0)
         r = copy_to_disk(job, disk, o->flags & PLATTER_CONVERT_COMPRESS, err);
     int e = disk_close(disk, r < 0 ? NULL : err);
@@ -246,14 +247,17 @@ static int check_options(const struct job *job, const struct format *format,
                          struct platter_error *err)
 {
     const struct platter_convert_options *o = job->o;
+    auto_free char *target = place_shown(job->target ? job->target : "standard output");
+    if (!target)
+        return fail_memory(err, "a name");
     if (!format)
         return fail(err, ENOTSUP, "no format is called \"%s\"", o->format);
     if (o->has_sparse_size && o->sparse_size % 512 != 0)
         return fail(err, EINVAL, "the shortest run of zeros (-S) must be a multiple of 512 bytes");
     if ((o->flags & PLATTER_CONVERT_COMPRESS) && !format->pack && !format->ordered)
-        return fail(err, ENOTSUP, "%s: the %s format does not compress", job->target, format->name);
+        return fail(err, ENOTSUP, "%s: the %s format does not compress", target, format->name);
     if (o->backing && (o->flags & PLATTER_CONVERT_EXISTING))
-        return fail(err, EINVAL, "%s: an existing target has the backing file it has", job->target);
+        return fail(err, EINVAL, "%s: an existing target has the backing file it has", target);
     if (o->flags & PLATTER_CONVERT_SNAPSHOTS && job->sources.n != 1)
         return fail(err, EINVAL, "snapshots can be copied from a single source only");
     if (!(o->flags & PLATTER_CONVERT_BITMAPS))

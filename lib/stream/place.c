@@ -199,6 +199,16 @@ bool place_has_keys(const char *name)
     return kind && kind->keys_behind && strpbrk(strchr(name, ':') + 1, kind->keys_behind);
 }
 
+char *place_shown(const char *name)
+{
+    const struct place_kind *kind = kind_of(name);
+    if (!kind || kind == &place_file)
+        return string_copy(name);
+    size_t scheme = (size_t)(strchr(name, ':') + 1 - name);
+    const char *signs = kind->keys_behind ? kind->keys_behind : "?#";
+    return strndup(name, scheme + strcspn(name + scheme, signs));
+}
+
 size_t place_root(const char *uri)
 {
     const struct place_kind *kind = kind_of(uri);

@@ -11,7 +11,7 @@
 #include "base/signals.h"
 #include "stream/rbd.h"
 
-enum { HURRY_S = 2 };
+enum { HURRY_S = 5 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rbd_cluster *clusters;
