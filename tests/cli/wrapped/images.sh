@@ -17,11 +17,8 @@ platter digest -q -f raw a.raw | sed 's/ .*//' >right
 for image in a.*.*; do
     platter digest -q "$image" | sed 's/ .*//' | cmp - right
     platter compare -q a.qcow2 "$image"
-    platter info --output=json "$image" |
-        python3 -c 'import json, os, sys
-i = json.load(sys.stdin)
-print(i["filename"], i["format"], i["compression"], i["virtual-size"],
-      i["actual-size"] == os.stat(i["filename"]).st_blocks * 512)'
+    platter info --output=json "$image" | jq -r --argjson blocks "$(stat -c %b "$image")" \
+        '"\(.filename) \(.format) \(.compression) \(."virtual-size") \(."actual-size" == $blocks * 512)"'
 done
 echo "--- found by content, not by name"
 mv a.qcow2.xz disk.raw
