@@ -229,8 +229,11 @@ int nbd_export_flush(struct stream *s, struct platter_error *err)
     struct nbd_request q;
     struct platter_error why;
     nbd_request_begin(w, &q);
+    atomic_fetch_add(&w->flushing, 1);
     int64_t cookie = libnbd.aio_flush(w->h, nbd_request_callback(&q), 0);
-    int r = nbd_export_judge(x, w, nbd_request_end(&q, cookie), "flush", 0, 0, &why);
+    int code = nbd_request_end(&q, cookie);
+    atomic_fetch_sub(&w->flushing, 1);
+    int r = nbd_export_judge(x, w, code, "flush", 0, 0, &why);
     WITH_LOCK(&x->known);
     if (r < 0 && !x->lost.code)
         x->lost = why;

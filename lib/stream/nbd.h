@@ -102,6 +102,7 @@ struct nbd_wire {
     const atomic_bool *interrupted; /* of the whole export */
     int wake;                       /* an eventfd: who polls is to look again */
     atomic_uint in_flight;
+    atomic_uint flushing;      /* of these: what may take a server very long */
     _Atomic uint64_t heard_ns; /* when the server last moved, or was first asked to */
     pthread_mutex_t lock;      /* what follows; libnbd is never called with it held */
     bool polled;               /* by one of those who wait */

@@ -13,7 +13,10 @@
 #include "base/library.h"
 #include "base/memory.h"
 
-enum { LOOK_MS = 100 /* how long a wait lasts until it looks whether somebody has enough */ };
+enum {
+    LOOK_MS = 100,   /* how long a wait lasts until it looks whether somebody has enough */
+    FLUSH_TIMES = 10 /* the timeout: a server may have gigabytes that are not on its disk yet */
+};
 
 /* ---- the library ----------------------------------------------------------------------------- */
 
@@ -189,7 +192,7 @@ static void await(struct nbd_wire *w, struct nbd_request *q)
         pthread_mutex_unlock(&w->lock);
         bool over = is_over(w);
         if (!over)
-            move(w, w->way->timeout_ns);
+            move(w, w->way->timeout_ns * (atomic_load(&w->flushing) ? FLUSH_TIMES : 1));
         pthread_mutex_lock(&w->lock);
         w->polled = false;
         if (over && !q->done) { /* libnbd has answered all it knew of */

@@ -307,10 +307,17 @@ class Answers(Case):
             self.refuse("info", "-f", "raw", Server(size=size, disk=b"").uri, says="a size that makes sense")
 
     def test_endless(self):
-        """A handshake without an end, and an answer that never comes: the timeout ends both."""
+        """A handshake without an end, and an answer that never comes: the timeout ends both. What takes
+        long with reason is a flush."""
         def silent(_connection, kind, _cookie, offset, _length):
             return kind == READ and offset >= 2 * MIB
 
+        def late(_connection, kind, _cookie, _offset, _length):
+            if kind == FLUSH:
+                time.sleep(2.5)
+            return False
+
+        platter("convert", "-n", "-f", "raw", "-O", "raw", "a.raw", Server(late).uri + "&timeout=1")
         self.refuse("info", "-f", "raw", Server(connection=Endless).uri + "&timeout=1",
                     says="cannot connect: .*timeout")
         self.refuse("convert", "-f", "raw", "-O", "raw", Server(silent).uri + "&timeout=1", "out.raw",
