@@ -113,11 +113,12 @@ static bool sector_allowed(const struct ledger *l, const uint8_t *bytes, uint64_
         return true;
     if (!is_zero(bytes, SECTOR)) {
         uint64_t op = get_le(bytes, 8) >> 32;
-        uint8_t want[SECTOR];
+        uint8_t stamp[8];
         if (op == 0 || op >= l->n || l->ops[op].kind != LEDGER_WRITE)
             return false;
-        ledger_stamp(want, (uint32_t)op, sector, 1);
-        return memcmp(bytes, want, SECTOR) == 0 && possible(l, (uint32_t)op, sector, position);
+        put_le(stamp, 8, op << 32 | sector);
+        bool whole = memcmp(bytes, stamp, 8) == 0 && memcmp(bytes, bytes + 8, SECTOR - 8) == 0;
+        return whole && possible(l, (uint32_t)op, sector, position);
     }
     for (uint32_t i = l->n; i-- > 1;) {
         enum ledger_kind kind = l->ops[i].kind;
