@@ -9,12 +9,14 @@
 
 #include <platter/platter.h>
 
+#include "base/ckd.h"
 #include "base/cursor.h"
 #include "base/secret.h"
 #include "disk/disk.h"
 #include "support/buffer.h"
 #include "support/imagecheck.h"
 #include "support/must.h"
+#include "support/prng.h"
 #include "support/process.h"
 
 enum { CLUSTER = 4096, MIB = 1 << 20, L1_AT = 48, TABLE_AT = 0x1000, DATA_AT = 0x2000 };
@@ -459,6 +461,77 @@ static void test_hidden_table(void **state)
     buffer_free(&b);
 }
 
+/* What a disk of any size up to MOST shows; zeros behind its end. */
+struct model {
+    struct prng prng;
+    struct buffer file;
+    struct platter_disk *disk;
+    uint64_t size;
+    uint8_t *bytes, *seen;
+};
+
+enum { MOST = 2 * MIB };
+
+static void change_range(struct model *m)
+{
+    uint64_t off = prng_below(&m->prng, m->size / 512) * 512;
+    uint64_t len = min_u64((1 + prng_below(&m->prng, 80)) * 512, m->size - off);
+    uint8_t byte = (uint8_t)(prng_below(&m->prng, 3) * 0x55); /* a third of them zeros */
+    memset(m->bytes + off, byte, len);
+    if (byte)
+        assert_works(disk_write(m->disk, m->bytes + off, len, off, &err));
+    else
+        assert_works(disk_zero(m->disk, off, len, true, &err));
+}
+
+static void change_size(struct model *m)
+{
+    uint64_t size = (1 + prng_below(&m->prng, MOST / 512)) * 512;
+    resize(m->disk, size);
+    if (size < m->size)
+        memset(m->bytes + size, 0, m->size - size);
+    m->size = size;
+}
+
+static void look(struct model *m)
+{
+    assert_int_equal(disk_size(m->disk), m->size);
+    assert_works(disk_read(m->disk, m->seen, m->size, 0, &err));
+    assert_memory_equal(m->seen, m->bytes, m->size);
+    assert_works(disk_flush(m->disk, &err));
+    assert_sound(&m->file);
+}
+
+/* Of many small tables, opened anew now and then. */
+static void test_many_sizes(void **state)
+{
+    (void)state;
+    struct model m = {.prng = {7}, .file = new_image(), .size = MIB};
+    MUST((m.bytes = calloc(2, MOST)) != NULL);
+    m.seen = m.bytes + MOST;
+    put_be(m.file.bytes + 24, 8, m.size);
+    m.file.bytes[32] = 9;
+    m.file.bytes[33] = 6;
+    assert_works(try_open(&m.file, true, &m.disk, &err));
+    for (unsigned i = 0; i < 600; i++) {
+        if (prng_below(&m.prng, 4) == 0)
+            change_size(&m);
+        else
+            change_range(&m);
+        if (i % 3 == 0)
+            look(&m);
+        if (prng_below(&m.prng, 20) > 0)
+            continue;
+        assert_works(disk_close(m.disk, &err));
+        assert_works(try_open(&m.file, true, &m.disk, &err));
+    }
+    look(&m);
+    assert_works(disk_close(m.disk, &err));
+    assert_in_range(m.file.size, 0, 3 * MOST); /* what is cut off was given back */
+    free(m.bytes);
+    buffer_free(&m.file);
+}
+
 /* ---- check -------------------------------------------------------------------------------------
  */
 
@@ -523,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_sizes_up_and_down),
         cmocka_unit_test(test_sizes_again_and_again),
         cmocka_unit_test(test_hidden_table),
+        cmocka_unit_test(test_many_sizes),
         cmocka_unit_test(test_stop_mending),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
