@@ -373,6 +373,27 @@ class Answers(Case):
             self.assertEqual(self.server.objects, {}) # nor digests
         enough.set()
 
+    def test_may_only_write(self):
+        """Who may neither read objects nor list parts writes all the same, and leaves none."""
+        def rule(h, _, query, __):
+            if h.command in ("GET", "HEAD"):
+                h.error(403, "AccessDenied")
+            elif "partNumber=2" in query and self.refused:
+                h.error(400, "InvalidDigest")
+            else:
+                return False
+            return True
+        self.server.rule = rule
+        self.refused = False
+        self.upload()
+        self.check_there()
+        self.server.objects.clear()
+        self.refused = True
+        done = self.upload(code=1)
+        self.assertIn("InvalidDigest", done.stderr)
+        self.assertNotIn("still there", done.stderr)
+        self.check_nothing()
+
     def test_target_place(self):
         """Keys of what is written, whatever makes it; none of them is shown."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
