@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* platter archive index: the file beside an archive that makes it open at once. */
-#include <string.h>
-
 #include "cli.h"
 
 static int archive_index_run(const struct args *args)
@@ -10,10 +8,6 @@ static int archive_index_run(const struct args *args)
     if (args->n_operands != 1)
         return usage_error(&verb_archive_index, "Expecting one archive file name");
     const char *name = args->operands[0];
-    if (strcmp(name, "-") == 0 && !args->index_file)
-        return usage_error(&verb_archive_index,
-                           "Standard input has no name that an index could stand beside: give one "
-                           "(-o FILE)");
     if (platter_archive_index(name, args->index_file, &err))
         return say_error(&err);
     if (!args->quiet) {

@@ -137,7 +137,7 @@ static int choose_configs(struct extract_job *job)
         for (unsigned k = 0; k < job->n_configs && !found; k++)
             found = strcmp(job->configs[k].name, args->actions[i].value) == 0;
         if (!found) {
-            say("%s: has no configuration called \"%s\"", args->operands[0],
+            say("%s: has no configuration called \"%s\"", name_title(args->operands[0]),
                 args->actions[i].value);
             return -1;
         }

@@ -55,7 +55,7 @@ static json_t *slots_of(const struct args *args, const char *name)
     slots = json_incref(slots ? slots : json_object_get(data, "slots"));
     json_decref(info);
     if (!slots)
-        say("%s: is not encrypted with LUKS, and has no key slots", name);
+        say("%s: is not encrypted with LUKS, and has no key slots", name_title(name));
     return slots;
 }
 

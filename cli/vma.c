@@ -113,7 +113,7 @@ static int print_config(struct platter_archive *archive, const char *file, const
             fwrite(bytes, 1, len, stdout);
             return EXIT_FINE;
         }
-    say("%s: has no configuration called \"%s\"", file, wanted);
+    say("%s: has no configuration called \"%s\"", name_title(file), wanted);
     return EXIT_NO_CONFIG;
 }
 

@@ -318,7 +318,7 @@ int disk_open_with_base(const char *name, const struct platter_open_options *o, 
     disk->writable = o->flags & PLATTER_OPEN_WRITE;
     if (disk->writable && (o->view || (o->flags & read_only)))
         r = fail(err, EINVAL, "%s: a view, a query, a salvage and a forced open are read-only",
-                 source_is_spec(name) ? "source-spec" : name);
+                 place_is_spec(name) ? "source-spec" : name);
     if (r == 0)
         r = open_top(disk, name, o, false, err);
     if (r == 0 && !(o->flags & PLATTER_OPEN_NO_BACKING))

@@ -12,11 +12,6 @@
 /* ---- names -------------------------------------------------------------------------------------
  */
 
-bool source_is_spec(const char *name)
-{
-    return name[strspn(name, " \t\r\n")] == '{' || strncmp(name, "json:", 5) == 0;
-}
-
 static int of_place(const char *name, const char *keys, struct source *ret,
                     struct platter_error *err)
 {
@@ -27,8 +22,7 @@ static int of_place(const char *name, const char *keys, struct source *ret,
 int source_of(const char *name, const char *keys, struct source *ret, struct platter_error *err)
 {
     *ret = (struct source){0};
-    int r =
-        source_is_spec(name) ? spec_parse(name, keys, ret, err) : of_place(name, keys, ret, err);
+    int r = place_is_spec(name) ? spec_parse(name, keys, ret, err) : of_place(name, keys, ret, err);
     if (r < 0)
         source_done(ret);
     return r;

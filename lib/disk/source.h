@@ -35,8 +35,6 @@ struct source {
     unsigned n_states;
 };
 
-/* Whether a name is a source-spec, rather than that of a place. */
-bool source_is_spec(const char *name);
 /* `keys` (or NULL) is what else was said of the place, as platter_open_options.place has it. *ret
  * is the caller's, for source_done(), on success. */
 int source_of(const char *name, const char *keys, struct source *ret, struct platter_error *err);

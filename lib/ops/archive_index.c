@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* The index of an archive, kept beside it: made anew from the archive, whatever is there. */
+#include <string.h>
+
 #include "format/archive.h"
 #include "ops/ops.h"
+#include "stream/place.h"
 
 #define INDEX_MEMORY (UINT64_C(512) << 20)
 
@@ -45,15 +48,18 @@ int ops_archive_index(const char *name, const char *index, struct platter_error 
     /* It is all of the archive that is looked at, as by a check. */
     struct platter_open_options open = {.size = sizeof open, .memory_limit = INDEX_MEMORY};
     struct platter_disk *disk;
-
+    if (!index && (strcmp(name, "-") == 0 || place_is_spec(name)))
+        return fail(err, EINVAL,
+                    "an index of standard input, or of a source-spec, has nothing to stand beside: "
+                    "name a file for it (-o)");
     int r = disk_open_for_check(name, &open, false, &disk, err);
     if (r < 0)
         return r;
     struct image *img = disk_top(disk);
     auto_free char *beside = string_format("%s.index", name);
     if (!img->format->archive || !img->format->archive->keep_index)
-        r = fail(err, ENOTSUP, "%s: is of the format %s, which has no index to be kept", name,
-                 img->format->name);
+        r = fail(err, ENOTSUP, "%s: is of the format %s, which has no index to be kept",
+                 img->stream->name, img->format->name);
     else if (!beside)
         r = fail_memory(err, "a file name");
     else

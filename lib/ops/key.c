@@ -182,7 +182,8 @@ int ops_key(const char *name, const struct platter_key_options *o,
         return r;
     const struct image *top = disk_top(disk);
     if (!top->format->key_area || !top->format->key_area(top, &job.area, &luks))
-        r = fail(err, ENOTSUP, "%s: is not encrypted with LUKS, and has no key slots", name);
+        r = fail(err, ENOTSUP, "%s: is not encrypted with LUKS, and has no key slots",
+                 top->stream->name);
     else
         job.luks = *luks;
     job.key = secret_alloc(CIPHER_MAX_KEY);

@@ -36,6 +36,13 @@ int open_backing_of(const char *name, const char *backing, const struct platter_
     int r = gate_resolve(name, backing, &path, err);
     if (r < 0)
         return r;
+    if (!path &&
+        place_is_spec(backing)) /* it may hold secrets, and anybody could read them there */
+        return fail(
+            err, EINVAL,
+            "%s: no image opens a source-spec as its backing file: give the name of a file, "
+            "or a URI",
+            name);
     if (!path)
         return fail(err, EINVAL,
                     "%s: \"%s\" as the name of a backing file is empty, or would be taken for a "

@@ -183,6 +183,11 @@ static int fail_unknown(const char *word, size_t len, struct platter_error *err)
         (int)len, word, known);
 }
 
+bool place_is_spec(const char *name)
+{
+    return name[strspn(name, " \t\r\n")] == '{' || strncmp(name, "json:", 5) == 0;
+}
+
 bool place_is_file(const char *name, const char **ret_path)
 {
     const struct place_kind *kind = kind_of(name);
@@ -203,7 +208,7 @@ char *place_shown(const char *name)
 {
     const struct place_kind *kind = kind_of(name);
     if (!kind || kind == &place_file)
-        return string_copy(name);
+        return string_copy(place_is_spec(name) ? "source-spec" : name);
     size_t scheme = (size_t)(strchr(name, ':') + 1 - name);
     const char *signs = kind->keys_behind ? kind->keys_behind : "?#";
     return strndup(name, scheme + strcspn(name + scheme, signs));
@@ -321,6 +326,10 @@ int stream_open_with(const char *name, const char *more, unsigned flags, uint64_
                      struct stream **ret, struct platter_error *err)
 {
     const char *path;
+    if (place_is_spec(name)) /* what it says is not shown */
+        return fail(err, ENOENT,
+                    "a source-spec says where a disk comes from, and nothing else is found or made "
+                    "by one: give the name of a file, or a URI");
     if (!more && place_is_file(name, &path))
         return stream_file_open(path, flags, ret, err);
     struct place p;

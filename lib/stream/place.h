@@ -85,6 +85,9 @@ int stream_open_with(const char *name, const char *more, unsigned flags, uint64_
                      struct stream **ret, struct platter_error *err);
 int stream_open(const char *name, unsigned flags, struct stream **ret, struct platter_error *err);
 
+/* Whether a name is a source-spec (disk/source.h) rather than that of a place. It may hold secrets.
+ */
+bool place_is_spec(const char *name);
 /* Whether a name is that of a local file, and nothing else: *ret_path (may be NULL) points into it,
  * behind "file:". */
 bool place_is_file(const char *name, const char **ret_path);

@@ -223,7 +223,7 @@ static void test_cut(void **state)
         for (size_t n = 1; end && text + n <= end; n++) {
             auto_free char *cut = string_format("%.*s", (int)n, text);
             struct source s;
-            if (source_is_spec(cut) && source_of(cut, NULL, &s, NULL) == 0)
+            if (place_is_spec(cut) && source_of(cut, NULL, &s, NULL) == 0)
                 fail_msg("'%s' is taken", cut);
         }
     }

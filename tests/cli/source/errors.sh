@@ -9,6 +9,21 @@ for doc in '{"type":"raw"}' '{"type":"raw","stream":{"type":"file","filepath":"h
 done
 count $s <all
 data 64K a.raw
+echo "--- nor of one that stands where none can"
+platter convert -f raw -O qcow2 a.raw a.qcow2
+archive a.vma disk=a.raw
+doc="{\"type\":\"qcow2\",\"stream\":{\"type\":\"file\",\"file_path\":\"a.qcow2\"}}"
+vma="{\"type\":\"vma\",\"stream\":{\"type\":\"file\",\"file_path\":\"a.vma\"}}"
+code_of platter convert -f raw -O qcow2 a.raw "$doc"
+code_of platter dd -f raw -O raw if=a.raw of="$doc"
+code_of platter create -f qcow2 "$doc" 1M
+code_of platter create -f qcow2 -b "$doc" -F qcow2 b.qcow2
+code_of platter key list "$doc"
+code_of platter archive create "$doc" -d disk=a.raw
+code_of platter archive index "$doc"
+code_of platter archive index "$vma"
+code_of platter vma config "$vma"
+platter verify -q "$vma"
 echo "--- what the file is, and what was said of it"
 code_of platter info '{"type":"qcow","stream":{"type":"file","file_path":"a.raw"}}'
 code_of platter info -f vmdk '{"type":"qcow","stream":{"type":"file","file_path":"a.raw"}}'
