@@ -218,9 +218,9 @@ int stream_copy_from(struct stream *s, hoff off, struct stream *src, hoff src_of
  * another program stands in the way. Streams without locks answer 0. May be called again to change.
  */
 int stream_lock(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
-/* Of what nobody can be kept from changing or removing while it is only read, and where reads do not
- * tell: fails (ESTALE) if that has happened since it was opened, so that what was read may be wrong.
- * What it is unpacked from is asked as well. Other streams: 0. */
+/* Of what nobody can be kept from changing or removing while it is only read, and where reads do
+ * not tell: fails (ESTALE) if that has happened since it was opened, so that what was read may be
+ * wrong. What it is unpacked from is asked as well. Other streams: 0. */
 int stream_unchanged(struct stream *s, struct platter_error *err);
 /* A file made by STREAM_FILE_TEMPORARY gets its real name, atomically; `durable` waits for the disk
  * first. Other streams: a flush if durable. */
