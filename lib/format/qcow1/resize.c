@@ -395,7 +395,7 @@ static int cut_file(struct image *img, struct platter_error *err)
     const struct qcow1_header *h = &q->header;
     hoff name_end = h->backing_offset ? h->backing_offset + h->backing_size : QCOW1_HEADER;
     hoff end = max_u64(name_end, q->l1.off + q->l1.n * UINT64_C(8));
-    hoff gap = name_end < q->l1.off ? name_end : QCOW1_HEADER;
+    hoff gap = h->backing_offset < q->l1.off ? name_end : QCOW1_HEADER;
 
     pthread_mutex_unlock(&img->lock);
     int r = stream_resize(img->stream, end, err);
