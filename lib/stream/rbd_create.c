@@ -12,7 +12,6 @@
 #include <time.h>
 
 #include "base/memory.h"
-#include "base/signals.h"
 #include "stream/rbd.h"
 
 /* For what is under way when a signal comes: what the image is as a whole ends by itself, unless
