@@ -398,28 +398,41 @@ static struct create_request target_create_request(const struct target *t)
     };
 }
 
-/* What is left out of the image reads as zeros, not as what a backing file has there. */
-int target_writer(struct target *t, struct image_writer **ret, struct platter_error *err)
+static int open_writer(struct target *t, struct image_writer **ret, struct platter_error *err)
 {
     struct create_request request = target_create_request(t);
-    if (t->request->backing)
-        return fail(err, ENOTSUP,
-                    "%s: an image of the %s format that is written front to back holds all of the "
-                    "disk: it cannot be made over a backing file",
-                    t->request->name, t->request->format->name);
     int r = t->request->format->writer_open(&request, ret, err);
     if (r == 0)
         (*ret)->stream = t->stream;
     return r;
 }
 
+static int fail_over_backing(const struct target *t, struct platter_error *err)
+{
+    return fail(err, ENOTSUP,
+                "%s: an image of the %s format that is written front to back holds all of the "
+                "disk: it cannot be made over a backing file",
+                t->request->name, t->request->format->name);
+}
+
+/* What is left out of the image reads as zeros, not as what a backing file has there. */
+int target_writer(struct target *t, struct image_writer **ret, struct platter_error *err)
+{
+    return t->request->backing ? fail_over_backing(t, err) : open_writer(t, ret, err);
+}
+
+/* An empty image may well have a backing file, but for one of those that are only written in this
+ * way where the place wants it: their writers know of none. */
 int target_create(struct target *t, struct platter_error *err)
 {
+    const struct format *f = t->request->format;
     struct create_request request = target_create_request(t);
     if (!target_is_ordered(t))
-        return t->request->format->create(&request, err);
+        return f->create(&request, err);
+    if (t->request->backing && !f->ordered)
+        return fail_over_backing(t, err);
     struct image_writer *w;
-    int r = target_writer(t, &w, err);
+    int r = open_writer(t, &w, err);
     if (r < 0)
         return r;
     r = w->ops->finish(w, err);
