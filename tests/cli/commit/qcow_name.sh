@@ -17,3 +17,9 @@ platter check over.qcow | head -n 1
 cmp new.raw "$long"
 platter compare -f raw -F qcow --backing-format raw new.raw over.qcow
 qemu-img info over.qcow | count "backing file: $long"
+
+# A name that ends where the L1 table begins.
+cp "$long" base.raw
+platter create -q -f qcow -b base.raw -F raw close.qcow
+platter commit -q --backing-format raw close.qcow
+qemu-img info close.qcow | count 'backing file: base.raw'
