@@ -99,10 +99,7 @@ class Reads(Case):
         for name in ("base.qcow2", "top.qcow2"):
             gateway.put_file(f"/{BUCKET}/chain/{name}", name)
         place = f"s3://{BUCKET}/chain/top.qcow2"
-        done = platter("digest", place, code={0, 1})
-        if done.returncode: # the gate lets it through when it is told to
-            self.assertIn("base.qcow2", done.stderr)
-            done = platter("digest", f"--allow=s3://{BUCKET}/chain/", place)
+        done = platter("digest", place)
         self.assertEqual(done.stdout.split()[0],
                          platter("digest", "-f", "raw", "base.raw").stdout.split()[0])
 

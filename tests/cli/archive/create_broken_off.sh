@@ -29,7 +29,7 @@ left_here
 
 echo '* a vast disk of nothing'
 platter create -q -f qcow2 -o cluster_size=2M vast.qcow2 200T
-platter archive create -q - -d a=vast.qcow2 >/dev/null &
+platter archive create -q - -d a=vast.qcow2 >/dev/null 2>&1 & # where the signal finds it at work it says so
 sleep 0.3
 kill -TERM $!
 code_of wait $!
