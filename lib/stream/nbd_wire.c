@@ -226,9 +226,11 @@ int nbd_request_end(struct nbd_request *q, int64_t cookie)
         await(w, q);
     }
     nbd_request_drop(q);
-    /* What a server answers before it goes is still its answer. */
-    bool cut_off = cookie < 0 || q->code == ENOTCONN;
-    return cut_off && (broken(w) || is_over(w)) ? -1 : q->code;
+    /* What a server answers before it goes is still its answer; of this it knows nothing: it is how
+     * libnbd gives up what was under way. */
+    if (q->code == ENOTCONN)
+        return -1;
+    return cookie < 0 && (broken(w) || is_over(w)) ? -1 : q->code;
 }
 
 /* ---- connecting ------------------------------------------------------------------------------ */

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from nbd_servers import free_port, nbdkit, qemu_nbd, unix_uri
-from peers import KIB, MIB, PLATTER, Case, Failed, main, make_content, platter, qemu_img, qemu_io, run, \
+from peers import KIB, MIB, PLATTER, Case, Failed, entry_behind, main, make_content, platter, qemu_img, qemu_io, run, \
     sha256, told
 from vma_writer import archive, clusters
 
@@ -54,6 +54,19 @@ class NbdCase(Case):
         return done
 
 
+def as_tables(entries):
+    """A map without what holes of the file say: where the server sees them, and we, is for the host."""
+    told = []
+    for entry in entries:
+        entry = {**entry, "zero": entry["zero"] and not entry["data"]}
+        last = told[-1] if told else None
+        if last and entry_behind(last) == {**entry, "length": last["length"]}:
+            last["length"] += entry["length"]
+        else:
+            told.append(entry)
+    return told
+
+
 class Read(NbdCase):
     def make(self, name, fmt, *options):
         qemu_img("convert", "-f", "raw", "-O", fmt, *options, "a.raw", name)
@@ -63,7 +76,7 @@ class Read(NbdCase):
         """An image inside of an export is what the file is."""
         self.assertEqual(self.digest(uri, fmt), sha256("a.raw"))
         local, remote = (json.loads(platter("map", "--output=json", "-f", fmt, n).stdout) for n in (image, uri))
-        self.assertEqual(remote, local)
+        self.assertEqual(as_tables(remote), as_tables(local))
         platter("compare", "-f", fmt, "-F", fmt, uri, image)
         local, remote = (json.loads(platter("info", "--output=json", "-f", fmt, n).stdout.replace(uri, image))
                          for n in (image, uri))

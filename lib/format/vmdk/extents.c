@@ -56,10 +56,11 @@ static const struct flat_file *find_flat(const struct flat_file *files, unsigned
     return &files[low];
 }
 
-/* "/dev/sda", "\\.\PhysicalDrive0": fullDevice, partitionedDevice. */
+/* "/dev/sda", "\\.\PhysicalDrive0": fullDevice, partitionedDevice. Files in memory are none. */
 static bool is_device(const char *name)
 {
-    return strncmp(name, "/dev/", 5) == 0 || strncmp(name, "\\\\.\\", 4) == 0;
+    return (strncmp(name, "/dev/", 5) == 0 && strncmp(name, "/dev/shm/", 9) != 0) ||
+           strncmp(name, "\\\\.\\", 4) == 0;
 }
 
 int vmdk_open_named(struct image *img, const char *bytes, bool writable, struct stream **ret,

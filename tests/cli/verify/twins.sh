@@ -16,7 +16,8 @@ echo "--- a damaged beginning of a compressed archive gives what it has"
 data 40K small.raw 3
 archive y.vma -c conf=text disk=small.raw
 for program in gzip xz; do
-    $program -qc y.vma | head -c 20000 >"y.$program"
+    $program -qc y.vma >whole
+    head -c 20000 whole >"y.$program"
     code_of platter verify "y.$program"
     code_of platter extract --salvage -q -o "$program" "y.$program"
     cat "$program/conf"
