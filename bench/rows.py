@@ -218,7 +218,7 @@ ROWS = [
         target="out.raw", served=["file", "disk.raw"], peer=["nbdcopy", "--flush", "URI", "out.raw"],
         peer_label="nbdcopy --flush"),
     Row("nbd-write", ["disk.raw"], 1.0, ["convert", "-n", "-f", "raw", "-O", "raw", "disk.raw", "URI"],
-        served=["memory", "8G"], peer=["nbdcopy", "--flush", "disk.raw", "URI"]),
+        served=["memory", "8G"], peer=["nbdcopy", "--flush", "disk.raw", "URI"], memory=4 << 30),  # the server's
     *SERVED,
     serve("packed", "zlib.qcow2", "randread", 16, "64k", "1G", 0.77),
     rbd("rbd", 0.7),
