@@ -493,4 +493,5 @@ static struct nbdkit_plugin plugin = {
     .extents = platter_extents,
 };
 
+NBDKIT_DLL_PUBLIC struct nbdkit_plugin *plugin_init(void); /* what nbdkit looks for */
 NBDKIT_REGISTER_PLUGIN(plugin)
