@@ -326,8 +326,9 @@ class Mount(ServeCase):
         run("umount", "there")
 
     def wait_for_end(self):
+        """Until nobody holds the image any more."""
         until = time.monotonic() + 30
-        while run("pgrep", "-f", self.dir, code={0, 1}).stdout and time.monotonic() < until:
+        while qemu_img("info", "a.qcow2", code={0, 1}).returncode and time.monotonic() < until:
             time.sleep(0.02)
 
     def test_mounted(self):
