@@ -47,7 +47,7 @@ static int mount_and_stay(const struct args *args)
     own.exec = args->read_only ? "exec nbdfuse --readonly \"$mountpoint\" \"$uri\""
                                : "exec nbdfuse \"$mountpoint\" \"$uri\"";
     own.n_operands = 1;
-    return serve_image(&own, true);
+    return serve_image(&own, true) == EXIT_FINE ? EXIT_FINE : EXIT_FAILED;
 }
 
 /* Until the file is there, or the process that is to mount it has ended. */
@@ -56,7 +56,7 @@ static int wait_for_mount(pid_t child, const char *file)
     int how = 0;
     while (access(file, F_OK) < 0) {
         if (waitpid(child, &how, WNOHANG) == child)
-            return WIFEXITED(how) && WEXITSTATUS(how) ? WEXITSTATUS(how) : EXIT_FAILED;
+            return EXIT_FAILED;
         if (signals_caught()) {
             kill(child, SIGTERM);
             waitpid(child, &how, 0);
@@ -94,8 +94,10 @@ static int mount_run(const struct args *args)
     if (args->n_operands != 2)
         return usage_error(&verb_mount, "Expecting an image and a folder");
     int code = choose_file(args->operands[1], &file);
-    if (code == EXIT_FINE && setenv("mountpoint", file, 1) < 0)
+    if (code == EXIT_FINE && setenv("mountpoint", file, 1) < 0) {
+        say("out of memory");
         code = EXIT_FAILED;
+    }
     if (code == EXIT_FINE)
         code = args->foreground ? mount_and_stay(args) : mount_and_leave(args, file);
     if (code == EXIT_FINE && !args->foreground && !args->quiet)

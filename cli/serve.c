@@ -45,7 +45,8 @@ struct serving {
     pid_t nbdkit, command;
     char said[256]; /* lines of the plugin */
     size_t n_said;
-    int code;             /* of nbdkit or of the command, once it has ended */
+    int code;             /* of the command, once it has ended */
+    bool failed;          /* nbdkit has, or a command could not be started */
     bool may_be_told;     /* a command that we told to end has ended well */
     bool hurried;         /* a signal came */
     bool stopped, closed; /* nbdkit was told to end; all is durable */
@@ -75,6 +76,12 @@ static bool is_tcp(const struct args *args)
     return args->tcp || args->port || args->bind;
 }
 
+/* Who brings what TLS needs does not want to be served without. */
+static bool is_tls(const struct args *args)
+{
+    return args->tls || args->tls_certificates || args->tls_psk || args->tls_verify_peer;
+}
+
 static void say_place(struct serving *s)
 {
     const struct args *args = s->args;
@@ -84,7 +91,7 @@ static void say_place(struct serving *s)
     } else {
         word(s, "--unix=%s", s->socket);
     }
-    if (args->tls)
+    if (is_tls(args))
         word(s, "--tls=require");
     if (args->tls_certificates)
         word(s, "--tls-certificates=%s", args->tls_certificates);
@@ -158,13 +165,22 @@ static int keep_keys(struct serving *s)
         int fd = told < 0 ? -1 : memfd_create("key", 0);
         if (fd >= 0)
             s->keys[s->n_keys++] = fd;
-        if (fd < 0 || write(fd, buffer, length) != (ssize_t)length)
-            r = -1;
+        if (told == 0 && (fd < 0 || write(fd, buffer, length) != (ssize_t)length))
+            say("a key cannot be kept in memory: %s", strerror(errno));
+        else if (told == 0)
+            continue;
+        r = -1;
     }
     if (buffer)
         explicit_bzero(buffer, PLATTER_MAX_SECRET);
     free(buffer);
     return r;
+}
+
+static void forget_keys(struct serving *s)
+{
+    while (s->n_keys > 0)
+        close(s->keys[--s->n_keys]);
 }
 
 /* ---- where it is ----------------------------------------------------------------------------- */
@@ -217,7 +233,7 @@ static void uri_add(struct serving *s, const char *text, const char *also)
 static void make_uri(struct serving *s)
 {
     const struct args *args = s->args;
-    const char *scheme = args->tls ? "nbds" : "nbd";
+    const char *scheme = is_tls(args) ? "nbds" : "nbd";
     if (!is_tcp(args)) {
         snprintf(s->uri, sizeof s->uri, "%s+unix:///?socket=", scheme);
         uri_add(s, s->socket, "/");
@@ -269,6 +285,7 @@ static int start_nbdkit(struct serving *s)
     if (code == EXIT_FINE)
         code = start(s->words, environ, true, &s->nbdkit);
     close(ends[1]);
+    forget_keys(s); /* what else is started has no business with them */
     return code;
 }
 
@@ -306,8 +323,7 @@ static void reap(struct serving *s)
             stop_nbdkit(s);
         } else if (pid == s->nbdkit) {
             s->nbdkit = 0;
-            if (how && s->code == EXIT_FINE)
-                s->code = EXIT_FAILED;
+            s->failed |= how != 0;
         }
     }
 }
@@ -322,8 +338,8 @@ static void take_signal(struct serving *s)
         reap(s);
         return;
     }
-    if (s->command > 0 && !s->hurried)
-        kill(s->command, SIGTERM);
+    if (s->command > 0)
+        kill(s->command, s->hurried ? SIGKILL : SIGTERM);
     else
         stop_nbdkit(s);
     s->hurried = true;
@@ -387,7 +403,7 @@ static int serve(struct serving *s)
         writable = has_said(s, "writable\n");
         announce(s, writable);
         if (s->args->exec && start_command(s) != EXIT_FINE) {
-            s->code = EXIT_FAILED;
+            s->failed = true;
             stop_nbdkit(s);
         }
     }
@@ -396,7 +412,7 @@ static int serve(struct serving *s)
             name_title(s->image));
         return EXIT_FAILED;
     }
-    return ready ? s->code : EXIT_FAILED;
+    return s->code == EXIT_FINE && (s->failed || !ready) ? EXIT_FAILED : s->code;
 }
 
 static int watch_signals(struct serving *s)
@@ -417,8 +433,7 @@ static void serving_end(struct serving *s)
     free(s->split);
     for (unsigned i = 0; i < s->n_words; i++)
         free(s->words[i]);
-    for (unsigned i = 0; i < s->n_keys; i++)
-        close(s->keys[i]);
+    forget_keys(s);
     if (s->signals >= 0)
         close(s->signals);
     if (s->status >= 0)
@@ -466,7 +481,8 @@ static const struct opt serve_opts[] = {
     OPT_TEXT('p', "port", "N", OPT_STRING, port, "the TCP port, 10809 if not given"),
     OPT_TEXT('b', "bind", "ADDRESS", OPT_STRING, bind,
              "the address to listen at, localhost if not given"),
-    OPT_FLAG_AT(0, "tls", tls, "take clients with TLS alone"),
+    OPT_FLAG_AT(0, "tls", tls,
+                "take clients with TLS alone; the other options of TLS mean it as well"),
     OPT_TEXT(0, "tls-certificates", "DIR", OPT_FILE, tls_certificates,
              "folder with ca-cert.pem, server-cert.pem and server-key.pem"),
     OPT_TEXT(0, "tls-psk", "FILE", OPT_FILE, tls_psk, "keys that are shared with clients, instead"),

@@ -20,6 +20,7 @@
 enum {
     MAX_ALLOW = 64,
     MAX_KEYS = 16,
+    MAX_EXPORTS = 9999,      /* that nbdkit lists beside the disk itself */
     MAX_EXTENTS = 8192,      /* of one answer: the client asks again behind it */
     PREFERRED_MIN = 4096,    /* bytes; pages of the guest */
     PREFERRED_MAX = 32 << 20 /* what the protocol allows */
@@ -94,18 +95,6 @@ static int config_memory(const char *value)
     return size < 0 ? -1 : 0;
 }
 
-static int config_allow(const char *value)
-{
-    if (n_allow == MAX_ALLOW) {
-        nbdkit_error("allow: at most %d times", MAX_ALLOW);
-        return -1;
-    }
-    char *path = nbdkit_absolute_path(value);
-    allow[n_allow++] = path;
-    options.open.allow = allow;
-    return path ? 0 : -1;
-}
-
 /* Takes `bytes`, malloc'ed. */
 static int add_key(uint8_t *bytes, size_t length)
 {
@@ -146,19 +135,38 @@ static int config_key_file(const char *path)
         fclose(file);
     if (!bad)
         return add_key(bytes, length);
+    if (bytes)
+        explicit_bzero(bytes, PLATTER_MAX_SECRET + 1);
     free(bytes);
     return -1;
 }
 
-/* A plain name as a path that still means the same when nbdkit has changed its folder. */
+/* The name of a file as a path that still means the same when nbdkit has changed its folder; URIs
+ * and source-specs stay. nbdkit has taken standard input away when the disk is opened. */
 static const char *keep_name(const char *value)
 {
-    if (strchr(value, ':') || *value == '{')
+    const char *file = strncmp(value, "json:", 5) == 0 ? value + 5 : value;
+    if (strcmp(file, "-") == 0) {
+        nbdkit_error("standard input cannot be served: put it into a file");
+        return NULL;
+    }
+    if (*file == '{' || (file == value && strchr(value, ':') && access(value, F_OK) < 0))
         return nbdkit_strdup_intern(value);
-    char *path = nbdkit_absolute_path(value);
-    const char *kept = path ? nbdkit_strdup_intern(path) : NULL;
+    char *path = nbdkit_absolute_path(file);
+    const char *kept =
+        path ? nbdkit_printf_intern("%s%s", file == value ? "" : "json:", path) : NULL;
     free(path);
     return kept;
+}
+
+static int config_allow(const char *value)
+{
+    if (n_allow == MAX_ALLOW) {
+        nbdkit_error("allow: at most %d times", MAX_ALLOW);
+        return -1;
+    }
+    options.open.allow = allow;
+    return (allow[n_allow++] = keep_name(value)) ? 0 : -1;
 }
 
 static int platter_config(const char *key, const char *value)
@@ -270,8 +278,6 @@ static void platter_unload(void)
         explicit_bzero(keys[n_keys].bytes, keys[n_keys].length);
         free(keys[n_keys].bytes);
     }
-    while (n_allow)
-        free((char *)allow[--n_allow]);
 }
 
 /* ---- exports --------------------------------------------------------------------------------- */
@@ -279,14 +285,14 @@ static void platter_unload(void)
 static int platter_list_exports(int readonly, int is_tls, struct nbdkit_exports *exports)
 {
     (void)is_tls;
-    options.read_only |= readonly;
+    (void)readonly;
     if (options.view)
         return nbdkit_add_export(exports, "", options.view);
     const struct shelf_views *views = shelf_views(&options);
     if (!views)
         return -1;
     int r = views->only ? 0 : nbdkit_add_export(exports, "", "the disk itself");
-    for (size_t i = 0; r == 0 && i < views->n; i++)
+    for (size_t i = 0; r == 0 && i < views->n && i < MAX_EXPORTS; i++)
         r = nbdkit_add_export(exports, views->v[i].name, views->v[i].about);
     return r;
 }
@@ -303,8 +309,7 @@ static void *platter_open_export(int readonly)
     const char *name = nbdkit_export_name();
     if (!name)
         return NULL;
-    options.read_only |= readonly;
-    return shelf_take(&options, name);
+    return shelf_take(&options, name, readonly);
 }
 
 static void platter_close_export(void *handle)

@@ -12,11 +12,14 @@
 
 #include "shelf.h"
 
+enum { LONGEST_NAME = 4096 /* bytes of a string in the protocol */ };
+
 static struct {
     pthread_mutex_t lock; /* held while something is opened, too: who comes second finds it open */
     struct served *served;
     struct shelf_views views;
     bool has_views;
+    bool tried; /* to open the disk itself */
 } shelf = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* The image as it stands while the disk itself may be open for writing: its header, its list of
@@ -71,7 +74,7 @@ static int views_add(struct shelf_views *views, const json_t *view)
 {
     const char *name = json_string_value(json_object_get(view, "name"));
     bool snapshot = json_object_get(view, "vm-state-size") != NULL;
-    if (!name || !*name) /* it has no name that a client could send */
+    if (!name || !*name || strlen(name) > LONGEST_NAME) /* no name that a client could send */
         return 0;
     char *about = NULL;
     if (asprintf(&about, "%s, %" JSON_INTEGER_FORMAT " bytes", snapshot ? "snapshot" : "disk",
@@ -138,16 +141,18 @@ static bool is_for_reading(int r)
     return r == -EROFS || r == -EACCES || r == -EPERM || r == -ENOTSUP;
 }
 
-static int open_itself(const struct shelf_options *options, struct served *s,
+static int open_itself(const struct shelf_options *options, bool read_only, struct served *s,
                        struct platter_error *err)
 {
     struct platter_open_options open = options->open;
-    open.flags |= options->read_only ? 0 : PLATTER_OPEN_WRITE;
+    s->writable = !read_only && !options->read_only &&
+                  !(open.flags & (PLATTER_OPEN_FORCE_SHARE | PLATTER_OPEN_SALVAGE));
+    open.flags |= s->writable ? PLATTER_OPEN_WRITE : 0;
     int r = platter_open(options->file, &open, &s->disk, err);
-    s->writable = r == 0 && !options->read_only;
-    if (is_for_reading(r) && !options->read_only) {
+    if (is_for_reading(r) && s->writable) {
         nbdkit_debug("for reading only: %s", err->message);
         open.flags &= ~PLATTER_OPEN_WRITE;
+        s->writable = false;
         r = platter_open(options->file, &open, &s->disk, err);
     }
     return r;
@@ -161,7 +166,7 @@ static void served_free(struct served *s)
 
 /* Called with the lock. */
 static struct served *served_open(const struct shelf_options *options, const char *view,
-                                  struct platter_error *err)
+                                  bool read_only, struct platter_error *err)
 {
     struct served *s = calloc(1, sizeof *s);
     if (!s || (view && !(s->view = strdup(view)))) {
@@ -169,7 +174,8 @@ static struct served *served_open(const struct shelf_options *options, const cha
         free(s);
         return NULL;
     }
-    int r = view ? open_beside(options, 0, view, &s->disk, err) : open_itself(options, s, err);
+    int r = view ? open_beside(options, 0, view, &s->disk, err)
+                 : open_itself(options, read_only, s, err);
     if (r < 0) {
         served_free(s);
         return NULL;
@@ -182,28 +188,39 @@ static struct served *served_open(const struct shelf_options *options, const cha
     return s;
 }
 
-/* Called with the lock. */
-static struct served *served_find(const struct shelf_options *options, const char *view,
-                                  struct platter_error *err)
+static struct served *served_listed(const char *view)
 {
     struct served *s = shelf.served;
     while (s && (view ? !s->view || strcmp(s->view, view) != 0 : s->view != NULL))
         s = s->next;
-    return s ? s : served_open(options, view, err);
+    return s;
+}
+
+/* Called with the lock. The disk itself comes first, as it may be for writing: a view that is open
+ * would keep it out, but not the other way round. */
+static struct served *served_find(const struct shelf_options *options, const char *view,
+                                  bool read_only, struct platter_error *err)
+{
+    struct platter_error other = {0};
+    if (view && !options->view && !shelf.tried && !served_listed(NULL))
+        served_open(options, NULL, read_only, &other); /* an archive of several disks has none */
+    shelf.tried = true;
+    struct served *s = served_listed(view);
+    return s ? s : served_open(options, view, read_only, err);
 }
 
 int shelf_ready(const struct shelf_options *options, bool *ret_writable)
 {
     struct platter_error err = {0}, other = {0};
     pthread_mutex_lock(&shelf.lock);
-    struct served *s = served_find(options, options->view, &err);
+    struct served *s = served_find(options, options->view, false, &err);
     *ret_writable = s && s->writable;
     bool views = !s && !options->view && views_find(options, &other) == 0 && shelf.views.only;
     pthread_mutex_unlock(&shelf.lock);
     return s || views ? 0 : tell(&err);
 }
 
-struct served *shelf_take(const struct shelf_options *options, const char *name)
+struct served *shelf_take(const struct shelf_options *options, const char *name, bool read_only)
 {
     struct platter_error err = {0};
     const char *view = *name ? name : options->view;
@@ -213,7 +230,7 @@ struct served *shelf_take(const struct shelf_options *options, const char *name)
         return NULL;
     }
     pthread_mutex_lock(&shelf.lock);
-    struct served *s = served_find(options, view, &err);
+    struct served *s = served_find(options, view, read_only, &err);
     if (s)
         s->clients++;
     pthread_mutex_unlock(&shelf.lock);

@@ -44,8 +44,9 @@ struct shelf_views {
 int shelf_try(const struct shelf_options *options);
 /* Opens the disk itself, or the view that is served, unless only views can be. 0 or -1. */
 int shelf_ready(const struct shelf_options *options, bool *ret_writable);
-/* The disk that the name of an export means, for one more client; NULL: it cannot be had. */
-struct served *shelf_take(const struct shelf_options *options, const char *name);
+/* The disk that the name of an export means, for one more client; NULL: it cannot be had.
+ * `read_only`: nbdkit serves nothing to be written. */
+struct served *shelf_take(const struct shelf_options *options, const char *name, bool read_only);
 /* One client less. A view that has none is closed, the disk itself stays open. */
 void shelf_give_back(struct served *served);
 /* All views, until shelf_close(); NULL: they cannot be found out. */

@@ -138,6 +138,26 @@ class Read(ServeCase):
             self.assertEqual(ranges, zero)
             self.assertEqual(sum(e["length"] for e in told), SIZE)
 
+    def test_names(self):
+        """Specs in files, backing files that are allowed, colons in names."""
+        self.make("a.qcow2")
+        with open("spec.json", "w") as f:
+            json.dump({"type": "qcow", "stream": {"type": "file", "file_path": f"{self.dir}/a.qcow2"}}, f)
+        os.mkdir("over")
+        qemu_img("create", "-q", "-f", "qcow2", "-b", f"{self.dir}/a.qcow2", "-F", "qcow2", "over/top:1.qcow2")
+        platter("serve", "over/top:1.qcow2", code=1)
+        for argv in (["json:spec.json"], ["--allow", ".", "over/top:1.qcow2"]):
+            with Serve("-r", *argv) as s:
+                self.check_same(s.uri)
+        for name in ("-", "json:-"):
+            self.assertIn("put it into a file", platter("serve", "-f", "raw", name, code=1).stderr)
+        server = nbdkit("file", "a.qcow2")
+        qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", server.uri, "-F", "qcow2", "remote.qcow2", str(SIZE))
+        platter("serve", "remote.qcow2", code=1)
+        with Serve("--allow", server.uri, "remote.qcow2") as s:
+            self.check_same(s.uri)
+        server.stop()
+
     def test_raw_is_not_guessed(self):
         done = platter("serve", "disk.raw", code=1)
         self.assertIn("if it is a raw disk, say so", done.stderr)
@@ -167,6 +187,8 @@ class Read(ServeCase):
             with Serve(*keys, "e.qcow2") as s:
                 self.check_same(s.uri)
         platter("serve", "--key-file=wrong", "e.qcow2", code=1)
+        done = platter("serve", "--key-file=key", "--exec", "ls -l /proc/self/fd/", "e.qcow2")
+        self.assertNotIn("memfd:key", done.stdout)
         with_file = nbdkit(PLUGIN, "e.qcow2", "secret=+key")
         self.check_same(with_file.uri)
         with_file.stop()
@@ -192,6 +214,23 @@ class Views(ServeCase):
         with Serve("--view", "first", "a.qcow2") as s:
             self.check_same(s.uri)
             self.assertEqual(self.names(s.uri), {""})
+
+    def test_view_first(self):
+        """Whoever has a snapshot open does not keep out who comes to write."""
+        self.make("a.qcow2")
+        platter("snapshot", "-c", "first", "a.qcow2")
+        server = nbdkit(PLUGIN, "a.qcow2")
+        export = server.uri.replace("?", "first?")
+        with subprocess.Popen(["qemu-io", "-r", "-f", "raw", export], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as reader:
+            reader.stdin.write("read 0 512\n")
+            reader.stdin.flush()
+            while "read 512/512" not in reader.stdout.readline():
+                self.assertIsNone(reader.poll())
+            qemu_io(server.uri, "raw", "write -P 7 0 1M", "read -P 7 0 1M")
+            reader.communicate("quit\n")
+        self.check_same(export)
+        server.stop()
 
     def test_archive(self):
         make_content("small.raw", MIB, 9)
@@ -258,6 +297,9 @@ class Write(ServeCase):
             self.assertTrue(self.info(s.uri)["is_read_only"])
             with Serve("-r", "a.qcow2") as other:
                 self.check_same(other.uri)
+        with Serve("a.qcow2"), Serve("-U", "a.qcow2") as s:
+            self.assertTrue(self.info(s.uri)["is_read_only"])
+            self.check_same(s.uri)
         server = nbdkit(PLUGIN, "a.qcow2", options=["-r"])
         self.assertTrue(self.info(server.uri)["is_read_only"])
         qemu_img("info", "a.qcow2")
@@ -280,6 +322,11 @@ class End(ServeCase):
             s.process.wait(30)
             self.assertIn("what was written last may be lost", s.said())
         platter("check", "-q", "a.qcow2", code={0, 3})
+
+    def test_server_killed_beside_a_command(self):
+        self.make("a.qcow2")
+        done = platter("serve", "-r", "--exec", "pkill -KILL -f bin/nbdkit.*$unixsocket; sleep 0.3; echo on", "a.qcow2", code=1)
+        self.assertIn("on", done.stdout)
 
     def test_killed(self):
         """The server ends with it, and all that it was given is durable then."""
@@ -305,7 +352,8 @@ class End(ServeCase):
     def test_tls(self):
         with open("keys.psk", "w") as f:
             f.write("alice:" + "5a" * 32 + "\n")
-        with Serve("--tls", "--tls-psk=keys.psk", self.make("a.qcow2")) as s:
+        with Serve("--tls-psk=keys.psk", self.make("a.qcow2")) as s:
+            self.assertTrue(s.uri.startswith("nbds+unix:"))
             uri = s.uri.replace("://", "://alice@") + "&tls-psk-file=keys.psk"
             run("nbdcopy", uri, "copy.raw")
             self.assertEqual(sha256("copy.raw"), sha256("disk.raw"))
