@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Live migration, inside (source-spec.md section 6). A migration is a disk whose top image is the
+ * target and whose other images are the source, which is filled from below: lib/disk/fill.c. There
+ * is one owner, which has the target open for writing and so locked; it alone writes the state.
+ *
+ *     migrate_state.c    the state, beside the target
+ *     migrate_prepare.c  a new target with its state
+ *     migrate.c          owning: open, close, the source and its identity, what is known of it
+ *     migrate_execute.c  the copy
+ *     migrate_end.c      commit and abort
+ *     migrate_control.c  how other processes reach the owner
+ *     migrate_ops.c      the verbs by the name of a target: here or in the owner's process
+ */
+#ifndef OPS_MIGRATE_H
+#define OPS_MIGRATE_H
+
+#include <jansson.h>
+
+#include "disk/disk.h"
+#include "ops/ops.h"
+
+/* ---- the state --------------------------------------------------------------------------------
+ */
+
+enum migrate_phase {
+    MIGRATE_PREPARING, /* the target is not complete: nothing that could be used */
+    MIGRATE_PREPARED,
+    MIGRATE_EXECUTING, /* a copy was begun, and runs if there is an owner that says so */
+    MIGRATE_EXECUTED,  /* the source is not needed any more */
+    MIGRATE_COMMITTING /* the link is cut, as far as the target goes */
+};
+
+/* What stands in the state, and where that is. */
+struct migrate_state {
+    struct stream *stream; /* open for writing, or for reading only */
+    uint64_t sequence;     /* of what was read or written last */
+    enum migrate_phase phase;
+    char *id;         /* says which target this is the state of */
+    json_t *source;   /* "name", and what it was opened with: see migrate_source.c */
+    json_t *identity; /* of disk_identity(), of the source */
+    char *format;     /* of the target: "qcow2" or "raw" */
+    char *place;      /* where the bytes of the target are: TARGET or TARGET.part */
+    uint64_t size;    /* of the disk, bytes */
+    bool part;        /* a raw file, which gets its name at the end */
+    bool written;     /* by a guest */
+    json_t *error;    /* null or the sentence that ended the last copy */
+};
+
+/* Where it is: `state` as it was given, or beside the target. malloc'ed. */
+char *migrate_state_name(const char *target, const char *state);
+/* Opens and reads it; ENOENT where there is none. */
+int migrate_state_open(const char *target, const char *state, const char *keys, bool writable,
+                       struct migrate_state *ret, struct platter_error *err);
+/* Makes a new one of what *state has, but its stream, with a map of presence if asked. */
+int migrate_state_create(const char *target, const char *name, const char *keys, bool presence,
+                         struct migrate_state *state, struct platter_error *err);
+/* Writes it, durably: a crash leaves the old one or the new. */
+int migrate_state_write(struct migrate_state *state, struct platter_error *err);
+/* The part of the stream with the map of presence; it is the state's. */
+int migrate_state_presence(struct migrate_state *state, struct stream **ret,
+                           struct platter_error *err);
+void migrate_state_close(struct migrate_state *state);
+const char *migrate_phase_name(enum migrate_phase phase);
+
+/* ---- owning -----------------------------------------------------------------------------------
+ */
+
+struct control; /* migrate_control.c */
+
+struct platter_migration {
+    char *target; /* as it was named */
+    struct platter_migrate_options options;
+    struct platter_disk *disk; /* target over source */
+    struct migrate_state state;
+    pthread_mutex_t lock; /* guards state, and all below */
+    bool lost;            /* the source could not be opened, or is another one by now */
+    char *reason;         /* ... why; or NULL */
+    bool executing;
+    atomic_bool stop; /* the copy is to end */
+    uint64_t done, total,
+        rate; /* of the copy: bytes of the disk it is through with; bytes a second */
+    struct control *control;
+};
+
+/* The verbs on a migration that is owned here. Thread-safe. */
+int migration_execute(struct platter_migration *m, unsigned workers, uint64_t rate,
+                      platter_progress_fn progress, void *opaque, struct platter_error *err);
+/* Has it come back soon, with ECANCELED. */
+void migration_stop(struct platter_migration *m);
+int migration_status(struct platter_migration *m, json_t **ret, struct platter_error *err);
+int migration_commit(struct platter_migration *m, struct platter_error *err);
+
+/* ---- migrate_control.c ------------------------------------------------------------------------
+ */
+
+/* Listens from now on, in a thread of its own, for control_call() of other processes, which must
+ * belong to the same user or to root. */
+int control_open(struct platter_migration *m, struct control **ret, struct platter_error *err);
+/* No call is served any more, and all have been answered. NULL is fine. */
+void control_close(struct control *c);
+
+/*
+ * Asks the owner of a migration: "execute" (with "workers" and "rate"; told of progress, and that
+ * it ends by what `progress` answers), "status" (*ret_answer, a new reference), "commit". Errors
+ * are those the owner had. ENOENT: there is no owner that listens.
+ */
+int control_call(const struct migrate_state *state, const char *target, json_t *request,
+                 platter_progress_fn progress, void *opaque, json_t **ret_answer,
+                 struct platter_error *err);
+
+/* ---- migrate_ops.c: the public functions of their names -------------------------------------- */
+
+int ops_migrate_prepare(const char *source, const struct platter_open_options *open,
+                        const char *target, const struct platter_migrate_prepare_options *options,
+                        struct platter_error *err);
+int ops_migrate_open(const char *target, const struct platter_migrate_options *options,
+                     struct platter_migration **ret, struct platter_error *err);
+int ops_migrate_close(struct platter_migration *m, struct platter_error *err);
+int ops_migrate_execute(const char *target, const struct platter_migrate_options *options,
+                        struct platter_error *err);
+int ops_migrate_status(const char *target, const struct platter_migrate_options *options,
+                       json_t **ret, struct platter_error *err);
+int ops_migrate_commit(const char *target, const struct platter_migrate_options *options,
+                       struct platter_error *err);
+int ops_migrate_abort(const char *target, const struct platter_migrate_options *options,
+                      struct platter_error *err);
+
+#endif
