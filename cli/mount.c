@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 
 #include "cli.h"
 
-enum { LOOK = 10000 /* microseconds between two looks whether it is mounted */ };
+enum { LOOK = 10 /* milliseconds between two looks whether it is mounted */ };
 
 #define FILE_NAME "disk.raw"
 
@@ -50,28 +51,43 @@ static int mount_and_stay(const struct args *args)
     return serve_image(&own, true) == EXIT_FINE ? EXIT_FINE : EXIT_FAILED;
 }
 
-/* Until the file is there, or the process that is to mount it has ended. */
-static int wait_for_mount(pid_t child, const char *file)
+/* Passes on what was said, if there is anything within `patience` milliseconds. */
+static bool pass_on(int said, int patience)
 {
-    int how = 0;
-    while (access(file, F_OK) < 0) {
-        if (waitpid(child, &how, WNOHANG) == child)
-            return EXIT_FAILED;
-        if (signals_caught()) {
-            kill(child, SIGTERM);
-            waitpid(child, &how, 0);
-            return EXIT_FAILED;
-        }
-        usleep(LOOK);
-    }
-    return EXIT_FINE;
+    char text[4096];
+    struct pollfd news = {.fd = said, .events = POLLIN};
+    if (poll(&news, 1, patience) <= 0)
+        return false;
+    ssize_t n = read(said, text, sizeof text);
+    if (n > 0 && fwrite(text, 1, (size_t)n, stderr) < (size_t)n)
+        return false;
+    if (n == 0) /* nobody is left who could say more */
+        poll(NULL, 0, patience);
+    return n > 0;
 }
 
-/* In a process of its own, which goes on when we end. */
+/* Until the file is there, or the process that is to mount it has ended. */
+static int wait_for_mount(pid_t child, const char *file, int said)
+{
+    bool told = false, ended = false;
+    while (!ended && access(file, F_OK) < 0) {
+        pass_on(said, LOOK);
+        if (!told && signals_caught())
+            told = kill(child, SIGTERM) == 0;
+        ended = waitpid(child, NULL, WNOHANG) == child;
+    }
+    while (pass_on(said, 0))
+        continue;
+    return ended ? EXIT_FAILED : EXIT_FINE;
+}
+
+/* In a process of its own, which goes on when we end. What it and its children say comes to us, for
+ * whoever reads our standard error waits until nobody has it any more. Later nobody listens. */
 static int mount_and_leave(const struct args *args, const char *file)
 {
+    int said[2];
     fflush(NULL);
-    pid_t child = fork();
+    pid_t child = pipe2(said, O_CLOEXEC) < 0 ? -1 : fork();
     if (child < 0) {
         say("cannot start a process: %s", strerror(errno));
         return EXIT_FAILED;
@@ -79,13 +95,19 @@ static int mount_and_leave(const struct args *args, const char *file)
     if (child == 0) {
         int null = open("/dev/null", O_RDWR | O_CLOEXEC);
         setsid();
+        signal(SIGPIPE, SIG_IGN);
         if (null >= 0) {
             dup2(null, STDIN_FILENO);
             dup2(null, STDOUT_FILENO);
         }
+        dup2(said[1], STDERR_FILENO);
+        close(said[0]);
         _exit(mount_and_stay(args));
     }
-    return wait_for_mount(child, file);
+    close(said[1]);
+    int code = wait_for_mount(child, file, said[0]);
+    close(said[0]);
+    return code;
 }
 
 static int mount_run(const struct args *args)

@@ -5,6 +5,10 @@
  * nbdkit is a child in the foreground. What it says about the disk comes by a pipe (status-fd of
  * the plugin): that it is open, and in the end that all is durable. nbdkit ends when we do,
  * whatever ends us.
+ *
+ * The command beside it is a process group, for what ends us ends all that the command started.
+ * Where we have the terminal the command gets it, with its keys, and we do for it what shells do
+ * for a job.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +44,7 @@ struct serving {
     char folder[64], socket[108];
     char uri[512];
     int status, signals; /* what to read from */
+    int terminal;        /* that we were started at, if a command has to share it with us, or -1 */
     int keys[MAX_KEYS];  /* files in memory, which nbdkit inherits */
     unsigned n_keys;
     pid_t nbdkit, command;
@@ -250,8 +255,8 @@ static void make_uri(struct serving *s)
 
 /* ---- processes ------------------------------------------------------------------------------- */
 
-/* Starts a program with the signals of a new one. */
-static int start(char *const words[], char *const environment[], bool own_group, pid_t *ret)
+/* Starts a program, as a group of its own and with the signals of a new one. */
+static int start(char *const words[], char *const environment[], pid_t *ret)
 {
     posix_spawnattr_t attr;
     sigset_t none, usual;
@@ -261,8 +266,8 @@ static int start(char *const words[], char *const environment[], bool own_group,
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setsigdefault(&attr, &usual);
     posix_spawnattr_setpgroup(&attr, 0);
-    posix_spawnattr_setflags(&attr, (short)(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                            (own_group ? POSIX_SPAWN_SETPGROUP : 0)));
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                        POSIX_SPAWN_SETPGROUP);
     int code = posix_spawnp(ret, words[0], NULL, &attr, words, environment);
     posix_spawnattr_destroy(&attr);
     if (code == ENOENT && strcmp(words[0], "nbdkit") == 0)
@@ -283,10 +288,32 @@ static int start_nbdkit(struct serving *s)
     fcntl(ends[0], F_SETFD, FD_CLOEXEC);
     int code = say_command(s, ends[1]);
     if (code == EXIT_FINE)
-        code = start(s->words, environ, true, &s->nbdkit);
+        code = start(s->words, environ, &s->nbdkit);
     close(ends[1]);
     forget_keys(s); /* what else is started has no business with them */
     return code;
+}
+
+/* The terminal goes from one group to the other, if that is who has it. */
+static void hand_terminal(const struct serving *s, pid_t from, pid_t to)
+{
+    if (s->terminal >= 0 && tcgetpgrp(s->terminal) == from)
+        tcsetpgrp(s->terminal, to);
+}
+
+static void command_signal(const struct serving *s, int signal)
+{
+    if (s->command > 0)
+        kill(-s->command, signal);
+}
+
+/* At its start, and when we were continued. Where it has asked for the terminal before, it stands.
+ */
+static void command_go_on(const struct serving *s)
+{
+    if (s->command > 0)
+        hand_terminal(s, getpgrp(), s->command);
+    command_signal(s, SIGCONT);
 }
 
 static int start_command(struct serving *s)
@@ -296,7 +323,11 @@ static int start_command(struct serving *s)
         say("out of memory");
         return EXIT_FAILED;
     }
-    return start(words, environ, false, &s->command);
+    if (!s->may_be_told) /* what is to end well by a signal leaves the keys to us */
+        s->terminal = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    int code = start(words, environ, &s->command);
+    command_go_on(s);
+    return code;
 }
 
 static int exit_code(int how)
@@ -316,8 +347,14 @@ static void stop_nbdkit(struct serving *s)
 static void reap(struct serving *s)
 {
     int how;
-    for (pid_t pid; (pid = waitpid(-1, &how, WNOHANG)) > 0;) {
-        if (pid == s->command) {
+    for (pid_t pid; (pid = waitpid(-1, &how, WNOHANG | WUNTRACED)) > 0;) {
+        if (WIFSTOPPED(how) && pid == s->command) {
+            hand_terminal(s, pid, getpgrp());
+            kill(0, SIGTSTP); /* who waits for us sees a job that has stopped */
+        } else if (WIFSTOPPED(how)) {
+            continue;
+        } else if (pid == s->command) {
+            hand_terminal(s, pid, getpgrp());
             s->command = 0;
             s->code = s->hurried && s->may_be_told ? EXIT_FINE : exit_code(how);
             stop_nbdkit(s);
@@ -338,9 +375,13 @@ static void take_signal(struct serving *s)
         reap(s);
         return;
     }
-    if (s->command > 0)
-        kill(s->command, s->hurried ? SIGKILL : SIGTERM);
-    else
+    if (info.ssi_signo == SIGCONT) {
+        command_go_on(s);
+        return;
+    }
+    command_signal(s, s->hurried ? SIGKILL : SIGTERM);
+    command_signal(s, SIGCONT); /* what stands still takes no notice */
+    if (s->command <= 0)
         stop_nbdkit(s);
     s->hurried = true;
 }
@@ -419,10 +460,12 @@ static int watch_signals(struct serving *s)
 {
     sigset_t set;
     sigemptyset(&set);
-    for (const int *n = (const int[]){SIGINT, SIGTERM, SIGHUP, SIGCHLD, 0}; *n; n++)
+    for (const int *n = (const int[]){SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGCONT, 0}; *n; n++)
         sigaddset(&set, *n);
     sigprocmask(SIG_BLOCK, &set, NULL);
     s->signals = signalfd(-1, &set, SFD_CLOEXEC);
+    sigaddset(&set, SIGTTOU); /* we take the terminal back when it is another's */
+    sigprocmask(SIG_BLOCK, &set, NULL);
     if (s->signals < 0)
         say("no signals: %s", strerror(errno));
     return s->signals < 0 ? EXIT_FAILED : EXIT_FINE;
@@ -438,6 +481,8 @@ static void serving_end(struct serving *s)
         close(s->signals);
     if (s->status >= 0)
         close(s->status);
+    if (s->terminal >= 0)
+        close(s->terminal);
     if (s->folder[0]) {
         unlink(s->socket);
         rmdir(s->folder);
@@ -446,8 +491,12 @@ static void serving_end(struct serving *s)
 
 int serve_image(const struct args *args, bool may_be_told)
 {
-    struct serving s = {
-        .args = args, .may_be_told = may_be_told, .view = args->view, .status = -1, .signals = -1};
+    struct serving s = {.args = args,
+                        .may_be_told = may_be_told,
+                        .view = args->view,
+                        .status = -1,
+                        .signals = -1,
+                        .terminal = -1};
     s.split = s.view ? NULL : image_of_view(args->operands[0], &s.view);
     s.image = s.split ? s.split : args->operands[0];
     int code = keep_keys(&s) < 0 ? EXIT_FAILED : make_socket_name(&s);

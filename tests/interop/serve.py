@@ -6,7 +6,9 @@ first, sees to that.
 """
 import json
 import os
+import pty
 import random
+import select
 import signal
 import subprocess
 import time
@@ -42,6 +44,44 @@ def wrap_nbdkit(folder):
         os.chmod(f"{folder}/bin/nbdkit", 0o755)
         os.environ["PATH"] = f"{folder}/bin:{path}"
     return path
+
+
+def wait_until(done, what):
+    until = time.monotonic() + 30
+    while not done():
+        if time.monotonic() > until:
+            raise Failed(f"not yet: {what}")
+        time.sleep(0.02)
+
+
+def is_there(pid):
+    """Whether a process runs; one that has ended and is not waited for does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class Terminal:
+    """What somebody at a terminal sees and types."""
+
+    def __init__(self, fd):
+        self.fd = fd
+        self.seen = ""
+
+    def until(self, text):
+        end = time.monotonic() + 30
+        while text not in self.seen:
+            if not select.select([self.fd], [], [], end - time.monotonic())[0]:
+                raise Failed(f"no {text}: {self.seen}")
+            try:
+                self.seen += os.read(self.fd, 4096).decode(errors="replace")
+            except OSError as e:  # nobody is there any more
+                raise Failed(f"no {text}: {self.seen}") from e
+
+    def type(self, keys):
+        os.write(self.fd, keys.encode())
 
 
 class Serve:
@@ -315,6 +355,87 @@ class End(ServeCase):
             platter("serve", "--exec", command, "a.qcow2", code=code)
         qemu_io("a.qcow2", "qcow2", "read -P 9 0 1M")
 
+    def test_signal_ends_all_of_a_command(self):
+        """Also what its shell has started, and what stands still."""
+        self.make("a.qcow2")
+        for number, signals in enumerate(([signal.SIGTERM], [signal.SIGHUP], [signal.SIGSTOP, signal.SIGINT],
+                                          [signal.SIGTERM, signal.SIGTERM])):
+            stubborn = len(signals) == 2 and signals[0] == signal.SIGTERM
+            command = f"{'trap : TERM;' if stubborn else ''} (sleep 300; true) & echo $!; while :; do sleep 300; done"
+            ended = signal.SIGKILL if stubborn else signal.SIGTERM
+            with Serve("--exec", command, "a.qcow2", code=128 + ended) as s:
+                child = int(s.uri)  # what came instead of it
+                for one in signals:
+                    if one == signal.SIGSTOP:
+                        os.kill(child, one)
+                    else:
+                        s.process.send_signal(one)
+                    time.sleep(0.2)
+                s.process.wait(30)
+                wait_until(lambda: not is_there(child), f"round {number}")
+        qemu_img("check", "a.qcow2")
+
+    def at_terminal(self, command, talk):
+        """platter serve in front of a terminal, in a job of its own as a shell starts it; its exit code."""
+        leader, terminal = pty.fork()
+        if leader == 0:
+            try:
+                os._exit(self.shell(command))
+            except BaseException:  # pylint: disable=broad-except
+                os._exit(99)
+        try:
+            talk(Terminal(terminal))
+            return os.waitstatus_to_exitcode(os.waitpid(leader, 0)[1])
+        finally:
+            os.close(terminal)
+
+    def shell(self, command):
+        """What a shell does: a job in front, told of when it stops, and then once more in front."""
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        job = os.fork()
+        if job == 0:
+            os.setpgid(0, 0)
+            os.tcsetpgrp(0, os.getpgrp())
+            signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+            os.execv(PLATTER, [PLATTER, "serve", "--exec", command, "a.qcow2"])
+        while True:
+            how = os.waitpid(job, os.WUNTRACED)[1]
+            if not os.WIFSTOPPED(how):
+                return os.waitstatus_to_exitcode(how)
+            if os.tcgetpgrp(0) != job:
+                return 98  # not given back
+            os.tcsetpgrp(0, os.getpgrp())
+            print("stopped", flush=True)
+            input()
+            os.tcsetpgrp(0, job)
+            os.killpg(job, signal.SIGCONT)
+
+    def test_terminal(self):
+        """A command reads what is typed, and has the keys."""
+        self.make("a.qcow2")
+
+        def ask(t):
+            t.until("name?")
+            t.type("one\n")
+            t.until("hello one")
+        self.assertEqual(self.at_terminal("printf name?; read x; echo hello $x; exit 7", ask), 7)
+
+        def interrupt(t):
+            t.until("here")
+            t.type("\x03")
+            t.until("caught")
+        code = self.at_terminal("trap 'echo caught; exit 3' INT; echo here; while :; do sleep 0.01; done", interrupt)
+        self.assertEqual(code, 3)
+
+        def stop(t):
+            t.until("here")
+            t.type("\x1a")
+            t.until("stopped")
+            t.type("\n")
+            t.type("two\n")
+            t.until("hello two")
+        self.assertEqual(self.at_terminal("echo here; while ! read x; do :; done; echo hello $x", stop), 0)
+
     def test_server_killed(self):
         with Serve(self.make("a.qcow2"), code=1) as s:
             qemu_io(s.uri, "raw", "write -P 9 0 1M")
@@ -394,7 +515,8 @@ class Mount(ServeCase):
         self.unmount()
         self.wait_for_end()
         self.check_written("a.qcow2", "qcow2", "disk.raw")
-        platter("mount", "-q", "-r", "a.qcow2", "there")
+        # Whoever reads what it says learns at once that there is no more.
+        run("sh", "-c", f"{PLATTER} mount -q -r a.qcow2 there 2>&1 | cat")
         try:
             with self.assertRaises(PermissionError):
                 os.close(os.open("there/disk.raw", os.O_RDWR)) if os.geteuid() else \
@@ -426,9 +548,10 @@ class Mount(ServeCase):
     def test_refused(self):
         os.mkdir("there")
         self.make("a.qcow2")
-        for wrong in (["a.qcow2", "nowhere"], ["a.qcow2", "a.qcow2"], ["a.qcow2"], ["nothing", "there"],
-                      ["disk.raw", "there"]):
-            platter("mount", *wrong, code=1)
+        for why, *wrong in (["is no folder", "a.qcow2", "nowhere"], ["is no folder", "a.qcow2", "a.qcow2"],
+                            ["an image and a folder", "a.qcow2"], ["cannot open for writing: No such file", "nothing", "there"],
+                            ["if it is a raw disk", "disk.raw", "there"]):
+            self.assertIn(why, platter("mount", *wrong, code=1).stderr)
         self.assertEqual(os.listdir("there"), [])
 
 
