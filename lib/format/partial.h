@@ -20,16 +20,21 @@
 
 #include "format/format.h"
 
-/* Asks image->opener for the stream of the map, by this name, as a data file. */
+/* Asks image->opener for the stream of the map, by this name, as a data file; it is the image's
+ * from then on, and the first of format->file(). */
 #define PARTIAL_PRESENCE "presence"
 
-/* Not in formats[]: whoever puts a disk together gives it. Its name is "raw", no_backing is false,
- * and img->has_backing is true until partial_complete(). */
+/*
+ * Not in formats[]: whoever puts a disk together gives it. Its name is "raw", no_backing is false,
+ * and img->has_backing is true until partial_complete(). The size of the disk is that of the map;
+ * its stream may be longer, and is never made so. A flush that fails in any part poisons the image.
+ */
 extern const struct format format_partial;
 
-/* Bytes of the map of a disk. */
+/* Bytes of the map of a disk. Its unit is 64 KiB, and more for disks of more than 8 TiB. */
 uint64_t partial_map_size(uint64_t disk_size);
-/* Writes the map of a disk that has nothing so far, durably; the stream reads as zeros. */
+/* Writes the map of a disk that has nothing so far, durably; the stream reads as zeros, and is made
+ * longer if it is too short. EFBIG: the disk is too large for one (8 PiB). */
 int partial_create(struct stream *presence, uint64_t disk_size, struct platter_error *err);
 /* All that is not present reads as zeros from now on, and the map is not asked any more. Durable is
  * nothing of that: whoever calls it knows what to do. The engine holds the whole disk. */
