@@ -107,6 +107,17 @@ void disk_interrupt(const struct platter_disk *disk);
 /* stream_unchanged() of all its files, when all of it was read that is wanted. */
 int disk_unchanged(const struct platter_disk *disk, struct platter_error *err);
 
+/*
+ * stream_identity() of all its files, for a state that is kept: of each image from `first` down to
+ * the base "name", "format", "size" and, if it is one, "view", and of each of its files "name" and
+ * "identity". The names are for who reads it: they may be others another time.
+ */
+int disk_identity(const struct platter_disk *disk, unsigned first, json_t **ret,
+                  struct platter_error *err);
+/* Whether that is still so: ESTALE, and a sentence that says which file changed and how. */
+int disk_identity_check(const struct platter_disk *disk, unsigned first, const json_t *before,
+                        struct platter_error *err);
+
 /* Of a disk that is read front to back, and whose size is not known before its end is reached:
  * reads on to `off`, as far as that is kept. *ret_known: whether its size is, which disk_size() has
  * then. Others: at once. */

@@ -275,6 +275,11 @@ static bool cached_same(const struct stream *a, const struct stream *b)
     return stream_same_bytes(((const struct cached *)a)->far, ((const struct cached *)b)->far);
 }
 
+static int cached_identity(struct stream *s, char **text, struct platter_error *err)
+{
+    return stream_identity(cached_of(s)->far, text, err);
+}
+
 static const char *cached_url(const struct stream *s)
 {
     const struct stream *far = ((const struct cached *)s)->far;
@@ -307,6 +312,7 @@ static const struct stream_ops cached_ops = {
     .size = cached_size,
     .interrupt = cached_interrupt,
     .sibling = cached_sibling,
+    .identity = cached_identity,
     .same = cached_same,
     .url = cached_url,
     .close = cached_close,

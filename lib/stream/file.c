@@ -410,6 +410,7 @@ static const struct stream_ops file_ops = {
     .extents = file_extents,
     .copy_from = file_copy_from,
     .lock = file_lock,
+    .identity = file_identity,
     .publish = file_publish,
     .make_way = file_make_way,
     .withdraw = file_withdraw,

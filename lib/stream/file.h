@@ -44,6 +44,9 @@ int file_lock_change(int fd, const char *name, unsigned *held_use, unsigned *hel
  * where that cannot be known. */
 char *file_lock_holder(int fd, off_t byte);
 
+/* stream_identity() of a file: file_identity.c. */
+int file_identity(struct stream *s, char **text, struct platter_error *err);
+
 /* stream_replace() of a file: replace.c. */
 int file_replace(struct stream *s, const void *bytes, size_t len, struct platter_error *err);
 

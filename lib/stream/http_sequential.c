@@ -28,9 +28,10 @@ struct http_sequential {
     pthread_cond_t changed;
     bool began, ended, paused;
     bool has_size;
-    bool endless;  /* the server does not tell the end of it from that of the connection */
-    uint64_t size; /* as the server says */
-    int result;    /* ended: why; 0 is the end, else `error` tells */
+    bool endless;          /* the server does not tell the end of it from that of the connection */
+    uint64_t size;         /* as the server says */
+    char *etag, *modified; /* as the server says, or NULL */
+    int result;            /* ended: why; 0 is the end, else `error` tells */
     struct platter_error error;
     uint8_t *bytes; /* a ring */
     uint64_t put, taken;
@@ -53,6 +54,10 @@ static void begin(void *opaque, const struct http_headers *headers)
     s->has_size = http_length(headers, &s->size);
     const char *coding = http_header(headers, "Transfer-Encoding");
     s->endless = !s->has_size && headers->major < 2 && !(coding && strcasestr(coding, "chunked"));
+    if (!s->began) { /* no memory for them: they are as good as not said */
+        s->etag = string_copy(http_header(headers, "ETag"));
+        s->modified = string_copy(http_header(headers, "Last-Modified"));
+    }
     s->began = true;
     pthread_cond_broadcast(&s->changed);
 }
@@ -136,6 +141,18 @@ static int sequential_size(struct stream *stream, uint64_t *ret_size, struct pla
     return 0;
 }
 
+static int sequential_identity(struct stream *stream, char **text, struct platter_error *err)
+{
+    struct http_sequential *s = sequential_of(stream);
+    if (!s->etag && !s->modified)
+        return fail(err, ENOTSUP,
+                    "%s: the server does not say by what this is known again: neither an ETag nor "
+                    "a date",
+                    stream->name);
+    int r = s->has_size ? identity_add_size(text, stream, err) : 0;
+    return r < 0 ? r : http_identity(text, s->etag, s->modified, err);
+}
+
 static void sequential_interrupt(struct stream *stream)
 {
     struct http_sequential *s = sequential_of(stream);
@@ -158,6 +175,8 @@ static void sequential_close(struct stream *stream)
     if (s->release)
         s->release(s->hooks.opaque);
     free(s->url);
+    free(s->etag);
+    free(s->modified);
     free(s->bytes);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
@@ -168,6 +187,7 @@ static const struct stream_ops sequential_ops = {
     .read = sequential_read,
     .interrupt = sequential_interrupt,
     .size = sequential_size,
+    .identity = sequential_identity,
     .url = sequential_url,
     .close = sequential_close,
 };

@@ -229,6 +229,24 @@ static int source_size(struct stream *s, uint64_t *ret_size, struct platter_erro
     return 0;
 }
 
+/* What changes while it is read makes reads fail, so that the first answer tells of all others. A
+ * weak ETag stands in for a date only: servers make strong ones of them when time has passed. */
+int http_identity(char **text, const char *etag, const char *modified, struct platter_error *err)
+{
+    if (etag && (!is_weak(etag) || !modified))
+        return identity_add(text, err, "etag", "%s", etag);
+    return modified ? identity_add(text, err, "modified", "%s", modified) : 0;
+}
+
+static int source_identity(struct stream *stream, char **text, struct platter_error *err)
+{
+    struct http_source *s = source_of(stream);
+    if (atomic_load(&s->changed))
+        return fail_changed(s, "as an earlier answer showed", NULL, NULL, err);
+    int r = identity_add_size(text, stream, err);
+    return r < 0 ? r : http_identity(text, s->etag, s->modified, err);
+}
+
 static void source_interrupt(struct stream *stream)
 {
     struct http_source *s = source_of(stream);
@@ -274,6 +292,7 @@ static const struct stream_ops source_ops = {
     .pread = source_pread,
     .interrupt = source_interrupt,
     .size = source_size,
+    .identity = source_identity,
     .url = source_url,
     .sibling = source_sibling,
     .close = source_close,

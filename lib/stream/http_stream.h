@@ -20,6 +20,9 @@ struct http_front {
 int stream_http_sequential_open(const struct http_front *front, struct stream **ret,
                                 struct platter_error *err);
 
+/* The words of an identity that a server's headers (NULL: it sends none) make. */
+int http_identity(char **text, const char *etag, const char *modified, struct platter_error *err);
+
 /* Places of this kind are only read. */
 int http_fail_write(const char *name, struct platter_error *err);
 

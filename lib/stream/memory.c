@@ -2,10 +2,12 @@
 /* A stream in memory that grows up to a limit. Its bytes are guarded by a lock: many readers or one
  * writer. Bytes between size and room are not zero by themselves: growing clears them. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/ckd.h"
+#include "base/hash.h"
 #include "base/memory.h"
 #include "stream/inside.h"
 
@@ -107,6 +109,23 @@ static int memory_resize(struct stream *s, uint64_t size, struct platter_error *
     return r;
 }
 
+/* Nothing but the bytes themselves lives longer than the stream. */
+static int memory_identity(struct stream *s, char **text, struct platter_error *err)
+{
+    struct memory_stream *m = memory_of(s);
+    uint8_t digest[HASH_MAX];
+    char hex[2 * sizeof digest + 1] = "";
+    const struct hash *h = hash_find("sha256");
+    pthread_rwlock_rdlock(&m->lock);
+    uint64_t size = m->size;
+    hash_bytes(h, size ? m->bytes : digest, size, NULL, 0, digest);
+    pthread_rwlock_unlock(&m->lock);
+    for (size_t i = 0; i < hash_size(h); i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    int r = identity_add(text, err, "size", "%" PRIu64, size);
+    return r < 0 ? r : identity_add(text, err, "sha256", "%s", hex);
+}
+
 static void memory_close(struct stream *s)
 {
     struct memory_stream *m = memory_of(s);
@@ -121,6 +140,7 @@ static const struct stream_ops memory_ops = {
     .zero = memory_zero,
     .size = memory_size,
     .resize = memory_resize,
+    .identity = memory_identity,
     .close = memory_close,
 };
 

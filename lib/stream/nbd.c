@@ -335,6 +335,16 @@ static int export_allocate(struct stream *s, hoff off, uint64_t len, struct plat
     return export_resize(s, off + len, err);
 }
 
+/* All that the protocol tells. That is little: whether somebody wrote to the disk, or another one
+ * is served under that name now, nobody says. */
+static int export_identity(struct stream *s, char **text, struct platter_error *err)
+{
+    const struct nbd_export *x = export_of(s);
+    auto_free char *export = libnbd.get_export_name(x->wires[0]->h);
+    int r = identity_add_size(text, s, err);
+    return r < 0 ? r : identity_add(text, err, "export", "%s", export ? export : "");
+}
+
 static void export_interrupt(struct stream *s)
 {
     struct nbd_export *x = export_of(s);
@@ -375,6 +385,7 @@ const struct stream_ops nbd_export_ops = {
     .resize = export_resize,
     .allocate = export_allocate,
     .extents = nbd_export_extents,
+    .identity = export_identity,
     .same = export_same,
     .close = export_close,
 };

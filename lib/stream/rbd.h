@@ -261,6 +261,7 @@ int rbd_open_at(struct rbd_stream *s, uint64_t snap, rbd_image_t *ret, struct pl
 
 int rbd_lock(struct stream *base, unsigned use, unsigned deny, struct platter_error *err);
 int rbd_unchanged(struct stream *base, struct platter_error *err);
+int rbd_identity(struct stream *base, char **text, struct platter_error *err);
 
 /* ---- facts ----------------------------------------------------------------------------------- */
 

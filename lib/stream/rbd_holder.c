@@ -137,33 +137,65 @@ static int fail_gone(const struct rbd_stream *s, struct platter_error *err)
                 s->head.name);
 }
 
-int rbd_unchanged(struct stream *base, struct platter_error *err)
+/* What the image is now. It is opened anew, since who has it open is not told that it is gone. */
+static int look_again(struct rbd_stream *s, struct rbd_mark *ret, struct platter_error *err)
 {
-    struct rbd_stream *s = rbd_of(base);
-    struct rbd_mark now;
     rbd_image_t image;
-    if (base->writable || !*s->id)
-        return 0;
     int r = librbd.open_by_id_read_only(s->pool, s->id, &image, NULL);
     if (r == -ENOENT)
         return fail_gone(s, err);
     if (r < 0)
-        return rbd_fail(base, r, err, "whether the image changed cannot be told");
-    if (s->snap != RBD_NO_SNAP)
-        r = librbd.snap_set_by_id(image, s->snap);
-    else if (s->marked)
-        r = look(s, image, &now);
+        return rbd_fail(&s->head, r, err, "whether the image changed cannot be told");
+    *ret = (struct rbd_mark){.size = s->size};
+    r = s->snap == RBD_NO_SNAP ? look(s, image, ret) : librbd.snap_set_by_id(image, s->snap);
     librbd.close(image);
     if (r == -ENOENT)
         return fail_gone(s, err);
+    return r < 0 ? rbd_fail(&s->head, r, err, "whether the image changed cannot be told") : 0;
+}
+
+int rbd_unchanged(struct stream *base, struct platter_error *err)
+{
+    struct rbd_stream *s = rbd_of(base);
+    struct rbd_mark now;
+    if (base->writable || !*s->id)
+        return 0;
+    int r = look_again(s, &now, err);
     if (r < 0)
-        return rbd_fail(base, r, err, "whether the image changed cannot be told");
+        return r;
     return !s->marked || same_mark(s, &now)
                ? 0
                : fail(err, ESTALE,
                       "%s: somebody had the image open for writing while it was read: begin again, "
                       "or make a snapshot of it and read that",
                       base->name);
+}
+
+/* The version of the object map is there whether the image changed long ago or not: that would be
+ * another answer later. So whoever has it open for writing meanwhile, as who makes a snapshot of it
+ * has, is said to have changed it. */
+int rbd_identity(struct stream *base, char **text, struct platter_error *err)
+{
+    struct rbd_stream *s = rbd_of(base);
+    struct rbd_mark now;
+    if (!*s->id)
+        return fail(err, ENOTSUP,
+                    "%s: an image of the first format has nothing by which it is known again",
+                    base->name);
+    int r = look_again(s, &now, err);
+    if (r == 0)
+        r = identity_add(text, err, "cluster", "%s", s->cluster->id);
+    if (r == 0)
+        r = identity_add(text, err, "pool", "%" PRIi64, librados.ioctx_get_id(s->pool));
+    if (r == 0)
+        r = identity_add(text, err, "image", "%s", s->id);
+    if (r == 0)
+        r = identity_add(text, err, "size", "%" PRIu64, now.size);
+    if (r < 0 || s->snap != RBD_NO_SNAP)
+        return r < 0 ? r : identity_add(text, err, "snapshot", "%" PRIu64, s->snap);
+    r = identity_add(text, err, "modified", "%jd.%09ld", (intmax_t)now.modified.tv_sec,
+                     now.modified.tv_nsec);
+    return r < 0 || now.map == 0 ? r : identity_add(text, err, "map", "%" PRIu64, now.map);
 }
 
 /* ---- locks ----------------------------------------------------------------------------------- */

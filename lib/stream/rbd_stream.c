@@ -334,6 +334,7 @@ const struct stream_ops rbd_ops = {
     .extents = rbd_extents,
     .lock = rbd_lock,
     .unchanged = rbd_unchanged,
+    .identity = rbd_identity,
     .facts = rbd_facts,
     .allocated = rbd_allocated,
     .publish = rbd_publish,

@@ -93,6 +93,15 @@ static int slice_copy_from(struct stream *s, hoff off, struct stream *src, hoff 
     return r < 0 ? r : stream_copy_from(p->base, p->start + off, src, src_off, len, err);
 }
 
+static int slice_identity(struct stream *s, char **text, struct platter_error *err)
+{
+    const struct slice_stream *p = slice_of(s);
+    int r = stream_identity(p->base, text, err);
+    if (r == 0)
+        r = identity_add(text, err, "start", "%" PRIu64, p->start);
+    return r < 0 ? r : identity_add(text, err, "length", "%" PRIu64, p->len);
+}
+
 static bool slice_same(const struct stream *s, const struct stream *other)
 {
     const struct slice_stream *a = (const struct slice_stream *)s,
@@ -111,6 +120,7 @@ static const struct stream_ops slice_ops = {
     .allocate = slice_allocate,
     .extents = slice_extents,
     .copy_from = slice_copy_from,
+    .identity = slice_identity,
     .same = slice_same,
 };
 

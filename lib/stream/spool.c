@@ -19,6 +19,7 @@ enum {
 struct spool {
     struct stream head;
     struct stream *copy;
+    char *identity; /* of what was copied, where nothing of it is left to be asked; or NULL */
     struct budget *budget;
     uint64_t taken; /* from it, while the copy is in memory */
     uint64_t size;
@@ -50,9 +51,26 @@ static int spool_extents(struct stream *s, hoff off, uint64_t len, uint64_t *ret
     return stream_extents(spool_of(s)->copy, off, len, ret_len, ret_hole, err);
 }
 
+/* The copy does not change any more; but another one may be made, of other bytes. */
+static int spool_identity(struct stream *s, char **text, struct platter_error *err)
+{
+    const struct spool *p = spool_of(s);
+    if (!s->base && !p->identity)
+        return fail(err, ENOTSUP,
+                    "%s: nothing tells later whether a pipe still has the same bytes: make a file "
+                    "of it",
+                    s->name);
+    int r = s->base ? stream_identity(s->base, text, err) : 0;
+    if (r == 0 && s->base)
+        return identity_add(text, err, "unpacked", "yes");
+    *text = s->base ? NULL : string_copy(p->identity);
+    return r < 0 || *text ? r : fail_memory(err, "the identity of a source");
+}
+
 static void spool_close(struct stream *s)
 {
     struct spool *p = spool_of(s);
+    free(p->identity);
     stream_close(p->copy);
     budget_give(p->budget, p->taken);
     budget_unref(p->budget);
@@ -63,6 +81,7 @@ static const struct stream_ops spool_ops = {
     .pread = spool_pread,
     .size = spool_size,
     .extents = spool_extents,
+    .identity = spool_identity,
     .close = spool_close,
 };
 
@@ -176,6 +195,8 @@ int stream_spool_open(struct stream *from, const struct unpack_policy *policy,
     }
     if (r == 0)
         r = copy_all(p, from, policy, err);
+    if (r == 0 && !from->base && stream_identity(from, &p->identity, NULL) == -ENOMEM)
+        r = fail_memory(err, "the identity of a source");
     stream_close(from);
     if (r < 0) {
         if (p)

@@ -107,6 +107,8 @@ struct stream_ops {
                      struct platter_error *err);
     int (*lock)(struct stream *s, unsigned use, unsigned deny, struct platter_error *err);
     int (*unchanged)(struct stream *s, struct platter_error *err);
+    /* The words of stream_identity(), added to *text. */
+    int (*identity)(struct stream *s, char **text, struct platter_error *err);
     /* Tells all there is to know of it. */
     int (*facts)(struct stream *s, stream_tell_fn tell, void *opaque);
     /* The space it takes: see stream_allocated(). */
@@ -222,6 +224,16 @@ int stream_lock(struct stream *s, unsigned use, unsigned deny, struct platter_er
  * not tell: fails (ESTALE) if that has happened since it was opened, so that what was read may be
  * wrong. What it is unpacked from is asked as well. Other streams: 0. */
 int stream_unchanged(struct stream *s, struct platter_error *err);
+/*
+ * By what its bytes are known again, in another program and after days: words "key=value" with one
+ * space between them, malloc'ed. The same text means the same bytes, as far as can be known without
+ * reading them: of a file its size, inode and time of change, of an object its ETag or date, of a
+ * snapshot its number. It tells how things are now, and not how they were when it was opened; where
+ * reading showed already that they changed it fails (ESTALE). There is nothing secret in it, and
+ * not the name: what was renamed, or is reached by another URL, has the same. ENOTSUP: nothing
+ * tells, as of a pipe.
+ */
+int stream_identity(struct stream *s, char **ret, struct platter_error *err);
 /* A file made by STREAM_FILE_TEMPORARY gets its real name, atomically; `durable` waits for the disk
  * first. Other streams: a flush if durable. */
 int stream_publish(struct stream *s, bool durable, struct platter_error *err);

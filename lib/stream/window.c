@@ -144,6 +144,11 @@ static int window_reach(struct stream *s, hoff off, uint64_t *ret_size, struct p
     return r;
 }
 
+static int window_identity(struct stream *s, char **text, struct platter_error *err)
+{
+    return stream_identity(window_of(s)->from, text, err);
+}
+
 static void window_interrupt(struct stream *s)
 {
     stream_interrupt(window_of(s)->from);
@@ -164,6 +169,7 @@ static const struct stream_ops window_ops = {
     .pread = window_pread,
     .size = window_size,
     .reach = window_reach,
+    .identity = window_identity,
     .interrupt = window_interrupt,
     .close = window_close,
 };
