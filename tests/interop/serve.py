@@ -31,16 +31,18 @@ IMAGES = {  # name: (format, what makes it of disk.raw)
 def wrap_nbdkit(folder):
     """Puts a nbdkit that can load the plugin in front of the others; the old PATH."""
     path = os.environ["PATH"]
-    library = next((line.split()[2] for line in run("ldd", PLUGIN).stdout.splitlines()
-                    if "san.so" in line), None)
-    if library:
+    linked = [line.split() for line in run("ldd", PLUGIN).stdout.splitlines()]
+    libraries = [words[2] for words in linked if "san.so" in words[0]][:1]
+    if libraries:
+        # Whose exceptions the sanitizer looks for when it starts, and Ceph's library throws some.
+        libraries += [words[2] for words in linked if "libstdc++" in words[0]]
         real = run("sh", "-c", "command -v nbdkit").stdout.strip()
         os.mkdir(f"{folder}/bin")
         with open(f"{folder}/bin/not-ours", "w") as f:
             f.write("leak:/bin/nbdkit\n")
         with open(f"{folder}/bin/nbdkit", "w") as f:
             f.write(f"#!/bin/sh\nexport LSAN_OPTIONS=suppressions={folder}/bin/not-ours:print_suppressions=0\n"
-                    f'LD_PRELOAD={library}:{CALM} exec {real} "$@"\n')
+                    f'LD_PRELOAD={":".join([*libraries, CALM])} exec {real} "$@"\n')
         os.chmod(f"{folder}/bin/nbdkit", 0o755)
         os.environ["PATH"] = f"{folder}/bin:{path}"
     return path
