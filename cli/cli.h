@@ -27,6 +27,9 @@ enum {
     EXIT_COMPARE_DAMAGED = 3, /* compare: an image says what cannot be true */
     EXIT_COMPARE_READ = 4,    /* compare: a disk could not be read */
     EXIT_HOLES = 4,           /* --salvage: done, but something is lost, or may be wrong */
+    EXIT_UNREADABLE = 4,      /* migrate execute: parts of the source could not be read */
+    EXIT_NOT_EXECUTED = 5,    /* migrate commit: the source is still needed */
+    EXIT_SOURCE_CHANGED = 6,  /* migrate: the source is not what it was */
     EXIT_CORRUPT = 2,         /* check: the image is damaged */
     EXIT_LEAKS = 3,           /* check: it wastes space */
     EXIT_NO_CHECK = 63        /* check: its format has nothing to check */
@@ -100,6 +103,9 @@ struct args {
     bool configs;
     const char *socket, *port, *bind, *exec, *tls_certificates, *tls_psk; /* serve */
     bool read_only, tcp, tls, tls_verify_peer;
+    const char *state, *source_spec, *keep_writes; /* migrate */
+    char *source_place;                            /* as target_place */
+    bool migration, no_copy_on_read, execute, discard_writes;
     bool foreground; /* mount */
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
@@ -161,6 +167,8 @@ extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_creat
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
 extern const struct verb verb_verify, verb_serve, verb_mount;
+extern const struct verb verb_migrate_prepare, verb_migrate_serve, verb_migrate_execute,
+    verb_migrate_status, verb_migrate_commit, verb_migrate_abort;
 extern const struct verb verb_extract, verb_vma_list, verb_vma_config, verb_vma_create,
     verb_vma_extract, verb_vma_verify;
 extern const struct verb *const verbs[]; /* NULL-ended */
@@ -253,6 +261,24 @@ bool called_as_vma(void);
     OPT_KEYS, OPT_FLAG_AT(0, "image-opts", image_opts,                                             \
                           "images are given as driver=FMT,file.filename=PATH,"                     \
                           "encrypt.key-secret=ID")
+/* Where a server listens, and what runs beside it. */
+#define OPT_LISTEN                                                                                 \
+    OPT_TEXT('k', "socket", "PATH", OPT_FILE, socket,                                              \
+             "the Unix socket to serve at; one in a new folder if not given"),                     \
+        OPT_FLAG_AT(0, "tcp", tcp, "serve at a TCP port instead: see -p and -b"),                  \
+        OPT_TEXT('p', "port", "N", OPT_STRING, port, "the TCP port, 10809 if not given"),          \
+        OPT_TEXT('b', "bind", "ADDRESS", OPT_STRING, bind,                                         \
+                 "the address to listen at, localhost if not given"),                              \
+        OPT_FLAG_AT(0, "tls", tls,                                                                 \
+                    "take clients with TLS alone; the other options of TLS mean it as well"),      \
+        OPT_TEXT(0, "tls-certificates", "DIR", OPT_FILE, tls_certificates,                         \
+                 "folder with ca-cert.pem, server-cert.pem and server-key.pem"),                   \
+        OPT_TEXT(0, "tls-psk", "FILE", OPT_FILE, tls_psk,                                          \
+                 "keys that are shared with clients, instead"),                                    \
+        OPT_FLAG_AT(0, "tls-verify-peer", tls_verify_peer,                                         \
+                    "take clients with a certificate alone"),                                      \
+        OPT_TEXT(0, "exec", "COMMAND", OPT_STRING, exec,                                           \
+                 "run this by the shell, with $uri, and stop serving when it ends")
 #define OPT_END                                                                                    \
     {                                                                                              \
         .help = NULL                                                                               \
@@ -297,6 +323,8 @@ int image_open(const struct args *args, const char *name, const char *format, un
 /* Where `name` is no file but IMAGE@VIEW with an IMAGE that is: that, to be freed, and the view;
  * else NULL. */
 char *image_of_view(const char *name, const char **ret_view);
+/* The same of a URI, which must be known to be called otherwise. */
+char *uri_of_view(const char *name, const char **ret_view);
 /* What a disk is called where it is shown: the name as it was given, but for what may hold secrets.
  * In `buf`, or the name itself. */
 const char *image_title(struct platter_disk *disk, const char *name, char buf[4096]);
@@ -361,6 +389,8 @@ bool fault_doubts(const struct platter_fault *fault);
 /* Serves the first operand until a signal comes, or args->exec ends. An exit code; that of
  * args->exec does not count where `may_be_told` and a signal to us ended it. */
 int serve_image(const struct args *args, bool may_be_told);
+/* Whether the place to listen at makes sense; prints if not. */
+bool serve_place_check(const struct verb *verb, const struct args *args);
 
 /* ---- keys (secrets.c) ------------------------------------------------------------------------ */
 

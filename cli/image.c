@@ -29,8 +29,7 @@ char *image_of_view(const char *name, const char **ret_view)
     return NULL;
 }
 
-/* The same of a URI, once it is known that nothing is called so. */
-static char *uri_split(const char *name, const char **ret_view)
+char *uri_of_view(const char *name, const char **ret_view)
 {
     const char *at = strrchr(name, '@'), *slash = strrchr(name, '/');
     if (is_spec(name) || !strstr(name, "://") || !at || !at[1] || at < slash)
@@ -151,7 +150,7 @@ int image_open(const struct args *args, const char *name, const char *format, un
     options.progress_opaque = &opening;
     bool before = signals_end_at_once(opening.at_once);
     int r = platter_open(file ? file : name, &options, ret, &err);
-    if (r == -ENOENT && !view && (file = uri_split(name, &options.view)))
+    if (r == -ENOENT && !view && (file = uri_of_view(name, &options.view)))
         r = platter_open(file, &options, ret, &err);
     signals_end_at_once(before);
     opening_end(&opening);

@@ -73,6 +73,7 @@ static int verb_run(const struct verb *verb, int argc, char **argv)
     free(args.creation);
     free(args.place);
     free(args.target_place);
+    free(args.source_place);
     images_forget(&args);
     signals_raise();
     return code;

@@ -106,6 +106,20 @@ static void say_place(struct serving *s)
         word(s, "--tls-verify-peer");
 }
 
+static void say_migration(struct serving *s)
+{
+    const struct args *args = s->args;
+    parameter(s, "migration", "true");
+    parameter(s, "state", args->state);
+    parameter(s, "target-place", args->target_place);
+    parameter(s, "source", args->source);
+    parameter(s, "source-place", args->source_place);
+    parameter(s, "copy-on-read", args->no_copy_on_read ? "false" : NULL);
+    parameter(s, "execute", args->execute ? "true" : NULL);
+    if (args->rate)
+        word(s, "rate=%llu", (unsigned long long)args->rate);
+}
+
 static void say_image(struct serving *s)
 {
     const struct args *args = s->args;
@@ -122,6 +136,8 @@ static void say_image(struct serving *s)
     parameter(s, "probe-backing", args->probe_backing ? "true" : NULL);
     parameter(s, "ignore-cid", args->ignore_cid ? "true" : NULL);
     parameter(s, "salvage", args->salvage ? "true" : NULL);
+    if (args->migration)
+        say_migration(s);
     if (args->memory)
         word(s, "memory=%llu", (unsigned long long)args->memory);
     for (unsigned i = 0; i < s->n_keys; i++)
@@ -497,7 +513,7 @@ int serve_image(const struct args *args, bool may_be_told)
                         .status = -1,
                         .signals = -1,
                         .terminal = -1};
-    s.split = s.view ? NULL : image_of_view(args->operands[0], &s.view);
+    s.split = s.view || args->migration ? NULL : image_of_view(args->operands[0], &s.view);
     s.image = s.split ? s.split : args->operands[0];
     int code = keep_keys(&s) < 0 ? EXIT_FAILED : make_socket_name(&s);
     if (code == EXIT_FINE)
@@ -512,42 +528,37 @@ int serve_image(const struct args *args, bool may_be_told)
     return code;
 }
 
+bool serve_place_check(const struct verb *verb, const struct args *args)
+{
+    bool fits = !args->socket || !is_tcp(args);
+    if (!fits)
+        usage_error(verb, "--socket is a place of its own: without --tcp, -p and -b");
+    return fits;
+}
+
 static int serve_run(const struct args *args)
 {
     if (args->n_operands != 1)
         return usage_error(&verb_serve, "Expecting one image");
-    if (args->socket && is_tcp(args))
-        return usage_error(&verb_serve, "--socket is a place of its own: without --tcp, -p and -b");
+    if (!serve_place_check(&verb_serve, args))
+        return EXIT_FAILED;
     return output_end(serve_image(args, false));
 }
 
-static const struct opt serve_opts[] = {
-    OPT_INPUT_FORMAT,
-    OPT_FLAG_AT('r', "read-only", read_only, "take no writes"),
-    OPT_TEXT('k', "socket", "PATH", OPT_FILE, socket,
-             "the Unix socket to serve at; one in a new folder if not given"),
-    OPT_FLAG_AT(0, "tcp", tcp, "serve at a TCP port instead: see -p and -b"),
-    OPT_TEXT('p', "port", "N", OPT_STRING, port, "the TCP port, 10809 if not given"),
-    OPT_TEXT('b', "bind", "ADDRESS", OPT_STRING, bind,
-             "the address to listen at, localhost if not given"),
-    OPT_FLAG_AT(0, "tls", tls,
-                "take clients with TLS alone; the other options of TLS mean it as well"),
-    OPT_TEXT(0, "tls-certificates", "DIR", OPT_FILE, tls_certificates,
-             "folder with ca-cert.pem, server-cert.pem and server-key.pem"),
-    OPT_TEXT(0, "tls-psk", "FILE", OPT_FILE, tls_psk, "keys that are shared with clients, instead"),
-    OPT_FLAG_AT(0, "tls-verify-peer", tls_verify_peer, "take clients with a certificate alone"),
-    OPT_TEXT(0, "exec", "COMMAND", OPT_STRING, exec,
-             "run this by the shell, with $uri, and stop serving when it ends"),
-    OPT_VIEW,
-    OPT_SHARE,
-    OPT_SALVAGE,
-    OPT_ALLOWED,
-    {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
-     "most memory for tables, 64M if not given"},
-    OPT_OUTPUT,
-    OPT_QUIET,
-    OPT_IMAGE_OPTS,
-    OPT_END};
+static const struct opt serve_opts[] = {OPT_INPUT_FORMAT,
+                                        OPT_FLAG_AT('r', "read-only", read_only, "take no writes"),
+                                        OPT_LISTEN,
+                                        OPT_VIEW,
+                                        OPT_SHARE,
+                                        OPT_SALVAGE,
+                                        OPT_ALLOWED,
+                                        {0, "memory", "SIZE", OPT_SIZE,
+                                         offsetof(struct args, memory), 0,
+                                         "most memory for tables, 64M if not given"},
+                                        OPT_OUTPUT,
+                                        OPT_QUIET,
+                                        OPT_IMAGE_OPTS,
+                                        OPT_END};
 
 const struct verb verb_serve = {
     .name = "serve",
