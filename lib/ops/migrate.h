@@ -103,7 +103,8 @@ void control_close(struct control *c);
 /*
  * Asks the owner of a migration: "execute" (with "workers" and "rate"; told of progress, and that
  * it ends by what `progress` answers), "status" (*ret_answer, a new reference), "commit". Errors
- * are those the owner had. ENOENT: there is no owner that listens.
+ * are those the owner had. ENOTCONN: there is no owner that listens; ECONNRESET: there was, but it has
+ * ended before it had an answer. Takes the request.
  */
 int control_call(const struct migrate_state *state, const char *target, json_t *request,
                  platter_progress_fn progress, void *opaque, json_t **ret_answer,

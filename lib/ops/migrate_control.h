@@ -51,7 +51,7 @@ int socket_listen(const struct migrate_state *state, struct socket_place *ret, i
                   struct platter_error *err);
 /* Nobody finds it from now on. */
 void socket_remove(struct socket_place *place);
-/* ENOENT: nobody listens. */
+/* ENOTCONN: nobody listens. */
 int socket_connect(const struct migrate_state *state, const char *target, int *ret_fd,
                    struct platter_error *err);
 /* Whether who called may: the same user, or root. */

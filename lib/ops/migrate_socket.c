@@ -235,7 +235,7 @@ int socket_connect(const struct migrate_state *state, const char *target, int *r
         if (r != -ENOENT && r != -ECONNREFUSED && r != -ENOTSOCK && r != -EPROTOTYPE)
             return fail_errno(err, -r, "%s: the process that has it cannot be reached", target);
     }
-    return fail(err, ENOENT, "%s: no process has it", target);
+    return fail(err, ENOTCONN, "%s: no process has it open", target);
 }
 
 /* ---- lines -----------------------------------------------------------------------------------
