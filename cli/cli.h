@@ -32,6 +32,7 @@ enum {
     EXIT_SOURCE_CHANGED = 6,  /* migrate: the source is not what it was */
     EXIT_CORRUPT = 2,         /* check: the image is damaged */
     EXIT_LEAKS = 3,           /* check: it wastes space */
+    EXIT_SKIPPED = 5,         /* cp: done, but for devices and the like */
     EXIT_NO_CHECK = 63        /* check: its format has nothing to check */
 };
 
@@ -106,7 +107,9 @@ struct args {
     const char *state, *source_spec, *keep_writes; /* migrate */
     char *source_place;                            /* as target_place */
     bool migration, no_copy_on_read, execute, discard_writes;
-    bool foreground; /* mount */
+    bool foreground;       /* mount */
+    const char *partition; /* ls, cp: a number */
+    bool recursive, preserve, owner;
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
@@ -166,7 +169,7 @@ extern const struct verb verb_key, verb_compact, verb_archive_index, verb_archiv
 extern const struct verb verb_bitmap, verb_amend, verb_dd, verb_info, verb_create, verb_convert,
     verb_map, verb_compare, verb_digest, verb_measure, verb_resize, verb_commit, verb_rebase,
     verb_check, verb_snapshot, verb_bench, verb_formats;
-extern const struct verb verb_verify, verb_serve, verb_mount;
+extern const struct verb verb_verify, verb_serve, verb_mount, verb_ls, verb_cp;
 extern const struct verb verb_migrate_prepare, verb_migrate_serve, verb_migrate_execute,
     verb_migrate_status, verb_migrate_commit, verb_migrate_abort;
 extern const struct verb verb_extract, verb_vma_list, verb_vma_config, verb_vma_create,
@@ -212,6 +215,9 @@ bool called_as_vma(void);
 #define OPT_VIEW                                                                                   \
     OPT_TEXT(0, "view", "NAME", OPT_STRING, view,                                                  \
              "read this view of the image (an internal snapshot), as IMAGE@NAME does")
+#define OPT_PARTITION                                                                              \
+    OPT_TEXT(0, "partition", "N", OPT_STRING, partition,                                           \
+             "number of the partition, as platter ls lists them; 0: the disk has none")
 #define OPT_ALLOW_PATH                                                                             \
     OPT_TEXT(0, "allow", "PATH", OPT_ALLOW, allow,                                                 \
              "file or folder that names inside images may lead to; may be repeated")

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/* Copies files, links and folders out of a file system: see files_copy.h. */
+#include "files_copy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+/* What cannot be read is no reason to leave out the rest. */
+static int not_read(struct copy *c, const char *shown)
+{
+    say("%s: %s", shown, c->err.message);
+    c->failed = true;
+    return 0;
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+struct pouring {
+    struct copy *copy;
+    int fd;
+    bool in_order; /* a pipe: holes are written */
+    uint64_t at;   /* where it is, then */
+    int failed;    /* errno of a write */
+};
+
+static int write_all(struct pouring *p, const char *bytes, size_t len, uint64_t at)
+{
+    for (size_t done = 0; done < len;) {
+        ssize_t n = p->in_order ? write(p->fd, bytes + done, len - done)
+                                : pwrite(p->fd, bytes + done, len - done, (off_t)(at + done));
+        if (n < 0 && errno == EINTR && !signals_caught())
+            continue;
+        if (n <= 0) {
+            p->failed = n < 0 ? errno : ENOSPC;
+            return -p->failed;
+        }
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+/* A pipe gets zeros up to there. */
+static int pour_hole(struct pouring *p, uint64_t to)
+{
+    static const char zeros[64 << 10];
+    int r = 0;
+    while (p->in_order && r == 0 && p->at < to && !signals_caught()) {
+        size_t n = to - p->at < sizeof zeros ? (size_t)(to - p->at) : sizeof zeros;
+        r = write_all(p, zeros, n, p->at);
+        p->at += n;
+    }
+    return r;
+}
+
+static int pour_run(void *opaque, const struct run *run, struct platter_error *err)
+{
+    struct pouring *p = opaque;
+    struct copy *c = p->copy;
+    int r = pour_hole(p, run->at);
+    for (uint64_t done = 0; r == 0 && done < run->length;) {
+        size_t n =
+            run->length - done < COPY_BUFFER ? (size_t)(run->length - done) : (size_t)COPY_BUFFER;
+        const char *from = c->buffer;
+        if (run->bytes)
+            from = (const char *)run->bytes + done;
+        else
+            r = volume_read(&c->fs->volume, c->buffer, n, run->offset + done, err);
+        if (r == 0)
+            r = write_all(p, from, n, run->at + done);
+        if (r == 0 && signals_caught())
+            r = files_fail(err, ECANCELED, "interrupted");
+        done += n;
+    }
+    p->at = run->at + run->length;
+    return r;
+}
+
+int copy_to_pipe(struct copy *c, const struct node *n, int fd)
+{
+    struct pouring p = {c, fd, .in_order = true};
+    int r = c->fs->ops->runs(c->fs->own, n, pour_run, &p, &c->err);
+    if (r == 0)
+        r = pour_hole(&p, n->size);
+    if (p.failed)
+        return put_failed("standard output", "cannot write to it", p.failed);
+    if (r < 0)
+        say_error(&c->err);
+    return r;
+}
+
+/* ---- what a file has beside its bytes -------------------------------------------------------- */
+
+/* Never the bits that would make a program run as somebody else: a disk may come from anybody. */
+static mode_t mode_of(const struct copy *c, const struct node *n)
+{
+    return c->preserve ? n->mode & 01777 : n->mode & 0777 & ~c->mask;
+}
+
+static int dress(const struct copy *c, const struct node *n, int fd, const char *shown)
+{
+    struct timespec times[2] = {n->atime, n->mtime};
+    if (c->owner && fchown(fd, n->uid, n->gid) < 0)
+        return put_failed(shown, "cannot set its owner", errno);
+    if (fchmod(fd, mode_of(c, n)) < 0)
+        return put_failed(shown, "cannot set its mode", errno);
+    if (c->preserve && futimens(fd, times) < 0)
+        return put_failed(shown, "cannot set its times", errno);
+    return 0;
+}
+
+/* ---- one of each kind ------------------------------------------------------------------------ */
+
+/* Its content; *ret_lost: it cannot be read, and that is all that is wrong. */
+static int fill(struct copy *c, const struct node *n, int fd, const char *shown, bool *ret_lost)
+{
+    struct pouring p = {.copy = c, .fd = fd};
+    *ret_lost = false;
+    if (n->size > INT64_MAX || ftruncate(fd, (off_t)n->size) < 0)
+        return put_failed(shown, "cannot make a file of its size",
+                          n->size > INT64_MAX ? EFBIG : errno);
+    int r = c->fs->ops->runs(c->fs->own, n, pour_run, &p, &c->err);
+    if (p.failed)
+        return put_failed(shown, "cannot write it", p.failed);
+    if (signals_caught()) {
+        say("interrupted: %s: is not complete, and was not made", shown);
+        return -ECANCELED;
+    }
+    *ret_lost = r < 0;
+    return r < 0 ? not_read(c, shown) : 0;
+}
+
+static int copy_file(struct copy *c, const struct node *n, int folder, const char *name,
+                     const char *shown)
+{
+    struct fresh f;
+    bool lost = false;
+    int r = fresh_open(&f, folder, shown);
+    if (r == 0)
+        r = fill(c, n, f.fd, shown, &lost);
+    if (r == 0 && !lost)
+        r = dress(c, n, f.fd, shown);
+    if (r == 0 && !lost && !c->in_tree && fsync(f.fd) < 0)
+        r = put_failed(shown, "cannot make it durable", errno);
+    if (r == 0 && !lost)
+        r = fresh_place(c, &f, name, shown);
+    if (r == 0 && !lost && !c->in_tree)
+        fsync(folder);
+    fresh_close(&f);
+    return r;
+}
+
+static int copy_link(struct copy *c, const struct node *n, int folder, const char *name,
+                     const char *shown)
+{
+    char *target = NULL;
+    struct timespec times[2] = {n->atime, n->mtime};
+    if (c->fs->ops->target(c->fs->own, n, &target, &c->err) < 0)
+        return not_read(c, shown);
+    int r = fresh_link(c, target, folder, name, shown);
+    free(target);
+    if (r == 0 && c->owner && fchownat(folder, name, n->uid, n->gid, AT_SYMLINK_NOFOLLOW) < 0)
+        r = put_failed(shown, "cannot set its owner", errno);
+    if (r == 0 && c->preserve && utimensat(folder, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+        r = put_failed(shown, "cannot set its times", errno);
+    return r;
+}
+
+/* Opens the folder of that name, which is made where there is none; a link is none. */
+static int folder_open(int folder, const char *name, const char *shown, bool *ret_new)
+{
+    *ret_new = mkdirat(folder, name, 0700) == 0;
+    if (!*ret_new && errno != EEXIST)
+        return put_failed(shown, "cannot make a folder", errno);
+    int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && (errno == ELOOP || errno == ENOTDIR)) {
+        say("%s: is there already, and is no folder: it is left alone", shown);
+        return -EEXIST;
+    }
+    return fd < 0 ? put_failed(shown, "cannot open the folder", errno) : fd;
+}
+
+static int copy_folder(struct copy *c, const struct node *n, int folder, const char *name,
+                       const char *shown)
+{
+    bool new;
+    int fd = folder_open(folder, name, shown, &new);
+    if (fd < 0)
+        return fd;
+    int r = copy_entries(c, n, fd, shown);
+    if (r == 0 && (new || c->preserve))
+        r = dress(c, n, fd, shown);
+    close(fd);
+    return r;
+}
+
+/* ---- trees ----------------------------------------------------------------------------------- */
+
+static int copy_entry(struct copy *c, const struct entry *e, int folder, const char *shown)
+{
+    struct node n;
+    char *below = NULL;
+    if (!name_is_sound(e->name)) {
+        files_fail(&c->err, PLATTER_ECORRUPT, "has an entry with a name that cannot be: \"%s\"",
+                   e->name);
+        return not_read(c, shown);
+    }
+    if (asprintf(&below, "%s/%s", shown[1] ? shown : "", e->name) < 0)
+        return put_failed(shown, "cannot go on", ENOMEM);
+    int r = c->fs->ops->node(c->fs->own, e->id, &n, &c->err);
+    r = r < 0 ? not_read(c, below) : copy_node(c, &n, folder, e->name, below);
+    free(below);
+    return r;
+}
+
+/* No folder is in itself. */
+static int enter(struct copy *c, const struct node *dir)
+{
+    if (c->depth == COPY_DEPTH)
+        return files_fail(&c->err, ENAMETOOLONG, "is in too many folders");
+    for (size_t i = 0; i < c->depth; i++)
+        if (c->above[i] == dir->id)
+            return files_fail(&c->err, PLATTER_ECORRUPT, "is a folder that it is in itself");
+    c->above[c->depth++] = dir->id;
+    return 0;
+}
+
+int copy_entries(struct copy *c, const struct node *dir, int folder, const char *shown)
+{
+    struct listing l = {0};
+    if (enter(c, dir) < 0)
+        return not_read(c, shown);
+    int r = c->fs->ops->list(c->fs->own, dir, &l, &c->err);
+    if (r < 0)
+        r = not_read(c, shown);
+    for (size_t i = 0; r == 0 && i < l.n; i++)
+        r = copy_entry(c, &l.entries[i], folder, shown);
+    listing_free(&l);
+    c->depth--;
+    return r;
+}
+
+int copy_node(struct copy *c, const struct node *n, int folder, const char *name, const char *shown)
+{
+    if (S_ISREG(n->mode))
+        return copy_file(c, n, folder, name, shown);
+    if (S_ISLNK(n->mode))
+        return copy_link(c, n, folder, name, shown);
+    if (S_ISDIR(n->mode) && c->recursive)
+        return copy_folder(c, n, folder, name, shown);
+    if (S_ISDIR(n->mode)) {
+        files_fail(&c->err, EISDIR, "is a folder: -r copies those");
+        return not_read(c, shown);
+    }
+    say("%s: is a device, a FIFO or a socket: it is left out", shown);
+    c->skipped++;
+    return 0;
+}
