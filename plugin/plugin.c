@@ -374,7 +374,6 @@ static int answer(int r, const struct platter_error *err)
     case EDQUOT:
     case ENOMEM:
     case EINVAL:
-    case ENOTSUP:
     case EPERM:
         nbdkit_set_error(-r);
         break;
@@ -387,7 +386,7 @@ static int answer(int r, const struct platter_error *err)
     case ECANCELED:
         nbdkit_set_error(ESHUTDOWN);
         break;
-    default:
+    default: /* of ENOTSUP nbdkit would think that another way is left to try, and there is none */
         nbdkit_set_error(EIO);
     }
     return -1;
