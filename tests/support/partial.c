@@ -5,6 +5,7 @@
 #include <libdeflate.h>
 
 #include "base/cursor.h"
+#include "support/ledger.h"
 #include "support/must.h"
 
 /* Gives the map to the disk that asks for it. */
@@ -62,4 +63,68 @@ struct buffer partial_map_new(uint64_t disk_size, uint32_t unit)
     put_le(map.bytes + 20, 4, unit);
     partial_map_seal(&map);
     return map;
+}
+
+/* ---- specimens --------------------------------------------------------------------------------
+ */
+
+enum { KIB = 1024, GARBAGE = 0xee, STAMP_BELOW = 0x7ffffff1 };
+
+const struct partial_shape partial_shapes[] = {
+    {.name = "64k", .size = 1024 * KIB, .below_size = 1024 * KIB, .unit = 64 * KIB},
+    {.name = "64k-short",
+     .size = 1000 * KIB + 512,
+     .below_size = 700 * KIB + 512,
+     .unit = 64 * KIB},
+    {.name = "4k", .size = 500 * KIB + 512, .below_size = 600 * KIB, .unit = 4 * KIB},
+    {.name = "512", .size = 2300 * KIB, .below_size = 2200 * KIB, .unit = 512},
+    {0}};
+
+struct partial_specimen partial_specimen_make(const struct partial_shape *shape)
+{
+    struct partial_specimen s = {.shape = shape,
+                                 .data = buffer_new(shape->size),
+                                 .map = partial_map_new(shape->size, shape->unit),
+                                 .below = buffer_new(shape->below_size),
+                                 .content = calloc(1, shape->size)};
+    MUST(s.content);
+    s.data.size = shape->size;
+    memset(s.data.bytes, GARBAGE, s.data.size);
+    s.below.size = shape->below_size;
+    for (uint64_t i = 0; i < shape->below_size / SECTOR; i++)
+        if (i / 40 % 4 != 3)
+            ledger_stamp(s.below.bytes + i * SECTOR, STAMP_BELOW, i, 1);
+    memcpy(s.content, s.below.bytes,
+           shape->size < shape->below_size ? shape->size : shape->below_size);
+    return s;
+}
+
+void partial_specimen_free(struct partial_specimen *s)
+{
+    buffer_free(&s->data);
+    buffer_free(&s->map);
+    buffer_free(&s->below);
+    free(s->content);
+}
+
+int partial_specimen_open(const struct partial_specimen *s, struct stream *data, struct stream *map,
+                          bool writable, struct platter_disk **ret, struct platter_error *err)
+{
+    struct stream *below;
+    int r = stream_buffer_open((struct buffer *)&s->below, "below", false, &below, err);
+    if (r < 0) {
+        stream_close(data);
+        stream_close(map);
+        return r;
+    }
+    return partial_disk_open(data, map, below, writable, 0, ret, err);
+}
+
+int partial_specimen_look(const struct partial_specimen *s, struct buffer *data, struct buffer *map,
+                          bool writable, struct platter_disk **ret, struct platter_error *err)
+{
+    struct stream *first, *second;
+    MUST(stream_buffer_open(data, "data", writable, &first, NULL) == 0);
+    MUST(stream_buffer_open(map, "map", writable, &second, NULL) == 0);
+    return partial_specimen_open(s, first, second, writable, ret, err);
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Disks that are not complete, in memory: what is there over a raw disk. */
+/*
+ * Disks that are not complete, in memory: what is there over a raw disk, with a map of presence.
+ */
 #ifndef SUPPORT_PARTIAL_H
 #define SUPPORT_PARTIAL_H
 
@@ -16,5 +18,31 @@ int partial_disk_open(struct stream *data, struct stream *map, struct stream *be
 struct buffer partial_map_new(uint64_t disk_size, uint32_t unit);
 /* Makes the checksum of each sector of a map right that is not all zeros. */
 void partial_map_seal(struct buffer *map);
+
+/* What the tests of crashes, of faults and against a model work on. */
+struct partial_shape {
+    const char *name;
+    uint64_t size; /* of the disk; a multiple of 512, like the next one */
+    uint64_t below_size;
+    uint32_t unit;
+};
+
+/* A list of them that ends with .name = NULL. */
+extern const struct partial_shape partial_shapes[];
+
+struct partial_specimen {
+    const struct partial_shape *shape;
+    struct buffer data, map, below; /* the place of the disk is full of what nobody wrote */
+    uint8_t *content;               /* what the guest sees: shape->size bytes */
+};
+
+struct partial_specimen partial_specimen_make(const struct partial_shape *shape);
+void partial_specimen_free(struct partial_specimen *s);
+/* Its disk over other bytes and another map (taken, on failure as well). */
+int partial_specimen_open(const struct partial_specimen *s, struct stream *data, struct stream *map,
+                          bool writable, struct platter_disk **ret, struct platter_error *err);
+/* The same over buffers. */
+int partial_specimen_look(const struct partial_specimen *s, struct buffer *data, struct buffer *map,
+                          bool writable, struct platter_disk **ret, struct platter_error *err);
 
 #endif
