@@ -75,7 +75,7 @@ static int look_up(struct walk *w, const char *name, struct node *ret, struct pl
     return r;
 }
 
-/* Puts the target of a link in front of the rest. */
+/* Puts the target of a link in front of the rest, which begins with "/" or is empty. */
 static int follow(struct walk *w, const struct node *link, const char *rest,
                   struct platter_error *err)
 {
@@ -89,7 +89,7 @@ static int follow(struct walk *w, const struct node *link, const char *rest,
     if (strlen(target) + strlen(rest) > MAX_REST)
         r = files_fail(err, ENAMETOOLONG, "%s: %s: leads to too long a path", w->fs->volume.title,
                        w->path);
-    else if (asprintf(&both, "%s/%s", target, rest) < 0)
+    else if (asprintf(&both, "%s%s", target, rest) < 0)
         r = files_fail(err, ENOMEM, "no memory for a path");
     if (r == 0 && target[0] == '/')
         w->depth = 1;
@@ -124,6 +124,8 @@ static int step(struct walk *w, bool follow_last, bool *ret_done, struct platter
             free(rest);
             return r;
         }
+        if (r == 0 && last && slash && !S_ISDIR(node.mode))
+            r = files_fail(err, ENOTDIR, "%s: %s: is no folder", w->fs->volume.title, w->path);
         if (r == 0)
             r = push(w, &node, err);
     }
@@ -147,9 +149,6 @@ int path_find(struct fs *fs, const char *path, bool follow_last, struct node *re
         r = push(&w, &root, err);
     for (bool done = false; r == 0 && !done;)
         r = step(&w, follow_last, &done, err);
-    size_t len = strlen(path);
-    if (r == 0 && len && path[len - 1] == '/' && !S_ISDIR(w.stack[w.depth - 1].mode))
-        r = files_fail(err, ENOTDIR, "%s: %s: is no folder", fs->volume.title, path);
     if (r == 0)
         *ret = w.stack[w.depth - 1];
     free(w.stack);
