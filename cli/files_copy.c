@@ -178,7 +178,7 @@ static int folder_open(int folder, const char *name, const char *shown, bool *re
         return put_failed(shown, "cannot make a folder", errno);
     int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && (errno == ELOOP || errno == ENOTDIR)) {
-        say("%s: is there already, and is no folder: it is left alone", shown);
+        say("%s: what has its name here is no folder, and is left alone", shown);
         return -EEXIST;
     }
     return fd < 0 ? put_failed(shown, "cannot open the folder", errno) : fd;
@@ -214,7 +214,10 @@ static int copy_entry(struct copy *c, const struct entry *e, int folder, const c
     int r = c->fs->ops->node(c->fs->own, e->id, &n, &c->err);
     r = r < 0 ? not_read(c, below) : copy_node(c, &n, folder, e->name, below);
     free(below);
-    return r;
+    if (r != -EEXIST) /* of what is here one thing stays, and all else goes on */
+        return r;
+    c->failed = true;
+    return 0;
 }
 
 /* No folder is in itself. */

@@ -62,12 +62,12 @@ static int check_there(const struct copy *c, int folder, const char *name, const
     if (!*ret_there)
         return errno == ENOENT ? 0 : put_failed(shown, "cannot look for it", errno);
     if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) {
-        say("%s: is there already, and is no file: it is left alone", shown);
+        say("%s: what has its name here is no file, and is left alone", shown);
         return -EEXIST;
     }
     for (unsigned i = 0; i < c->n_own; i++)
         if (c->own[i].st_dev == st.st_dev && c->own[i].st_ino == st.st_ino) {
-            say("%s: is the image that is read: it is left alone", shown);
+            say("%s: what has its name here is the image that is read, and is left alone", shown);
             return -EEXIST;
         }
     return 0;
