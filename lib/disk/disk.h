@@ -18,6 +18,7 @@ enum {
 };
 
 struct unit_cache;
+struct filling;
 
 struct platter_disk {
     struct image **chain; /* [0] is the top; owned, but for the first `borrowed` */
@@ -27,6 +28,7 @@ struct platter_disk {
     struct range_lock ranges; /* taken only on writable disks */
     struct budget *budget;
     struct unit_cache *cache; /* inflated units that were read in part */
+    struct filling *filling;  /* what is below is moving into the top image; or NULL */
 };
 
 /* An extent of the whole chain: which image decides. Never EXTENT_BACKING: what nobody stores is
@@ -226,6 +228,7 @@ struct disk_write {
     struct range_hold hold;
     struct disk_write_step *steps;
     unsigned n_steps;
+    bool mixed; /* of a fill: some units are there in part */
 };
 int disk_write_begin(struct platter_disk *disk, goff off, uint64_t len, struct disk_write *w,
                      struct platter_error *err);
@@ -236,5 +239,43 @@ int disk_write_packed_begin(struct platter_disk *disk, goff unit, size_t packed_
                             struct disk_write *w, struct platter_error *err);
 int disk_write_packed_end(struct disk_write *w, const void *packed, size_t packed_len,
                           struct platter_error *err);
+
+/* ---- fill.c: a disk that is filled from below -------------------------------------------------
+ */
+
+/*
+ * A top image that is to hold all of the disk one day, and shows the images below until then (a
+ * live migration). What a guest writes is never written over: a fill stores only what the top image
+ * lacks, and looks again with the range locked (rule 4). Of the caller, for as long as the disk has
+ * it.
+ */
+struct filling {
+    bool copy_on_read; /* what is read from below is stored */
+    /* Before the first change by a guest; it fails if this does. */
+    int (*touched)(void *opaque, struct platter_error *err);
+    /* Whether what is below can be relied on: asked before each read there. */
+    int (*may_read)(void *opaque, struct platter_error *err);
+    void *opaque;
+    atomic_bool is_touched;
+    _Atomic uint64_t failed_reads; /* of guests, below */
+};
+
+/* As disk_write_begin() and _end(), but of whole units, of which only what the top image lacks is
+ * stored. */
+int disk_fill_begin(struct platter_disk *disk, goff off, uint64_t len, struct disk_write *w,
+                    struct platter_error *err);
+int disk_fill_end(struct disk_write *w, const void *buf, struct platter_error *err);
+/* What the top image lacks in a range reads as zeros below, and the image says so from now on. */
+int disk_fill_zero(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err);
+
+/* Cuts the chain below the top image, of which it needs nothing any more, while others read and
+ * write: flushes, has `cut` change the image so that it knows, durably, and closes what is below.
+ */
+int disk_stand_alone(struct platter_disk *disk,
+                     int (*cut)(struct image *top, void *opaque, struct platter_error *err),
+                     void *opaque, struct platter_error *err);
+/* The other way: the images of `below` (consumed, on failure as well) show through from now on. */
+int disk_stack_live(struct platter_disk *disk, struct platter_disk *below,
+                    struct platter_error *err);
 
 #endif

@@ -135,11 +135,30 @@ int disk_read_extent(struct platter_disk *disk, const struct disk_extent *x, voi
 int disk_map_held(struct platter_disk *disk, goff off, uint64_t len, struct disk_extent *ret,
                   struct platter_error *err);
 
+/* ---- fill.c -----------------------------------------------------------------------------------
+ */
+
+/* A guest is about to change something. */
+int filling_touch(struct filling *f, struct platter_error *err);
+/* Stores what [off, off + len) lacks (copy on read). */
+int disk_fill_for_read(struct platter_disk *disk, goff off, uint64_t len,
+                       struct platter_error *err);
+
 /* ---- write.c --------------------------------------------------------------------------------- */
 
 /* What every change begins with; of no bytes: whether the disk may be changed at all. */
 int disk_check_writable(const struct platter_disk *disk, const char *what, goff off, uint64_t len,
                         struct platter_error *err);
+/* Locks what a request touches, which was checked, out to whole units. The range is held also where
+ * this fails. */
+int disk_lock_units(struct platter_disk *disk, const char *what, struct range_hold *hold, goff off,
+                    uint64_t len, struct platter_error *err);
+/* The parts of a write, for who has locked its range: where a part of it goes; all that was planned
+ * is carried out with the data for all of the write, or, where buf is NULL, given back; and the
+ * range is unlocked, and inflated units that were overwritten are forgotten. */
+int disk_write_plan(struct disk_write *w, goff off, uint64_t len, struct platter_error *err);
+int disk_write_run(struct disk_write *w, const void *buf, struct platter_error *err);
+void disk_write_done(struct disk_write *w);
 /* disk_write() by somebody who holds the whole disk. */
 int disk_write_held(struct platter_disk *disk, const void *buf, size_t len, goff off,
                     struct platter_error *err);

@@ -37,6 +37,29 @@ int disk_read_extent(struct platter_disk *disk, const struct disk_extent *x, voi
                 disk->chain[x->depth]->stream->name, off);
 }
 
+/* Reads an extent, which may be one that moves into the top image one day. */
+static int read_extent(struct platter_disk *disk, const struct disk_extent *x, void *buf, goff off,
+                       struct platter_error *err)
+{
+    const struct filling *f = disk->filling;
+    bool below = f && (x->depth > 0 || x->e.kind == EXTENT_BACKING) && x->e.kind != EXTENT_ZERO;
+    int r = below ? f->may_read(f->opaque, err) : 0;
+    return r < 0 ? r : disk_read_extent(disk, x, buf, off, err);
+}
+
+static int read_first(struct platter_disk *disk, uint8_t *p, size_t len, goff off,
+                      uint64_t *ret_len, struct platter_error *err)
+{
+    struct disk_extent x;
+    int r = disk_map_held(disk, off, len, &x, err);
+    if (r == 0)
+        r = read_extent(disk, &x, p, off, err);
+    if (r < 0 && disk->filling)
+        disk->filling->failed_reads++;
+    *ret_len = x.e.len;
+    return r;
+}
+
 int disk_read_held(struct platter_disk *disk, void *buf, size_t len, goff off,
                    struct platter_error *err)
 {
@@ -48,15 +71,13 @@ int disk_read_held(struct platter_disk *disk, void *buf, size_t len, goff off,
         len = inside;
     }
     while (len > 0) {
-        struct disk_extent x;
-        int r = disk_map_held(disk, off, len, &x, err);
-        if (r == 0)
-            r = disk_read_extent(disk, &x, p, off, err);
+        uint64_t n;
+        int r = read_first(disk, p, len, off, &n, err);
         if (r < 0)
             return r;
-        p += x.e.len;
-        off += x.e.len;
-        len -= (size_t)x.e.len;
+        p += n;
+        off += n;
+        len -= (size_t)n;
     }
     return 0;
 }
@@ -68,6 +89,11 @@ int disk_read(struct platter_disk *disk, void *buf, size_t len, goff off, struct
         return r;
     if (!disk->writable)
         return disk_read_held(disk, buf, len, off, err);
+    if (disk->filling && disk->filling->copy_on_read) {
+        r = disk_fill_for_read(disk, off, len, err);
+        if (r < 0)
+            return r;
+    }
     /* Held over map and read, so that what was mapped is not freed and used again (rule 3). */
     struct range_hold hold;
     range_lock_take(&disk->ranges, &hold, off, off + len, false);

@@ -49,13 +49,13 @@ int disk_check_writable(const struct platter_disk *disk, const char *what, goff 
             "%s: takes no more writes, because an earlier write of its tables failed: close "
             "it, and check it",
             top->stream->name);
-    return disk_check_range(disk, what, off, len, err);
+    int r = disk_check_range(disk, what, off, len, err);
+    return r < 0 || len == 0 || !disk->filling ? r : filling_touch(disk->filling, err);
 }
 
-/* Locks what a request touches, which was checked. It may have come to lie behind the end of the
- * disk while we waited for the lock: the range is held even then. */
-static int lock_units(struct platter_disk *disk, const char *what, struct range_hold *hold,
-                      goff off, uint64_t len, struct platter_error *err)
+/* It may have come to lie behind the end of the disk while we waited for the lock. */
+int disk_lock_units(struct platter_disk *disk, const char *what, struct range_hold *hold, goff off,
+                    uint64_t len, struct platter_error *err)
 {
     const struct image *top = disk_top(disk);
     goff start = round_down(off, top->unit), end = round_up(off + len, top->unit);
@@ -123,19 +123,22 @@ static int disk_touch(struct platter_disk *disk, goff off, uint64_t len, struct 
     return top->format->bitmaps ? top->format->bitmaps->touch(top, off, len, err) : 0;
 }
 
-/* Plans all of w->off, w->len. The range is held. */
-static int plan(struct disk_write *w, struct platter_error *err)
+int disk_write_plan(struct disk_write *w, goff off, uint64_t len, struct platter_error *err)
 {
-    int r = disk_touch(w->disk, w->off, w->len, err);
-    if (r < 0)
-        return r;
-    for (uint64_t done = 0; done < w->len;) {
-        int64_t n = plan_step(w, w->off + done, w->len - done, err);
+    for (uint64_t done = 0; done < len;) {
+        int64_t n = plan_step(w, off + done, len - done, err);
         if (n < 0)
             return (int)n;
         done += (uint64_t)n;
     }
     return 0;
+}
+
+/* Plans all of w->off, w->len. The range is held. */
+static int plan(struct disk_write *w, struct platter_error *err)
+{
+    int r = disk_touch(w->disk, w->off, w->len, err);
+    return r < 0 ? r : disk_write_plan(w, w->off, w->len, err);
 }
 
 int disk_write_begin(struct platter_disk *disk, goff off, uint64_t len, struct disk_write *w,
@@ -147,7 +150,7 @@ int disk_write_begin(struct platter_disk *disk, goff off, uint64_t len, struct d
         w->disk = NULL;
         return r;
     }
-    r = lock_units(disk, "write", &w->hold, off, len, err);
+    r = disk_lock_units(disk, "write", &w->hold, off, len, err);
     return r < 0 ? r : plan(w, err);
 }
 
@@ -249,16 +252,14 @@ static int run_step(struct disk_write *w, const struct disk_write_step *step, co
     return top->format->commit(top, &step->room, err);
 }
 
-/* Unlocks, and forgets inflated units that were overwritten. */
-static void write_done(struct disk_write *w)
+void disk_write_done(struct disk_write *w)
 {
     unit_cache_drop(w->disk->cache, disk_top(w->disk), w->hold.start, w->hold.end - w->hold.start);
     range_lock_give(&w->disk->ranges, &w->hold);
     free(TAKE(w->steps));
 }
 
-/* Carries out the plan with the data for all of it; buf NULL gives everything back instead. */
-static int run_steps(struct disk_write *w, const void *buf, struct platter_error *err)
+int disk_write_run(struct disk_write *w, const void *buf, struct platter_error *err)
 {
     struct image *top = disk_top(w->disk);
     int r = buf ? 0 : -ECANCELED;
@@ -276,8 +277,8 @@ int disk_write_end(struct disk_write *w, const void *buf, struct platter_error *
 {
     if (!w->disk)
         return 0;
-    int r = run_steps(w, buf, err);
-    write_done(w);
+    int r = disk_write_run(w, buf, err);
+    disk_write_done(w);
     return r;
 }
 
@@ -309,7 +310,7 @@ int disk_write_packed_begin(struct platter_disk *disk, goff unit, size_t packed_
         w->disk = NULL;
         return r;
     }
-    r = lock_units(disk, "write", &w->hold, unit, len, err);
+    r = disk_lock_units(disk, "write", &w->hold, unit, len, err);
     struct disk_write_step step = {.off = unit, .len = len, .reserved = true};
     if (r == 0)
         r = disk_touch(disk, unit, len, err);
@@ -339,7 +340,7 @@ int disk_write_packed_end(struct disk_write *w, const void *packed, size_t packe
         else
             top->format->abandon(top, room);
     }
-    write_done(w);
+    disk_write_done(w);
     return r;
 }
 
@@ -350,7 +351,7 @@ int disk_write_held(struct platter_disk *disk, const void *buf, size_t len, goff
 {
     struct disk_write w = {.disk = disk, .off = off, .len = len};
     int r = plan(&w, err);
-    int e = run_steps(&w, r == 0 ? buf : NULL, err);
+    int e = disk_write_run(&w, r == 0 ? buf : NULL, err);
     free(w.steps);
     return r < 0 ? r : e;
 }
@@ -403,10 +404,10 @@ int disk_zero(struct platter_disk *disk, goff off, uint64_t len, bool unmap,
     for (uint64_t done = 0, n = 0; done < len && r == 0; done += n) {
         n = min_u64(len - done, MARK_PIECE - (off + done) % MARK_PIECE);
         struct disk_write w = {.disk = disk};
-        r = lock_units(disk, "zero", &w.hold, off + done, n, err);
+        r = disk_lock_units(disk, "zero", &w.hold, off + done, n, err);
         if (r == 0)
             r = disk_zero_held(disk, off + done, n, unmap, err);
-        write_done(&w);
+        disk_write_done(&w);
     }
     return r;
 }
@@ -422,13 +423,13 @@ int disk_discard(struct platter_disk *disk, goff off, uint64_t len, struct platt
     while (off < end && r == 0) {
         uint64_t n = min_u64(end - off, MARK_PIECE - off % MARK_PIECE);
         struct disk_write w = {.disk = disk};
-        r = lock_units(disk, "discard", &w.hold, off, n, err);
+        r = disk_lock_units(disk, "discard", &w.hold, off, n, err);
         /* The end of the disk counts as aligned: where it is now, it may have moved before. */
         uint64_t whole = off + n == top->size ? n : round_down(n, top->unit);
         if (r == 0 && whole > 0)
             r = top->format->mark(top, off, whole, MARK_DISCARD, true, err);
         r = r == -ENOTSUP ? 0 : r;
-        write_done(&w);
+        disk_write_done(&w);
         off += n;
     }
     return r;
