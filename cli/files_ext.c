@@ -37,6 +37,7 @@ static const struct {
     {"ext2fs_extent_free", &ext_lib.extent_free},
     {"ext2fs_inline_data_size", &ext_lib.inline_data_size},
     {"ext2fs_inline_data_get", &ext_lib.inline_data_get},
+    {"ext2fs_crc32c_le", &ext_lib.crc32c},
     {"initialize_ext2_error_table", &ext_lib.initialize_errors},
     {"error_message", &ext_lib.error_message}, /* of libcom_err, which it brings */
 };
@@ -203,11 +204,20 @@ static int open_library(struct ext *e, struct platter_error *err)
     errcode_t code = ext_lib.open2("volume", NULL, EXT2_FLAG_64BITS, 0, 0, &manager, &e->fs);
     if (code || e->read_error.code)
         return ext_failed(e, code, "its superblock", 0, err);
-    if (e->fs->super->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER)
-        snprintf(e->volume->doubt, sizeof e->volume->doubt,
-                 "was not unmounted, and what its journal has is not applied: its last changes may "
-                 "be missing, or in part");
     return 0;
+}
+
+/* With a journal that has something the file system is another one afterwards. */
+static int open_as_mounted(struct ext *e, struct platter_error *err)
+{
+    int r = open_library(e, err);
+    if (r < 0 || !(e->fs->super->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER))
+        return r;
+    ext_journal_apply(e);
+    ext_lib.close_free(&e->fs);
+    e->read_error.code = 0;
+    r = check_size(e, err);
+    return r < 0 ? r : open_library(e, err);
 }
 
 static void ext_close(void *fs)
@@ -228,7 +238,7 @@ static int ext_open(struct volume *v, void **ret, struct platter_error *err)
     if (r == 0)
         r = check_size(e, err);
     if (r == 0)
-        r = open_library(e, err);
+        r = open_as_mounted(e, err);
     if (r < 0) {
         ext_close(e);
         return r;

@@ -29,6 +29,7 @@ struct ext_library {
     typeof(ext2fs_extent_free) *extent_free;
     typeof(ext2fs_inline_data_size) *inline_data_size;
     typeof(ext2fs_inline_data_get) *inline_data_get;
+    typeof(ext2fs_crc32c_le) *crc32c;
     void (*initialize_errors)(void);
     const char *(*error_message)(long code);
 };
@@ -47,6 +48,9 @@ int ext_inode(struct ext *e, uint64_t id, struct ext2_inode_large *ret, struct p
 /* The pieces of a file or a link (files_ext_runs.c). */
 int ext_runs(struct ext *e, const struct node *file, run_fn fn, void *opaque,
              struct platter_error *err);
+
+/* Has the volume read what the journal of the file system has; if not, that is its doubt. */
+void ext_journal_apply(struct ext *e);
 
 #endif
 #endif

@@ -195,6 +195,112 @@ for title, arguments in EXT.items():
     add_case(Ext, title, Ext.check_kind, arguments)
 
 
+class Journal(FilesCase):
+    """A disk that was copied while it was mounted: debugfs writes what a kernel would have."""
+
+    def setUp(self):
+        super().setUp()
+        os.makedirs("tree/etc")
+        for i in range(60):
+            write(f"tree/etc/{i}", b"old %d\n" % i)
+
+    def changed(self, before, after, size):
+        """The blocks in which two images differ: their numbers, and the new ones."""
+        with open(before, "rb") as f, open(after, "rb") as g:
+            pairs = enumerate(iter(lambda: (f.read(size), g.read(size)), (b"", b"")))
+            return zip(*[(str(i), b) for i, (a, b) in pairs if a != b])
+
+    def journal(self, image, options, *transactions):
+        """Each is (blocks, their bytes, blocks to revoke, committed)."""
+        lines = [f"journal_open {options}"]
+        for n, (blocks, data, revoked, committed) in enumerate(transactions):
+            write(f"blocks{n}", b"".join(data))
+            lines.append("journal_write" + (f" -b {','.join(blocks)}" if blocks else "") +
+                         (f" -r {','.join(revoked)}" if revoked else "") +
+                         ("" if committed else " -c") + f" blocks{n}")
+        said = self.debugfs(image, *lines, "journal_close")
+        self.assertNotIn("rror", said)
+
+    def states(self, size, features):
+        """Images of three states, each of which the next one changes."""
+        make_ext("0.img", 16 * MIB, "-b", size, "-O", features)
+        for n in (1, 2):
+            shutil.copyfile(f"{n - 1}.img", f"{n}.img")
+            write("new", b"new %d\n" % n * 3000)
+            self.debugfs(f"{n}.img", f"rm /etc/{n}", f"write new /etc/new{n}", f"mkdir /etc/more{n}",
+                         f"symlink /etc/link{n} new{n}")
+        self.listed = [ours("ls", "-R", "-f", "raw", f"{n}.img", "/").stdout for n in range(3)]
+        self.assertEqual(len(set(self.listed)), 3)
+
+    def check_replay(self, size, features, options):
+        self.states(size, features)
+        parts = [(*self.changed(f"{n}.img", f"{n + 1}.img", size), (), True) for n in (0, 1)]
+        for count in (1, 2):
+            shutil.copyfile("0.img", "d.img")
+            self.journal("d.img", options, *parts[:count])
+            with open("d.img", "rb") as f:
+                before = f.read()
+            done = ours("ls", "-R", "-f", "raw", "d.img", "/")
+            self.assertEqual((done.stdout, done.stderr), (self.listed[count], ""))
+            got = ours("cp", "-f", "raw", f"d.img:/etc/link{count}", "-").stdout
+            self.assertEqual(got, f"new {count}\n" * 3000)
+            with open("d.img", "rb") as f:
+                self.assertEqual(f.read(), before)
+            run("e2fsck", "-fy", "d.img", code={0, 1})  # which replays as well
+            self.assertEqual(ours("ls", "-R", "-f", "raw", "d.img", "/").stdout, self.listed[count])
+        # A transaction without its end does not count.
+        shutil.copyfile("0.img", "d.img")
+        self.journal("d.img", options, parts[0], (*parts[1][:3], False))
+        self.assertEqual(ours("ls", "-R", "-f", "raw", "d.img", "/").stdout, self.listed[1])
+
+    def test_revoked(self):
+        """What a later transaction revokes is not applied; what is written after that is."""
+        self.states(1024, "^metadata_csum")
+        blocks, data = self.changed("0.img", "1.img", 1024)
+        for later, state in (((), 0), (((blocks, data, (), True),), 1)):
+            shutil.copyfile("0.img", "d.img")
+            self.journal("d.img", "", (blocks, data, (), True), ((), (), blocks, True), *later)
+            self.assertEqual(ours("ls", "-R", "-f", "raw", "d.img", "/").stdout, self.listed[state])
+
+    def test_damaged(self):
+        """A block that does not fit its checksum: the files are as they stand, and that is told."""
+        self.states(1024, "metadata_csum")
+        blocks, data = self.changed("0.img", "1.img", 1024)
+        shutil.copyfile("0.img", "d.img")
+        self.journal("d.img", "", (blocks, data, (), True))
+        with open("d.img", "r+b") as f:
+            image = f.read()
+            f.seek(next(image.index(block) for block in data if image.count(block) == 1) + 100)
+            f.write(b"X")
+        done = ours("ls", "-R", "-f", "raw", "d.img", "/")
+        self.assertEqual(done.stdout, self.listed[0])
+        self.assertIn("journal is not applied", done.stderr)
+
+    def test_flipped(self):
+        """Seeded damage of journals."""
+        self.states(1024, "^metadata_csum")
+        parts = [(*self.changed(f"{n}.img", f"{n + 1}.img", 1024), (), True) for n in (0, 1)]
+        self.journal("0.img", "", *parts)
+        with open("0.img", "rb") as f:
+            data = f.read()
+        at = [i for i in range(0, len(data), 1024) if data[i:i + 4] == b"\xc0\x3b\x39\x98"]
+        self.assertGreater(len(at), 4)
+        for _ in range(60):
+            harmed = bytearray(data)
+            for _ in range(self.rng.choice((1, 2, 10))):
+                spot = self.rng.choice(at) + self.rng.randrange(self.rng.choice((16, 100)))
+                harmed[spot] = self.rng.choice((0, 0xff, 0x80, harmed[spot] ^ 1 << self.rng.randrange(8)))
+            write("h.img", harmed)
+            ours("ls", "-R", "-f", "raw", "h.img", "/", code={0, 1})
+
+
+for title, arguments in {"plain": (1024, "^metadata_csum,^64bit", ""), "64bit": (4096, "^metadata_csum,64bit", ""),
+                         "sums 2": (1024, "metadata_csum,64bit", "-c -v 2"),
+                         "sums 3": (1024, "metadata_csum,64bit", "-c -v 3"),
+                         "sums 3 of 32 bits": (4096, "metadata_csum,^64bit", "-c -v 3")}.items():
+    add_case(Journal, title, Journal.check_replay, *arguments)
+
+
 def make_fat_tree(top, rng):
     os.makedirs(f"{top}/EFI/Boot")
     os.makedirs(f"{top}/Ein Ordner mit langem Namen")
