@@ -267,7 +267,7 @@ class Journal(FilesCase):
         self.states(1024, "metadata_csum")
         blocks, data = self.changed("0.img", "1.img", 1024)
         shutil.copyfile("0.img", "d.img")
-        self.journal("d.img", "", (blocks, data, (), True))
+        self.journal("d.img", "-c -v 3", (blocks, data, (), True))
         with open("d.img", "r+b") as f:
             image = f.read()
             f.seek(next(image.index(block) for block in data if image.count(block) == 1) + 100)
