@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Cuts the power at every point of the life of a disk that is not complete. All that goes through
- * its two streams is logged, the bytes and the map, while a guest works on it and others flush and
- * copy from below beside the guest; every prefix of the log, and random subsets of what was not
- * flushed with torn sectors, is opened again. What the guest flushed must be there; the rest is as
- * it was below, or as it was written, and never what stood in that place before. The disk must be
- * fit to go on with.
+ * its two streams is logged, the bytes and the map, while a guest works on it and others flush, and
+ * with --fill copy from below, beside the guest; every prefix of the log, and random subsets of
+ * what was not flushed with torn sectors, is opened again. What the guest flushed must be there;
+ * the rest is as it was below, or as it was written, and never what stood in that place before. The
+ * disk must be fit to go on with.
  *
- * crash-partial [--seed N] [--steps N] [--states N] [shape ...]
+ * crash-partial [--seed N] [--steps N] [--states N] [--fill] [shape ...]
  */
 #include <getopt.h>
 #include <pthread.h>
@@ -28,6 +28,7 @@ struct crash_options {
     uint64_t seed;
     unsigned steps;  /* random calls after the script */
     unsigned states; /* about as many per shape */
+    bool fill;
 };
 
 struct crash {
@@ -164,13 +165,20 @@ static int work(struct crash *c, struct platter_disk *disk, struct platter_error
 {
     struct workload w = workload_on(c, disk, c->ledger, c->options->seed);
     struct beside flusher = {.disk = disk};
+    struct partial_fillers fillers = {
+        .specimen = &c->specimen, .disk = disk, .pause = 1000, .seed = c->options->seed};
     w.log = c->log;
+    if (c->options->fill)
+        partial_fillers_start(&fillers);
     MUST(pthread_create(&flusher.thread, NULL, flush_beside, &flusher) == 0);
     workload_script(&w);
     for (unsigned i = 0; i < c->options->steps; i++)
         workload_step(&w);
     atomic_store(&flusher.over, true);
     pthread_join(flusher.thread, NULL);
+    if (c->options->fill && partial_fillers_stop(&fillers) != 0)
+        return fail(err, EIO, "%u fills failed", fillers.failed);
+    disk->filling = NULL;
     return w.failed || flusher.r ? fail(err, EIO, "%u calls failed", w.failed) : 0;
 }
 
@@ -335,12 +343,15 @@ static char **parse(int argc, char **argv, struct crash_options *options)
     static const struct option names[] = {{"seed", required_argument, NULL, 's'},
                                           {"steps", required_argument, NULL, 'n'},
                                           {"states", required_argument, NULL, 'c'},
+                                          {"fill", no_argument, NULL, 'f'},
                                           {0}};
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         if (option == '?')
             exit(2);
-        unsigned long long value = strtoull(optarg, NULL, 0);
-        if (option == 's')
+        unsigned long long value = optarg ? strtoull(optarg, NULL, 0) : 1;
+        if (option == 'f')
+            options->fill = true;
+        else if (option == 's')
             options->seed = value;
         else if (option == 'n')
             options->steps = (unsigned)value;

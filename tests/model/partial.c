@@ -5,7 +5,9 @@
  * one. After each round the disk is closed and opened again: it must hold what the array does, and
  * still have every unit that it had. Soon it has them all, so this is done again with other seeds.
  *
- * model-partial [--seed N] [--seeds N] [--steps N] [--rounds N] [shape ...]
+ * With --fill it is filled from below at the same time, by others.
+ *
+ * model-partial [--seed N] [--seeds N] [--steps N] [--rounds N] [--fill] [shape ...]
  */
 #include <getopt.h>
 #include <pthread.h>
@@ -24,6 +26,7 @@ struct model_options {
     unsigned seeds; /* how many, from that one on */
     unsigned steps; /* calls a round, of each thread */
     unsigned rounds;
+    bool fill;
 };
 
 struct model {
@@ -239,12 +242,19 @@ static int run_round(struct model *m, unsigned round)
 {
     struct platter_error err = {0};
     struct worker w = {.m = m, .bytes = malloc(m->size), .what = "after opening it again"};
+    struct partial_fillers fillers = {
+        .specimen = &m->specimen, .pause = 100, .seed = m->seed << 8 | round};
     MUST(w.bytes);
     int r = partial_specimen_look(&m->specimen, &m->specimen.data, &m->specimen.map, true, &m->disk,
                                   &err);
     if (r == 0) {
         call_read(&w, 0, m->size);
+        fillers.disk = m->disk;
+        if (m->options->fill)
+            partial_fillers_start(&fillers);
         run_threads(m, round);
+        if (m->options->fill && partial_fillers_stop(&fillers) != 0)
+            complain(&w, "a fill failed");
         r = disk_close(TAKE(m->disk), &err);
     }
     free(w.bytes);
@@ -284,16 +294,17 @@ static int run_shape(const struct partial_shape *shape, const struct model_optio
 
 static char **parse(int argc, char **argv, struct model_options *options)
 {
-    static const struct option names[] = {{"seed", required_argument, NULL, 's'},
-                                          {"seeds", required_argument, NULL, 'm'},
-                                          {"steps", required_argument, NULL, 'n'},
-                                          {"rounds", required_argument, NULL, 'r'},
-                                          {0}};
+    static const struct option names[] = {
+        {"seed", required_argument, NULL, 's'},  {"seeds", required_argument, NULL, 'm'},
+        {"steps", required_argument, NULL, 'n'}, {"rounds", required_argument, NULL, 'r'},
+        {"fill", no_argument, NULL, 'f'},        {0}};
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         if (option == '?')
             exit(2);
-        unsigned long long value = strtoull(optarg, NULL, 0);
-        if (option == 's')
+        unsigned long long value = optarg ? strtoull(optarg, NULL, 0) : 1;
+        if (option == 'f')
+            options->fill = true;
+        else if (option == 's')
             options->seed = value;
         else if (option == 'm')
             options->seeds = (unsigned)value;

@@ -3,10 +3,13 @@
 #include "support/partial.h"
 
 #include <libdeflate.h>
+#include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/cursor.h"
 #include "support/ledger.h"
 #include "support/must.h"
+#include "support/prng.h"
 
 /* Gives the map to the disk that asks for it. */
 struct map_giver {
@@ -127,4 +130,77 @@ int partial_specimen_look(const struct partial_specimen *s, struct buffer *data,
     MUST(stream_buffer_open(data, "data", writable, &first, NULL) == 0);
     MUST(stream_buffer_open(map, "map", writable, &second, NULL) == 0);
     return partial_specimen_open(s, first, second, writable, ret, err);
+}
+
+/* ---- filling ----------------------------------------------------------------------------------
+ */
+
+static int agree(void *opaque, struct platter_error *err)
+{
+    (void)opaque, (void)err;
+    return 0;
+}
+
+/* What stands below. */
+static void source_bytes(const struct partial_specimen *s, uint8_t *out, uint64_t off, uint64_t len)
+{
+    uint64_t inside = off < s->below.size ? min_u64(len, s->below.size - off) : 0;
+    memcpy(out, s->below.bytes + off, inside);
+    memset(out + inside, 0, len - inside);
+}
+
+/* A fill of some units, which waits a little while it has them; now and then one that is given up.
+ */
+static int fill_some(struct partial_fillers *f, struct prng *random, uint8_t *bytes)
+{
+    uint64_t size = f->specimen->shape->size, unit = f->specimen->shape->unit;
+    uint64_t off = round_down(prng_below(random, size), unit);
+    uint64_t len = min_u64(unit * (1 + prng_below(random, 3)), size - off);
+    struct disk_write w;
+    source_bytes(f->specimen, bytes, off, len);
+    if (is_zero(bytes, len))
+        return disk_fill_zero(f->disk, off, len, NULL);
+    int r = disk_fill_begin(f->disk, off, len, &w, NULL);
+    usleep(f->pause / 4);
+    int e = disk_fill_end(&w, r == 0 && !prng_chance(random, 10) ? bytes : NULL, NULL);
+    return r < 0 ? r : e;
+}
+
+static int read_some(struct partial_fillers *f, struct prng *random, uint8_t *bytes)
+{
+    uint64_t size = f->specimen->shape->size, off = prng_below(random, size);
+    uint64_t len = 1 + prng_below(random, 2 * f->specimen->shape->unit);
+    return disk_read(f->disk, bytes, min_u64(len, size - off), off, NULL);
+}
+
+static void *fill_from_below(void *opaque)
+{
+    struct partial_fillers *f = opaque;
+    unsigned number = atomic_fetch_add(&f->n_started, 1);
+    struct prng random = {f->seed * PARTIAL_FILLERS + number};
+    auto_free uint8_t *bytes = malloc(3 * (size_t)f->specimen->shape->unit);
+    MUST(bytes);
+    while (!atomic_load(&f->over)) {
+        int r = number == 0 ? read_some(f, &random, bytes) : fill_some(f, &random, bytes);
+        if (r != 0)
+            atomic_fetch_add(&f->failed, 1);
+        usleep(f->pause);
+    }
+    return NULL;
+}
+
+void partial_fillers_start(struct partial_fillers *f)
+{
+    f->filling = (struct filling){.copy_on_read = true, .touched = agree, .may_read = agree};
+    f->disk->filling = &f->filling;
+    for (unsigned i = 0; i < PARTIAL_FILLERS; i++)
+        MUST(pthread_create(&f->threads[i], NULL, fill_from_below, f) == 0);
+}
+
+int partial_fillers_stop(struct partial_fillers *f)
+{
+    atomic_store(&f->over, true);
+    for (unsigned i = 0; i < PARTIAL_FILLERS; i++)
+        pthread_join(f->threads[i], NULL);
+    return atomic_load(&f->failed) ? -1 : 0;
 }

@@ -5,6 +5,8 @@
 #ifndef SUPPORT_PARTIAL_H
 #define SUPPORT_PARTIAL_H
 
+#include <pthread.h>
+
 #include "disk/disk.h"
 #include "format/partial.h"
 #include "support/buffer.h"
@@ -44,5 +46,25 @@ int partial_specimen_open(const struct partial_specimen *s, struct stream *data,
 /* The same over buffers. */
 int partial_specimen_look(const struct partial_specimen *s, struct buffer *data, struct buffer *map,
                           bool writable, struct platter_disk **ret, struct platter_error *err);
+
+/* Has the disk filled from below, at random, by threads beside whoever works on it: by fills, and
+ * by reads with copy on read. */
+enum { PARTIAL_FILLERS = 3 };
+
+struct partial_fillers {
+    const struct partial_specimen *specimen;
+    struct platter_disk *disk;
+    struct filling filling;
+    unsigned pause; /* microseconds between two fills of each */
+    uint64_t seed;
+    pthread_t threads[PARTIAL_FILLERS];
+    atomic_uint n_started, failed;
+    atomic_bool over;
+};
+
+/* Fields above the threads are set; f stays where it is until the disk is closed. */
+void partial_fillers_start(struct partial_fillers *f);
+/* 0, or -1 where a fill failed. */
+int partial_fillers_stop(struct partial_fillers *f);
 
 #endif
