@@ -3,7 +3,8 @@
  * Fails call N of the streams of a disk that is not complete, its bytes, its map and what is below,
  * and allocation N, for N = 1, 2, ... until all pass: through opening it, reading all, a workload
  * with flushes, and closing it. Nothing may crash or leak. Afterwards the disk works or refuses all
- * writes (rule 5), and what it left opens again, with all that was flushed.
+ * writes (rule 5), and what it left opens again, with all that was flushed. All of that once more
+ * while it is filled from below.
  *
  * fault-partial [--every N] [shape ...]
  */
@@ -31,6 +32,7 @@ struct fault {
     struct partial_specimen specimen;
     const struct fault_way *way;
     uint64_t at;
+    bool fill;
     bool struck; /* it came to that */
     bool told;   /* and some call of ours failed */
     struct fault_plan plan;
@@ -41,8 +43,8 @@ struct fault {
 
 static int complain(const struct fault *f, const char *what, const char *why)
 {
-    fprintf(stderr, "%s, %s, number %llu: %s: %s\n", f->specimen.shape->name, f->way->name,
-            (unsigned long long)f->at, what, why);
+    fprintf(stderr, "%s%s, %s, number %llu: %s: %s\n", f->specimen.shape->name,
+            f->fill ? " filled" : "", f->way->name, (unsigned long long)f->at, what, why);
     return -1;
 }
 
@@ -80,6 +82,26 @@ static int look(struct fault *f, struct platter_disk *disk)
     return 0;
 }
 
+/* How many fills failed. */
+static unsigned fill_half(struct fault *f, struct platter_disk *disk)
+{
+    enum { PIECE = 64 << 10 };
+    unsigned failed = 0;
+    for (uint64_t off = 0, len = PIECE; off + len <= f->specimen.shape->size / 2; off += len) {
+        struct disk_write w;
+        partial_source_bytes(&f->specimen, f->scratch, off, len);
+        int r, e = 0;
+        if (is_zero(f->scratch, len)) {
+            r = disk_fill_zero(disk, off, len, NULL);
+        } else {
+            r = disk_fill_begin(disk, off, len, &w, NULL);
+            e = disk_fill_end(&w, r == 0 ? f->scratch : NULL, NULL);
+        }
+        failed += r != 0 || e != 0;
+    }
+    return failed;
+}
+
 /* With the faults over: works, or is poisoned and stays so. */
 static int go_on(struct fault *f, struct workload *w)
 {
@@ -93,6 +115,21 @@ static int go_on(struct fault *f, struct workload *w)
     return 0;
 }
 
+static int run_calls(struct fault *f, struct workload *w)
+{
+    workload_script(w);
+    for (unsigned i = 0; i < RANDOM_STEPS; i++)
+        workload_step(w);
+    f->told = w->failed > 0;
+    if (!has_struck(f)) /* then perhaps on closing */
+        return w->failed ? complain(f, "a call", "failed though nothing was made to fail") : 0;
+    disarm(f);
+    if (w->failed_flushes > 0 && atomic_load(&disk_top(w->disk)->poison) == 0)
+        return complain(f, "a failed flush", "did not poison the image");
+    return go_on(f, w);
+}
+
+/* Filled, one half is by fills, and the other by the first reads. */
 static int work(struct fault *f, struct platter_disk *disk)
 {
     struct workload w = {.disk = disk,
@@ -101,19 +138,16 @@ static int work(struct fault *f, struct platter_disk *disk)
                          .sectors = f->specimen.shape->size / SECTOR,
                          .cluster = f->specimen.shape->unit / SECTOR,
                          .scratch = f->scratch};
+    struct filling filling;
+    if (f->fill) {
+        partial_filling_start(&filling, disk);
+        w.failed += fill_half(f, disk);
+    }
     int r = look(f, disk);
-    if (r != 0)
-        return r;
-    workload_script(&w);
-    for (unsigned i = 0; i < RANDOM_STEPS; i++)
-        workload_step(&w);
-    f->told = w.failed > 0;
-    if (!has_struck(f)) /* then perhaps on closing */
-        return w.failed ? complain(f, "a call", "failed though nothing was made to fail") : 0;
-    disarm(f);
-    if (w.failed_flushes > 0 && atomic_load(&disk_top(disk)->poison) == 0)
-        return complain(f, "a failed flush", "did not poison the image");
-    return go_on(f, &w);
+    if (r == 0)
+        r = run_calls(f, &w);
+    disk->filling = NULL;
+    return r;
 }
 
 /* What a failed program left. */
@@ -172,7 +206,8 @@ static int run_once(struct fault *f)
         if (r != 0)
             return r;
     }
-    bool must_tell = f->way->kinds == FAULT_FLUSH || f->way->kinds == FAULT_PWRITE;
+    /* What copy on read could not store it has from below again. */
+    bool must_tell = f->way->kinds == FAULT_FLUSH || (f->way->kinds == FAULT_PWRITE && !f->fill);
     if (f->struck && must_tell && !f->told)
         return complain(f, "a failure", "was kept from the caller");
     r = judge(f);
@@ -188,7 +223,8 @@ static int run_way(struct fault *f, const struct fault_way *way, unsigned every)
         r = run_once(f);
     if (r < 0)
         return r;
-    printf("%-12s %-30s %6u runs\n", f->specimen.shape->name, way->name, runs);
+    printf("%-12s %-8s %-30s %6u runs\n", f->specimen.shape->name, f->fill ? "filled" : "",
+           way->name, runs);
     fflush(stdout);
     return r == 1 ? 0 : complain(f, "the end", "never came");
 }
@@ -203,8 +239,10 @@ static int fault_shape(const struct partial_shape *shape, unsigned every)
     f.scratch = malloc(shape->size);
     MUST(f.content && f.scratch);
     int r = 0;
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
-        r |= run_way(&f, &ways[i], every);
+    for (size_t i = 0; i < 2 * (sizeof ways / sizeof *ways); i++) {
+        f.fill = i % 2;
+        r |= run_way(&f, &ways[i / 2], every);
+    }
     ledger_free(f.ledger);
     buffer_free(&f.data);
     buffer_free(&f.map);

@@ -141,12 +141,18 @@ static int agree(void *opaque, struct platter_error *err)
     return 0;
 }
 
-/* What stands below. */
-static void source_bytes(const struct partial_specimen *s, uint8_t *out, uint64_t off, uint64_t len)
+void partial_source_bytes(const struct partial_specimen *s, uint8_t *out, uint64_t off,
+                          uint64_t len)
 {
     uint64_t inside = off < s->below.size ? min_u64(len, s->below.size - off) : 0;
     memcpy(out, s->below.bytes + off, inside);
     memset(out + inside, 0, len - inside);
+}
+
+void partial_filling_start(struct filling *f, struct platter_disk *disk)
+{
+    *f = (struct filling){.copy_on_read = true, .touched = agree, .may_read = agree};
+    disk->filling = f;
 }
 
 /* A fill of some units, which waits a little while it has them; now and then one that is given up.
@@ -157,7 +163,7 @@ static int fill_some(struct partial_fillers *f, struct prng *random, uint8_t *by
     uint64_t off = round_down(prng_below(random, size), unit);
     uint64_t len = min_u64(unit * (1 + prng_below(random, 3)), size - off);
     struct disk_write w;
-    source_bytes(f->specimen, bytes, off, len);
+    partial_source_bytes(f->specimen, bytes, off, len);
     if (is_zero(bytes, len))
         return disk_fill_zero(f->disk, off, len, NULL);
     int r = disk_fill_begin(f->disk, off, len, &w, NULL);
@@ -191,8 +197,7 @@ static void *fill_from_below(void *opaque)
 
 void partial_fillers_start(struct partial_fillers *f)
 {
-    f->filling = (struct filling){.copy_on_read = true, .touched = agree, .may_read = agree};
-    f->disk->filling = &f->filling;
+    partial_filling_start(&f->filling, f->disk);
     for (unsigned i = 0; i < PARTIAL_FILLERS; i++)
         MUST(pthread_create(&f->threads[i], NULL, fill_from_below, f) == 0);
 }

@@ -47,6 +47,12 @@ int partial_specimen_open(const struct partial_specimen *s, struct stream *data,
 int partial_specimen_look(const struct partial_specimen *s, struct buffer *data, struct buffer *map,
                           bool writable, struct platter_disk **ret, struct platter_error *err);
 
+/* What the source has there, len bytes. */
+void partial_source_bytes(const struct partial_specimen *s, uint8_t *out, uint64_t off,
+                          uint64_t len);
+/* Reads of the disk store what they bring from below. */
+void partial_filling_start(struct filling *f, struct platter_disk *disk);
+
 /* Has the disk filled from below, at random, by threads beside whoever works on it: by fills, and
  * by reads with copy on read. */
 enum { PARTIAL_FILLERS = 3 };
