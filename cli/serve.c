@@ -2,9 +2,9 @@
 /*
  * platter serve: a disk over NBD, by nbdkit and the plugin.
  *
- * nbdkit is a child in the foreground. What it says about the disk comes by a pipe (status-fd of
- * the plugin): that it is open, and in the end that all is durable. nbdkit ends when we do,
- * whatever ends us.
+ * nbdkit is a child in the foreground. What it says about the disk comes by a socket (status-fd of
+ * the plugin): that it is open, and in the end that all is durable. When we close it the plugin
+ * hangs up on its clients, and nbdkit ends; so it does when we end, whatever ends us.
  *
  * The command beside it is a process group, for what ends us ends all that the command started.
  * Where we have the terminal the command gets it, with its keys, and we do for it what shells do
@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -296,8 +297,8 @@ static int start(char *const words[], char *const environment[], pid_t *ret)
 static int start_nbdkit(struct serving *s)
 {
     int ends[2];
-    if (pipe(ends) < 0) {
-        say("no pipe: %s", strerror(errno));
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0) {
+        say("no socket: %s", strerror(errno));
         return EXIT_FAILED;
     }
     s->status = ends[0];
@@ -356,6 +357,8 @@ static void stop_nbdkit(struct serving *s)
 {
     if (s->nbdkit > 0)
         kill(s->nbdkit, s->stopped ? SIGKILL : SIGTERM);
+    if (s->status >= 0)
+        shutdown(s->status, SHUT_WR);
     s->stopped = true;
 }
 

@@ -13,6 +13,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "hangup.h"
 #include "shelf.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -265,12 +266,15 @@ static int platter_after_fork(void)
     bool writable = false;
     if (shelf_ready(&options, &writable) < 0)
         return -1;
+    if (hangup_watch(status_fd) < 0)
+        return -1;
     tell_status(writable ? "writable\n" : "readable\n");
     return 0;
 }
 
 static void platter_unload(void)
 {
+    hangup_end();
     if (shelf_close() == 0)
         tell_status("closed\n");
     while (n_keys > 0) {
