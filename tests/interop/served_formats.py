@@ -199,10 +199,8 @@ class Base(ServeCase):
         ranges = self.nbdinfo("--map", uri)
         self.assertEqual(sum(e["length"] for e in ranges), SIZE)
 
-    def check_bytes(self, uri, right):
-        run("nbdcopy", uri, "copy.raw")
-        self.assertEqual(sha256("copy.raw"), sha256(right))
-        run("nbdcopy", "--synchronous", "--no-extents", uri, "copy.raw")
+    def check_bytes(self, uri, right, *how):
+        run("nbdcopy", *how, uri, "copy.raw")
         self.assertEqual(sha256("copy.raw"), sha256(right))
         self.check_same(uri, right)
 
@@ -264,9 +262,8 @@ def writable(self, fmt, make):
         self.check_bytes(s.uri, "disk.raw")
         beside(fmt, image, s.uri)
         run("nbdcopy", "--connections=4", "--requests=16", "--flush", "new.raw", s.uri)
-        self.check_same(s.uri, "new.raw")
         self.random_io(s.uri, "new.raw", SIZE)
-        self.check_bytes(s.uri, "new.raw")
+        self.check_bytes(s.uri, "new.raw", "--synchronous", "--no-extents")
         self.check_totals(s.uri, image)
         qemu_io(s.uri, "raw", "flush")
         beside(fmt, image, s.uri)
@@ -282,9 +279,8 @@ def read_only(self, make, name, options=()):
         self.assertIn(name, [e["export-name"] for e in listed])
         self.check_totals(uri, [*image[:-1], f"{image[-1]}@{name}"] if name else image)
         self.check_bytes(uri, "disk.raw")
-        for command in ("write -P 1 0 512", "write -z 0 512", "discard 0 512"):
-            done = run("qemu-io", "-f", "raw", uri, "-c", command, code=1)
-            self.assertIn("permission denied", (done.stdout + done.stderr).lower(), command)
+        done = run("qemu-io", "-f", "raw", uri, "-c", "write -P 1 0 512", code=1)
+        self.assertIn("permission denied", (done.stdout + done.stderr).lower())
 
 
 class Qcow2(Base):
