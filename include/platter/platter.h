@@ -27,5 +27,6 @@
 #include "common.h"
 #include "copy.h"
 #include "disk.h"
+#include "migrate.h"
 
 #endif

@@ -96,7 +96,9 @@ static bool partial_file(const struct image *img, unsigned i, struct stream **re
 void partial_complete(struct image *img)
 {
     WITH_LOCK(&img->lock);
-    partial_of(img)->complete = true;
+    struct partial *p = partial_of(img);
+    p->complete = true;
+    stream_close(TAKE(p->map.stream));
     img->has_backing = false;
 }
 

@@ -36,7 +36,7 @@ uint64_t partial_map_size(uint64_t disk_size);
 /* Writes the map of a disk that has nothing so far, durably; the stream reads as zeros, and is made
  * longer if it is too short. EFBIG: the disk is too large for one (8 PiB). */
 int partial_create(struct stream *presence, uint64_t disk_size, struct platter_error *err);
-/* All that is not present reads as zeros from now on, and the map is not asked any more. Durable is
+/* All that is not present reads as zeros from now on, and the map's stream is closed. Durable is
  * nothing of that: whoever calls it knows what to do. The engine holds the whole disk. */
 void partial_complete(struct image *img);
 

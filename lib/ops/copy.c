@@ -15,9 +15,10 @@
 #include "ops/walk.h"
 
 enum {
-    CHUNK_ZERO = 1,      /* walk_chunk.flags: no data, to be made zero */
-    ZERO_RUN = 1 << 30,  /* zeros that are marked at once, bytes */
-    SALVAGE_GRAIN = 4096 /* a read error is narrowed down to this */
+    CHUNK_ZERO = 1,       /* walk_chunk.flags: no data, to be made zero */
+    ZERO_RUN = 1 << 30,   /* zeros that are marked at once, bytes */
+    SALVAGE_GRAIN = 4096, /* a read error is narrowed down to this */
+    FILL_FAILURES = 8     /* chunks in a row of which nothing could be read: the source is gone */
 };
 
 /* A range that could not be read, until it is reported. */
@@ -45,6 +46,7 @@ struct run {
     struct copy_worker workers[WALK_MAX_WORKERS];
     struct hole last; /* the hole that may still grow; under the turn */
     uint64_t holes;
+    atomic_uint failures; /* chunks in a row of which nothing could be read */
 };
 
 /* ---- next ------------------------------------------------------------------------------------ */
@@ -61,7 +63,7 @@ static int classify(const struct run *run, goff off, uint64_t len, enum range_ki
     if (c->sparse == 0 && c->above == 0)
         return 0;
     struct disk_extent x;
-    if (c->gaps == COPY_GAPS_DIFFER) {
+    if (c->gaps == COPY_GAPS_DIFFER || c->gaps == COPY_GAPS_FILL) {
         int own = disk_map_above(c->target, 1, off, len, &x, err);
         if (own < 0)
             return own;
@@ -89,7 +91,8 @@ static int classify(const struct run *run, goff off, uint64_t len, enum range_ki
         *ret_len = t.e.len;
         *ret = t.e.kind == EXTENT_ZERO ? RANGE_SKIP : RANGE_DATA;
     } else if (x.e.kind == EXTENT_ZERO) {
-        *ret = c->gaps == COPY_GAPS_SKIP ? RANGE_SKIP : RANGE_ZERO;
+        bool skip = c->gaps == COPY_GAPS_SKIP || (c->gaps == COPY_GAPS_FILL && !c->zeros);
+        *ret = skip ? RANGE_SKIP : RANGE_ZERO;
     }
     return 0;
 }
@@ -238,20 +241,61 @@ static int read_salvaging(const struct run *run, struct copy_worker *w, uint8_t 
     return r < 0 ? r : read_salvaging(run, w, buf + half, len - half, off + half, err);
 }
 
-static int read_chunk(const struct run *run, struct copy_worker *w, const struct walk_chunk *c,
+/* What a fill cannot read now it may read another time, so a unit is all that is tried again. Want
+ * of memory and a source that is another one end it. */
+static int read_filling(struct run *run, struct copy_worker *w, const struct walk_chunk *c,
+                        struct platter_error *err)
+{
+    struct platter_error reason = {0};
+    size_t unit = run->c->sink->unit, len = (size_t)c->len, lost = 0;
+    int r = sources_read(run->c->sources, w->parcel.in, len, c->off, &reason);
+    for (size_t at = 0, n; r < 0 && r != -ENOMEM && r != -ESTALE && at < len; at += n) {
+        n = (size_t)min_u64(unit, len - at);
+        /* Where the first and the second cannot be, the source is asked for no more of it. */
+        bool skip = lost == at && lost >= 2 * unit;
+        int e =
+            skip ? -EIO : sources_read(run->c->sources, w->parcel.in + at, n, c->off + at, &reason);
+        if (e < 0 && add_hole(w, c->off + at, n, reason.message, err) < 0)
+            return -ENOMEM;
+        lost += e < 0 ? n : 0;
+        r = e == -ENOMEM || e == -ESTALE ? e : r;
+    }
+    bool gone = lost == len && atomic_fetch_add(&run->failures, 1) + 1 >= FILL_FAILURES;
+    if (lost < len)
+        atomic_store(&run->failures, 0);
+    if (r == -ENOMEM || r == -ESTALE || gone)
+        return fail(err, -r, "%s", reason.message);
+    return 0;
+}
+
+/* Whether some of [off, off + len) could not be read. */
+static bool in_hole(const struct copy_worker *w, goff off, uint64_t len)
+{
+    for (size_t i = 0; i < w->n_holes; i++)
+        if (off < w->holes[i].off + w->holes[i].len && w->holes[i].off < off + len)
+            return true;
+    return false;
+}
+
+static int read_chunk(struct run *run, struct copy_worker *w, const struct walk_chunk *c,
                       struct platter_error *err)
 {
     w->n_holes = 0;
+    if (run->c->salvage && run->c->gaps == COPY_GAPS_FILL)
+        return read_filling(run, w, c, err);
     if (run->c->salvage)
         return read_salvaging(run, w, w->parcel.in, (size_t)c->len, c->off, err);
     return sources_read(run->c->sources, w->parcel.in, (size_t)c->len, c->off, err);
 }
 
 /* How a block of the chunk is treated: a piece kind, or -1 for not at all. */
-static int block_kind(const struct run *run, const struct copy_worker *w, size_t at, size_t n)
+static int block_kind(const struct run *run, const struct copy_worker *w, goff off, size_t at,
+                      size_t n)
 {
     const struct copy *c = run->c;
     if (c->gaps == COPY_GAPS_DIFFER && memcmp(w->parcel.in + at, w->old + at, n) == 0)
+        return -1;
+    if (c->gaps == COPY_GAPS_FILL && in_hole(w, off + at, n))
         return -1;
     if (c->sparse == 0 || !is_zero(w->parcel.in + at, n))
         return PIECE_DATA;
@@ -267,9 +311,10 @@ static int cut(const struct run *run, struct copy_worker *w, const struct walk_c
     size_t grain = (size_t)(div_up(sparse, unit) * unit);
     size_t len = (size_t)c->len;
     for (size_t at = 0; at < len;) {
-        int kind = block_kind(run, w, at, (size_t)min_u64(grain, len - at));
+        int kind = block_kind(run, w, c->off, at, (size_t)min_u64(grain, len - at));
         size_t end = at + grain;
-        while (end < len && block_kind(run, w, end, (size_t)min_u64(grain, len - end)) == kind)
+        while (end < len &&
+               block_kind(run, w, c->off, end, (size_t)min_u64(grain, len - end)) == kind)
             end += grain;
         end = (size_t)min_u64(end, len);
         struct piece piece = {.kind = (enum piece_kind)kind,
@@ -422,7 +467,9 @@ int copy_run(const struct copy *c, uint64_t *ret_holes, struct platter_error *er
                         .rate = c->rate,
                         .progress = c->progress,
                         .progress_opaque = c->opaque,
-                        .interrupt = most_requests(c) ? copy_interrupt : NULL};
+                        /* Guests read from the same server as a fill does. */
+                        .interrupt =
+                            most_requests(c) && c->gaps != COPY_GAPS_FILL ? copy_interrupt : NULL};
     run->walk = &walk;
     int r = open_workers(run, &walk.workers, err);
     if (r == 0)

@@ -17,7 +17,10 @@ enum copy_gaps {
     COPY_GAPS_ZERO, /* it may not: zeros are written, or marked */
     /* The target shows a backing file: only what differs from it is written, and what the image on
      * top of the target stores itself stays. */
-    COPY_GAPS_DIFFER
+    COPY_GAPS_DIFFER,
+    /* The target shows the sources, and is to hold them: what the image on top of it stores itself
+     * stays, and the rest is filled in (sink_fill_open()). */
+    COPY_GAPS_FILL
 };
 
 struct copy {
@@ -25,7 +28,8 @@ struct copy {
     struct sink *sink;
     struct budget *budget; /* buffers draw on it */
     enum copy_gaps gaps;
-    struct platter_disk *target; /* COPY_GAPS_DIFFER: what the target shows so far */
+    struct platter_disk *target; /* COPY_GAPS_DIFFER, FILL: what the target shows so far */
+    bool zeros;                  /* FILL: where the sources have none, zeros are marked as well */
     /* NULL, or the only ranges that are copied, for the target has the rest: the first one at `off`
      * or behind it; 1, or 0 where there is none any more. Asked in ascending order. */
     int (*only)(void *opaque, goff off, goff *ret_start, uint64_t *ret_len,
@@ -39,6 +43,8 @@ struct copy {
     uint32_t size_unit;
     unsigned above;  /* 0: the whole chain; else only so many images of the source */
     uint64_t sparse; /* shortest run of zeros that is not stored; 0: all is stored */
+    /* What cannot be read is told and passed over; FILL: and is left absent, until too much of it
+     * in a row cannot be. */
     bool salvage;
     unsigned workers;
     uint64_t rate;

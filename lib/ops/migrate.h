@@ -7,7 +7,9 @@
  *     migrate_state.c    the state, beside the target
  *     migrate_prepare.c  a new target with its state
  *     migrate.c          owning: open, close, the source and its identity, what is known of it
+ *     migrate_source.c   what the source is opened with
  *     migrate_execute.c  the copy
+ *     migrate_status.c   what there is to tell
  *     migrate_end.c      commit and abort
  *     migrate_control.c  how other processes reach the owner
  *     migrate_ops.c      the verbs by the name of a target: here or in the owner's process
@@ -34,6 +36,7 @@ enum migrate_phase {
 /* What stands in the state, and where that is. */
 struct migrate_state {
     struct stream *stream; /* open for writing, or for reading only */
+    struct stream *map;    /* the part of it that is the map of presence, once asked for; or NULL */
     uint64_t sequence;     /* of what was read or written last */
     enum migrate_phase phase;
     char *id;         /* says which target this is the state of */
@@ -71,25 +74,65 @@ struct control; /* migrate_control.c */
 struct platter_migration {
     char *target; /* as it was named */
     struct platter_migrate_options options;
+    bool look;                 /* not the owner: only to see what is there */
     struct platter_disk *disk; /* target over source */
+    struct filling filling;
     struct migrate_state state;
-    pthread_mutex_t lock; /* guards state, and all below */
-    bool lost;            /* the source could not be opened, or is another one by now */
-    char *reason;         /* ... why; or NULL */
-    bool executing;
-    atomic_bool stop; /* the copy is to end */
-    uint64_t done, total,
-        rate; /* of the copy: bytes of the disk it is through with; bytes a second */
+    pthread_mutex_t lock;   /* guards state, and all below; taken inside of range locks */
+    bool lost;              /* the source could not be opened, or is another one by now */
+    char *reason;           /* ... why; or NULL */
+    bool changed;           /* ... it is another one */
+    uint64_t checked_at;    /* when it was last seen that it is not, ns */
+    bool executing, ending; /* a copy runs; the migration is being committed */
+    atomic_bool stop;       /* the copy is to end */
+    uint64_t done, total;   /* of the copy: bytes of the disk that it is through with */
+    uint64_t rate;          /* ... bytes a second that it moved of late */
     struct control *control;
 };
+
+/* Becomes the owner, or only looks. Does not wait for anybody: EBUSY. */
+int migration_open(const char *target, const struct platter_migrate_options *options,
+                   struct platter_migration **ret, struct platter_error *err);
+int migration_look(const char *target, const struct platter_migrate_options *options,
+                   struct platter_migration **ret, struct platter_error *err);
+int migration_close(struct platter_migration *m, struct platter_error *err);
+
+/* Opens the source, if it is not open: ESTALE where it is another one. */
+int migration_attach(struct platter_migration *m, struct platter_error *err);
+/* Asks whether the source is still what it was; ESTALE. For who holds a range of the disk, or
+ * copies. */
+int migration_check_source(struct platter_migration *m, struct platter_error *err);
+/* Changes what the state says and writes it. `error` NULL: none. */
+int migration_enter(struct platter_migration *m, enum migrate_phase phase, const char *error,
+                    struct platter_error *err);
 
 /* The verbs on a migration that is owned here. Thread-safe. */
 int migration_execute(struct platter_migration *m, unsigned workers, uint64_t rate,
                       platter_progress_fn progress, void *opaque, struct platter_error *err);
 /* Has it come back soon, with ECANCELED. */
 void migration_stop(struct platter_migration *m);
-int migration_status(struct platter_migration *m, json_t **ret, struct platter_error *err);
 int migration_commit(struct platter_migration *m, struct platter_error *err);
+/* Of one that is only looked at as well. *ret is a new reference. */
+int migration_status(struct platter_migration *m, json_t **ret, struct platter_error *err);
+/* Ends a commit that was cut off where only the state is left of it: 1; 0: there is more to do. */
+int migration_finish(const char *target, const struct platter_migrate_options *options,
+                     struct platter_error *err);
+
+/* ---- migrate_source.c: how the source is opened, kept in the state -----------------------------
+ */
+
+/* *ret is a new reference. */
+int migrate_source_keep(const char *name, const struct platter_open_options *open, json_t **ret,
+                        struct platter_error *err);
+int migrate_source_open(const json_t *source, const struct platter_migrate_options *options,
+                        struct platter_disk **ret, struct platter_error *err);
+/* The name of an image of it that a qcow2 may have as its backing file; ENOTSUP: there is none.
+ * malloc'ed. */
+int migrate_source_as_backing(const json_t *source, char **ret, struct platter_error *err);
+
+/* What the backing file of a qcow2 is called that is a target: nothing opens that. malloc'ed. */
+#define MIGRATE_MARK "platter-migration:"
+char *migrate_mark(const struct migrate_state *state);
 
 /* ---- migrate_control.c ------------------------------------------------------------------------
  */
@@ -103,8 +146,8 @@ void control_close(struct control *c);
 /*
  * Asks the owner of a migration: "execute" (with "workers" and "rate"; told of progress, and that
  * it ends by what `progress` answers), "status" (*ret_answer, a new reference), "commit". Errors
- * are those the owner had. ENOTCONN: there is no owner that listens; ECONNRESET: there was, but it has
- * ended before it had an answer. Takes the request.
+ * are those the owner had. ENOTCONN: there is no owner that listens; ECONNRESET: there was, but it
+ * has ended before it had an answer. Takes the request.
  */
 int control_call(const struct migrate_state *state, const char *target, json_t *request,
                  platter_progress_fn progress, void *opaque, json_t **ret_answer,

@@ -121,7 +121,7 @@ int control_call(const struct migrate_state *state, const char *target, json_t *
         return r;
     }
     c.reader = (struct line_reader){.fd = c.fd, .most = CONTROL_MOST_ANSWER};
-    json_object_set_new(request, "id", state->id ? json_string(state->id) : json_null());
+    json_object_set_new(request, "id", json_string(state->id));
     /* Who is turned away is answered before all was sent. */
     r = line_send(c.fd, request, 0);
     if (r < 0 && r != -EPIPE)

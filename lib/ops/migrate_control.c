@@ -36,6 +36,7 @@ struct caller {
 
 struct control {
     struct platter_migration *migration;
+    char *id; /* of its state, which goes with a commit */
     struct socket_place place;
     int listener, wake; /* wake: something to look at */
     pthread_t thread;
@@ -177,7 +178,7 @@ static int do_request(struct caller *caller, const json_t *request, json_t *answ
     const struct platter_migration *m = caller->control->migration;
     const char *verb = json_string_value(json_object_get(request, "do"));
     const char *id = json_string_value(json_object_get(request, "id"));
-    if (m->state.id && (!id || strcmp(id, m->state.id) != 0))
+    if (!id || strcmp(id, caller->control->id) != 0)
         return fail(err, ESTALE, "%s: what process %ld has open is another migration", m->target,
                     (long)getpid());
     for (size_t i = 0; verb && i < sizeof verbs / sizeof *verbs; i++)
@@ -345,8 +346,10 @@ int control_open(struct platter_migration *m, struct control **ret, struct platt
     for (unsigned i = 0; i < MOST_CALLERS; i++)
         c->callers[i] = (struct caller){.control = c, .fd = -1};
     c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int r = c->wake < 0 ? fail_errno(err, errno, "cannot make an event")
-                        : socket_listen(&m->state, &c->place, &c->listener, err);
+    c->id = string_copy(m->state.id);
+    int r = !c->id        ? fail_memory(err, "a name")
+            : c->wake < 0 ? fail_errno(err, errno, "cannot make an event")
+                          : socket_listen(&m->state, &c->place, &c->listener, err);
     int code = r == 0 ? thread_start(&c->thread, control_main, c) : 0;
     if (code)
         r = fail_errno(err, code, "cannot start a thread");
@@ -360,6 +363,7 @@ int control_open(struct platter_migration *m, struct control **ret, struct platt
     if (c->wake >= 0)
         close(c->wake);
     pthread_mutex_destroy(&c->lock);
+    free(c->id);
     free(c);
     return r;
 }
@@ -403,6 +407,7 @@ void control_close(struct control *c)
     close(c->listener);
     close(c->wake);
     pthread_mutex_destroy(&c->lock);
+    free(c->id);
     free(c);
 }
 

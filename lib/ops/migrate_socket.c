@@ -73,7 +73,7 @@ static void place_apart(const struct migrate_state *state, const char *folder, b
     char hash[33];
     if (!folder || folder[0] != '/' || (make && mkdir(folder, 0700) < 0 && errno != EEXIST))
         return;
-    name_hash(state->id ? state->id : "", hash);
+    name_hash(state->id, hash);
     snprintf(ret->name, sizeof ret->name, "platter-%s.sock", hash);
     ret->folder = open(folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (ret->folder >= 0 && !folder_is_ours(ret->folder)) {

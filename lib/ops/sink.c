@@ -26,6 +26,7 @@ struct disk_sink {
     struct sink sink;
     struct platter_disk *disk;
     bool compress;
+    bool fill; /* only what the disk lacks itself is stored */
     bool late; /* room is not reserved in the order of the disk, but when the data is written */
 };
 
@@ -105,7 +106,8 @@ static int disk_place(struct sink *base, struct parcel *p, struct platter_error 
         if (piece->kind == PIECE_ZERO)
             continue;
         piece->placed = true;
-        int r = piece->kind == PIECE_DATA
+        int r = s->fill ? disk_fill_begin(s->disk, piece->off, piece->len, &piece->write, err)
+                : piece->kind == PIECE_DATA
                     ? disk_write_begin(s->disk, piece->off, piece->len, &piece->write, err)
                     : disk_write_packed_begin(s->disk, piece->off, piece->packed_len, &piece->write,
                                               err);
@@ -121,10 +123,14 @@ static int store_piece(struct disk_sink *s, struct piece *piece, bool failed,
     const uint8_t *bytes = failed ? NULL : piece->bytes;
     switch (piece->kind) {
     case PIECE_ZERO:
+        if (s->fill)
+            return failed ? 0 : disk_fill_zero(s->disk, piece->off, piece->len, err);
         return failed ? 0 : disk_zero(s->disk, piece->off, piece->len, true, err);
     case PIECE_DATA:
         if (s->late)
             return failed ? 0 : disk_write(s->disk, bytes, piece->len, piece->off, err);
+        if (s->fill)
+            return piece->placed ? disk_fill_end(&piece->write, bytes, err) : 0;
         return piece->placed ? disk_write_end(&piece->write, bytes, err) : 0;
     case PIECE_PACKED:
         return piece->placed ? disk_write_packed_end(&piece->write, bytes, piece->packed_len, err)
@@ -194,6 +200,14 @@ int sink_disk_open(struct platter_disk *disk, bool compress, struct sink **ret,
     s->late = top->askew;
     *ret = &s->sink;
     return 0;
+}
+
+int sink_fill_open(struct platter_disk *disk, struct sink **ret, struct platter_error *err)
+{
+    int r = sink_disk_open(disk, false, ret, err);
+    if (r == 0)
+        disk_sink_of(*ret)->fill = true;
+    return r;
 }
 
 /* ---- an ordered writer ----------------------------------------------------------------------- */

@@ -54,6 +54,8 @@ struct sink {
 /* Over a writable disk, which stays the caller's; `compress`: pack units where that saves room. */
 int sink_disk_open(struct platter_disk *disk, bool compress, struct sink **ret,
                    struct platter_error *err);
+/* The same, of which only what its top image lacks is stored (disk_fill_begin()). */
+int sink_fill_open(struct platter_disk *disk, struct sink **ret, struct platter_error *err);
 /* Over an ordered writer, which the sink takes. */
 int sink_writer_open(struct image_writer *w, struct sink **ret, struct platter_error *err);
 

@@ -95,6 +95,11 @@ static int file_open(const struct place *p, unsigned flags, struct stream **ret,
     return r < 0 ? r : place_part(p, *ret, ret, err);
 }
 
+static int file_remove(const struct place *p, struct platter_error *err)
+{
+    return stream_file_remove(options_string(p->keys, "file_path"), err);
+}
+
 static const struct place_kind place_file = {
     .name = "file",
     .prefixes = file_prefixes,
@@ -102,6 +107,7 @@ static const struct place_kind place_file = {
     .keys_of = file_keys_of,
     .name_of = file_name_of,
     .open = file_open,
+    .remove = file_remove,
     .folders = true,
     .needs = "file_path",
     .can = PLACE_WRITE | PLACE_CREATE | PLACE_EXTENTS,
@@ -307,6 +313,14 @@ int place_of_keys(const char *type, const char *keys, const char *more, struct p
     return keys && !text ? fail_memory(err, "a place") : fill_with(ret, &text, more, err);
 }
 
+void place_import_done(struct place_import *i)
+{
+    if (i->source)
+        explicit_bzero(i->source, strlen(i->source));
+    free(TAKE(i->source));
+    free(TAKE(i->why));
+}
+
 void place_done(struct place *p)
 {
     options_free(TAKE(p->keys));
@@ -345,6 +359,18 @@ int stream_open_with(const char *name, const char *more, unsigned flags, uint64_
 int stream_open(const char *name, unsigned flags, struct stream **ret, struct platter_error *err)
 {
     return stream_open_with(name, NULL, flags, 0, ret, err);
+}
+
+int place_remove(const char *name, const char *more, struct platter_error *err)
+{
+    struct place p;
+    int r = place_parse_with(name, more, &p, err);
+    if (r < 0)
+        return r;
+    r = p.kind->remove ? p.kind->remove(&p, err)
+                       : fail(err, ENOTSUP, "%s: cannot be removed from here", p.name);
+    place_done(&p);
+    return r;
 }
 
 /* ---- secrets -----------------------------------------------------------------------------------

@@ -24,6 +24,30 @@ enum {
     PLACE_SNAPSHOTS = 1u << 4, /* they have snapshots of their own */
 };
 
+/* What a server brings to itself from elsewhere, with no help of ours: the import of an image into
+ * Ceph (source-spec.md section 1). It can be used meanwhile like any other. */
+struct place_import {
+    const char *state; /* "prepared", "executing", "executed", "failed" */
+    unsigned percent;  /* that it has, as far as the server says */
+    uint64_t size;     /* bytes; 0 where it cannot be looked at */
+    char *source;      /* the document that says from where: may hold secrets. NULL: not told */
+    char *why;         /* of "failed", or NULL */
+};
+
+struct place_import_ops {
+    /* Makes the place, which may not be there yet, over what a source-spec says. */
+    int (*prepare)(const struct place *p, const char *spec, struct platter_error *err);
+    /* Waits for all of it. What `progress` (or NULL) has enough of goes on until the process ends:
+     * the server's library has no way to stop it. */
+    int (*execute)(const struct place *p, platter_progress_fn progress, void *opaque,
+                   struct platter_error *err);
+    int (*commit)(const struct place *p, struct platter_error *err); /* EAGAIN: not executed yet */
+    int (*abort)(const struct place *p, struct platter_error *err);  /* the place goes */
+    /* ENOENT: it is not there, or nothing is brought to it. *ret is for place_import_done(). */
+    int (*status)(const struct place *p, struct place_import *ret, struct platter_error *err);
+};
+void place_import_done(struct place_import *i);
+
 struct place_kind {
     const char *name;              /* the stream's type in a source-spec (source-spec.md 2) */
     const char *const *prefixes;   /* of its URIs, in small letters; NULL-ended */
@@ -42,9 +66,12 @@ struct place_kind {
      */
     int (*open)(const struct place *p, unsigned flags, struct stream **ret,
                 struct platter_error *err);
+    /* Removes what is there, durably. NULL: nobody can. */
+    int (*remove)(const struct place *p, struct platter_error *err);
     bool folders;      /* its URIs are paths: names inside images can be relative to them */
     const char *needs; /* the key without which it is nowhere; NULL: there are several ways */
     unsigned can;      /* PLACE_* bits; all can be read */
+    const struct place_import_ops *import; /* NULL: nothing brings it anything but we */
 };
 
 struct place {
@@ -84,6 +111,9 @@ int place_part(const struct place *p, struct stream *file, struct stream **ret,
 int stream_open_with(const char *name, const char *more, unsigned flags, uint64_t size,
                      struct stream **ret, struct platter_error *err);
 int stream_open(const char *name, unsigned flags, struct stream **ret, struct platter_error *err);
+
+/* Removes what is there, durably; ENOENT where nothing is. It must not be open. */
+int place_remove(const char *name, const char *more, struct platter_error *err);
 
 /* Whether a name is a source-spec (disk/source.h) rather than that of a place. It may hold secrets.
  */

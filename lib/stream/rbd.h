@@ -12,6 +12,7 @@
  * rbd_holder.c     who else has an image open for writing, or had
  * rbd_create.c     new images
  * rbd_facts.c      what is told of one
+ * rbd_import.c     images that Ceph brings to itself
  */
 #ifndef STREAM_RBD_H
 #define STREAM_RBD_H
@@ -268,7 +269,22 @@ int rbd_identity(struct stream *base, char **text, struct platter_error *err);
 int rbd_facts(struct stream *base, stream_tell_fn fn, void *opaque);
 int rbd_allocated(struct stream *base, uint64_t *ret, struct platter_error *err);
 
+/* ---- names ----------------------------------------------------------------------------------- */
+
+/* A stream without an image, in the pool of a place: for what is done with an image by its name. */
+int rbd_open_pool(const struct place *p, struct stream **ret, struct platter_error *err);
+
+int rbd_place_remove(const struct place *p, struct platter_error *err);
+
+/* ---- images that Ceph brings to itself ------------------------------------------------------- */
+
+extern const struct place_import_ops rbd_import_ops;
+
 /* ---- new images ------------------------------------------------------------------------------ */
+
+/* What the keys of a place say of a new image. */
+int rbd_set_options(const struct rbd_stream *s, rbd_image_options_t options,
+                    const struct option_values *keys, struct platter_error *err);
 
 int rbd_create_open(struct rbd_stream *s, const struct option_values *keys,
                     struct platter_error *err);

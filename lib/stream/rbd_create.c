@@ -58,8 +58,8 @@ static int set_number(const struct rbd_stream *s, rbd_image_options_t options, i
     return r < 0 ? fail_option(s, r, key, err) : 0;
 }
 
-static int set_options(const struct rbd_stream *s, rbd_image_options_t options,
-                       const struct option_values *keys, struct platter_error *err)
+int rbd_set_options(const struct rbd_stream *s, rbd_image_options_t options,
+                    const struct option_values *keys, struct platter_error *err)
 {
     const char *features = options_string(keys, "features");
     const char *data_pool = options_string(keys, "data_pool");
@@ -109,7 +109,7 @@ static int create(struct rbd_stream *s, const void *arg, struct platter_error *e
     rbd_image_options_t options;
     char *name = NULL;
     librbd.image_options_create(&options);
-    int r = set_options(s, options, keys, err);
+    int r = rbd_set_options(s, options, keys, err);
     if (r == 0)
         r = name_temporary(s, &name, err);
     if (r == 0) {
@@ -243,4 +243,26 @@ void rbd_create_done(struct rbd_stream *s)
     rbd_give_up(&s->head, NULL);
     unfinished_remove(&s->unfinished);
     free(TAKE(s->target));
+}
+
+/* ---- removing -------------------------------------------------------------------------------- */
+
+int rbd_place_remove(const struct place *p, struct platter_error *err)
+{
+    struct stream *pool;
+    int r = rbd_open_pool(p, &pool, err);
+    if (r < 0)
+        return r;
+    r = librbd.remove(rbd_of(pool)->pool, options_string(p->keys, "image_name"));
+    if (r == -ENOENT)
+        r = fail(err, ENOENT, "%s: the pool has no such image", pool->name);
+    else if (r == -EBUSY)
+        r = fail(err, EBUSY, "%s: is open somewhere, so it cannot be removed", pool->name);
+    else if (r == -ENOTEMPTY)
+        r = fail(err, ENOTEMPTY, "%s: has snapshots, so it cannot be removed (rbd snap purge)",
+                 pool->name);
+    else if (r < 0)
+        r = rbd_fail(pool, r, err, "the image cannot be removed");
+    stream_close(pool);
+    return r;
 }

@@ -236,8 +236,22 @@ static int open_pool(struct rbd_stream *s, const struct option_values *k, struct
     return space && !s->space ? fail_memory(err, "a name") : 0;
 }
 
-static int fail_open(const struct rbd_stream *s, int r, struct platter_error *err)
+/* An image is also said not to be there where that is true of what it is migrated from. */
+static bool is_named(const struct rbd_stream *s, const char *name)
 {
+    auto_free char *object = name ? string_format("rbd_id.%s", name) : NULL;
+    uint64_t size;
+    time_t when;
+    return object && librados.stat(s->pool, object, &size, &when) == 0;
+}
+
+static int fail_open(const struct rbd_stream *s, const char *name, int r, struct platter_error *err)
+{
+    if (r == -ENOENT && is_named(s, name))
+        return fail(err, EIO,
+                    "%s: the image cannot be opened: what it is migrated from, or is a clone of, "
+                    "is not there",
+                    s->head.name);
     if (r == -ENOENT)
         return fail(err, ENOENT, "%s: the pool has no such image", s->head.name);
     return rbd_fail(&s->head, r, err, "the image cannot be opened");
@@ -272,7 +286,7 @@ static int open_image(struct rbd_stream *s, const struct option_values *k, bool 
                      : librbd.open_read_only(s->pool, name, &s->image, NULL);
     if (r < 0) {
         s->image = NULL;
-        return fail_open(s, r, err);
+        return fail_open(s, name, r, err);
     }
     s->head.writable = writable;
     return open_snapshot(s, k, err);
@@ -298,6 +312,26 @@ static int open_with(struct rbd_cluster *cluster, const struct place *p, unsigne
     }
     *ret = &s->head;
     return 0;
+}
+
+int rbd_open_pool(const struct place *p, struct stream **ret, struct platter_error *err)
+{
+    struct rbd_cluster *cluster;
+    struct rbd_stream *s;
+    int r = check_keys(p, STREAM_FILE_WRITE, err);
+    if (r == 0 && !options_given(p->keys, "image_name"))
+        r = fail(err, EINVAL, "%s: it takes the name of the image", p->name);
+    if (r == 0)
+        r = rbd_cluster_get(p->keys, p->name, &cluster, err);
+    if (r == 0)
+        r = rbd_stream_new(cluster, p->name, &s, err);
+    if (r < 0)
+        return r;
+    r = open_pool(s, p->keys, err);
+    if (r < 0)
+        stream_close(&s->head);
+    *ret = r < 0 ? NULL : &s->head;
+    return r;
 }
 
 static int rbd_open_place(const struct place *p, unsigned flags, struct stream **ret,
@@ -335,5 +369,7 @@ const struct place_kind place_rbd = {
     .keys_of = rbd_keys_of,
     .name_of = rbd_name_of,
     .open = rbd_open_place,
+    .remove = rbd_place_remove,
     .can = PLACE_WRITE | PLACE_CREATE | PLACE_EXTENTS | PLACE_SNAPSHOTS,
+    .import = &rbd_import_ops,
 };

@@ -302,6 +302,12 @@ int stream_part_open(struct stream *base, hoff start, uint64_t len, struct strea
  * themselves are left alone. */
 void stream_file_remove_temporaries(void);
 
+/* Changes the name of a file, durably, which no other must have; or takes it away. */
+int stream_file_rename(const char *from, const char *to, struct platter_error *err);
+int stream_file_remove(const char *path, struct platter_error *err);
+/* Whether a stream is a block device. */
+bool stream_is_device(struct stream *s);
+
 /* A further file of an image: what is made by STREAM_FILE_TEMPORARY and replaces nothing gets owner
  * and rights of the file `of`, as far as we may give them, so that who may not read an image cannot
  * read a part of it. Other streams: nothing. */
