@@ -44,6 +44,12 @@ const struct verb *const verbs[] = {
     &verb_mount,
     &verb_ls,
     &verb_cp,
+    &verb_migrate_prepare,
+    &verb_migrate_serve,
+    &verb_migrate_execute,
+    &verb_migrate_status,
+    &verb_migrate_commit,
+    &verb_migrate_abort,
     NULL,
 };
 
@@ -56,6 +62,7 @@ const struct verb *verb_find(const char *name)
 }
 
 const struct group groups[] = {
+    {"migrate", "use a disk at its new place while it is copied there"},
     {"archive", "make an archive of disks, or the index of one"},
     {"vma", "archives of disks, with the words of Proxmox's program of that name"},
     {NULL, NULL}};

@@ -14,6 +14,7 @@
 #include <nbdkit-plugin.h>
 
 #include "hangup.h"
+#include "migration.h"
 #include "shelf.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -35,7 +36,9 @@ static struct {
 } keys[MAX_KEYS]; /* tried in their order */
 static unsigned n_keys;
 static int status_fd = -1;
-static struct shelf_options options = {.open = {.size = sizeof options.open}};
+static bool copy_on_read = true;
+static struct shelf_options options = {.open = {.size = sizeof options.open},
+                                       .migrate = {.size = sizeof options.migrate}};
 
 /* ---- parameters ------------------------------------------------------------------------------ */
 
@@ -53,6 +56,10 @@ static const char **text_parameter(const char *key)
         {"place", &options.open.place},
         {"backing-format", &options.open.backing_format},
         {"spool", &options.open.spool},
+        {"state", &options.migrate.state},
+        {"source", &options.migrate.source},
+        {"target-place", &options.migrate.target_place},
+        {"source-place", &options.migrate.source_place},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(key, known[i].key) == 0)
@@ -80,12 +87,35 @@ static int config_flag(const char *value, unsigned flag)
     return on < 0 ? -1 : 0;
 }
 
-static int config_read_only(const char *value)
+/* ... as what else they are; *ret_known: whether it is one of them. */
+static int config_bool(const char *key, const char *value, bool *ret_known)
 {
-    int on = nbdkit_parse_bool(value);
-    if (on >= 0)
-        options.read_only = on;
-    return on < 0 ? -1 : 0;
+    const struct {
+        const char *key;
+        bool *at;
+    } known[] = {{"read-only", &options.read_only},
+                 {"migration", &options.is_migration},
+                 {"execute", &options.executes},
+                 {"copy-on-read", &copy_on_read}};
+    *ret_known = false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strcmp(key, known[i].key) != 0)
+            continue;
+        int on = nbdkit_parse_bool(value);
+        *ret_known = true;
+        if (on >= 0)
+            *known[i].at = on;
+        return on < 0 ? -1 : 0;
+    }
+    return 0;
+}
+
+static int config_rate(const char *value)
+{
+    int64_t rate = nbdkit_parse_size(value);
+    if (rate > 0)
+        options.migrate.rate = (uint64_t)rate;
+    return rate < 0 ? -1 : 0;
 }
 
 static int config_memory(const char *value)
@@ -170,27 +200,40 @@ static int config_allow(const char *value)
     return (allow[n_allow++] = keep_name(value)) ? 0 : -1;
 }
 
-static int platter_config(const char *key, const char *value)
+static int config_text(const char *key, const char *value, const char **text)
 {
-    const char **text = text_parameter(key);
-    if (text && *text && text != &options.open.place) {
+    bool name = text == &options.file || text == &options.open.spool ||
+                text == &options.migrate.state || text == &options.migrate.source;
+    bool joined = text == &options.open.place || text == &options.migrate.target_place ||
+                  text == &options.migrate.source_place;
+    if (*text && !joined) {
         nbdkit_error("%s: given twice", key);
         return -1;
     }
-    if (text == &options.file || text == &options.open.spool)
-        return (*text = keep_name(value)) ? 0 : -1;
-    if (text == &options.open.place && *text)
-        return (*text = nbdkit_printf_intern("%s,%s", *text, value)) ? 0 : -1;
+    if (name)
+        *text = keep_name(value);
+    else
+        *text = *text ? nbdkit_printf_intern("%s,%s", *text, value) : nbdkit_strdup_intern(value);
+    return *text ? 0 : -1;
+}
+
+static int platter_config(const char *key, const char *value)
+{
+    const char **text = text_parameter(key);
+    bool is_bool = false;
     if (text)
-        return (*text = nbdkit_strdup_intern(value)) ? 0 : -1;
+        return config_text(key, value, text);
+    int r = config_bool(key, value, &is_bool);
+    if (is_bool)
+        return r;
     if (flag_parameter(key))
         return config_flag(value, flag_parameter(key));
     if (strcmp(key, "allow") == 0)
         return config_allow(value);
-    if (strcmp(key, "read-only") == 0)
-        return config_read_only(value);
     if (strcmp(key, "memory") == 0)
         return config_memory(value);
+    if (strcmp(key, "rate") == 0)
+        return config_rate(value);
     if (strcmp(key, "secret") == 0)
         return config_secret(value);
     if (strcmp(key, "key-file") == 0)
@@ -212,6 +255,36 @@ static int secret_tell(void *opaque, const struct platter_secret *question, uint
     return 0;
 }
 
+/* What is served and not a migration has none of its parameters. */
+static int complete_image(void)
+{
+    const struct platter_migrate_options *m = &options.migrate;
+    if (m->state || m->source || m->target_place || m->source_place || m->rate ||
+        options.executes || !copy_on_read) {
+        nbdkit_error("state, source, target-place, source-place, rate, execute and copy-on-read "
+                     "are for migration=true");
+        return -1;
+    }
+    return 0;
+}
+
+/* What the source is opened with was told when it was prepared. */
+static int complete_migration(void)
+{
+    const struct platter_open_options *o = &options.open;
+    if (o->format || options.view || o->place || o->backing_format || o->spool || o->flags ||
+        options.read_only) {
+        nbdkit_error("of a migration format, view, place, backing-format, spool and the like are "
+                     "what it was prepared with");
+        return -1;
+    }
+    options.migrate.flags = copy_on_read ? 0 : PLATTER_MIGRATE_NO_COPY_ON_READ;
+    options.migrate.allow = o->allow;
+    options.migrate.memory_limit = o->memory_limit;
+    options.migrate.secret = o->secret;
+    return 0;
+}
+
 static int platter_config_complete(void)
 {
     if (!options.file) {
@@ -219,7 +292,7 @@ static int platter_config_complete(void)
         return -1;
     }
     options.open.secret = secret_tell;
-    return 0;
+    return options.is_migration ? complete_migration() : complete_image();
 }
 
 #define CONFIG_HELP                                                                                \
@@ -236,6 +309,10 @@ static int platter_config_complete(void)
     "place=KEY=VALUE,...  More about a URI: see platter-places(7).\n"                              \
     "memory=SIZE          Most memory for tables and caches (64M).\n"                              \
     "spool=DIR            For a copy of what can only be read front to back.\n"                    \
+    "migration=BOOL       file= is the target of a migration, which is gone on with:\n"            \
+    "  execute=BOOL, rate=SIZE        copy what is missing, so many bytes a second;\n"             \
+    "  copy-on-read=BOOL              keep what was read from the source (true);\n"                \
+    "  state=, source=, target-place=, source-place=   as platter migrate has them.\n"             \
     "force-share=BOOL, probe-backing=BOOL, ignore-cid=BOOL, salvage=BOOL: as platter(1) has them."
 
 static void platter_dump_plugin(void)
@@ -261,12 +338,13 @@ static int platter_get_ready(void)
 /* Who watches wants to know of errors now, and the disk is opened only once for it. */
 static int platter_after_fork(void)
 {
-    if (status_fd < 0)
-        return 0;
     bool writable = false;
-    if (shelf_ready(&options, &writable) < 0)
+    if (status_fd < 0 && !options.is_migration)
+        return 0;
+    if (shelf_ready(&options, &writable) < 0 ||
+        (options.executes && migration_copy_start(&options) < 0))
         return -1;
-    if (hangup_watch(status_fd) < 0)
+    if (status_fd >= 0 && hangup_watch(status_fd) < 0)
         return -1;
     tell_status(writable ? "writable\n" : "readable\n");
     return 0;
@@ -275,6 +353,7 @@ static int platter_after_fork(void)
 static void platter_unload(void)
 {
     hangup_end();
+    migration_copy_end();
     if (shelf_close() == 0)
         tell_status("closed\n");
     while (n_keys > 0) {
@@ -455,8 +534,10 @@ static int platter_extents(void *handle, uint32_t count, uint64_t offset, uint32
         struct platter_extent extent = {.size = sizeof extent};
         struct platter_error err = {0};
         int r = platter_map(s->disk, offset, end - offset, &extent, &err);
-        if (r < 0)
+        if (r < 0 && !s->migration)
             return answer(r, &err);
+        if (r < 0) /* where its source does not answer there may be data */
+            extent = (struct platter_extent){.length = end - offset};
         if (nbdkit_add_extent(extents, offset, extent.length, extent_type(&extent)) < 0)
             return -1;
         offset += extent.length;

@@ -46,10 +46,22 @@ static int tell(const struct platter_error *err)
 
 static const struct platter_error no_memory = {ENOMEM, "out of memory"};
 
+/* Whether there is a migration of that target. */
+static int try_migration(const struct shelf_options *options)
+{
+    char *status = NULL;
+    struct platter_error err = {0};
+    int r = platter_migrate_status(options->file, &options->migrate, &status, &err);
+    platter_free(status);
+    return r < 0 ? tell(&err) : 0;
+}
+
 int shelf_try(const struct shelf_options *options)
 {
     struct platter_disk *disk = NULL;
     struct platter_error err = {0};
+    if (options->is_migration)
+        return try_migration(options);
     pthread_mutex_lock(&shelf.lock);
     int r = open_beside(options, PLATTER_OPEN_QUERY, options->view, &disk, &err);
     pthread_mutex_unlock(&shelf.lock);
@@ -112,7 +124,7 @@ static int views_read(struct platter_disk *disk, struct shelf_views *views,
 static int views_find(const struct shelf_options *options, struct platter_error *err)
 {
     struct platter_disk *disk = NULL;
-    if (shelf.has_views)
+    if (shelf.has_views || options->is_migration)
         return 0;
     int r = open_beside(options, PLATTER_OPEN_QUERY, NULL, &disk, err);
     if (r == 0)
@@ -141,10 +153,21 @@ static bool is_for_reading(int r)
     return r == -EROFS || r == -EACCES || r == -EPERM || r == -ENOTSUP;
 }
 
+static int open_migration(const struct shelf_options *options, struct served *s,
+                          struct platter_error *err)
+{
+    int r = platter_migrate_open(options->file, &options->migrate, &s->migration, err);
+    s->disk = r == 0 ? platter_migrate_disk(s->migration) : NULL;
+    s->writable = r == 0;
+    return r;
+}
+
 static int open_itself(const struct shelf_options *options, bool read_only, struct served *s,
                        struct platter_error *err)
 {
     struct platter_open_options open = options->open;
+    if (options->is_migration)
+        return open_migration(options, s, err);
     s->writable = !read_only && !options->read_only &&
                   !(open.flags & (PLATTER_OPEN_FORCE_SHARE | PLATTER_OPEN_SALVAGE));
     open.flags |= s->writable ? PLATTER_OPEN_WRITE : 0;
@@ -224,6 +247,11 @@ struct served *shelf_take(const struct shelf_options *options, const char *name,
 {
     struct platter_error err = {0};
     const char *view = *name ? name : options->view;
+    if (*name && options->is_migration) {
+        nbdkit_error("export \"%s\": of a migration the disk itself is served alone", name);
+        nbdkit_set_error(ENOENT);
+        return NULL;
+    }
     if (*name && options->view && strcmp(name, options->view) != 0) {
         nbdkit_error("export \"%s\": only the view \"%s\" is served", name, options->view);
         nbdkit_set_error(ENOENT);
@@ -247,7 +275,7 @@ static int served_close(struct served *s)
     while (*link != s)
         link = &(*link)->next;
     *link = s->next;
-    int r = platter_close(s->disk, &err);
+    int r = s->migration ? platter_migrate_close(s->migration, &err) : platter_close(s->disk, &err);
     if (r < 0)
         nbdkit_error("%s", err.message);
     served_free(s);

@@ -8,6 +8,7 @@
 #ifndef PLUGIN_SHELF_H
 #define PLUGIN_SHELF_H
 
+#include <platter/migrate.h>
 #include <platter/platter.h>
 
 #include <stdbool.h>
@@ -20,12 +21,16 @@ struct shelf_options {
     const char *view; /* the only one that is served, or NULL */
     struct platter_open_options open;
     bool read_only;
+    bool is_migration; /* the file is its target, and `migrate` counts instead of `open` */
+    bool executes;     /* ... which is copied meanwhile */
+    struct platter_migrate_options migrate;
 };
 
 /* An open disk with the clients that have it. */
 struct served {
     char *view; /* NULL: the disk itself */
     struct platter_disk *disk;
+    struct platter_migration *migration; /* whose disk it is, or NULL */
     bool writable;
     unsigned clients;
     struct served *next;
