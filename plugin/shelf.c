@@ -162,13 +162,20 @@ static int open_migration(const struct shelf_options *options, struct served *s,
     return r;
 }
 
+/* Nobody writes to several disks at once, and to try would be at odds with those that are open. */
+static bool is_several(const struct shelf_options *options)
+{
+    struct platter_error err = {0};
+    return shelf.served && views_find(options, &err) == 0 && shelf.views.only;
+}
+
 static int open_itself(const struct shelf_options *options, bool read_only, struct served *s,
                        struct platter_error *err)
 {
     struct platter_open_options open = options->open;
     if (options->is_migration)
         return open_migration(options, s, err);
-    s->writable = !read_only && !options->read_only &&
+    s->writable = !read_only && !options->read_only && !is_several(options) &&
                   !(open.flags & (PLATTER_OPEN_FORCE_SHARE | PLATTER_OPEN_SALVAGE));
     open.flags |= s->writable ? PLATTER_OPEN_WRITE : 0;
     int r = platter_open(options->file, &open, &s->disk, err);

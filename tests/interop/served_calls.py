@@ -154,6 +154,18 @@ class Told(CallCase):
             h.opt_go()
             self.assertEqual(h.pread(SIZE, 0), self.disk())
 
+    def test_no_name_of_several(self):
+        """While one of the disks of an archive is in use as well."""
+        make_content("small.raw", MIB, 9)
+        platter("archive", "create", "-q", "-f", "raw", "a.vma", "-d", "drive-one=disk.raw", "-d",
+                "drive-two=small.raw")
+        with Serve("a.vma") as s:
+            h = connect(s.export("drive-two"))
+            with self.assertRaises(nbd.Error):
+                connect(s.uri)
+            self.assertIn("is an archive of 2 disks", s.said())
+            self.assertEqual(len(h.pread(MIB, 0)), MIB)
+
 
 class Written(CallCase):
     def kill_server(self, name, work):
