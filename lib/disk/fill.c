@@ -223,6 +223,7 @@ static void drop_below(struct platter_disk *disk)
     }
     disk->depth = 1;
     disk_note_base(disk);
+    disk->cut = false; /* it needs nothing of what its image may still name: the rest is zeros */
 }
 
 int disk_stand_alone(struct platter_disk *disk,
