@@ -24,16 +24,16 @@ static int execute_run(const struct args *args)
     return output_end(r == -EIO ? EXIT_UNREADABLE : code);
 }
 
-static const struct opt execute_opts[] = {OPT_RATE,
-                                          OPT_WORKERS,
-                                          OPT_PROGRESS,
-                                          OPT_QUIET,
-                                          OPT_MIGRATION,
-                                          {0, "memory", "SIZE", OPT_SIZE,
-                                           offsetof(struct args, memory), 0,
-                                           "most memory for tables, 64M if not given"},
-                                          OPT_KEYS,
-                                          OPT_END};
+static const struct opt execute_opts[] = {
+    OPT_TEXT('r', "rate", "RATE", OPT_SIZE, rate, "most bytes a second that are copied"),
+    OPT_WORKERS,
+    OPT_PROGRESS,
+    OPT_QUIET,
+    OPT_MIGRATION,
+    {0, "memory", "SIZE", OPT_SIZE, offsetof(struct args, memory), 0,
+     "most memory for tables, 64M if not given"},
+    OPT_KEYS,
+    OPT_END};
 
 const struct verb verb_migrate_execute = {
     .name = "migrate execute",
