@@ -20,6 +20,8 @@
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,6 +45,7 @@ struct serving {
     unsigned n_words;
     bool too_many; /* words, or no memory for one */
     char folder[64], socket[108];
+    bool bound; /* the socket is our server's */
     char uri[512];
     int status, signals; /* what to read from */
     int terminal;        /* that we were started at, if a command has to share it with us, or -1 */
@@ -207,6 +210,20 @@ static void forget_keys(struct serving *s)
 
 /* ---- where it is ----------------------------------------------------------------------------- */
 
+/* A socket that a server left which was killed is in nobody's way. */
+static void clear_socket(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct stat st;
+    int fd = lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) ? socket(AF_UNIX, SOCK_STREAM, 0) : -1;
+    if (fd < 0)
+        return;
+    strcpy(address.sun_path, path);
+    if (connect(fd, (const struct sockaddr *)&address, sizeof address) < 0 && errno == ECONNREFUSED)
+        unlink(path);
+    close(fd);
+}
+
 static int make_socket_name(struct serving *s)
 {
     const struct args *args = s->args;
@@ -219,7 +236,7 @@ static int make_socket_name(struct serving *s)
             full = NULL;
         bool fits = full && strlen(full) < sizeof s->socket;
         if (fits)
-            strcpy(s->socket, full);
+            clear_socket(strcpy(s->socket, full));
         else
             say("%s: a socket's path has at most %zu bytes", args->socket, sizeof s->socket - 1);
         free(full);
@@ -459,7 +476,7 @@ static int serve(struct serving *s)
         wait_for_news(s);
         if (ready || !(has_said(s, "writable\n") || has_said(s, "readable\n")))
             continue;
-        ready = true;
+        ready = s->bound = true;
         writable = has_said(s, "writable\n");
         announce(s, writable);
         if (s->args->exec && start_command(s) != EXIT_FINE) {
@@ -502,6 +519,8 @@ static void serving_end(struct serving *s)
         close(s->status);
     if (s->terminal >= 0)
         close(s->terminal);
+    if (s->bound && s->socket[0])
+        unlink(s->socket);
     if (s->folder[0]) {
         unlink(s->socket);
         rmdir(s->folder);

@@ -467,6 +467,16 @@ class End(ServeCase):
         qemu_img("check", "a.qcow2")
         qemu_io("a.qcow2", "qcow2", "read -P 9 0 1M")
 
+    def test_socket_is_left_to_nobody(self):
+        """Not by a server that ends, and one that was killed is in nobody's way; one that serves is."""
+        with Serve("-k", "here.sock", self.make("a.qcow2"), code=-9) as s:
+            s.process.kill()
+        self.assertTrue(os.path.exists("here.sock"))
+        with Serve("-k", "here.sock", "a.qcow2") as s:
+            platter("serve", "-k", "here.sock", self.make("packed.qcow2"), code=1)
+            self.check_same(s.uri)
+        self.assertFalse(os.path.exists("here.sock"))
+
     def test_tcp_and_json(self):
         port = free_port()
         with Serve("--output=json", "-p", str(port), self.make("a.qcow2")) as s:
