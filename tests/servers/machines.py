@@ -237,7 +237,7 @@ class Machines(Case):
 
 for kind in TARGETS:
     add_case(Machines, f"boots from {kind}", Machines.boots, kind)
-    # add_case(Machines, f"moves from {kind}", Machines.moves, kind)
+    add_case(Machines, f"moves from {kind}", Machines.moves, kind)
 
 if __name__ == "__main__":
     main()
