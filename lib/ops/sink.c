@@ -106,8 +106,7 @@ static int disk_place(struct sink *base, struct parcel *p, struct platter_error 
         if (piece->kind == PIECE_ZERO)
             continue;
         piece->placed = true;
-        int r = s->fill ? disk_fill_begin(s->disk, piece->off, piece->len, &piece->write, err)
-                : piece->kind == PIECE_DATA
+        int r = piece->kind == PIECE_DATA
                     ? disk_write_begin(s->disk, piece->off, piece->len, &piece->write, err)
                     : disk_write_packed_begin(s->disk, piece->off, piece->packed_len, &piece->write,
                                               err);
@@ -115,6 +114,13 @@ static int disk_place(struct sink *base, struct parcel *p, struct platter_error 
             return r;
     }
     return 0;
+}
+
+static int fill_piece(struct disk_sink *s, struct piece *piece, struct platter_error *err)
+{
+    int r = disk_fill_begin(s->disk, piece->off, piece->len, &piece->write, err);
+    int e = disk_fill_end(&piece->write, r < 0 ? NULL : piece->bytes, r < 0 ? NULL : err);
+    return r < 0 ? r : e;
 }
 
 static int store_piece(struct disk_sink *s, struct piece *piece, bool failed,
@@ -127,10 +133,10 @@ static int store_piece(struct disk_sink *s, struct piece *piece, bool failed,
             return failed ? 0 : disk_fill_zero(s->disk, piece->off, piece->len, err);
         return failed ? 0 : disk_zero(s->disk, piece->off, piece->len, true, err);
     case PIECE_DATA:
+        if (s->fill)
+            return failed ? 0 : fill_piece(s, piece, err);
         if (s->late)
             return failed ? 0 : disk_write(s->disk, bytes, piece->len, piece->off, err);
-        if (s->fill)
-            return piece->placed ? disk_fill_end(&piece->write, bytes, err) : 0;
         return piece->placed ? disk_write_end(&piece->write, bytes, err) : 0;
     case PIECE_PACKED:
         return piece->placed ? disk_write_packed_end(&piece->write, bytes, piece->packed_len, err)
@@ -205,9 +211,12 @@ int sink_disk_open(struct platter_disk *disk, bool compress, struct sink **ret,
 int sink_fill_open(struct platter_disk *disk, struct sink **ret, struct platter_error *err)
 {
     int r = sink_disk_open(disk, false, ret, err);
-    if (r == 0)
-        disk_sink_of(*ret)->fill = true;
-    return r;
+    if (r < 0)
+        return r;
+    /* Others work on this disk. Whoever holds one piece and asks for the next would wait for one of
+     * them that wants both. */
+    disk_sink_of(*ret)->fill = disk_sink_of(*ret)->late = true;
+    return 0;
 }
 
 /* ---- an ordered writer ----------------------------------------------------------------------- */
