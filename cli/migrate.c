@@ -197,7 +197,7 @@ static int serve_run(const struct args *args)
 
 static const struct opt serve_opts[] = {
     OPT_FLAG_AT(0, "execute", execute, "copy what is missing meanwhile"),
-    OPT_TEXT('r', "rate", "RATE", OPT_SIZE, rate, "most bytes a second that are copied"),
+    OPT_COPY_RATE,
     OPT_FLAG_AT(0, "no-copy-on-read", no_copy_on_read,
                 "what is read from the source is not stored"),
     OPT_LISTEN,

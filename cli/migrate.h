@@ -8,6 +8,8 @@
 #define OPT_STATE                                                                                  \
     OPT_TEXT(0, "state", "FILE", OPT_FILE, state,                                                  \
              "where the state is kept, TARGET.migration if not given")
+#define OPT_COPY_RATE                                                                              \
+    OPT_TEXT('r', "rate", "RATE", OPT_SIZE, rate, "most bytes a second that are copied")
 /* Of all verbs but prepare. */
 #define OPT_MIGRATION                                                                              \
     OPT_STATE,                                                                                     \
