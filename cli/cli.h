@@ -109,7 +109,7 @@ struct args {
     bool migration, no_copy_on_read, execute, discard_writes;
     bool foreground;       /* mount */
     const char *partition; /* ls, cp: a number */
-    bool recursive, preserve, owner;
+    bool recursive, preserve, owner, no_guest;
     bool shrink, keep, unsafe, write, random, no_drain, native;
     char **operands;
     int n_operands;
@@ -216,8 +216,11 @@ bool called_as_vma(void);
     OPT_TEXT(0, "view", "NAME", OPT_STRING, view,                                                  \
              "read this view of the image (an internal snapshot), as IMAGE@NAME does")
 #define OPT_PARTITION                                                                              \
-    OPT_TEXT(0, "partition", "N", OPT_STRING, partition,                                           \
-             "number of the partition, as platter ls lists them; 0: the disk has none")
+    OPT_TEXT(                                                                                      \
+        0, "partition", "N", OPT_STRING, partition,                                                \
+        "number of the partition, as platter ls lists them; 0: the disk has none; or a device "    \
+        "as libguestfs names it: /dev/GROUP/VOLUME"),                                              \
+        OPT_FLAG_AT(0, "no-libguestfs", no_guest, "read only what takes no machine to be started")
 #define OPT_ALLOW_PATH                                                                             \
     OPT_TEXT(0, "allow", "PATH", OPT_ALLOW, allow,                                                 \
              "file or folder that names inside images may lead to; may be repeated")

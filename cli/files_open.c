@@ -5,8 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "cli.h"
-#include "files.h"
+#include "files_guest.h"
 
 int browse_open(const struct args *args, const char *image, struct browse *ret)
 {
@@ -53,26 +52,25 @@ static void title_of(const struct browse *b, const struct partition *p, char *bu
         snprintf(buf, size, "%.460s", b->title);
 }
 
-/* Other file systems are for the programs of libguestfs, which have the kernel's. */
-static int refuse_kind(const struct browse *b, const struct partition *p, struct platter_error *err)
+/* A file system that nobody here reads. */
+static int refuse_kind(const struct args *args, const struct browse *b, const struct partition *p,
+                       struct platter_error *err)
 {
     char title[512];
     title_of(b, p, title, sizeof title);
     if (!p->kind.name)
         return files_fail(err, ENOTSUP, "%s: has no file system that is known here", title);
-    return files_fail(err, ENOTSUP,
-                      "%s: has %s, whose files cannot be read here; guestfish(1) of libguestfs "
-                      "reads them: platter serve -r IMAGE --exec 'guestfish --ro --format=raw -a "
-                      "\"$uri\" -i'",
-                      title, p->kind.name);
+    return files_fail(err, ENOTSUP, "%s: has %s, which takes libguestfs to read: %s", title,
+                      p->kind.name,
+                      args->no_guest ? "--no-libguestfs says that it is not to be used"
+                                     : "it is not installed (Debian: libguestfs0)");
 }
 
+/* One that is read here. */
 static int open_partition(struct browse *b, const struct partition *p, struct platter_error *err)
 {
     char title[512];
     title_of(b, p, title, sizeof title);
-    if (!p->kind.ops)
-        return refuse_kind(b, p, err);
     int r = volume_open(&b->fs.volume, b->disk, title, p->start, p->length, err);
     if (r == 0)
         r = p->kind.ops->open(&b->fs.volume, &b->fs.own, err);
@@ -85,15 +83,47 @@ static int open_partition(struct browse *b, const struct partition *p, struct pl
 
 /* ---- which one ------------------------------------------------------------------------------- */
 
-static int choose_by_number(struct browse *b, const char *text, struct platter_error *err)
+static bool has_guest(const struct args *args)
 {
+    return !args->no_guest && guest_there();
+}
+
+/* By libguestfs, which is told, as it takes a while; device NULL: whatever it finds. */
+static int open_guest(const struct args *args, struct browse *b, const char *device,
+                      struct platter_error *err)
+{
+    if (!args->quiet)
+        say("%s: is read by libguestfs, which takes some seconds to start", b->title);
+    return guest_open(args, b->name, b->title, device, &b->fs, err);
+}
+
+static int choose_partition(const struct args *args, struct browse *b, const struct partition *p,
+                            struct platter_error *err)
+{
+    char device[32] = "/dev/sda";
+    if (p->kind.ops)
+        return open_partition(b, p, err);
+    if (!p->kind.name || !has_guest(args))
+        return refuse_kind(args, b, p, err);
+    if (p->number)
+        snprintf(device, sizeof device, "/dev/sda%u", p->number);
+    return open_guest(args, b, device, err);
+}
+
+static int choose_named(const struct args *args, struct browse *b, struct platter_error *err)
+{
+    const char *text = args->partition;
     char *end;
+    if (strncmp(text, "/dev/", 5) == 0 && has_guest(args))
+        return open_guest(args, b, text, err);
+    if (strncmp(text, "/dev/", 5) == 0)
+        return files_fail(err, ENOTSUP, "%s: %s: takes libguestfs to read", b->title, text);
     errno = 0;
     unsigned long number = strtoul(text, &end, 10);
     bool valid = text[0] >= '0' && text[0] <= '9' && !*end && !errno;
     for (unsigned i = 0; valid && i < b->table->n; i++)
         if (b->table->parts[i].number == number)
-            return open_partition(b, &b->table->parts[i], err);
+            return choose_partition(args, b, &b->table->parts[i], err);
     return files_fail(err, EINVAL,
                       valid ? "%s: has no partition %s: platter ls lists those it has"
                             : "%s: \"%s\" is not the number of a partition",
@@ -120,10 +150,10 @@ static bool is_root(struct browse *b)
     return path_find(&b->fs, "/etc", true, &node, NULL) == 0 && S_ISDIR(node.mode);
 }
 
-static int choose_root(const struct args *args, struct browse *b, struct platter_error *err)
+/* The only partition that is that of a system, of those that are read here; or NULL. */
+static const struct partition *find_root(struct browse *b)
 {
     const struct partition *found = NULL;
-    char choices[512];
     unsigned n = 0;
     for (unsigned i = 0; i < b->table->n; i++) {
         const struct partition *p = &b->table->parts[i];
@@ -135,44 +165,68 @@ static int choose_root(const struct args *args, struct browse *b, struct platter
         }
         fs_close(&b->fs);
     }
-    if (n != 1) {
+    return n == 1 ? found : NULL;
+}
+
+/* What is on the disk beside one another. */
+struct choice {
+    const struct partition *readable, *other; /* the last ones; other: of a kind that is known */
+    unsigned n_readable;
+};
+
+static struct choice count_kinds(const struct browse *b)
+{
+    struct choice c = {0};
+    for (unsigned i = 0; i < b->table->n; i++) {
+        const struct partition *p = &b->table->parts[i];
+        if (p->kind.ops) {
+            c.readable = p;
+            c.n_readable++;
+        } else if (p->kind.name && strcmp(p->kind.name, "swap") != 0) {
+            c.other = p;
+        }
+    }
+    return c;
+}
+
+static int refuse_all(const struct args *args, const struct browse *b, const struct choice *c,
+                      struct platter_error *err)
+{
+    char choices[512];
+    if (c->n_readable) {
         list_choices(b, choices, sizeof choices);
         return files_fail(err, EINVAL,
                           "%s: has several file systems: choose one with --partition: %s", b->title,
                           choices);
     }
-    if (!args->quiet)
-        say("%s: partition %u (%s), which has /etc, is taken; --partition takes another", b->title,
-            found->number, found->kind.name);
-    return open_partition(b, found, err);
+    if (c->other || b->table->n)
+        return refuse_kind(args, b, c->other ? c->other : &b->table->parts[0], err);
+    return files_fail(err, ENOTSUP, "%s: has no partition", b->title);
 }
 
+/* The only file system; of several that of a system, be it with the help of libguestfs. */
 static int choose(const struct args *args, struct browse *b, struct platter_error *err)
 {
-    const struct partition *readable = NULL, *known = NULL;
-    unsigned n = 0;
+    struct choice c = count_kinds(b);
     if (args->partition)
-        return choose_by_number(b, args->partition, err);
-    for (unsigned i = 0; i < b->table->n; i++) {
-        const struct partition *p = &b->table->parts[i];
-        bool data = p->kind.name && strcmp(p->kind.name, "swap") != 0;
-        if (p->kind.ops) {
-            readable = p;
-            n++;
-        } else if (data || !known) {
-            known = p;
-        }
-    }
-    if (n > 1)
-        return choose_root(args, b, err);
-    if (n == 1 && known && known->kind.name && strcmp(known->kind.name, "swap") && !args->quiet)
-        say("%s: partition %u (%s) is taken; partition %u has %s, which cannot be read here",
-            b->title, readable->number, readable->kind.name, known->number, known->kind.name);
-    if (n == 1)
-        return open_partition(b, readable, err);
-    if (!known)
-        return files_fail(err, ENOTSUP, "%s: has no partition", b->title);
-    return refuse_kind(b, known, err);
+        return choose_named(args, b, err);
+    if (c.n_readable == 1 && !c.other)
+        return open_partition(b, c.readable, err);
+    const struct partition *root = find_root(b);
+    if (root && !args->quiet)
+        say("%s: partition %u (%s), which has /etc, is taken; --partition takes another", b->title,
+            root->number, root->kind.name);
+    if (root)
+        return open_partition(b, root, err);
+    if (c.other && has_guest(args))
+        return open_guest(args, b, NULL, err);
+    if (c.n_readable != 1)
+        return refuse_all(args, b, &c, err);
+    if (!args->quiet)
+        say("%s: partition %u (%s) is taken; partition %u has %s, which takes libguestfs to read",
+            b->title, c.readable->number, c.readable->kind.name, c.other->number,
+            c.other->kind.name);
+    return open_partition(b, c.readable, err);
 }
 
 int browse_choose(const struct args *args, struct browse *b)

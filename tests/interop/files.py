@@ -531,8 +531,8 @@ class Tables(FilesCase):
                 f.write(mark)
                 f.truncate(MIB)
             self.assertEqual(self.table("o.img")[0]["partitions"][0]["file-system"], name)
-            done = ours("cp", "-f", "raw", "o.img:/etc/fstab", ".", code=1)
-            self.assertRegex(done.stderr, f"has {name}.*guestfish")
+            done = ours("cp", "-f", "raw", "--no-libguestfs", "o.img:/etc/fstab", ".", code=1)
+            self.assertRegex(done.stderr, f"has {name}, which takes libguestfs")
 
 
 class Places(FilesCase):
