@@ -46,6 +46,7 @@ static void print_status(const json_t *status)
     char rate[32];
     const char *error = json_string_value(json_object_get(status, "error"));
     const json_t *owner = json_object_get(status, "owner");
+    const json_t *written = json_object_get(status, "written");
     json_int_t failed = json_integer_value(json_object_get(status, "failed-reads"));
     json_int_t speed = json_integer_value(json_object_get(status, "rate"));
     const char *texts[][2] = {
@@ -56,12 +57,17 @@ static void print_status(const json_t *status)
     }
     if (json_is_integer(owner))
         printf("owner:        process %" JSON_INTEGER_FORMAT "\n", json_integer_value(owner));
+    if (json_is_true(json_object_get(status, "native")))
+        printf("copied by:    Ceph, %" JSON_INTEGER_FORMAT " %%\n",
+               json_integer_value(json_object_get(status, "percent")));
     print_bytes("virtual size:", status, "virtual-size");
     print_bytes("copied:", status, "copied");
     print_bytes("left:", status, "left");
     if (speed > 0)
         printf("rate:         %s/s\n", human_size((uint64_t)speed, rate));
-    printf("written to:   %s\n", json_is_true(json_object_get(status, "written")) ? "yes" : "no");
+    printf("written to:   %s\n", json_is_true(written)   ? "yes"
+                                 : json_is_null(written) ? "not known"
+                                                         : "no");
     if (failed > 0)
         printf("failed reads: %" JSON_INTEGER_FORMAT "\n", failed);
     if (error)

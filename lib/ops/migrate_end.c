@@ -9,6 +9,7 @@
 #include "format/partial.h"
 #include "ops/copy.h"
 #include "ops/migrate.h"
+#include "ops/migrate_native.h"
 #include "ops/target.h"
 #include "stream/place.h"
 
@@ -190,8 +191,8 @@ static int abort_preparing(const char *target, const struct platter_migrate_opti
     return name ? place_remove(name, o->target_place, err) : fail_memory(err, "a name");
 }
 
-int ops_migrate_abort(const char *target, const struct platter_migrate_options *o,
-                      struct platter_error *err)
+static int abort_owned(const char *target, const struct platter_migrate_options *o,
+                       struct platter_error *err)
 {
     struct platter_migration *m;
     bool done = false;
@@ -209,4 +210,18 @@ int ops_migrate_abort(const char *target, const struct platter_migrate_options *
     if (r < 0 || e < 0)
         return r < 0 ? r : e;
     return place ? remove_all(target, o, place, err) : fail_memory(err, "a name");
+}
+
+int ops_migrate_abort(const char *target, const struct platter_migrate_options *o,
+                      struct platter_error *err)
+{
+    struct place native;
+    int r = migrate_native_find(target, o, &native, err);
+    if (r == 0)
+        return abort_owned(target, o, err);
+    if (r > 0) {
+        r = migrate_native_abort(&native, o, err);
+        place_done(&native);
+    }
+    return r;
 }

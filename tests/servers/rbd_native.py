@@ -3,27 +3,32 @@
 it does not get."""
 import json
 import os
+import signal
 import subprocess
 import time
 
 import gateway
 from nbd_servers import nbdkit
 from peers import KIB, MIB, Case, main, make_content, platter, qemu_img, qemu_io, run, sha256
-from pool import POOL, data, export, names, rbd, remove, until
+from pool import POOL, data, export, names, rbd, remove, start, until
 from serve import Serve, wrap_nbdkit
 from web_servers import Nginx
 
 BUCKET = "native"
-NATIVE = os.environ["NATIVE"]
 SIZE = 24 * MIB
 
 
-def native(*argv, **more):
-    return run(NATIVE, *argv, **more)
+def migrate(*argv, **more):
+    return platter("migrate", *argv, **more)
 
 
-def status(name):
-    return json.loads(native("status", f"rbd:{POOL}/{name}").stdout)
+def prepare(source, target, fmt="", *options, **more):
+    return migrate("prepare", "--native", *options, *(["-f", fmt] if fmt else []), source, target,
+                   **more)
+
+
+def status(name, **more):
+    return json.loads(migrate("status", "--output=json", f"rbd:{POOL}/{name}", **more).stdout)
 
 
 class Native(Case):
@@ -34,33 +39,39 @@ class Native(Case):
 
     def tearDown(self):
         for name in names():
-            if run(NATIVE, "abort", f"rbd:{POOL}/{name}", "discard", code={0, 1, 2}).returncode:
+            if "migrating" in rbd("info", f"{POOL}/{name}", code=range(256)).stdout:
+                until(lambda n=name: run("rbd", "migration", "abort", "--no-progress", f"{POOL}/{n}",
+                                         code=range(256)).returncode == 0, "nobody to watch", 60)
+            else:
                 remove(name)
         super().tearDown()
 
     def moves(self, source, fmt="", raw="disk.raw", name="vm", more=()):
         """Each step, and what can be read after it."""
         target = f"rbd:{POOL}/{name}"
-        native("prepare", source, target, fmt, *more)
+        prepare(source, target, fmt, *more)
         self.assertEqual(status(name)["state"], "prepared")
         self.assertEqual(sha256(export(name, "exported")), sha256(raw))
         platter("compare", "-q", "-f", "raw", "-F", "raw", raw, target)
-        said = native("commit", target, code=1).stderr
-        self.assertIn("not all here yet", said)
-        self.assertEqual(native("execute", target).stdout, f"{os.path.getsize(raw)}\n")
+        self.assertIn("not all here yet", migrate("commit", target, code=5).stderr)
+        told = json.loads(migrate("execute", "--progress=json", target).stderr.splitlines()[-1])
+        self.assertEqual((told["done"], told["total"]), (os.path.getsize(raw),) * 2)
         told = status(name)
         self.assertEqual((told["state"], told["percent"], told["native"]), ("executed", 100, True))
         self.assertEqual(told["virtual-size"], os.path.getsize(raw))
-        native("execute", target)  # there is nothing left to do
-        native("commit", target)
-        native("status", target, code=2)
+        said = migrate("status", target).stdout
+        for line in ("state:        executed", "copied by:    Ceph, 100 %", "written to:   not known"):
+            self.assertIn(line, said)
+        migrate("execute", target)  # there is nothing left to do
+        migrate("commit", target)
+        self.assertIn("is not being migrated", migrate("status", target, code=1).stderr)
         self.assertEqual(sha256(export(name, "exported")), sha256(raw))
         if not more:
             remove(name)
         return told
 
     def refused(self, source, *words, fmt="", more=()):
-        said = native("prepare", source, f"rbd:{POOL}/no", fmt, *more, code=1).stderr
+        said = prepare(source, f"rbd:{POOL}/no", fmt, *more, code=1).stderr
         for word in ("cannot be left to Ceph", *words):
             self.assertIn(word, said)
         self.assertEqual(names(), [])
@@ -90,7 +101,7 @@ class Native(Case):
         qemu_io("vm.qcow2", "qcow2", "write -P 6 9M 64k", "write -P 7 23M 1M")
         qemu_img("convert", "-O", "raw", "vm.qcow2", "now.raw")
         self.refused("vm.qcow2", "--snapshots")
-        self.moves("vm.qcow2", raw="now.raw", more=["snapshots"])
+        self.moves("vm.qcow2", raw="now.raw", more=["--snapshots"])
         for name, raw in (("mon", "disk.raw"), ("tue", "tue.raw")):
             self.assertEqual(sha256(export(f"vm@{name}", "exported")), sha256(raw))
 
@@ -110,7 +121,7 @@ class Native(Case):
         self.refused(login, '"user"', fmt="raw")
         self.refused(json.dumps({"type": "raw", "stream": {
             "type": "http", "url": server.url("d.raw"), "timeout": 5}}), '"timeout"')
-        said = native("prepare", server.url("moved/d.raw"), f"rbd:{POOL}/no", "raw", code=1).stderr
+        said = prepare(server.url("moved/d.raw"), f"rbd:{POOL}/no", "raw", code=1).stderr
         self.assertIn("follows no redirects", said)
         self.assertEqual(names(), [])
 
@@ -132,14 +143,21 @@ class Native(Case):
 
     def test_place_of_the_target(self):
         """Its keys say how the image is made."""
-        native("prepare", "disk.raw", f"rbd:{POOL}/vm?object_size=1M&features=layering", "raw")
+        self.assertIn("not qcow2", prepare("disk.raw", f"rbd:{POOL}/vm", "raw", "-O", "qcow2",
+                                           code=1).stderr)
+        prepare("disk.raw", f"rbd:{POOL}/vm?object_size=1M&features=layering", "raw")
         told = json.loads(rbd("info", "--format=json", f"{POOL}/vm").stdout)
         self.assertEqual((told["object_size"], told["features"]), (MIB, ["layering", "migrating"]))
-        said = native("prepare", "disk.raw", f"rbd:{POOL}/vm", "raw", code=1).stderr
+        said = prepare("disk.raw", f"rbd:{POOL}/vm", "raw", code=1).stderr
         self.assertIn("exists already", said)
-        said = native("prepare", "disk.raw", "out.raw", "raw", code=1).stderr
+        said = prepare("disk.raw", "out.raw", "raw", code=1).stderr
         self.assertIn("only a target in Ceph", said)
         self.assertEqual(status("vm")["state"], "prepared")
+        self.addCleanup(os.environ.update, PATH=wrap_nbdkit(self.dir))
+        said = migrate("serve", f"rbd:{POOL}/vm", code=1).stderr
+        self.assertIn("needs no owner", said)
+        self.assertIn("at its own rate",
+                      migrate("execute", "--rate=1M", f"rbd:{POOL}/vm", code=1).stderr)
 
     # ---- what Ceph does not get ------------------------------------------------------------------
 
@@ -181,9 +199,9 @@ class Native(Case):
         qemu_io("vm", "qcow2", "write -c -P 2 700M 64k")
         qemu_img("snapshot", "-c", "then", "vm")
         qemu_io("vm", "qcow2", "write -P 3 700M 64k")
-        self.refused("vm", "compressed (at offset 734003200)", more=["snapshots"])
+        self.refused("vm", "compressed (at offset 734003200)", more=["--snapshots"])
         qemu_img("snapshot", "-d", "then", "vm")
-        native("prepare", "vm", f"rbd:{POOL}/vm")
+        prepare("vm", f"rbd:{POOL}/vm")
 
     def test_zeros_that_keep_their_place(self):
         """Ceph reads what was there before, and says nothing. If that changes this test tells."""
@@ -208,19 +226,19 @@ class Native(Case):
         """Newer versions of Ceph know it."""
         server = nbdkit("memory", "2M")
         self.addCleanup(server.stop)
-        done = native("prepare", server.uri, f"rbd:{POOL}/nbd", "raw", code={0, 1})
+        done = prepare(server.uri, f"rbd:{POOL}/nbd", "raw", code={0, 1})
         if done.returncode:
             self.assertIn("does not know sources of that kind", done.stderr)
             self.assertEqual(names(), [])
         else:
-            native("execute", f"rbd:{POOL}/nbd")
+            migrate("execute", f"rbd:{POOL}/nbd")
 
     # ---- while it is migrated --------------------------------------------------------------------
 
     def test_used_meanwhile(self):
         """What asks what is stored would end the process, were it asked of Ceph."""
         target = f"rbd:{POOL}/vm"
-        native("prepare", "disk.raw", target, "raw")
+        prepare("disk.raw", target, "raw")
         told = json.loads(platter("info", "--output=json", "-f", "raw", target).stdout)
         self.assertIn("migrating", told["place"]["features"])
         self.assertNotIn("actual-size", told)
@@ -236,14 +254,14 @@ class Native(Case):
             self.assertNotIn("hole", run("nbdinfo", "--map", server.uri).stdout)
             qemu_io(server.uri, "raw", "write -P 8 5M 64k")
         qemu_io("disk.raw", "raw", "write -P 8 5M 64k")
-        native("execute", target)
-        native("commit", target)
+        migrate("execute", target)
+        migrate("commit", target)
         self.assertEqual(sha256(export("vm", "exported")), sha256("disk.raw"))
 
     def test_snapshots_meanwhile(self):
         """... nor in what two of them differ."""
         target = f"rbd:{POOL}/vm"
-        native("prepare", "disk.raw", target, "raw")
+        prepare("disk.raw", target, "raw")
         platter("snapshot", "-c", "one", "-f", "raw", target)
         qemu_io(target, "raw", "write -P 8 5M 64k")
         platter("snapshot", "-c", "two", "-f", "raw", target)
@@ -259,49 +277,53 @@ class Native(Case):
         target = f"rbd:{POOL}/vm"
         with open("large.raw", "wb") as f:
             f.write(os.urandom(300 * MIB))
-        native("prepare", "large.raw", target, "raw")
+        prepare("large.raw", target, "raw")
         began = time.monotonic()
-        done = native("execute", target, "cancel", code=1)
+        slow = f"{target}?config=rbd_concurrent_management_ops%3D1"
+        said = run(os.environ["NATIVE"], slow).stdout
+        self.assertIn("copies until this process ends", said)
+        self.assertIn("copies it already", said)
         self.assertLess(time.monotonic() - began, 10)
-        self.assertIn("copies until this process ends", done.stderr)
-        self.assertIn("copies it already", done.stdout)
         self.assertEqual(status("vm")["state"], "executing")
-        native("execute", target)
-        native("commit", target)
+        again = start("migrate", "execute", slow)
+        time.sleep(2)  # it waits for the lock of the one that has ended
+        again.send_signal(signal.SIGINT)
+        again.communicate(timeout=10)
+        self.assertEqual(again.returncode, -signal.SIGINT)
+        migrate("execute", target)
+        migrate("commit", target)
         self.assertEqual(sha256(export("vm", "exported")), sha256("large.raw"))
 
     def test_abort(self):
         target = f"rbd:{POOL}/vm"
-        native("prepare", "disk.raw", target, "raw")
-        self.assertIn("--discard-writes", native("abort", target, code=1).stderr)
+        prepare("disk.raw", target, "raw")
+        self.assertIn("--discard-writes", migrate("abort", target, code=1).stderr)
         writer = subprocess.Popen(["qemu-io", "-f", "raw", target], stdin=subprocess.PIPE,
                                   stdout=subprocess.DEVNULL)
         until(lambda: json.loads(rbd("status", f"{POOL}/vm", "--format=json").stdout)["watchers"],
               "a watcher")
-        self.assertIn("has the image open", native("abort", target, "discard", code=1).stderr)
+        self.assertIn("has the image open", migrate("abort", "--discard-writes", target, code=1).stderr)
         writer.communicate(b"quit\n", timeout=60)
-        native("abort", target, "discard")
+        migrate("abort", "--discard-writes", target)
         self.assertEqual(names(), [])
-        native("status", target, code=2)
-        native("status", f"rbd:{POOL}/never", code=2)
         rbd("create", "--size=1M", f"{POOL}/plain")
-        native("status", f"rbd:{POOL}/plain", code=2)
-        native("status", "disk.raw", code=2)
+        for other in (target, f"rbd:{POOL}/plain", "disk.raw"):
+            self.assertIn("is not being migrated", migrate("status", other, code=1).stderr)
 
     def test_source_gone(self):
         """Everything says so, and it can be aborted."""
         target = f"rbd:{POOL}/vm"
-        native("prepare", "disk.raw", target, "raw")
+        prepare("disk.raw", target, "raw")
         os.unlink("disk.raw")
         # The library itself loses memory then.
         calm = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
-        told = json.loads(native("status", target, env=calm).stdout)
+        told = status("vm", env=calm)
         self.assertEqual((told["state"], told["virtual-size"]), ("failed", None))
         self.assertIn("cannot be opened", told["error"])
-        self.assertIn("cannot be opened", native("execute", target, code=1, env=calm).stderr)
+        self.assertIn("cannot be opened", migrate("execute", target, code=4, env=calm).stderr)
         said = platter("info", "-f", "raw", target, code=1, env=calm).stderr
         self.assertIn("what it is migrated from", said)
-        native("abort", target, "discard", env=calm)
+        migrate("abort", "--discard-writes", target, env=calm)
         self.assertEqual(names(), [])
 
     def test_inside(self):
@@ -309,7 +331,7 @@ class Native(Case):
         rbd("create", "--size=8M", f"{POOL}/here")
         rbd("migration", "prepare", f"{POOL}/here", f"{POOL}/there")
         for verb in ("status", "execute", "commit", "abort"):
-            said = native(verb, f"rbd:{POOL}/there", code=1).stderr
+            said = migrate(verb, f"rbd:{POOL}/there", code=1).stderr
             self.assertIn("another image of the cluster", said)
         rbd("migration", "abort", "--no-progress", f"{POOL}/there")
 
