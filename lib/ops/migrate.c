@@ -40,7 +40,7 @@ static int touched(void *opaque, struct platter_error *err)
 {
     struct platter_migration *m = opaque;
     WITH_LOCK(&m->lock);
-    if (m->state.written)
+    if (m->state.written || !m->state.stream) /* it was committed */
         return 0;
     m->state.written = true;
     int r = migrate_state_write(&m->state, err);
@@ -121,7 +121,9 @@ static int attach(struct platter_migration *m, struct platter_error *err)
 int migration_attach(struct platter_migration *m, struct platter_error *err)
 {
     struct platter_error why = {0};
-    if (m->disk->depth > 1 || m->state.phase >= MIGRATE_EXECUTED)
+    if (m->state.phase >= MIGRATE_EXECUTED)
+        return 0; /* nothing of it is needed */
+    if (m->disk->depth > 1)
         return migration_check_source(m, err);
     int r = attach(m, &why);
     WITH_LOCK(&m->lock);
