@@ -107,11 +107,10 @@ int platter_flush(struct platter_disk *disk, struct platter_error *err)
 
 /* ---- map ------------------------------------------------------------------------------------- */
 
-static unsigned extent_flags(const struct disk_extent *x)
+static unsigned extent_flags(const struct disk_told *told)
 {
+    const struct disk_extent *x = &told->x;
     unsigned flags = x->present ? PLATTER_EXTENT_PRESENT : 0;
-    /* Inside of a compressed file nothing has a place that anybody could look at. */
-    bool inside = x->e.stream && x->e.stream->base;
     switch (x->e.kind) {
     case EXTENT_BACKING:
         break;
@@ -120,7 +119,7 @@ static unsigned extent_flags(const struct disk_extent *x)
         break;
     case EXTENT_DATA:
         flags |= PLATTER_EXTENT_DATA;
-        if (inside)
+        if (told->inside) /* of a compressed file: no place that anybody could look at */
             flags |= PLATTER_EXTENT_PACKED;
         else if (!x->e.sealed)
             flags |= PLATTER_EXTENT_OFFSET;
@@ -129,20 +128,21 @@ static unsigned extent_flags(const struct disk_extent *x)
         flags |= PLATTER_EXTENT_DATA | PLATTER_EXTENT_PACKED;
         break;
     }
-    return x->e.has_place && !inside ? flags | PLATTER_EXTENT_OFFSET : flags;
+    return x->e.has_place && !told->inside ? flags | PLATTER_EXTENT_OFFSET : flags;
 }
 
-/* Fills as much of the caller's structure as it has room for. `data`: the format stores the extent
- * as data, be there a hole of the file or not. */
-static void give_extent(struct platter_extent *extent, const struct disk_extent *x, bool data)
+/* Fills as much of the caller's structure as it has room for. */
+static void give_extent(struct platter_extent *extent, const struct disk_told *told)
 {
+    const struct disk_extent *x = &told->x;
     struct platter_extent full = {.size = extent->size,
                                   .length = x->e.len,
-                                  .flags = extent_flags(x) | (data ? PLATTER_EXTENT_DATA : 0),
+                                  .flags =
+                                      extent_flags(told) | (told->stored ? PLATTER_EXTENT_DATA : 0),
                                   .depth = x->depth};
     if (full.flags & PLATTER_EXTENT_OFFSET) {
         full.host_offset = x->e.off;
-        full.file = x->e.stream->name;
+        full.file = told->file;
     }
     memcpy(extent, &full, min_u64(extent->size, sizeof full));
 }
@@ -156,14 +156,11 @@ int platter_map(struct platter_disk *disk, uint64_t offset, uint64_t length,
     if (r == 0 && (length == 0 || !range_inside(offset, length, disk_size(disk))))
         r = fail(err, EINVAL, "%s: a map must ask for bytes inside the disk",
                  disk_top(disk)->stream->name);
-    struct disk_extent x;
+    struct disk_told told;
     if (r == 0)
-        r = disk_map(disk, offset, length, &x, err);
-    bool data = r == 0 && x.e.kind == EXTENT_DATA;
+        r = disk_map_told(disk, offset, length, &told, err);
     if (r == 0)
-        r = disk_find_holes(&x, err);
-    if (r == 0)
-        give_extent(extent, &x, data);
+        give_extent(extent, &told);
     return r;
 }
 

@@ -24,16 +24,30 @@ int disk_new(uint64_t memory_limit, struct platter_disk **ret, struct platter_er
     return 0;
 }
 
+/* Room for n more images. There is some for the longest chain at once: others look at the first
+ * image of a disk to which some are added (disk_stack_live()), so the chain must not move. */
+static int give_room(struct platter_disk *disk, unsigned n, struct platter_error *err)
+{
+    if (disk->depth + n <= disk->room)
+        return 0;
+    unsigned room = disk->depth + n > DISK_MAX_DEPTH + 1 ? disk->depth + n : DISK_MAX_DEPTH + 1;
+    struct image **chain = reallocarray(disk->chain, room, sizeof *chain);
+    if (!chain)
+        return fail_memory(err, "a chain of images");
+    disk->chain = chain;
+    disk->room = room;
+    return 0;
+}
+
 /* Appends an image at the base. Takes it, on failure as well. */
 int disk_append(struct platter_disk *disk, struct image *img, struct platter_error *err)
 {
-    struct image **chain = reallocarray(disk->chain, disk->depth + 1, sizeof *chain);
-    if (!chain) {
+    int r = give_room(disk, 1, err);
+    if (r < 0) {
         image_free(img);
-        return fail_memory(err, "a chain of images");
+        return r;
     }
-    disk->chain = chain;
-    chain[disk->depth++] = img;
+    disk->chain[disk->depth++] = img;
     return 0;
 }
 
@@ -181,11 +195,10 @@ int disk_assemble(struct stream **streams, const struct format **formats_of, uns
 static int borrow(struct platter_disk *disk, struct image *const *images, unsigned n,
                   struct platter_error *err)
 {
-    struct image **chain = reallocarray(disk->chain, disk->depth + n, sizeof *chain);
-    if (!chain)
-        return fail_memory(err, "a chain of images");
-    disk->chain = chain;
-    memcpy(chain + disk->depth, images, n * sizeof *chain);
+    int r = give_room(disk, n, err);
+    if (r < 0)
+        return r;
+    memcpy(disk->chain + disk->depth, images, n * sizeof *images);
     disk->depth += n;
     disk->borrowed = disk->depth;
     disk_note_base(disk);
@@ -255,6 +268,7 @@ int disk_close(struct platter_disk *disk, struct platter_error *err)
     for (unsigned i = disk->borrowed; i < disk->depth; i++)
         image_free(disk->chain[i]);
     free(disk->chain);
+    disk_names_free(disk);
     unit_cache_free(disk->cache);
     budget_unref(disk->budget);
     range_lock_destroy(&disk->ranges);

@@ -23,12 +23,14 @@ struct filling;
 struct platter_disk {
     struct image **chain; /* [0] is the top; owned, but for the first `borrowed` */
     unsigned depth, borrowed;
+    unsigned room; /* of chain, images */
     bool writable;
     bool cut;                 /* the lowest image has a backing file that was not opened */
     struct range_lock ranges; /* taken only on writable disks */
     struct budget *budget;
     struct unit_cache *cache; /* inflated units that were read in part */
     struct filling *filling;  /* what is below is moving into the top image; or NULL */
+    struct kept_name *names;  /* of files that callers know; under the lock of the top image */
 };
 
 /* An extent of the whole chain: which image decides. Never EXTENT_BACKING: what nobody stores is
@@ -207,6 +209,17 @@ int disk_map(struct platter_disk *disk, goff off, uint64_t len, struct disk_exte
 /* The same over the images 0 .. depth - 1 only: EXTENT_BACKING where none of them decides. */
 int disk_map_above(struct platter_disk *disk, unsigned depth, goff off, uint64_t len,
                    struct disk_extent *ret, struct platter_error *err);
+
+/* What a caller is told of an extent: disk_map() and disk_find_holes(). Its stream may be closed by
+ * the time that he looks at it. */
+struct disk_told {
+    struct disk_extent x;
+    bool stored;      /* the format stores it as data, be there a hole of the file or not */
+    bool inside;      /* ... inside of a file of another kind, where it has no place */
+    const char *file; /* the name of its file, for as long as the disk is open; or NULL */
+};
+int disk_map_told(struct platter_disk *disk, goff off, uint64_t len, struct disk_told *ret,
+                  struct platter_error *err);
 
 /*
  * Looks into the file: where a hole of it stands for data, as preallocated metadata leaves them, *x

@@ -135,6 +135,10 @@ int disk_read_extent(struct platter_disk *disk, const struct disk_extent *x, voi
 int disk_map_held(struct platter_disk *disk, goff off, uint64_t len, struct disk_extent *ret,
                   struct platter_error *err);
 
+/* ---- map.c ----------------------------------------------------------------------------------- */
+
+void disk_names_free(struct platter_disk *disk);
+
 /* ---- fill.c -----------------------------------------------------------------------------------
  */
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Where guest bytes live in a chain: ask each image from the top until one knows. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/ckd.h"
+#include "base/memory.h"
 #include "disk/inside.h"
 
 int disk_check_range(const struct platter_disk *disk, const char *what, goff off, uint64_t len,
@@ -125,4 +127,64 @@ int disk_find_holes(struct disk_extent *x, struct platter_error *err)
     e->has_place = true;
     e->in_place = false;
     return 0;
+}
+
+/* ---- names of files ---------------------------------------------------------------------------
+ */
+
+/* What is below a disk that is filled may be closed one day (disk_stand_alone()). */
+struct kept_name {
+    struct kept_name *next;
+    char name[];
+};
+
+/* One that lives as long as the disk, of which it asks few; NULL: out of memory. */
+static const char *keep_name(struct platter_disk *disk, const char *name)
+{
+    WITH_LOCK(&disk_top(disk)->lock);
+    struct kept_name *kept = disk->names;
+    while (kept && strcmp(kept->name, name) != 0)
+        kept = kept->next;
+    if (kept)
+        return kept->name;
+    size_t len = strlen(name) + 1;
+    kept = malloc(sizeof *kept + len);
+    if (!kept)
+        return NULL;
+    kept->next = disk->names;
+    memcpy(kept->name, name, len);
+    disk->names = kept;
+    return kept->name;
+}
+
+void disk_names_free(struct platter_disk *disk)
+{
+    for (struct kept_name *kept = disk->names, *next; kept; kept = next) {
+        next = kept->next;
+        free(kept);
+    }
+}
+
+int disk_map_told(struct platter_disk *disk, goff off, uint64_t len, struct disk_told *ret,
+                  struct platter_error *err)
+{
+    struct range_hold hold;
+    struct disk_extent *x = &ret->x;
+    *ret = (struct disk_told){0};
+    disk_pin(disk, &hold);
+    int r = disk_check_range(disk, "map", off, len, err);
+    if (r == 0)
+        r = disk_map_held(disk, off, len, x, err);
+    ret->stored = r == 0 && x->e.kind == EXTENT_DATA;
+    if (r == 0)
+        r = disk_find_holes(x, err);
+    if (r == 0 && x->e.stream) {
+        bool stays = !disk->filling || x->depth == 0;
+        ret->inside = x->e.stream->base;
+        ret->file = stays ? x->e.stream->name : keep_name(disk, x->e.stream->name);
+        if (!ret->file)
+            r = fail_memory(err, "a name");
+    }
+    disk_unpin(disk, &hold);
+    return r;
 }

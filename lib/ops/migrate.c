@@ -26,10 +26,14 @@ int migration_enter(struct platter_migration *m, enum migrate_phase phase, const
 {
     json_t *text = error ? json_string(error) : json_null();
     WITH_LOCK(&m->lock);
+    enum migrate_phase before = m->state.phase;
     m->state.phase = phase;
     json_decref(m->state.error);
     m->state.error = text ? text : json_string("an error whose words are no UTF-8");
-    return migrate_state_write(&m->state, err);
+    int r = m->ended ? 0 : migrate_state_write(&m->state, err);
+    if (r < 0)
+        m->state.phase = before; /* what is not durable is not so */
+    return r;
 }
 
 /* ---- what the disk asks -----------------------------------------------------------------------
@@ -40,7 +44,7 @@ static int touched(void *opaque, struct platter_error *err)
 {
     struct platter_migration *m = opaque;
     WITH_LOCK(&m->lock);
-    if (m->state.written || !m->state.stream) /* it was committed */
+    if (m->state.written || m->ended)
         return 0;
     m->state.written = true;
     int r = migrate_state_write(&m->state, err);
@@ -229,13 +233,49 @@ static int open_target(struct platter_migration *m, struct platter_error *err)
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
+static void own_options_free(struct platter_migrate_options *o)
+{
+    free((char *)(uintptr_t)o->target_place);
+    free((char *)(uintptr_t)o->state);
+    free((char *)(uintptr_t)o->source);
+    free((char *)(uintptr_t)o->source_place);
+    for (size_t i = 0; o->allow && o->allow[i]; i++)
+        free((char *)(uintptr_t)o->allow[i]);
+    free((void *)(uintptr_t)o->allow);
+}
+
+static bool keep_text(const char **text)
+{
+    bool given = *text;
+    *text = string_copy(*text);
+    return *text || !given;
+}
+
+/* A copy that needs nothing of the caller's any more but functions, and own_options_free(). */
+static int own_options_keep(const struct platter_migrate_options *given,
+                            struct platter_migrate_options *ret, struct platter_error *err)
+{
+    size_t n = 0;
+    while (given->allow && given->allow[n])
+        n++;
+    const char **allow = calloc(n + 1, sizeof *allow);
+    *ret = *given;
+    ret->allow = allow;
+    ret->keep_writes = NULL;
+    bool good = keep_text(&ret->target_place) & keep_text(&ret->state) & keep_text(&ret->source) &
+                keep_text(&ret->source_place) & (allow != NULL);
+    for (size_t i = 0; i < n && good; i++)
+        good = (allow[i] = string_copy(given->allow[i])) != NULL;
+    return good ? 0 : fail_memory(err, "a migration");
+}
+
 static int check_phase(const struct platter_migration *m, struct platter_error *err)
 {
     if (m->state.phase == MIGRATE_PREPARING)
-        return fail(
-            err, EINVAL,
-            "%s: its preparation was cut off: prepare it again, which replaces what is there",
-            m->target);
+        return fail(err, EINVAL,
+                    "%s: its preparation was cut off: prepare it again, which replaces what is "
+                    "there",
+                    m->target);
     return 0;
 }
 
@@ -272,10 +312,11 @@ static int migration_new(const char *target, const struct platter_migrate_option
     if (!m)
         return fail_memory(err, "a migration");
     pthread_mutex_init(&m->lock, NULL);
-    m->options = *options;
     m->look = look;
     m->target = string_copy(target);
-    int r = m->target ? open_all(m, err) : fail_memory(err, "a name");
+    int r = own_options_keep(options, &m->options, err);
+    if (r == 0)
+        r = m->target ? open_all(m, err) : fail_memory(err, "a name");
     if (r < 0) {
         migration_close(m, NULL);
         return r;
@@ -302,6 +343,7 @@ int migration_close(struct platter_migration *m, struct platter_error *err)
     int r = disk_close(m->disk, err);
     migrate_state_close(&m->state);
     pthread_mutex_destroy(&m->lock);
+    own_options_free(&m->options);
     free(m->reason);
     free(m->target);
     free(m);

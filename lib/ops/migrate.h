@@ -52,6 +52,8 @@ struct migrate_state {
 
 /* Where it is: `state` as it was given, or beside the target. malloc'ed. */
 char *migrate_state_name(const char *target, const char *state);
+/* Where the bytes of a target are; `part`: of a raw file. malloc'ed. */
+char *migrate_place_of(const char *target, bool part);
 /* Opens and reads it; ENOENT where there is none. */
 int migrate_state_open(const char *target, const char *state, const char *keys, bool writable,
                        struct migrate_state *ret, struct platter_error *err);
@@ -72,10 +74,10 @@ const char *migrate_phase_name(enum migrate_phase phase);
 struct control; /* migrate_control.c */
 
 struct platter_migration {
-    char *target; /* as it was named */
-    struct platter_migrate_options options;
-    bool look;                 /* not the owner: only to see what is there */
-    struct platter_disk *disk; /* target over source */
+    char *target;                           /* as it was named */
+    struct platter_migrate_options options; /* its strings are ours: own_options_keep() */
+    bool look;                              /* not the owner: only to see what is there */
+    struct platter_disk *disk;              /* target over source */
     struct filling filling;
     struct migrate_state state;
     pthread_mutex_t lock;   /* guards state, and all below; taken inside of range locks */
@@ -84,6 +86,7 @@ struct platter_migration {
     bool changed;           /* ... it is another one */
     uint64_t checked_at;    /* when it was last seen that it is not, ns */
     bool executing, ending; /* a copy runs; the migration is being committed */
+    bool ended;             /* ... and was: its state is not written any more */
     atomic_bool stop;       /* the copy is to end */
     uint64_t done, total;   /* of the copy: bytes of the disk that it is through with */
     uint64_t rate;          /* ... bytes a second that it moved of late */

@@ -25,17 +25,21 @@ static int cut_link(struct image *top, void *opaque, struct platter_error *err)
     return top->backing_name ? top->format->set_backing(top, NULL, NULL, NULL, err) : 0;
 }
 
-/* What is left to do when the target is whole. */
+/* What is left to do when the target is whole. What is done of it is not done again. */
 static int end_commit(const char *target, const struct platter_migrate_options *o,
                       struct migrate_state *state, struct platter_error *err)
 {
+    const char *path = target;
     auto_free char *name = migrate_state_name(target, o->state);
     if (!name)
         return fail_memory(err, "a name");
-    int r = state->part ? stream_file_rename(state->place, target, err) : 0;
+    place_is_file(target, &path);
+    int r = state->part ? stream_file_rename(state->place, path, err) : 0;
     if (r < 0)
         return r;
-    migrate_state_close(state);
+    state->part = false;
+    stream_close(TAKE(state->map));
+    stream_close(TAKE(state->stream));
     return place_remove(name, o->target_place, err);
 }
 
@@ -53,6 +57,14 @@ static int begin_commit(struct platter_migration *m, struct platter_error *err)
     return 0;
 }
 
+/* The target stands alone: nobody writes the state any more, which goes. */
+static int leave_state(struct platter_migration *m, struct platter_error *err)
+{
+    WITH_LOCK(&m->lock);
+    m->ended = true;
+    return end_commit(m->target, &m->options, &m->state, err);
+}
+
 int migration_commit(struct platter_migration *m, struct platter_error *err)
 {
     int r = begin_commit(m, err);
@@ -62,7 +74,7 @@ int migration_commit(struct platter_migration *m, struct platter_error *err)
     if (r == 0)
         r = disk_stand_alone(m->disk, cut_link, NULL, err);
     if (r == 0)
-        r = end_commit(m->target, &m->options, &m->state, err);
+        r = leave_state(m, err);
     pthread_mutex_lock(&m->lock);
     m->ending = r == 0;
     pthread_mutex_unlock(&m->lock);
@@ -85,6 +97,7 @@ int migration_finish(const char *target, const struct platter_migrate_options *o
         stream_open_with(state.place, o->target_place, 0, 0, &s, NULL) == -ENOENT) {
         state.part = false;
         r = end_commit(target, o, &state, err);
+        migrate_state_close(&state);
         return r < 0 ? r : 1;
     }
     stream_close(s);

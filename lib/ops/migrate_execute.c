@@ -177,8 +177,11 @@ static int copy_below(struct execution *e, unsigned workers, uint64_t rate,
     }
     uint64_t size = disk_size(source);
     disk_close(source, NULL);
-    /* Behind the end of a shorter source there are zeros. */
-    if (r == 0 && disk_top(disk)->format == &format_partial && size < disk_size(disk))
+    /* Behind the end of a shorter source there are zeros, and if the unit in which it ends was not
+     * copied there are some in front of it as well. */
+    size = round_down(size, disk_top(disk)->unit);
+    if (r == 0 && e->holes == 0 && disk_top(disk)->format == &format_partial &&
+        size < disk_size(disk))
         r = disk_fill_zero(disk, size, disk_size(disk) - size, err);
     return r;
 }

@@ -105,8 +105,7 @@ static int choose_id(struct preparation *p, struct platter_error *err)
 static int choose_place(struct preparation *p, struct platter_error *err)
 {
     struct stream *there = NULL;
-    const char *path;
-    bool raw_file = strcmp(p->state.format, "raw") == 0 && place_is_file(p->target, &path);
+    bool raw_file = strcmp(p->state.format, "raw") == 0 && place_is_file(p->target, NULL);
     if (raw_file && stream_open_with(p->target, p->o->target_place, 0, 0, &there, NULL) == 0) {
         bool device = stream_is_device(there);
         stream_close(there);
@@ -118,7 +117,7 @@ static int choose_place(struct preparation *p, struct platter_error *err)
                         p->target);
     }
     p->state.part = raw_file;
-    p->state.place = raw_file ? string_format("%s.part", path) : string_copy(p->target);
+    p->state.place = migrate_place_of(p->target, raw_file);
     return p->state.place ? 0 : fail_memory(err, "a name");
 }
 

@@ -39,6 +39,13 @@ const char *migrate_phase_name(enum migrate_phase phase)
     return phases[phase];
 }
 
+char *migrate_place_of(const char *target, bool part)
+{
+    const char *path = target;
+    return part && place_is_file(target, &path) ? string_format("%s.part", path)
+                                                : string_copy(target);
+}
+
 char *migrate_state_name(const char *target, const char *state)
 {
     return state ? string_copy(state) : place_beside(target, ".migration");
@@ -132,6 +139,15 @@ static json_t *encode(const struct migrate_state *state)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+/* The target is beside its state, wherever it was when it was prepared; and a state that has come
+ * from elsewhere leads to no other file. */
+static int take_place(struct migrate_state *state, const char *target, struct platter_error *err)
+{
+    free(state->place);
+    state->place = migrate_place_of(target, state->part);
+    return state->place ? 0 : fail_memory(err, "a name");
+}
+
 static int state_read(struct migrate_state *state, struct platter_error *err)
 {
     char *texts[2] = {NULL, NULL};
@@ -167,6 +183,8 @@ int migrate_state_open(const char *target, const char *name, const char *keys, b
                     target, path);
     if (r == 0)
         r = state_read(ret, err);
+    if (r == 0)
+        r = take_place(ret, target, err);
     if (r < 0)
         migrate_state_close(ret);
     return r;

@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "base/awake.h"
-#include "base/ckd.h"
+#include "disk/inside.h"
 #include "ops/migrate.h"
 #include "stream/place.h"
 
@@ -34,42 +34,53 @@ static void add_missing(struct counts *n, goff off, uint64_t len)
     n->last_end = off + len;
 }
 
-/* Of a range that the target lacks: what is in the source. `lost`: nobody can tell. */
-static int count_below(struct platter_migration *m, goff off, uint64_t *len, bool lost,
-                       struct counts *n)
+/*
+ * Of a range that the target lacks: what is in the source. With the disk pinned: the source goes
+ * when all is copied, and then it lacks nothing that matters. `lost`: nobody can tell.
+ */
+static void count_below(struct platter_migration *m, goff off, uint64_t *len, bool lost,
+                        struct counts *n)
 {
-    struct disk_extent x = {.e = {.kind = EXTENT_BACKING, .len = *len}};
+    struct disk_extent x;
     bool known = !lost && m->disk->depth > 1;
-    if (known && disk_map(m->disk, off, *len, &x, NULL) < 0) {
+    if (known && (disk_map_held(m->disk, off, *len, &x, NULL) < 0 || disk_find_holes(&x, NULL) < 0))
         known = false;
-        *len = min_u64(*len, disk_top(m->disk)->unit);
-    }
-    if (known)
+    else if (known)
         *len = x.e.len;
     if (!known)
         add_missing(n, off, *len);
     else if (x.e.kind != EXTENT_ZERO)
         n->left += *len;
     n->absent += *len;
+}
+
+static int count_first(struct platter_migration *m, goff off, uint64_t *len, bool lost,
+                       struct counts *n, struct platter_error *err)
+{
+    struct image *top = disk_top(m->disk);
+    struct extent e;
+    int r = top->format->map(top, off, *len, &e, err);
+    if (r < 0)
+        return r;
+    *len = e.len;
+    if (e.kind == EXTENT_BACKING && (m->disk->cut || m->disk->depth > 1))
+        count_below(m, off, len, lost, n);
+    else if (e.kind == EXTENT_DATA || e.kind == EXTENT_PACKED)
+        n->copied += e.len;
     return 0;
 }
 
 static int count(struct platter_migration *m, bool lost, struct counts *n,
                  struct platter_error *err)
 {
-    uint64_t size = disk_size(m->disk);
+    uint64_t size = disk_size(m->disk), len;
     int r = 0;
-    for (goff off = 0; off < size && r == 0;) {
-        struct disk_extent x;
-        r = disk_map_above(m->disk, 1, off, size - off, &x, err);
-        if (r < 0)
-            break;
-        uint64_t len = x.e.len;
-        if (x.e.kind == EXTENT_BACKING && m->state.phase < MIGRATE_EXECUTED)
-            r = count_below(m, off, &len, lost, n);
-        else if (x.e.kind == EXTENT_DATA || x.e.kind == EXTENT_PACKED)
-            n->copied += len;
-        off += len;
+    for (goff off = 0; off < size && r == 0; off += len) {
+        struct range_hold hold;
+        len = size - off;
+        disk_pin(m->disk, &hold);
+        r = count_first(m, off, &len, lost, n, err);
+        disk_unpin(m->disk, &hold);
     }
     return r;
 }
