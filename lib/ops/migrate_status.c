@@ -16,6 +16,8 @@ struct counts {
     uint64_t absent;       /* bytes that the target lacks, whatever they are */
     uint64_t ranges;       /* that cannot be read */
     goff last_end;         /* of the last of them */
+    bool lost;             /* nobody can tell what is in the source */
+    bool failed;           /* what the last copy left there could not be read */
     json_t *list;
 };
 
@@ -36,26 +38,25 @@ static void add_missing(struct counts *n, goff off, uint64_t len)
 
 /*
  * Of a range that the target lacks: what is in the source. With the disk pinned: the source goes
- * when all is copied, and then it lacks nothing that matters. `lost`: nobody can tell.
+ * when all is copied, and then it lacks nothing that matters.
  */
-static void count_below(struct platter_migration *m, goff off, uint64_t *len, bool lost,
-                        struct counts *n)
+static void count_below(struct platter_migration *m, goff off, uint64_t *len, struct counts *n)
 {
     struct disk_extent x;
-    bool known = !lost && m->disk->depth > 1;
+    bool known = !n->lost && m->disk->depth > 1;
     if (known && (disk_map_held(m->disk, off, *len, &x, NULL) < 0 || disk_find_holes(&x, NULL) < 0))
         known = false;
     else if (known)
         *len = x.e.len;
-    if (!known)
+    bool data = known && x.e.kind != EXTENT_ZERO;
+    if (!known || (data && n->failed))
         add_missing(n, off, *len);
-    else if (x.e.kind != EXTENT_ZERO)
-        n->left += *len;
+    n->left += data ? *len : 0;
     n->absent += *len;
 }
 
-static int count_first(struct platter_migration *m, goff off, uint64_t *len, bool lost,
-                       struct counts *n, struct platter_error *err)
+static int count_first(struct platter_migration *m, goff off, uint64_t *len, struct counts *n,
+                       struct platter_error *err)
 {
     struct image *top = disk_top(m->disk);
     struct extent e;
@@ -64,14 +65,13 @@ static int count_first(struct platter_migration *m, goff off, uint64_t *len, boo
         return r;
     *len = e.len;
     if (e.kind == EXTENT_BACKING && (m->disk->cut || m->disk->depth > 1))
-        count_below(m, off, len, lost, n);
+        count_below(m, off, len, n);
     else if (e.kind == EXTENT_DATA || e.kind == EXTENT_PACKED)
         n->copied += e.len;
     return 0;
 }
 
-static int count(struct platter_migration *m, bool lost, struct counts *n,
-                 struct platter_error *err)
+static int count(struct platter_migration *m, struct counts *n, struct platter_error *err)
 {
     uint64_t size = disk_size(m->disk), len;
     int r = 0;
@@ -79,7 +79,7 @@ static int count(struct platter_migration *m, bool lost, struct counts *n,
         struct range_hold hold;
         len = size - off;
         disk_pin(m->disk, &hold);
-        r = count_first(m, off, &len, lost, n, err);
+        r = count_first(m, off, &len, n, err);
         disk_unpin(m->disk, &hold);
     }
     return r;
@@ -112,12 +112,13 @@ int migration_status(struct platter_migration *m, json_t **ret, struct platter_e
 {
     struct counts n = {.list = json_array()};
     pthread_mutex_lock(&m->lock);
-    bool lost = m->lost;
+    n.lost = m->lost;
+    n.failed = !m->executing && json_is_string(m->state.error);
     pthread_mutex_unlock(&m->lock);
-    int r = count(m, lost, &n, err);
+    int r = count(m, &n, err);
     if (r == 0) {
         WITH_LOCK(&m->lock);
-        *ret = tell(m, &n, lost);
+        *ret = tell(m, &n, n.lost);
     }
     json_decref(n.list);
     return r == 0 && !*ret ? fail_memory(err, "a status") : r;
