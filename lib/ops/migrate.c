@@ -273,8 +273,8 @@ static int check_phase(const struct platter_migration *m, struct platter_error *
 {
     if (m->state.phase == MIGRATE_PREPARING)
         return fail(err, EINVAL,
-                    "%s: its preparation was cut off: prepare it again, which replaces what is "
-                    "there",
+                    "%s: its preparation, or an abort, was cut off: prepare it again, which "
+                    "replaces what is there, or abort it",
                     m->target);
     return 0;
 }

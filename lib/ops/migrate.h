@@ -11,6 +11,7 @@
  *     migrate_execute.c  the copy
  *     migrate_status.c   what there is to tell
  *     migrate_end.c      commit and abort
+ *     migrate_remove.c   what is left of a preparation, or of an abort, goes
  *     migrate_control.c  how other processes reach the owner
  *     migrate_ops.c      the verbs by the name of a target: here or in the owner's process
  */
@@ -26,7 +27,7 @@
  */
 
 enum migrate_phase {
-    MIGRATE_PREPARING, /* the target is not complete: nothing that could be used */
+    MIGRATE_PREPARING, /* nothing that could be used: not prepared yet, or given up */
     MIGRATE_PREPARED,
     MIGRATE_EXECUTING, /* a copy was begun, and runs if there is an owner that says so */
     MIGRATE_EXECUTED,  /* the source is not needed any more */
@@ -120,6 +121,17 @@ int migration_status(struct platter_migration *m, json_t **ret, struct platter_e
 /* Ends a commit that was cut off where only the state is left of it: 1; 0: there is more to do. */
 int migration_finish(const char *target, const struct platter_migrate_options *options,
                      struct platter_error *err);
+
+/* ---- migrate_remove.c -------------------------------------------------------------------------
+ */
+
+/* Removes the bytes of a target, if they are its own, and not a device. */
+int migrate_remove_target(const struct migrate_state *state, const char *keys,
+                          struct platter_error *err);
+/* The same with its state, where that says that there is nothing of use yet, or any more:
+ * *ret_done. */
+int migrate_remove_remains(const char *target, const struct platter_migrate_options *options,
+                           bool *ret_done, struct platter_error *err);
 
 /* ---- migrate_source.c: how the source is opened, kept in the state -----------------------------
  */

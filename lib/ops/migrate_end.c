@@ -2,7 +2,8 @@
 /*
  * The two ends of a migration. Commit, each step durable before the next, and all of them such that
  * they can be done again: the state says that it is being committed; the link is cut; a raw file
- * gets its name; the state goes. Abort: the target goes, then the state.
+ * gets its name; the state goes. Abort: the state says that there is nothing of use any more; the
+ * target goes, then the state (migrate_remove.c).
  */
 #include <string.h>
 
@@ -169,6 +170,9 @@ static int keep_writes(struct platter_migration *m, const struct platter_migrate
 static int check_abort(const struct platter_migration *m, const struct platter_migrate_options *o,
                        struct platter_error *err)
 {
+    if (m->state.phase == MIGRATE_COMMITTING)
+        return fail(err, EINVAL, "%s: its commit was begun, and has to be ended: commit it",
+                    m->target);
     if (!m->state.written || o->keep_writes || (o->flags & PLATTER_MIGRATE_DISCARD_WRITES))
         return 0;
     return fail(err, EPERM,
@@ -178,38 +182,12 @@ static int check_abort(const struct platter_migration *m, const struct platter_m
                 m->target);
 }
 
-static int remove_all(const char *target, const struct platter_migrate_options *o,
-                      const char *place, struct platter_error *err)
-{
-    auto_free char *name = migrate_state_name(target, o->state);
-    if (!name)
-        return fail_memory(err, "a name");
-    int r = place_remove(place, o->target_place, err);
-    return r < 0 && r != -ENOENT ? r : place_remove(name, o->target_place, err);
-}
-
-/* A preparation that was cut off has no owner, and nothing that could be lost. */
-static int abort_preparing(const char *target, const struct platter_migrate_options *o,
-                           bool *ret_done, struct platter_error *err)
-{
-    struct migrate_state state;
-    int r = migrate_state_open(target, o->state, o->target_place, false, &state, err);
-    if (r < 0)
-        return r;
-    *ret_done = state.phase == MIGRATE_PREPARING;
-    auto_free char *name = migrate_state_name(target, o->state);
-    migrate_state_close(&state);
-    if (!*ret_done)
-        return 0;
-    return name ? place_remove(name, o->target_place, err) : fail_memory(err, "a name");
-}
-
 static int abort_owned(const char *target, const struct platter_migrate_options *o,
                        struct platter_error *err)
 {
     struct platter_migration *m;
     bool done = false;
-    int r = abort_preparing(target, o, &done, err);
+    int r = migrate_remove_remains(target, o, &done, err);
     if (r < 0 || done)
         return r;
     r = migration_open(target, o, &m, err);
@@ -218,11 +196,13 @@ static int abort_owned(const char *target, const struct platter_migrate_options 
     r = check_abort(m, o, err);
     if (r == 0 && o->keep_writes)
         r = keep_writes(m, o, err);
-    auto_free char *place = string_copy(m->state.place);
+    if (r == 0)
+        /* From here on nobody becomes its owner any more, and another abort goes on with this. */
+        r = migration_enter(m, MIGRATE_PREPARING, NULL, err);
     int e = migration_close(m, r < 0 ? NULL : err);
     if (r < 0 || e < 0)
         return r < 0 ? r : e;
-    return place ? remove_all(target, o, place, err) : fail_memory(err, "a name");
+    return migrate_remove_remains(target, o, &done, err);
 }
 
 int ops_migrate_abort(const char *target, const struct platter_migrate_options *o,

@@ -189,6 +189,83 @@ static void test_longer_target(void **state)
     }
 }
 
+/* ---- given up ---------------------------------------------------------------------------------
+ */
+
+/* Has the state say something else, as if a process had ended right after that. */
+static void set_phase(const char *target, enum migrate_phase phase)
+{
+    struct migrate_state s;
+    assert_works(migrate_state_open(target, NULL, NULL, true, &s, &err));
+    s.phase = phase;
+    assert_works(migrate_state_write(&s, &err));
+    migrate_state_close(&s);
+}
+
+static int give_up(const char *target, struct platter_error *err)
+{
+    struct platter_migrate_options o = {.size = sizeof o, .flags = PLATTER_MIGRATE_DISCARD_WRITES};
+    return platter_migrate_abort(target, &o, err);
+}
+
+/* What is committed as far as the target goes may be in use: it is not taken for one to give up. */
+static void test_abort_of_a_commit(void **state)
+{
+    (void)state;
+    for (const char *const *format = kinds; *format; format++) {
+        kit_source("s.raw", 2 * MIB, MIB);
+        kit_prepare("s.raw", *format, *format);
+        kit_execute(*format);
+        set_phase(*format, MIGRATE_COMMITTING);
+        assert_fails(give_up(*format, &err), EINVAL, "commit it");
+        kit_commit(*format);
+        assert_file_content(*format, *format, 2 * MIB, MIB);
+    }
+}
+
+/* An abort that was cut off before its first file went, and behind it. */
+static void test_abort_cut_off(void **state)
+{
+    (void)state;
+    struct platter_migrate_options o = {.size = sizeof o};
+    struct platter_migration *m;
+    for (unsigned i = 0; i < 4; i++) {
+        const char *format = kinds[i % 2], *file = i % 2 ? "t.part" : "t";
+        kit_source("s.raw", 2 * MIB, MIB);
+        kit_prepare("s.raw", "t", format);
+        set_phase("t", MIGRATE_PREPARING);
+        if (i >= 2)
+            MUST(unlink(file) == 0);
+        assert_fails(platter_migrate_open("t", &o, &m, &err), EINVAL, "abort");
+        assert_works(give_up("t", &err));
+        assert_int_equal(access(file, F_OK), -1);
+        assert_int_equal(access("t.migration", F_OK), -1);
+        assert_fails(give_up("t", &err), ENOENT, "not being migrated");
+        kit_prepare("s.raw", "t", format);
+        assert_works(give_up("t", &err));
+    }
+}
+
+/* Of a target that a preparation did not come to make, or that is another one by now. */
+static void test_abort_spares_others(void **state)
+{
+    (void)state;
+    struct platter_migrate_options o = {.size = sizeof o};
+    kit_source("s.raw", 2 * MIB, MIB);
+    kit_prepare("s.raw", "t", "qcow2");
+    set_phase("t", MIGRATE_PREPARING);
+    kit_source("t", MIB, MIB);
+    assert_works(give_up("t", &err));
+    assert_file_content("t", "raw", MIB, MIB);
+
+    MUST(unlink("t") == 0);
+    kit_prepare("s.raw", "t", "qcow2");
+    struct platter_migration *m = kit_open("t");
+    assert_fails(give_up("t", &err), EBUSY, "");
+    assert_works(platter_migrate_close(m, &err));
+    assert_works(platter_migrate_abort("t", &o, &err));
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -201,6 +278,9 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_asked_while_it_ends, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_names_outlive_the_source, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_longer_target, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_abort_of_a_commit, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_abort_cut_off, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_abort_spares_others, kit_enter, kit_leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
