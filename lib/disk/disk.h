@@ -281,13 +281,17 @@ int disk_fill_end(struct disk_write *w, const void *buf, struct platter_error *e
 /* What the top image lacks in a range reads as zeros below, and the image says so from now on. */
 int disk_fill_zero(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err);
 
+/* Gives up what the top image has of the units that a range touches: what is below shows there. */
+int disk_uncover(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err);
+
 /* Cuts the chain below the top image, of which it needs nothing any more, while others read and
  * write: flushes, has `cut` change the image so that it knows, durably, and closes what is below.
  */
 int disk_stand_alone(struct platter_disk *disk,
                      int (*cut)(struct image *top, void *opaque, struct platter_error *err),
                      void *opaque, struct platter_error *err);
-/* The other way: the images of `below` (consumed, on failure as well) show through from now on. */
+/* The other way: the images of `below` (consumed, on failure as well) show through from now on, in
+ * the place of those that did. */
 int disk_stack_live(struct platter_disk *disk, struct platter_disk *below,
                     struct platter_error *err);
 

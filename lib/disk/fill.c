@@ -145,6 +145,29 @@ int disk_fill_zero(struct platter_disk *disk, goff off, uint64_t len, struct pla
     return r;
 }
 
+/* The end of the disk counts as aligned. */
+int disk_uncover(struct platter_disk *disk, goff off, uint64_t len, struct platter_error *err)
+{
+    const struct image *top = disk_top(disk);
+    int r = disk_check_writable(disk, "uncover", off, len, err);
+    if (r < 0 || len == 0)
+        return r;
+    if (!top->format->uncover)
+        return fail(err, ENOTSUP, "%s: images of the %s format keep what they have",
+                    top->stream->name, top->format->name);
+    goff end = min_u64(round_up(off + len, top->unit), top->size);
+    off = round_down(off, top->unit);
+    for (uint64_t n = 0; off < end && r == 0; off += n) {
+        n = min_u64(end - off, ZERO_PIECE - off % ZERO_PIECE);
+        struct disk_write w = {.disk = disk};
+        r = disk_lock_units(disk, "uncover", &w.hold, off, n, err);
+        if (r == 0)
+            r = top->format->uncover(disk_top(disk), off, n, err);
+        disk_write_done(&w);
+    }
+    return r;
+}
+
 /* ---- copy on read ---------------------------------------------------------------------------- */
 
 /* Fetches [off, end) of what is absent, whose range is held, and stores it. A target that takes no
@@ -249,6 +272,8 @@ int disk_stack_live(struct platter_disk *disk, struct platter_disk *below,
 {
     struct range_hold hold;
     range_lock_take(&disk->ranges, &hold, 0, UINT64_MAX, true);
+    drop_below(disk);
+    disk_note_base(disk); /* it does need that, should there be no room for what comes */
     int r = disk_stack(disk, below, err);
     range_lock_give(&disk->ranges, &hold);
     return r;

@@ -426,6 +426,9 @@ struct format {
      * host space may be given back. */
     int (*mark)(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
                 struct platter_error *err);
+    /* Whole units, likewise, are not stored any more: what is below shows, zeros where nothing is.
+     * NULL: its images cannot take back what they say. */
+    int (*uncover)(struct image *img, goff off, uint64_t len, struct platter_error *err);
 
     /* Makes everything durable that was committed before the call, in the order of rule 2. */
     int (*flush)(struct image *img, struct platter_error *err);

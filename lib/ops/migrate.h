@@ -6,6 +6,7 @@
  *
  *     migrate_state.c    the state, beside the target
  *     migrate_prepare.c  a new target with its state
+ *     migrate_snapshots.c  the snapshots that come along
  *     migrate.c          owning: open, close, the source and its identity, what is known of it
  *     migrate_source.c   what the source is opened with
  *     migrate_execute.c  the copy
@@ -40,15 +41,17 @@ struct migrate_state {
     struct stream *map;    /* the part of it that is the map of presence, once asked for; or NULL */
     uint64_t sequence;     /* of what was read or written last */
     enum migrate_phase phase;
-    char *id;         /* says which target this is the state of */
-    json_t *source;   /* "name", and what it was opened with: see migrate_source.c */
-    json_t *identity; /* of disk_identity(), of the source */
-    char *format;     /* of the target: "qcow2" or "raw" */
-    char *place;      /* where the bytes of the target are: TARGET or TARGET.part */
-    uint64_t size;    /* of the disk, bytes */
-    bool part;        /* a raw file, which gets its name at the end */
-    bool written;     /* by a guest */
-    json_t *error;    /* null or the sentence that ended the last copy */
+    char *id;          /* says which target this is the state of */
+    json_t *source;    /* "name", and what it was opened with: see migrate_source.c */
+    json_t *identity;  /* of disk_identity(), of the source */
+    char *format;      /* of the target: "qcow2" or "raw" */
+    char *place;       /* where the bytes of the target are: TARGET or TARGET.part */
+    uint64_t size;     /* of the disk, bytes */
+    bool part;         /* a raw file, which gets its name at the end */
+    bool made;         /* the target was complete, and about to get its name */
+    bool written;      /* by a guest */
+    json_t *error;     /* null or the sentence that ended the last copy */
+    json_t *snapshots; /* names of those that came along; NULL: none */
 };
 
 /* Where it is: `state` as it was given, or beside the target. malloc'ed. */
@@ -101,7 +104,7 @@ int migration_look(const char *target, const struct platter_migrate_options *opt
                    struct platter_migration **ret, struct platter_error *err);
 int migration_close(struct platter_migration *m, struct platter_error *err);
 
-/* Opens the source, if it is not open: ESTALE where it is another one. */
+/* Opens the source, if it is not open, or has failed: ESTALE where it is another one. */
 int migration_attach(struct platter_migration *m, struct platter_error *err);
 /* Asks whether the source is still what it was; ESTALE. For who holds a range of the disk, or
  * copies. */
@@ -148,6 +151,31 @@ int migrate_source_as_backing(const json_t *source, char **ret, struct platter_e
 /* What the backing file of a qcow2 is called that is a target: nothing opens that. malloc'ed. */
 #define MIGRATE_MARK "platter-migration:"
 char *migrate_mark(const struct migrate_state *state);
+
+/* ---- migrate_snapshots.c: snapshots of the source become such of the target --------------------
+ */
+
+struct migrate_snapshots {
+    uint32_t n;
+    uint64_t first_size; /* of a new image that the oldest goes to */
+    json_t *names;       /* a new reference, on failure as well */
+};
+
+/* What there is to bring along, and whether a target of `format` can have it as far as that can be
+ * told before there is one. */
+int migrate_snapshots_look(struct platter_disk *source, const char *target,
+                           const struct format *format, struct migrate_snapshots *ret,
+                           struct platter_error *err);
+/* Copies them, of which there are some, to a target that is empty, has no backing file yet, and
+ * first_size bytes. It has all that it should have then, and shows the source for the rest. */
+int migrate_snapshots_copy(struct platter_disk *source, struct platter_disk *target,
+                           struct migrate_state *state,
+                           const struct platter_migrate_prepare_options *o,
+                           struct platter_error *err);
+/* Before a target is removed that goes only without its snapshots: those that came along are
+ * removed, if there are no others. */
+int migrate_snapshots_remove(const struct migrate_state *state, const char *keys,
+                             struct platter_error *err);
 
 /* ---- migrate_control.c ------------------------------------------------------------------------
  */

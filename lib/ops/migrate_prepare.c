@@ -24,6 +24,7 @@ struct preparation {
     const struct platter_migrate_prepare_options *o;
     struct platter_disk *source;
     struct migrate_state state;
+    struct migrate_snapshots snapshots; /* that are brought along; 0 of them */
 };
 
 /* ---- the source ------------------------------------------------------------------------------ */
@@ -62,6 +63,22 @@ static int open_source(struct preparation *p, const char *name,
     if (r == 0)
         r = probe_at(p->source, round_down(size - size / 8, PROBE), err);
     return r == 0 ? disk_identity(p->source, 0, &p->state.identity, err) : r;
+}
+
+static int look_at_snapshots(struct preparation *p, struct platter_error *err)
+{
+    if (!(p->o->flags & PLATTER_MIGRATE_SNAPSHOTS))
+        return 0;
+    int r = migrate_snapshots_look(p->source, p->target, format_find(p->state.format),
+                                   &p->snapshots, err);
+    if (r == 0 && p->snapshots.n > 0 && p->state.part)
+        r = fail(err, ENOTSUP,
+                 "%s: a raw file cannot have snapshots, of which the source has %" PRIu32
+                 ": a qcow2 can (-O qcow2), and so can an image in Ceph",
+                 p->target, p->snapshots.n);
+    if (r == 0 && p->snapshots.n > 0)
+        p->state.snapshots = json_incref(p->snapshots.names);
+    return r;
 }
 
 /* ---- the target ------------------------------------------------------------------------------ */
@@ -136,14 +153,10 @@ static int check_empty(struct platter_disk *disk, struct platter_error *err)
     return r;
 }
 
-static int check_target(struct target *t, struct platter_error *err)
+static int check_qcow2(struct target *t, struct platter_disk *disk, struct platter_error *err)
 {
-    struct platter_disk *disk;
-    int r = t->request->backing ? target_disk(t, 0, &disk, err) : 0;
-    if (r < 0 || !t->request->backing)
-        return r;
-    const struct image *top = disk_top(disk);
-    json_t *info = top->format->info ? top->format->info(disk_top(disk)) : NULL;
+    json_t *info = disk_top(disk)->format->info(disk_top(disk));
+    int r = 0;
     const char *compat = json_string_value(json_object_get(info, "compat"));
     if (compat && strcmp(compat, "0.10") == 0)
         r = fail(err, EINVAL,
@@ -154,28 +167,53 @@ static int check_target(struct target *t, struct platter_error *err)
         r = fail(err, ENOTSUP, "%s: a target has no file for its data: without data_file",
                  t->request->name);
     json_decref(info);
-    if (r == 0)
-        r = check_empty(disk, err);
+    return r < 0 ? r : check_empty(disk, err);
+}
+
+/* An empty image, with nothing in it that is not the source's, becomes the target. */
+static int fill_target(struct preparation *p, struct target *t, struct platter_error *err)
+{
+    bool qcow2 = strcmp(p->state.format, "qcow2") == 0;
+    struct platter_disk *disk;
+    if (!qcow2 && p->snapshots.n == 0)
+        return 0;
+    int r = target_disk(t, 0, &disk, err);
+    if (r < 0)
+        return r;
+    if (qcow2)
+        r = check_qcow2(t, disk, err);
+    if (r == 0 && p->snapshots.n > 0)
+        r = migrate_snapshots_copy(p->source, disk, &p->state, p->o, err);
     int e = disk_close(disk, r < 0 ? NULL : err);
     return r < 0 ? r : e;
+}
+
+/* From here on what has the name of the target is ours, should all of this be cut off. */
+static int publish(struct preparation *p, struct target *t, struct platter_error *err)
+{
+    p->state.made = true;
+    int r = migrate_state_write(&p->state, err);
+    return r < 0 ? r : target_publish(t, err);
 }
 
 static int make_target(struct preparation *p, struct platter_error *err)
 {
     const struct platter_migrate_prepare_options *o = p->o;
-    bool qcow2 = strcmp(p->state.format, "qcow2") == 0;
+    bool snapshots = p->snapshots.n > 0;
+    bool marked = strcmp(p->state.format, "qcow2") == 0 && !snapshots;
     auto_free char *mark = migrate_mark(&p->state);
     struct target_request request = {.name = p->state.place,
                                      .fd = -1,
                                      .place = o->target_place,
                                      .format = format_find(p->state.format),
                                      .options = o->options,
-                                     .size = p->state.size,
-                                     .backing = qcow2 ? mark : NULL,
-                                     .backing_format = qcow2 ? "raw" : NULL,
+                                     .size = snapshots ? p->snapshots.first_size : p->state.size,
+                                     .backing = marked ? mark : NULL,
+                                     .backing_format = marked ? "raw" : NULL,
                                      .secret = o->secret,
                                      .secret_opaque = o->secret_opaque,
                                      .exclusive = true,
+                                     .bulk = snapshots,
                                      .durable = true};
     struct target t;
     if (!mark)
@@ -186,25 +224,28 @@ static int make_target(struct preparation *p, struct platter_error *err)
     if (r == 0)
         r = target_create(&t, err);
     if (r == 0)
-        r = check_target(&t, err);
+        r = fill_target(p, &t, err);
     if (r == 0)
-        r = target_publish(&t, err);
+        r = publish(p, &t, err);
     return target_end(&t, r, err);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-/* The target has its name before the state says so: what is left of a crash there is in the way of
- * nobody but the next prepare, which knows it for what it is. */
+/* The target may have its name before the state says that it is prepared: what is left of a crash
+ * there is in the way of nobody but the next prepare, which knows it for what it is. */
 static int remove_remains(const struct preparation *p, struct platter_error *err)
 {
     struct migrate_state old;
     const char *keys = p->o->target_place;
     if (migrate_state_open(p->target, p->o->state, keys, false, &old, NULL) < 0)
         return 0;
-    bool remains = old.phase == MIGRATE_PREPARING && strcmp(old.place, p->state.place) == 0;
+    bool remains =
+        old.phase == MIGRATE_PREPARING && old.made && strcmp(old.place, p->state.place) == 0;
+    int r = remains ? migrate_snapshots_remove(&old, keys, err) : 0;
     migrate_state_close(&old);
-    int r = remains ? place_remove(p->state.place, keys, err) : 0;
+    if (r == 0 && remains)
+        r = place_remove(p->state.place, keys, err);
     return r == -ENOENT ? 0 : r;
 }
 
@@ -238,8 +279,6 @@ int ops_migrate_prepare(const char *source, const struct platter_open_options *o
     struct preparation p = {.target = target, .o = o, .state = {.error = json_null()}};
     if (o->flags & PLATTER_MIGRATE_NATIVE)
         return migrate_native_prepare(source, open, target, o, err);
-    if (o->flags & PLATTER_MIGRATE_SNAPSHOTS)
-        return fail(err, ENOTSUP, "%s: snapshots cannot be brought along yet", target);
     int r = open_source(&p, source, open, err);
     if (r == 0)
         r = choose_format(&p, err);
@@ -250,8 +289,11 @@ int ops_migrate_prepare(const char *source, const struct platter_open_options *o
     if (r == 0)
         r = choose_place(&p, err);
     if (r == 0)
+        r = look_at_snapshots(&p, err);
+    if (r == 0)
         r = make(&p, err);
     disk_close(p.source, NULL);
+    json_decref(p.snapshots.names);
     migrate_state_close(&p.state);
     return r;
 }

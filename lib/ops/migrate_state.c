@@ -97,14 +97,14 @@ static int decode(struct migrate_state *state, const json_t *o, struct platter_e
 {
     const char *id = NULL, *phase = NULL, *format = NULL, *place = NULL;
     json_int_t size = 0;
-    int part = 0, written = 0;
-    json_t *source = NULL, *identity = NULL, *error = NULL;
+    int part = 0, written = 0, made = 0;
+    json_t *source = NULL, *identity = NULL, *error = NULL, *snapshots = NULL;
     json_error_t why;
     if (json_unpack_ex((json_t *)(uintptr_t)o, &why, 0,
-                       "{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:o, s:o, s:o}", "id", &id, "state",
-                       &phase, "format", &format, "place", &place, "size", &size, "part", &part,
-                       "written", &written, "source", &source, "identity", &identity, "error",
-                       &error) < 0)
+                       "{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s?b, s:o, s:o, s:o, s?o}", "id", &id,
+                       "state", &phase, "format", &format, "place", &place, "size", &size, "part",
+                       &part, "written", &written, "made", &made, "source", &source, "identity",
+                       &identity, "error", &error, "snapshots", &snapshots) < 0)
         return fail(err, PLATTER_ECORRUPT, "%s: is no state of a migration: %s",
                     state->stream->name, why.text);
     size_t n = 0;
@@ -119,22 +119,24 @@ static int decode(struct migrate_state *state, const json_t *o, struct platter_e
     state->size = (uint64_t)size;
     state->part = part;
     state->written = written;
+    state->made = made;
     state->id = string_copy(id);
     state->format = string_copy(format);
     state->place = string_copy(place);
     state->source = json_incref(source);
     state->identity = json_incref(identity);
     state->error = json_incref(error);
+    state->snapshots = json_incref(snapshots);
     return state->id && state->format && state->place ? 0 : fail_memory(err, "a migration");
 }
 
 static json_t *encode(const struct migrate_state *state)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:O, s:O, s:O?}", "id", state->id,
-                     "state", phases[state->phase], "format", state->format, "place", state->place,
-                     "size", (json_int_t)state->size, "part", state->part, "written",
-                     state->written, "source", state->source, "identity", state->identity, "error",
-                     state->error);
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:b, s:O, s:O, s:O?, s:O*}", "id",
+                     state->id, "state", phases[state->phase], "format", state->format, "place",
+                     state->place, "size", (json_int_t)state->size, "part", state->part, "written",
+                     state->written, "made", state->made, "source", state->source, "identity",
+                     state->identity, "error", state->error, "snapshots", state->snapshots);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -200,6 +202,7 @@ void migrate_state_close(struct migrate_state *state)
     json_decref(state->source);
     json_decref(state->identity);
     json_decref(state->error);
+    json_decref(state->snapshots);
     *state = (struct migrate_state){0};
 }
 

@@ -4,6 +4,7 @@
  * snapshot made of it; then the new disk gets the size of the next one, and only what differs from
  * it, by the tables, is written over it, and so on to the disk as it is now. So what snapshots
  * share there they share here, and each range is read once for each time it was written.
+ * The disk as it is now can stay away, where what differs in it comes from elsewhere.
  */
 #include "ops/snapshot_copy.h"
 
@@ -21,6 +22,8 @@ struct work {
     const struct copy *copy; /* how the oldest disk is copied */
     bool compress;
     bool no_states; /* the machines' states stay behind */
+    bool older;     /* the disk as it is now does as well; the target has `size` in the end */
+    uint64_t size;
     /* Progress goes over all that is copied; of the part that is, in `now`. */
     uint64_t done, total, moved;
     struct platter_progress now;
@@ -267,11 +270,11 @@ static int look_ahead(struct work *w, uint32_t *ret_n, struct platter_error *err
 {
     const struct image *img = disk_top(w->source), *to = disk_top(w->target);
     const struct snapshot_ops *ops = ops_of(w->target);
-    uint64_t size = size_of(w, w->source);
+    uint64_t size = w->older ? w->size : size_of(w, w->source);
     struct snapshot_request s;
     bool of_sizes = false;
     int r = 0;
-    w->total = size;
+    w->total = w->older ? 0 : size;
     for (*ret_n = 0; r == 0 && ops_of(w->source)->describe(img, *ret_n, &s); ++*ret_n) {
         struct snapshot_request new = as_wanted(w, &s);
         of_sizes |= snapshot_size(w->source, &s, to->format) != size;
@@ -287,6 +290,21 @@ static int look_ahead(struct work *w, uint32_t *ret_n, struct platter_error *err
     return r == 0 && ops->unique ? check_unique(w, *ret_n, err) : r;
 }
 
+static int copy_snapshots(struct work *w, uint64_t *ret_holes, struct platter_error *err)
+{
+    struct snapshot_request s;
+    uint32_t n;
+    *ret_holes = 0;
+    w->teller = (struct teller){.fn = w->copy->progress ? tell_all : NULL, .opaque = w};
+    int r = look_ahead(w, &n, err);
+    for (uint32_t i = 0; r == 0 && i < n; i++) {
+        ops_of(w->source)->describe(disk_top(w->source), i, &s);
+        r = copy_snapshot(w, &s, ret_holes, err);
+    }
+    w->to = NULL;
+    return r;
+}
+
 int snapshots_copy(const struct copy *copy, bool compress, bool no_states,
                    struct platter_disk *source, struct platter_disk *target, uint64_t *ret_holes,
                    struct platter_error *err)
@@ -296,15 +314,49 @@ int snapshots_copy(const struct copy *copy, bool compress, bool no_states,
                      .copy = copy,
                      .compress = compress,
                      .no_states = no_states};
-    struct snapshot_request s;
-    uint32_t n;
-    *ret_holes = 0;
-    w.teller = (struct teller){.fn = copy->progress ? tell_all : NULL, .opaque = &w};
-    int r = look_ahead(&w, &n, err);
-    for (uint32_t i = 0; r == 0 && i < n; i++) {
-        ops_of(source)->describe(disk_top(source), i, &s);
-        r = copy_snapshot(&w, &s, ret_holes, err);
-    }
-    w.to = NULL;
+    int r = copy_snapshots(&w, ret_holes, err);
     return r < 0 ? r : copy_disk_of(&w, source, ret_holes, err);
+}
+
+/* What lies behind the end of the disk is zeros then, whatever a longer snapshot had there. */
+static int give_size(const struct work *w, struct platter_error *err)
+{
+    uint64_t least = min_u64(size_of(w, w->source), w->size);
+    int r = disk_size(w->target) > least ? disk_resize(w->target, least, PLATTER_RESIZE_SHRINK,
+                                                       PLATTER_PREALLOCATION_OFF, NULL, err)
+                                         : 0;
+    return r < 0 || disk_size(w->target) == w->size
+               ? r
+               : disk_resize(w->target, w->size, 0, PLATTER_PREALLOCATION_OFF, NULL, err);
+}
+
+static int tell_differences(struct work *w, const struct snapshots_differ *differ,
+                            struct platter_error *err)
+{
+    struct snapshot_difference d = {0};
+    int r = disk_snapshot_diff_open(w->source, w->from, NULL, &w->diff, err);
+    if (r < 0)
+        return r;
+    for (goff off = 0; off < w->size; off = d.off + d.len) {
+        r = disk_snapshot_diff_next(&w->diff, off, &d, err);
+        if (r <= 0 || d.off >= w->size)
+            break;
+        r = differ->fn(differ->opaque, d.off, min_u64(d.len, w->size - d.off), err);
+        if (r < 0)
+            break;
+    }
+    disk_snapshot_diff_close(&w->diff);
+    return r < 0 ? r : 0;
+}
+
+int snapshots_copy_older(const struct copy *copy, struct platter_disk *source,
+                         struct platter_disk *target, uint64_t size,
+                         const struct snapshots_differ *differ, struct platter_error *err)
+{
+    struct work w = {.source = source, .target = target, .copy = copy, .older = true, .size = size};
+    uint64_t holes;
+    int r = copy_snapshots(&w, &holes, err);
+    if (r == 0)
+        r = give_size(&w, err);
+    return r < 0 ? r : tell_differences(&w, differ, err);
 }

@@ -18,4 +18,17 @@ int snapshots_copy(const struct copy *copy, bool compress, bool no_states,
                    struct platter_disk *source, struct platter_disk *target, uint64_t *ret_holes,
                    struct platter_error *err);
 
+/* Who is told of a range in which a disk differs from its newest snapshot. */
+struct snapshots_differ {
+    int (*fn)(void *opaque, goff off, uint64_t len, struct platter_error *err);
+    void *opaque;
+};
+
+/* The same for all snapshots of `source`, which has some, but not for the disk itself: the target
+ * has what the newest of them has then, and `size` bytes, at least as many as the source. `differ`
+ * is told what of that is not right, in ascending order. */
+int snapshots_copy_older(const struct copy *copy, struct platter_disk *source,
+                         struct platter_disk *target, uint64_t size,
+                         const struct snapshots_differ *differ, struct platter_error *err);
+
 #endif

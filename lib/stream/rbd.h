@@ -89,6 +89,7 @@
     F(rbd, snap_set_by_id)                                                                         \
     F(rbd, snap_get_namespace_type)                                                                \
     F(rbd, snap_get_timestamp)                                                                     \
+    F(rbd, snap_is_protected)                                                                      \
     F(rbd, snap_create)                                                                            \
     F(rbd, snap_remove)                                                                            \
     F(rbd, snap_rollback)                                                                          \

@@ -79,10 +79,12 @@ static int keep(struct rbd_stream *s, const rbd_snap_info_t *snap, struct platte
 {
     rbd_snap_namespace_type_t type;
     struct timespec made = {0};
+    int is_protected = 0;
     if (librbd.snap_get_namespace_type(s->image, snap->id, &type) == 0 &&
         type != RBD_SNAP_NAMESPACE_TYPE_USER)
         return 0;
     librbd.snap_get_timestamp(s->image, snap->id, &made);
+    librbd.snap_is_protected(s->image, snap->name, &is_protected);
     char *name = string_copy(snap->name);
     if (!name)
         return fail_memory(err, "the names of snapshots");
@@ -91,7 +93,8 @@ static int keep(struct rbd_stream *s, const rbd_snap_info_t *snap, struct platte
                                                         .name = name,
                                                         .size = snap->size,
                                                         .date_sec = (uint32_t)made.tv_sec,
-                                                        .date_nsec = (uint32_t)made.tv_nsec};
+                                                        .date_nsec = (uint32_t)made.tv_nsec,
+                                                        .is_protected = is_protected > 0};
     return 0;
 }
 

@@ -40,6 +40,7 @@ struct stream_state {
     const char *id, *name;        /* never NULL; either of them finds it */
     uint64_t size;                /* bytes */
     uint32_t date_sec, date_nsec; /* when it was made; 0: not known */
+    bool is_protected;            /* it cannot be removed before somebody says that it may */
 };
 
 /* All that a stream has of them, filled in when it is opened. */

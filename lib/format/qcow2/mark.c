@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Zero and discard whole clusters (section 8), a slice of an L2 table at a time. What the tables
- * release is freed, and holes are punched, after the change is durable.
+ * Zero and discard whole clusters (section 8), or have them be stored no more, a slice of an L2
+ * table at a time. What the tables release is freed, and holes are punched, after the change is
+ * durable.
  */
 #include "base/ckd.h"
 #include "format/qcow2/qcow2.h"
 
 struct marking {
     enum mark mark;
+    bool uncover; /* entries say nothing any more, and what is below shows */
     bool unmap;
     bool has_backing;
     bool has_zero; /* version 3: entries can say that they read as zeros */
@@ -20,6 +22,8 @@ static bool marked(const struct marking *m, const struct qcow2_entry *e, struct 
     bool stored = e->packed || e->has_place;
 
     *ret = (struct qcow2_entry){0};
+    if (m->uncover)
+        return stored || e->zero;
     if (!stored && !e->zero && !m->has_backing)
         return false; /* reads as zeros already */
     if (!m->has_zero)
@@ -112,16 +116,34 @@ static int zero_raw(struct image *img, goff off, uint64_t len, bool unmap,
     return stream_zero(qcow2_of(img)->data, off, len, unmap ? STREAM_ZERO_UNMAP : 0, err);
 }
 
+static int mark_all(struct image *img, const struct marking *m, goff off, goff end,
+                    struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    int r = 0;
+
+    while (off < end && r == 0) {
+        r = qcow2_enter(img, err);
+        if (r < 0)
+            return r;
+        goff slice_end =
+            round_down(off, UINT64_C(1) << q->slice_bits) + (UINT64_C(1) << q->slice_bits);
+        r = mark_slice(img, m, off, (min_u64(slice_end, end) - off) >> q->cluster_bits, err);
+        off = next_slice(img, m, off, end);
+        qcow2_leave(img);
+    }
+    return r;
+}
+
 int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
                struct platter_error *err)
 {
-    struct qcow2 *q = qcow2_of(img);
+    const struct qcow2 *q = qcow2_of(img);
     struct marking m = {.mark = mark,
                         .unmap = unmap,
                         .has_backing = img->has_backing,
                         .has_zero = q->header.version >= 3,
                         .all = q->n_sub == 32 ? UINT32_MAX : 1};
-    goff end = round_up(off + len, q->cluster_size);
 
     /* Zeros in a raw data file do not hide a backing file, which it should not have. */
     if (m.has_backing && (!m.has_zero || q->data_raw))
@@ -131,19 +153,19 @@ int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool u
         return touched;
     if (q->data_raw)
         return zero_raw(img, off, len, unmap, err);
-    while (off < end) {
-        int r = qcow2_enter(img, err);
-        if (r < 0)
-            return r;
-        goff slice_end =
-            round_down(off, UINT64_C(1) << q->slice_bits) + (UINT64_C(1) << q->slice_bits);
-        r = mark_slice(img, &m, off, (min_u64(slice_end, end) - off) >> q->cluster_bits, err);
-        off = next_slice(img, &m, off, end);
-        qcow2_leave(img);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    return mark_all(img, &m, off, round_up(off + len, q->cluster_size), err);
+}
+
+int qcow2_uncover(struct image *img, goff off, uint64_t len, struct platter_error *err)
+{
+    const struct qcow2 *q = qcow2_of(img);
+    struct marking m = {.uncover = true, .unmap = true};
+
+    if (q->data_file)
+        return fail(err, ENOTSUP, "%s: what its data file holds cannot be taken out of the image",
+                    img->stream->name);
+    int r = qcow2_touch(img, off, len, err);
+    return r < 0 ? r : mark_all(img, &m, off, round_up(off + len, q->cluster_size), err);
 }
 
 /* Behind the end of the disk, or where its end is to be: entries say nothing any more, whatever is

@@ -39,6 +39,7 @@ const struct format format_qcow2 = {
     .pack = qcow2_pack,
     .reserve_packed = qcow2_reserve_packed,
     .mark = qcow2_mark,
+    .uncover = qcow2_uncover,
     .flush = qcow2_flush,
     .check = qcow2_check,
     .amend_options = qcow2_amend_options,

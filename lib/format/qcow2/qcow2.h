@@ -415,6 +415,8 @@ int qcow2_commit_packed(struct image *img, const struct reservation *r, struct p
 int qcow2_mark(struct image *img, goff off, uint64_t len, enum mark mark, bool unmap,
                struct platter_error *err);
 
+int qcow2_uncover(struct image *img, goff off, uint64_t len, struct platter_error *err);
+
 /* Clears the entries of whole clusters in [off, end), which may lie behind the disk: nothing is
  * stored there. Token and lock held; drops the lock. */
 int qcow2_forget(struct image *img, goff off, goff end, struct platter_error *err);
