@@ -28,6 +28,7 @@ def limits_missed(result, ours):
     met = {"memory": ours.peak <= row.memory,
            "time": row.limit is None or ratio(result, ours) <= row.limit,
            "seconds": row.seconds is None or median(ours.seconds) <= row.seconds,
+           "later": row.later is None or median(ours.seconds) - median(result.peer.seconds) <= row.later,
            "size": row.size_limit is None or ours.size <= row.size_limit * result.peer.size}
     return [what for what, kept in met.items() if not kept]
 
@@ -46,7 +47,8 @@ def best_verdict(result):
 
 def limit_text(row):
     limits = [] if row.limit is None else [f"{row.limit:g}x"]
-    return ", ".join(limits + ([] if row.seconds is None else [f"{row.seconds:g} s"])) or "-"
+    limits += [] if row.seconds is None else [f"{row.seconds:g} s"]
+    return ", ".join(limits + ([] if row.later is None else [f"+{row.later:g} s"])) or "-"
 
 
 def time_table(results):
@@ -134,8 +136,10 @@ disk of 16 MiB out of an archive that also has the large one, beside getting bot
 archive of a full disk of 1 TiB, beside which an index is kept. `http` reads a compressed image from nginx, with
 20 ms added to each request in `http-20ms`; `nbd-read` and `nbd-write` are beside nbdcopy, those of `serve`
 are loads of fio's on a disk of 512 MiB that `platter serve` or qemu-nbd serves, and `rbd`, `rbd-tuned`
-and `rbd-import` write into a Ceph of one node on the same machine. The defaults of the programs differ in one thing
-that costs time: platter waits until a target is safely on the disk before it gives it its name,
+and `rbd-import` write into a Ceph of one node on the same machine. `boot-s3` prepares a migration of a small
+Debian, a streamOptimized VMDK in that Ceph's S3, serves its target, and ends with the first word of the kernel of an
+emulated machine that boots from there, beside the same with the VMDK in a local file. The defaults of the
+programs differ in one thing that costs time: platter waits until a target is safely on the disk before it gives it its name,
 qemu-img's default (`-t unsafe`) leaves it to the host's cache. So platter is measured in both ways: as
 it works by default, and with `-t unsafe`, which does what the peer does and is judged beside it.
 Floors are run once. Each row's result was compared with the original disk once, by platter and by another program.

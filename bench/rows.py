@@ -26,14 +26,17 @@ class Row:
     peer_label: str = None  # what it is called, where that is not its first word
     tuned: bool = False  # the peer is also run with -m 16 -W, and the better one counts
     unsafe: bool = False  # also measured without waiting for the disk, as the peer does
+    script: str = None  # of the shell, where one command is not enough: $PLATTER is ours
     served: list = None  # by nbdkit, so: "URI" in commands is where
     repeat: int = 1
     size_limit: float = None  # most of the size of the peer's target
     seconds: float = None  # most seconds, whatever the peer takes
+    later: float = None  # most seconds that it takes more than the peer
     memory: int = 128 << 20  # most bytes at the peak
     floors: list = field(default_factory=list)  # (what it is called, command)
     servers: list = field(default_factory=list)  # (command, port) of what runs meanwhile
-    ceph: bool = False  # a Ceph runs meanwhile
+    ceph: bool = False  # a Ceph runs meanwhile, with its S3 gateway
+    stored: list = field(default_factory=list)  # files that are in S3 as well, in the bucket "bench"
 
 
 def floor(mode):
@@ -141,6 +144,12 @@ SERVED = [serve(image.rsplit(".", 1)[1], image, rw, depth, unit, f"{amount * (3 
           for depth in (1, 16)]
 
 
+def migrated(source):
+    """From a migration that is prepared to the first word of a kernel that boots from its target."""
+    return (f'rm -f out.qcow2* && "$PLATTER" migrate prepare -O qcow2 {source} out.qcow2 && '
+            '"$PLATTER" migrate serve --exec \'../kernel.py "$uri"\' out.qcow2 && rm out.qcow2*')
+
+
 def reads(depth):
     return Row(f"read-{depth}", ["whole.qcow2"], 1.0,
                requests("whole.qcow2", depth, 4096, "-c", "100000"))
@@ -224,6 +233,10 @@ ROWS = [
     rbd("rbd", 0.7),
     rbd("rbd-tuned", 1.0, "qemu-img", "convert", "-m", "16", "-W", "-f", "raw", "-O", "raw", "disk.raw", "rbd:rbd/out"),
     rbd("rbd-import", 1.0, "rbd", "import", "--no-progress", "disk.raw", "rbd/out"),
+    Row("boot-s3", ["machine.vmdk", "machine.qcow2"], None, script=migrated("s3://bench/machine.vmdk"), ceph=True,
+        stored=["machine.vmdk"], peer=["sh", "-c", migrated("machine.vmdk")], peer_label="platter, local file",
+        later=2.0, floors=[("qemu, local qcow2", ["../kernel.py", "machine.qcow2", "qcow2"])],
+        memory=1 << 30),  # the machine's
     Row("vma-open", ["vast.vma"], None, ["bench", "-q", "-f", "vma", "-c", "1", "-s", "4096", "vast.vma"],
         peer=["stat", "vast.vma"], seconds=0.05),
 ]
