@@ -122,14 +122,24 @@ static int attach(struct platter_migration *m, struct platter_error *err)
     return r < 0 ? r : disk_stack_live(m->disk, source, err);
 }
 
+/* Whether the source that is open has failed: a connection that broke stays broken. */
+static bool has_failed(struct platter_migration *m)
+{
+    WITH_LOCK(&m->lock);
+    return m->lost || json_is_string(m->state.error) || atomic_load(&m->filling.failed_reads) > 0;
+}
+
 int migration_attach(struct platter_migration *m, struct platter_error *err)
 {
     struct platter_error why = {0};
+    bool open = m->disk->depth > 1;
     if (m->state.phase >= MIGRATE_EXECUTED)
         return 0; /* nothing of it is needed */
-    if (m->disk->depth > 1)
+    if (open && !has_failed(m))
         return migration_check_source(m, err);
     int r = attach(m, &why);
+    if (open && r < 0 && r != -ESTALE) /* what can be read of it is */
+        return migration_check_source(m, err);
     WITH_LOCK(&m->lock);
     m->lost = false;
     m->checked_at = now_ns();
