@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Cuts the power at every point of making, applying and deleting a snapshot, and of the writes that
- * follow: after every prefix of what was written, and random subsets of what was not flushed, the
- * disk is the old one or the new one, every snapshot holds what it held, and space is leaked at
- * worst; and the image can be worked on.
+ * Cuts the power at every point of making, applying and deleting a snapshot, of giving up parts of
+ * a disk that has some, and of the writes that follow: after every prefix of what was written, and
+ * random subsets of what was not flushed, the disk is the old one or the new one, every snapshot
+ * holds what it held, and space is leaked at worst; and the image can be worked on.
  *
  * snapshot [specimen ...]
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Making, applying and deleting a snapshot, whose N-th call to the file, or N-th allocation, fails,
- * for N = 1, 2, ... until all pass: the disk is the old one or the new one, every snapshot holds
- * what it held, and the image can be worked on.
+ * Making, applying and deleting a snapshot, or giving up parts of a disk that has some, whose N-th
+ * call to the file, or N-th allocation, fails, for N = 1, 2, ... until all pass: the disk is the
+ * old one or the new one, every snapshot holds what it held, and the image can be worked on.
  *
  * snapshot [specimen ...]
  */

@@ -11,7 +11,7 @@
 
 enum { SPARE = 4 << 20, SPARE_LATER = 2 << 20 };
 
-const char *const change_names[CHANGES] = {"create", "apply", "delete", "compact"};
+const char *const change_names[CHANGES] = {"create", "apply", "delete", "compact", "uncover"};
 
 /* ---- reading without the library --------------------------------------------------------------
  */
@@ -39,6 +39,13 @@ static struct disk_content content_new(uint64_t size)
 {
     struct disk_content c = {.size = size, .bytes = calloc(1, size)};
     MUST(c.bytes);
+    return c;
+}
+
+static struct disk_content content_copy(const struct disk_content *of)
+{
+    struct disk_content c = content_new(of->size);
+    memcpy(c.bytes, of->bytes, of->size);
     return c;
 }
 
@@ -134,6 +141,30 @@ static int make_snapshot(struct platter_disk *disk, const char *name, struct pla
     return r;
 }
 
+/* The parts that are given up, out to whole clusters: of what is stored, what is not, and the end.
+ */
+static bool uncovered(uint64_t size, unsigned i, goff *ret_off, uint64_t *ret_len)
+{
+    const uint64_t ninth = size / SECTOR / 9;
+    const uint64_t parts[][2] = {
+        {1, 3}, {ninth, ninth + 1}, {3 * ninth + 1, 2 * ninth}, {size / SECTOR - 3, 3}};
+    if (i >= sizeof parts / sizeof *parts)
+        return false;
+    *ret_off = parts[i][0] * SECTOR;
+    *ret_len = parts[i][1] * SECTOR;
+    return true;
+}
+
+static int uncover(struct platter_disk *disk, struct platter_error *err)
+{
+    uint64_t len;
+    goff off;
+    int r = 0;
+    for (unsigned i = 0; r == 0 && uncovered(disk_size(disk), i, &off, &len); i++)
+        r = disk_uncover(disk, off, len, err);
+    return r == 0 ? disk_flush(disk, err) : r;
+}
+
 static int change(const struct snapshot_case *c, struct platter_disk *disk,
                   struct platter_error *err)
 {
@@ -146,6 +177,8 @@ static int change(const struct snapshot_case *c, struct platter_disk *disk,
         return disk_snapshot_delete(disk, "first", 0, NULL, err);
     case CHANGE_COMPACT:
         return disk_compact(disk, &(struct compact_request){0}, err);
+    case CHANGE_UNCOVER:
+        return uncover(disk, err);
     case CHANGES:
         break;
     }
@@ -242,17 +275,41 @@ static void must_read(const struct snapshot_case *c, struct buffer *image, const
         fprintf(stderr, "%s: %s: %s\n", c->specimen.spec->name, name ? name : "the disk",
                 err.message);
     MUST(r == 1);
-    *ret = content_new(content.size);
-    memcpy(ret->bytes, content.bytes, content.size);
+    *ret = content_copy(&content);
 }
 
-/* What the disk is when all is done. */
+/* What the images below have is to be seen instead, and zeros behind their end. */
+static void show_below(struct snapshot_case *c)
+{
+    struct platter_disk *disk, *below = NULL;
+    struct stream *top;
+    uint64_t len, size = c->changed.size;
+    goff off;
+    MUST(stream_buffer_open(&c->before, "top", false, &top, NULL) == 0);
+    MUST(specimen_open(&c->specimen, top, false, &disk, NULL) == 0);
+    if (disk->depth > 1)
+        MUST(disk_borrow(disk, 1, disk->depth - 1, &below, NULL) == 0);
+    for (unsigned i = 0; uncovered(size, i, &off, &len); i++) {
+        goff end = min_u64(round_up(off + len, disk_top(disk)->unit), size);
+        off = round_down(off, disk_top(disk)->unit);
+        memset(c->changed.bytes + off, 0, end - off);
+        uint64_t there = below ? min_u64(end, disk_size(below)) : 0;
+        if (off < there)
+            MUST(disk_read(below, c->changed.bytes + off, there - off, off, NULL) == 0);
+    }
+    disk_close(below, NULL);
+    disk_close(disk, NULL);
+}
+
+/* What the disk is when the change is done, and when all is. */
 static void find_after(struct snapshot_case *c)
 {
-    const struct disk_content *is = c->change == CHANGE_APPLY ? &c->first : &c->now;
+    c->changed = content_copy(c->change == CHANGE_APPLY ? &c->first : &c->now);
+    if (c->change == CHANGE_UNCOVER)
+        show_below(c);
+    const struct disk_content *is = &c->changed;
     uint64_t all = is->size / SECTOR, cluster = max_u64(c->specimen.cluster / SECTOR, 1);
-    c->after = content_new(is->size);
-    memcpy(c->after.bytes, is->bytes, is->size);
+    c->after = content_copy(is);
     for (uint64_t at = 1; at < all; at += max_u64(all / 11, cluster))
         ledger_stamp(c->after.bytes + at * SECTOR, 99, at, 1);
 }
@@ -288,6 +345,7 @@ void snapshot_case_free(struct snapshot_case *c)
     free(TAKE(c->now.bytes));
     free(TAKE(c->first.bytes));
     free(TAKE(c->second.bytes));
+    free(TAKE(c->changed.bytes));
     free(TAKE(c->after.bytes));
     free(TAKE(c->scratch));
     buffer_free(&c->before);
@@ -320,14 +378,14 @@ static bool judge_view(const struct snapshot_case *c, struct buffer *image, cons
 static bool judge_disk(const struct snapshot_case *c, struct buffer *image, enum change_stage stage,
                        char *why, size_t why_size)
 {
-    const struct disk_content *changed = c->change == CHANGE_APPLY ? &c->first : &c->now;
     struct platter_error err = {0};
     struct disk_content is = {0};
     bool good = read_view(c, image, NULL, &is, &err) == 1;
     if (good && stage == CHANGE_BEGUN)
-        good = same(&is, &c->now) || mixed(&is, changed, &c->after);
+        good = same(&is, &c->now) || mixed(&is, &c->changed, &c->after) ||
+               (c->change == CHANGE_UNCOVER && mixed(&is, &c->now, &c->changed));
     else if (good && stage == CHANGE_DONE)
-        good = mixed(&is, changed, &c->after);
+        good = mixed(&is, &c->changed, &c->after);
     else if (good)
         good = same(&is, stage == CHANGE_CLOSED ? &c->after : &c->now);
     if (!good)

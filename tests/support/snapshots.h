@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A snapshot that is made, applied or deleted in a qcow2 that has others, or all of it moved to the
- * front of the file, and writes behind it.
+ * front of the file, or parts of the disk given up for what is below; and writes behind it.
  * What becomes of it is judged without the library's own idea of snapshots: the table is read here,
  * and a snapshot becomes the disk by a header that names its L1 table.
  */
@@ -10,7 +10,7 @@
 
 #include "support/specimen.h"
 
-enum change { CHANGE_CREATE, CHANGE_APPLY, CHANGE_DELETE, CHANGE_COMPACT, CHANGES };
+enum change { CHANGE_CREATE, CHANGE_APPLY, CHANGE_DELETE, CHANGE_COMPACT, CHANGE_UNCOVER, CHANGES };
 
 extern const char *const change_names[CHANGES];
 
@@ -33,7 +33,8 @@ struct snapshot_case {
     bool overflows; /* a count cannot take one more snapshot: it must be refused */
     struct buffer before;
     struct disk_content now, first, second; /* the disk, and snapshots "first" and "second" */
-    struct disk_content after;              /* the disk when all is done */
+    struct disk_content changed;            /* the disk when only the change is done */
+    struct disk_content after;              /* ... when all is */
     uint64_t leaks;                         /* that were there before */
     uint8_t *scratch;                       /* room for a disk */
 };
