@@ -240,13 +240,11 @@ static int remove_remains(const struct preparation *p, struct platter_error *err
     const char *keys = p->o->target_place;
     if (migrate_state_open(p->target, p->o->state, keys, false, &old, NULL) < 0)
         return 0;
-    bool remains =
-        old.phase == MIGRATE_PREPARING && old.made && strcmp(old.place, p->state.place) == 0;
-    int r = remains ? migrate_snapshots_remove(&old, keys, err) : 0;
+    stream_close(TAKE(old.stream));
+    bool remains = old.phase == MIGRATE_PREPARING && strcmp(old.place, p->state.place) == 0;
+    int r = remains ? migrate_remove_target(&old, keys, err) : 0;
     migrate_state_close(&old);
-    if (r == 0 && remains)
-        r = place_remove(p->state.place, keys, err);
-    return r == -ENOENT ? 0 : r;
+    return r;
 }
 
 static int make(struct preparation *p, struct platter_error *err)

@@ -42,8 +42,10 @@ int migrate_remove_target(const struct migrate_state *state, const char *keys,
                           struct platter_error *err)
 {
     bool ours = strcmp(state->format, "qcow2") == 0 ? has_mark(state, keys)
-                                                    : !is_device(state->place, keys);
-    int r = ours ? place_remove(state->place, keys, err) : 0;
+                                                    : state->made && !is_device(state->place, keys);
+    int r = ours ? migrate_snapshots_remove(state, keys, err) : 0;
+    if (r == 0 && ours)
+        r = place_remove(state->place, keys, err);
     return r == -ENOENT ? 0 : r;
 }
 
