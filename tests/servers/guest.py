@@ -16,8 +16,8 @@ from peers import Failed, told
 PROGRAM = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
            "-machine", "pc,accel=tcg", "-smp", "1", "-m", "512"]
 KERNEL = re.compile(r"Linux version ")  # the first thing it says
-BOOT = 60  # seconds a guest may take to boot
-WORD = 60  # and to do what it is told
+BOOT = 120  # seconds a guest may take to boot
+WORD = 120  # and to do what it is told
 
 
 def logged(uri, log):
