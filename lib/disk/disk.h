@@ -17,6 +17,10 @@ enum {
     DISK_MAX_DEPTH = 200 /* images in a chain: qcow2.md section 22 */
 };
 
+/* What the backing file of a qcow2 is called, with an ID behind it, that is the target of a live
+ * migration. */
+#define DISK_MIGRATION_MARK "platter-migration:"
+
 struct unit_cache;
 struct filling;
 

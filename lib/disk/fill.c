@@ -31,6 +31,19 @@ int filling_touch(struct filling *f, struct platter_error *err)
     return r;
 }
 
+int disk_check_no_target(const struct platter_disk *disk, const char *what,
+                         struct platter_error *err)
+{
+    const struct image *top = disk_top(disk);
+    size_t len = strlen(DISK_MIGRATION_MARK);
+    if (!top->backing_name || strncmp(top->backing_name, DISK_MIGRATION_MARK, len) != 0)
+        return 0;
+    return fail(err, EBUSY,
+                "%s: cannot %s: it is the target of a live migration that is not committed, and a "
+                "part of it may still be in the source alone (platter migrate status)",
+                top->stream->name, what);
+}
+
 /* ---- what is absent -------------------------------------------------------------------------- */
 
 enum presence { PRESENT, ABSENT, MIXED };

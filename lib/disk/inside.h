@@ -144,6 +144,10 @@ void disk_names_free(struct platter_disk *disk);
 
 /* A guest is about to change something. */
 int filling_touch(struct filling *f, struct platter_error *err);
+/* For what would be done with all of an image, be there something below it or not: EBUSY where it is
+ * the target of a migration. */
+int disk_check_no_target(const struct platter_disk *disk, const char *what,
+                         struct platter_error *err);
 /* Stores what [off, off + len) lacks (copy on read). */
 int disk_fill_for_read(struct platter_disk *disk, goff off, uint64_t len,
                        struct platter_error *err);

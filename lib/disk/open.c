@@ -123,6 +123,20 @@ static int open_backing_file(struct gate *gate, const struct image *child, const
     return r;
 }
 
+/* The target of a live migration names what no file is called: whoever has its state opens it, with
+ * the source below (ops/migrate.h). */
+static int refuse_target(const struct image *child, const char *name, struct platter_error *err)
+{
+    return strncmp(name, DISK_MIGRATION_MARK, strlen(DISK_MIGRATION_MARK)) != 0
+               ? 0
+               : fail(err, EBUSY,
+                      "%s: is the target of a live migration that is not committed: a part of it "
+                      "may still be in the source alone. See how far it is (platter migrate "
+                      "status), use it through its owner (platter migrate serve), or have it stand "
+                      "alone (platter migrate execute, then commit)",
+                      child->stream->name);
+}
+
 /* Opens a file as the backing file of the lowest image. */
 static int try_backing(struct platter_disk *disk, const struct platter_open_options *o,
                        const char *name, bool writable, struct platter_error *err)
@@ -134,7 +148,9 @@ static int try_backing(struct platter_disk *disk, const struct platter_open_opti
     struct stream *s;
     const char *view;
     auto_free char *format = NULL;
-    int r = say_format(disk, o, &format, err);
+    int r = refuse_target(child, name, err);
+    if (r == 0)
+        r = say_format(disk, o, &format, err);
     if (r == 0)
         r = open_backing_file(&gate, child, format, name, writable, &view, &s, err);
     if (r < 0) {

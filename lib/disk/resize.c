@@ -109,6 +109,8 @@ int disk_resize(struct platter_disk *disk, uint64_t size, unsigned flags,
     range_lock_take(&disk->ranges, &hold, 0, UINT64_MAX, true);
     r = disk_check_writable(disk, "resize", 0, 0, err);
     if (r == 0)
+        r = disk_check_no_target(disk, "change its size", err);
+    if (r == 0)
         r = resize_held(disk, &resizing.request, flags, err);
     unit_cache_drop(disk->cache, disk_top(disk), 0, UINT64_MAX);
     range_lock_give(&disk->ranges, &hold);

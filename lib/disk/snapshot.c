@@ -30,6 +30,8 @@ static int hold_all(struct platter_disk *disk, const char *what, struct range_ho
     range_lock_take(&disk->ranges, hold, 0, UINT64_MAX, true);
     r = disk_check_writable(disk, what, 0, 0, err);
     if (r == 0)
+        r = disk_check_no_target(disk, what, err);
+    if (r == 0)
         r = disk_top(disk)->format->flush(disk_top(disk), err);
     if (r < 0)
         range_lock_give(&disk->ranges, hold);

@@ -18,7 +18,7 @@ enum { CHECK_EVERY_S = 1 }; /* how long a look at the source's identity is good 
 
 char *migrate_mark(const struct migrate_state *state)
 {
-    return string_format(MIGRATE_MARK "%s", state->id);
+    return string_format(DISK_MIGRATION_MARK "%s", state->id);
 }
 
 int migration_enter(struct platter_migration *m, enum migrate_phase phase, const char *error,

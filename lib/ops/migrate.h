@@ -149,7 +149,6 @@ int migrate_source_open(const json_t *source, const struct platter_migrate_optio
 int migrate_source_as_backing(const json_t *source, char **ret, struct platter_error *err);
 
 /* What the backing file of a qcow2 is called that is a target: nothing opens that. malloc'ed. */
-#define MIGRATE_MARK "platter-migration:"
 char *migrate_mark(const struct migrate_state *state);
 
 /* ---- migrate_snapshots.c: snapshots of the source become such of the target --------------------

@@ -196,6 +196,13 @@ static int publish(struct preparation *p, struct target *t, struct platter_error
     return r < 0 ? r : target_publish(t, err);
 }
 
+/* A raw target that is a file, and has its own name, was there before. */
+static bool is_device(const struct preparation *p)
+{
+    return strcmp(p->state.format, "raw") == 0 && !p->state.part &&
+           place_is_file(p->state.place, NULL);
+}
+
 static int make_target(struct preparation *p, struct platter_error *err)
 {
     const struct platter_migrate_prepare_options *o = p->o;
@@ -212,7 +219,7 @@ static int make_target(struct preparation *p, struct platter_error *err)
                                      .backing_format = marked ? "raw" : NULL,
                                      .secret = o->secret,
                                      .secret_opaque = o->secret_opaque,
-                                     .exclusive = true,
+                                     .exclusive = !is_device(p),
                                      .bulk = snapshots,
                                      .durable = true};
     struct target t;

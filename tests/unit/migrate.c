@@ -74,6 +74,37 @@ static void test_named_as_file(void **state)
     assert_int_equal(access("file:t:1.raw", F_OK), -1);
 }
 
+/* Whoever takes the target for any other image is told what it is. */
+static void test_opened_as_an_image(void **state)
+{
+    (void)state;
+    kit_source("s.raw", 2 * MIB, MIB);
+    kit_prepare("s.raw", "t", "qcow2");
+    struct platter_open_options o = {.size = sizeof o};
+    struct platter_disk *disk;
+    for (unsigned i = 0; i < 3; i++) {
+        o.format = i == 1 ? "qcow2" : NULL;
+        o.flags = i == 2 ? PLATTER_OPEN_WRITE : 0;
+        assert_fails(platter_open("t", &o, &disk, &err), EBUSY, "platter migrate serve");
+    }
+    o = (struct platter_open_options){.size = sizeof o,
+                                      .flags = PLATTER_OPEN_QUERY | PLATTER_OPEN_NO_BACKING};
+    assert_works(platter_open("t", &o, &disk, &err));
+    assert_works(platter_close(disk, &err));
+
+    /* Not all of it would be in a snapshot, and its state knows its size. */
+    struct platter_snapshot_options snapshot = {.size = sizeof snapshot, .name = "s"};
+    o.flags = PLATTER_OPEN_WRITE | PLATTER_OPEN_NO_BACKING;
+    assert_works(platter_open("t", &o, &disk, &err));
+    assert_fails(platter_snapshot_create(disk, &snapshot, NULL, &err), EBUSY, "live migration");
+    assert_works(platter_close(disk, &err));
+    struct platter_migration *m = kit_open("t");
+    assert_fails(
+        platter_resize(platter_migrate_disk(m), 4 * MIB, 0, PLATTER_PREALLOCATION_OFF, &err), EBUSY,
+        "live migration");
+    assert_works(platter_migrate_close(m, &err));
+}
+
 /* ---- after a commit ---------------------------------------------------------------------------
  */
 
@@ -274,6 +305,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_options_are_kept, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_other_folder, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_named_as_file, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_opened_as_an_image, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_first_write_after_commit, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_asked_while_it_ends, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_names_outlive_the_source, kit_enter, kit_leave),
