@@ -198,8 +198,10 @@ static int leave_as_it_is(struct image *top, void *opaque, struct platter_error 
 static int finish(struct platter_migration *m, struct platter_error *err)
 {
     struct range_hold hold;
+    pthread_mutex_lock(&m->lock);
+    m->checked_at = 0; /* now, and not a second ago */
+    pthread_mutex_unlock(&m->lock);
     disk_pin(m->disk, &hold);
-    m->checked_at = 0;
     int r = migration_check_source(m, err);
     disk_unpin(m->disk, &hold);
     if (r == 0)
