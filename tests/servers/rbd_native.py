@@ -159,6 +159,16 @@ class Native(Case):
         self.assertIn("at its own rate",
                       migrate("execute", "--rate=1M", f"rbd:{POOL}/vm", code=1).stderr)
 
+    def test_namespace(self):
+        target = f"rbd:{POOL}/space/vm"
+        rbd("namespace", "create", f"{POOL}/space")
+        prepare("disk.raw", target, "raw")
+        for verb in ("execute", "commit"):
+            migrate(verb, target)
+        self.assertEqual(sha256(export("space/vm", "exported")), sha256("disk.raw"))
+        rbd("rm", f"{POOL}/space/vm")
+        rbd("namespace", "rm", f"{POOL}/space")
+
     # ---- what Ceph does not get ------------------------------------------------------------------
 
     def test_refused(self):
