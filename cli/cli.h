@@ -218,8 +218,7 @@ bool called_as_vma(void);
 #define OPT_PARTITION                                                                              \
     OPT_TEXT(                                                                                      \
         0, "partition", "N", OPT_STRING, partition,                                                \
-        "number of the partition, as platter ls lists them; 0: the disk has none; or a device "    \
-        "as libguestfs names it: /dev/GROUP/VOLUME"),                                              \
+        "partition, by its number in platter ls (0: there is no table), or /dev/GROUP/VOLUME"),    \
         OPT_FLAG_AT(0, "no-libguestfs", no_guest, "read only what takes no machine to be started")
 #define OPT_ALLOW_PATH                                                                             \
     OPT_TEXT(0, "allow", "PATH", OPT_ALLOW, allow,                                                 \

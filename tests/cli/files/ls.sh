@@ -44,6 +44,7 @@ code_of platter ls a.qcow2 /nothing/here
 code_of platter ls --partition 3 a.qcow2
 code_of platter ls --partition 9 a.qcow2
 code_of platter ls --partition x a.qcow2
+code_of platter ls --no-libguestfs --partition /dev/group/volume a.qcow2
 code_of platter ls -q -f raw /dev/null
 truncate -s 1M zeros
 code_of platter ls -f raw zeros /
