@@ -424,9 +424,9 @@ class Chain(KillCase):
 
 class Nbd(KillCase):
     def migrate(self, target):
-        """From a server that tells what it was asked for."""
+        """From a server that tells what it was asked for, and takes its time, so that much happens meanwhile."""
         log = f"{self.dir}/asked.log"
-        server = nbdkit("file", "disk.raw", f"logfile={log}", filters=["log"], options=["-r"])
+        server = nbdkit("file", "disk.raw", f"logfile={log}", "delay-read=4ms", filters=["log", "delay"], options=["-r"])
         self.addCleanup(server.stop)
         Story(self, target, ["-f", "raw", server.uri], Model(self.content), SEED + 1, Asked(log)).run(ROUNDS)
 
