@@ -272,8 +272,10 @@ static int own_options_keep(const struct platter_migrate_options *given,
     *ret = *given;
     ret->allow = allow;
     ret->keep_writes = NULL;
-    bool good = keep_text(&ret->target_place) & keep_text(&ret->state) & keep_text(&ret->source) &
-                keep_text(&ret->source_place) & (allow != NULL);
+    const char **texts[] = {&ret->target_place, &ret->state, &ret->source, &ret->source_place};
+    bool good = allow != NULL;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        good = keep_text(texts[i]) && good; /* each, so that none is the caller's */
     for (size_t i = 0; i < n && good; i++)
         good = (allow[i] = string_copy(given->allow[i])) != NULL;
     return good ? 0 : fail_memory(err, "a migration");
