@@ -51,7 +51,7 @@ struct migrate_state {
     bool made;         /* the target was complete, and about to get its name */
     bool written;      /* by a guest */
     json_t *error;     /* null or the sentence that ended the last copy */
-    json_t *snapshots; /* names of those that came along; NULL: none */
+    json_t *snapshots; /* names of those that must go before the target can; NULL: none */
 };
 
 /* Where it is: `state` as it was given, or beside the target. malloc'ed. */

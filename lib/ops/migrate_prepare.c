@@ -76,7 +76,8 @@ static int look_at_snapshots(struct preparation *p, struct platter_error *err)
                  "%s: a raw file cannot have snapshots, of which the source has %" PRIu32
                  ": a qcow2 can (-O qcow2), and so can an image in Ceph",
                  p->target, p->snapshots.n);
-    if (r == 0 && p->snapshots.n > 0)
+    /* Those of a qcow2 go with it. */
+    if (r == 0 && p->snapshots.n > 0 && strcmp(p->state.format, "raw") == 0)
         p->state.snapshots = json_incref(p->snapshots.names);
     return r;
 }
@@ -184,6 +185,8 @@ static int fill_target(struct preparation *p, struct target *t, struct platter_e
         r = check_qcow2(t, disk, err);
     if (r == 0 && p->snapshots.n > 0)
         r = migrate_snapshots_copy(p->source, disk, &p->state, p->o, err);
+    if (r == 0 && p->snapshots.n > 0)
+        r = disk_identity_check(p->source, 0, p->state.identity, err);
     int e = disk_close(disk, r < 0 ? NULL : err);
     return r < 0 ? r : e;
 }
