@@ -59,8 +59,9 @@ void volume_patch(struct volume *v, struct patch *patches, size_t n, uint32_t si
 
 /* What is known of a file or folder. */
 struct node {
-    uint64_t id;   /* the file system's own: an inode, the place of an entry */
-    uint32_t mode; /* as in struct stat */
+    uint64_t id;    /* the file system's own: an inode, the place of an entry */
+    uint64_t place; /* of a folder: the same for whatever leads to the same one */
+    uint32_t mode;  /* as in struct stat */
     uint32_t uid, gid, links, major, minor;
     uint64_t size;
     struct timespec mtime, atime;
@@ -83,6 +84,17 @@ int listing_add(struct listing *l, const char *name, size_t len, const char *ali
                 struct platter_error *err);
 void listing_sort(struct listing *l); /* by name, by bytes */
 void listing_free(struct listing *l);
+
+/* Folders that were gone into, by their places. A folder has one name, but a disk that was damaged,
+ * or made for that, leads to a few of them in more ways than can be counted. */
+struct seen {
+    uint64_t *places; /* each plus one, at a hash of it; 0: free */
+    size_t n, room;
+};
+
+/* -EEXIST: it was there before. */
+int seen_add(struct seen *s, uint64_t place, struct platter_error *err);
+void seen_free(struct seen *s);
 
 /* A piece of a file: `length` bytes from `at`. What lies between two of them is a hole. */
 struct run {

@@ -49,10 +49,12 @@ static int pour_hole(struct pouring *p, uint64_t to)
 {
     static const char zeros[64 << 10];
     int r = 0;
-    while (p->in_order && r == 0 && p->at < to && !signals_caught()) {
+    while (p->in_order && r == 0 && p->at < to) {
         size_t n = to - p->at < sizeof zeros ? (size_t)(to - p->at) : sizeof zeros;
         r = write_all(p, zeros, n, p->at);
         p->at += n;
+        if (r == 0 && signals_caught())
+            r = files_fail(&p->copy->err, ECANCELED, "interrupted");
     }
     return r;
 }
@@ -154,6 +156,22 @@ static int copy_file(struct copy *c, const struct node *n, int folder, const cha
     return r;
 }
 
+/* The owner of the link, and not of what somebody else may have put in its place meanwhile. */
+static int own_link(const struct node *n, int folder, const char *name, const char *shown)
+{
+    struct stat st;
+    int fd = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), r = 0;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        r = put_failed(shown, "cannot open what was made", errno);
+    else if (!S_ISLNK(st.st_mode))
+        r = put_failed(shown, "is no link any more", EEXIST);
+    else if (fchownat(fd, "", n->uid, n->gid, AT_EMPTY_PATH) < 0)
+        r = put_failed(shown, "cannot set its owner", errno);
+    if (fd >= 0)
+        close(fd);
+    return r;
+}
+
 static int copy_link(struct copy *c, const struct node *n, int folder, const char *name,
                      const char *shown)
 {
@@ -163,12 +181,22 @@ static int copy_link(struct copy *c, const struct node *n, int folder, const cha
         return not_read(c, shown);
     int r = fresh_link(c, target, folder, name, shown);
     free(target);
-    if (r == 0 && c->owner && fchownat(folder, name, n->uid, n->gid, AT_SYMLINK_NOFOLLOW) < 0)
-        r = put_failed(shown, "cannot set its owner", errno);
+    if (r == 0 && c->owner)
+        r = own_link(n, folder, name, shown);
     if (r == 0 && c->preserve && utimensat(folder, name, times, AT_SYMLINK_NOFOLLOW) < 0)
         r = put_failed(shown, "cannot set its times", errno);
     return r;
 }
+
+static int enter(struct copy *c, const struct node *dir)
+{
+    int r = c->depth < COPY_DEPTH ? seen_add(&c->seen, dir->place, &c->err)
+                                  : files_fail(&c->err, ENAMETOOLONG, "is in too many folders");
+    c->depth += r == 0;
+    return r;
+}
+
+static int copy_listing(struct copy *c, const struct node *dir, int folder, const char *shown);
 
 /* Opens the folder of that name, which is made where there is none; a link is none. */
 static int folder_open(int folder, const char *name, const char *shown, bool *ret_new)
@@ -188,17 +216,31 @@ static int copy_folder(struct copy *c, const struct node *n, int folder, const c
                        const char *shown)
 {
     bool new;
+    if (enter(c, n) < 0)
+        return not_read(c, shown);
     int fd = folder_open(folder, name, shown, &new);
-    if (fd < 0)
-        return fd;
-    int r = copy_entries(c, n, fd, shown);
+    int r = fd < 0 ? fd : copy_listing(c, n, fd, shown);
     if (r == 0 && (new || c->preserve))
         r = dress(c, n, fd, shown);
-    close(fd);
+    if (fd >= 0)
+        close(fd);
+    c->depth--;
     return r;
 }
 
 /* ---- trees ----------------------------------------------------------------------------------- */
+
+/* Whether something failed here for what this one file or folder is, be it that its name or size is
+ * not possible here. A disk must not be able to keep all else from being copied by one of those. */
+static bool is_of_one(int r)
+{
+    static const int codes[] = {EEXIST, ENAMETOOLONG, EFBIG, EINVAL,    EILSEQ, EACCES,
+                                EISDIR, ENOTDIR,      ELOOP, EOVERFLOW, EMFILE};
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (r == -codes[i])
+            return true;
+    return false;
+}
 
 static int copy_entry(struct copy *c, const struct entry *e, int folder, const char *shown)
 {
@@ -214,35 +256,29 @@ static int copy_entry(struct copy *c, const struct entry *e, int folder, const c
     int r = c->fs->ops->node(c->fs->own, e->id, &n, &c->err);
     r = r < 0 ? not_read(c, below) : copy_node(c, &n, folder, e->name, below);
     free(below);
-    if (r != -EEXIST) /* of what is here one thing stays, and all else goes on */
+    if (!is_of_one(r))
         return r;
     c->failed = true;
     return 0;
 }
 
-/* No folder is in itself. */
-static int enter(struct copy *c, const struct node *dir)
-{
-    if (c->depth == COPY_DEPTH)
-        return files_fail(&c->err, ENAMETOOLONG, "is in too many folders");
-    for (size_t i = 0; i < c->depth; i++)
-        if (c->above[i] == dir->id)
-            return files_fail(&c->err, PLATTER_ECORRUPT, "is a folder that it is in itself");
-    c->above[c->depth++] = dir->id;
-    return 0;
-}
-
-int copy_entries(struct copy *c, const struct node *dir, int folder, const char *shown)
+static int copy_listing(struct copy *c, const struct node *dir, int folder, const char *shown)
 {
     struct listing l = {0};
-    if (enter(c, dir) < 0)
-        return not_read(c, shown);
     int r = c->fs->ops->list(c->fs->own, dir, &l, &c->err);
     if (r < 0)
         r = not_read(c, shown);
     for (size_t i = 0; r == 0 && i < l.n; i++)
         r = copy_entry(c, &l.entries[i], folder, shown);
     listing_free(&l);
+    return r;
+}
+
+int copy_entries(struct copy *c, const struct node *dir, int folder, const char *shown)
+{
+    if (enter(c, dir) < 0)
+        return not_read(c, shown);
+    int r = copy_listing(c, dir, folder, shown);
     c->depth--;
     return r;
 }

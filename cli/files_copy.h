@@ -12,19 +12,17 @@
 
 #include "files.h"
 
-enum { MAX_OWN = 64 };
-
 struct copy {
     struct fs *fs;
     bool recursive, preserve, owner;
-    bool in_tree;             /* made durable together, at the end */
-    mode_t mask;              /* umask */
-    struct stat own[MAX_OWN]; /* files that the disk is in: never replaced */
-    unsigned n_own;
+    bool in_tree;     /* made durable together, at the end */
+    mode_t mask;      /* umask */
+    struct stat *own; /* files that the disk is in: never replaced */
+    size_t n_own;
     unsigned skipped;         /* devices and the like */
     bool failed;              /* something could not be copied, and that was printed */
     struct platter_error err; /* of what failed last; not on the stack of each folder */
-    uint64_t *above;          /* folders that the one at hand is in */
+    struct seen seen;         /* of the path that is copied */
     size_t depth;
     char *buffer;
 };

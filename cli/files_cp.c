@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* platter cp: files out of a disk. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -105,20 +106,46 @@ static int target_open(const struct args *args, const char *name, unsigned n, st
 
 /* ---- copying --------------------------------------------------------------------------------- */
 
-/* Files that the disk is made of. */
-static void know_own(struct copy *c, struct platter_disk *disk)
+static int add_own(struct copy *c, const struct stat *st)
 {
+    if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
+        return 0;
+    struct stat *more = realloc(c->own, (c->n_own + 1) * sizeof *more);
+    if (!more) {
+        say("out of memory");
+        return -ENOMEM;
+    }
+    c->own = more;
+    c->own[c->n_own++] = *st;
+    return 0;
+}
+
+/* Files that the disk is made of: all that is open here, as extents and data files have names that
+ * only their format knows; and the images of the chain, should the list of what is open be missing.
+ */
+static int know_own(struct copy *c, struct platter_disk *disk)
+{
+    struct stat st;
+    int r = 0;
     c->n_own = 0;
-    for (unsigned i = 0; i < platter_depth(disk) && c->n_own < MAX_OWN; i++) {
+    DIR *open_files = opendir("/proc/self/fd");
+    for (struct dirent *e; open_files && r == 0 && (e = readdir(open_files));)
+        if (atoi(e->d_name) > STDERR_FILENO && fstat(atoi(e->d_name), &st) == 0)
+            r = add_own(c, &st);
+    if (open_files)
+        closedir(open_files);
+    for (unsigned i = 0; r == 0 && i < platter_depth(disk); i++) {
         char *text = NULL;
         if (platter_info(disk, i, &text, NULL))
             continue;
         json_t *info = json_loads(text, 0, NULL);
         const char *name = json_string_value(json_object_get(info, "filename"));
-        c->n_own += name && stat(name, &c->own[c->n_own]) == 0;
+        if (name && stat(name, &st) == 0)
+            r = add_own(c, &st);
         json_decref(info);
         platter_free(text);
     }
+    return r;
 }
 
 /* The last component of a path, to be freed; NULL where it has none of its own. */
@@ -194,14 +221,14 @@ static int work_open(struct work *w, const char *image)
     if (browse_open(w->args, image, &w->browse) < 0)
         return -1;
     w->image = strdup(image);
-    if (!w->image || browse_choose(w->args, &w->browse) < 0) {
+    if (!w->image || know_own(&w->copy, w->browse.disk) < 0 ||
+        browse_choose(w->args, &w->browse) < 0) {
         browse_close(&w->browse);
         free(w->image);
         w->image = NULL;
         return -1;
     }
     w->copy.fs = &w->browse.fs;
-    know_own(&w->copy, w->browse.disk);
     return 0;
 }
 
@@ -216,6 +243,7 @@ static bool work_on(struct work *w, const char *image, const char *path)
     if (r < 0 || w->copy.failed)
         w->code = EXIT_FAILED;
     w->copy.depth = 0;
+    seen_free(&w->copy.seen);
     return !signals_caught();
 }
 
@@ -278,20 +306,18 @@ static int cp_run(const struct args *args)
     c->owner = args->owner;
     c->mask = umask(0);
     umask(c->mask);
-    c->above = malloc(COPY_DEPTH * sizeof *c->above);
     c->buffer = malloc(COPY_BUFFER);
     signals_end_at_once(true);
-    if (!c->above || !c->buffer)
+    code = EXIT_FAILED;
+    if (!c->buffer)
         say("out of memory");
     else if (target_open(args, args->operands[args->n_operands - 1], n, &w.target) == 0)
         code = work_all(&w);
-    else
-        code = EXIT_FAILED;
     if (w.image)
         browse_close(&w.browse);
     free(w.image);
-    free(c->above);
     free(c->buffer);
+    free(c->own);
     target_close(&w.target);
     return output_end(code);
 }

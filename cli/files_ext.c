@@ -93,7 +93,10 @@ static errcode_t channel_read(io_channel c, unsigned long long block, int count,
     if (block > UINT64_MAX / (unsigned)c->block_size)
         return EXT2_ET_BAD_BLOCK_NUM;
     struct platter_error err = {0};
-    if (volume_read(e->volume, data, len, block * (unsigned)c->block_size, &err) == 0)
+    if (++e->reads > e->most_reads)
+        files_fail(&err, PLATTER_ECORRUPT, "%s: its blocks lead to one another without end",
+                   e->volume->title);
+    else if (volume_read(e->volume, data, len, block * (unsigned)c->block_size, &err) == 0)
         return 0;
     if (!e->read_error.code)
         e->read_error = err;
@@ -198,12 +201,17 @@ static int check_size(struct ext *e, struct platter_error *err)
     return 0;
 }
 
+enum { SLACK_READS = 4096 };
+
 static int open_library(struct ext *e, struct platter_error *err)
 {
     opening = e;
+    e->reads = 0;
+    e->most_reads = e->volume->length / 1024 + SLACK_READS;
     errcode_t code = ext_lib.open2("volume", NULL, EXT2_FLAG_64BITS, 0, 0, &manager, &e->fs);
     if (code || e->read_error.code)
         return ext_failed(e, code, "its superblock", 0, err);
+    e->most_reads = 2 * (e->volume->length / e->fs->blocksize) + SLACK_READS;
     return 0;
 }
 
@@ -253,6 +261,7 @@ int ext_inode(struct ext *e, uint64_t id, struct ext2_inode_large *ret, struct p
 {
     memset(ret, 0, sizeof *ret);
     e->read_error.code = 0;
+    e->reads = 0;
     errcode_t code =
         id > UINT32_MAX
             ? EXT2_ET_BAD_INODE_NUM
@@ -300,7 +309,7 @@ static int ext_node(void *fs, uint64_t id, struct node *ret, struct platter_erro
     int r = ext_inode(e, id, &i, err);
     if (r < 0)
         return r;
-    *ret = (struct node){.id = id, .mode = i.i_mode, .links = i.i_links_count};
+    *ret = (struct node){.id = id, .place = id, .mode = i.i_mode, .links = i.i_links_count};
     ret->uid = inode_uid(i);
     ret->gid = inode_gid(i);
     ret->size = i.i_size | (uint64_t)i.i_size_high << 32;
@@ -331,6 +340,7 @@ static int refuse_encrypted(struct ext *e, const struct ext2_inode_large *i, uin
 struct collecting {
     struct listing *listing;
     struct platter_error *err;
+    uint64_t blocks; /* that have been there */
     int r;
 };
 
@@ -338,8 +348,11 @@ static int on_entry(ext2_ino_t dir, int kind, struct ext2_dir_entry *d, int offs
                     char *buffer, void *opaque)
 {
     struct collecting *c = opaque;
-    (void)dir, (void)kind, (void)offset, (void)size, (void)buffer;
+    (void)dir, (void)kind, (void)size, (void)buffer;
     char name[256];
+    c->blocks += offset == 0;
+    if (!d->inode)
+        return 0;
     size_t len = d->name_len & 0xff;
     memcpy(name, d->name, len);
     if ((len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.'))
@@ -357,15 +370,22 @@ static int ext_list(void *fs, const struct node *dir, struct listing *ret,
 {
     struct ext *e = fs;
     struct ext2_inode_large i;
-    struct collecting c = {ret, err, 0};
+    struct collecting c = {.listing = ret, .err = err};
     int r = ext_inode(e, dir->id, &i, err);
     if (r == 0)
         r = refuse_encrypted(e, &i, dir->id, err);
     if (r < 0)
         return r;
-    errcode_t code = ext_lib.dir_iterate2(e->fs, (ext2_ino_t)dir->id, 0, NULL, on_entry, &c);
+    errcode_t code = ext_lib.dir_iterate2(e->fs, (ext2_ino_t)dir->id, DIRENT_FLAG_INCLUDE_EMPTY,
+                                          NULL, on_entry, &c);
     if (c.r == 0 && (code || e->read_error.code))
         c.r = ext_failed(e, code, "a folder", dir->id, err);
+    /* Folders have no holes: what is not there are entries that are lost. */
+    if (c.r == 0 && !(i.i_flags & EXT4_INLINE_DATA_FL) && c.blocks * e->fs->blocksize < i.i_size)
+        c.r = files_fail(err, PLATTER_ECORRUPT,
+                         "%s: the folder of inode %llu has %u bytes, of which %llu are there",
+                         e->volume->title, (unsigned long long)dir->id, i.i_size,
+                         (unsigned long long)c.blocks * e->fs->blocksize);
     if (c.r < 0)
         listing_free(ret);
     return c.r;

@@ -39,6 +39,8 @@ struct ext {
     struct volume *volume;
     ext2_filsys fs;
     struct platter_error read_error; /* the first one of the operation that goes on */
+    uint64_t reads, most_reads;      /* calls of it, and how many there are at most: nothing that is
+                                        sound asks for much more blocks than there are */
 };
 
 /* The sentence of a failed call: what the disk says, or else the library. */

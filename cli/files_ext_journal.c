@@ -51,9 +51,10 @@ struct journal {
     uint32_t size;  /* bytes of a block */
     uint32_t length, first, end, start, sequence, features, seed;
     struct run *runs; /* where its blocks are */
-    size_t n_runs;
+    size_t n_runs, runs_room;
     struct record *records;
-    size_t n_records, room, n_committed;
+    size_t n_records, room, n_committed, n_data; /* n_data: those that are blocks */
+    bool torn; /* behind what is complete a block of it does not fit its checksum */
     struct platter_error *err;
 };
 
@@ -72,10 +73,16 @@ static int broken(struct journal *j, const char *what)
 static int add_run(void *opaque, const struct run *run, struct platter_error *err)
 {
     struct journal *j = opaque;
-    struct run *more = realloc(j->runs, (j->n_runs + 1) * sizeof *more);
-    if (!more || run->bytes)
-        return files_fail(err, ENOMEM, "no memory for the journal's places");
-    j->runs = more;
+    if (j->n_runs == j->runs_room) {
+        size_t room = j->runs_room ? 2 * j->runs_room : 16;
+        struct run *more = realloc(j->runs, room * sizeof *more);
+        if (!more)
+            return files_fail(err, ENOMEM, "no memory for the journal's places");
+        j->runs = more;
+        j->runs_room = room;
+    }
+    if (run->bytes)
+        return files_fail(err, PLATTER_ECORRUPT, "it is in its inode");
     j->runs[j->n_runs++] = *run;
     return 0;
 }
@@ -84,10 +91,18 @@ static int add_run(void *opaque, const struct run *run, struct platter_error *er
 static uint64_t place_of(const struct journal *j, uint64_t block)
 {
     uint64_t at = block * j->size;
-    for (size_t i = 0; i < j->n_runs; i++)
-        if (at >= j->runs[i].at && at + j->size <= j->runs[i].at + j->runs[i].length)
-            return j->runs[i].offset + (at - j->runs[i].at);
-    return 0;
+    size_t low = 0, high = j->n_runs; /* they are in order; the one before `low` is it */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (j->runs[middle].at <= at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    const struct run *run = low ? &j->runs[low - 1] : NULL;
+    if (!run || at + j->size > run->at + run->length)
+        return 0;
+    return run->offset + (at - run->at);
 }
 
 static int read_block(struct journal *j, uint64_t block)
@@ -191,6 +206,7 @@ static int take_descriptor(struct journal *j, uint32_t sequence, uint32_t *block
         record.escaped = flags & ESCAPED;
         *block = next_of(j, (uint64_t)*block + 1);
         record.at = *block;
+        j->n_data++;
         int r = add_record(j, &record);
         if (r < 0 || flags & LAST)
             return r;
@@ -225,9 +241,13 @@ static int read_transactions(struct journal *j)
         if (r < 0)
             return r;
         uint32_t kind = be32(j->bytes + 4);
-        if (be32(j->bytes) != MAGIC || be32(j->bytes + 8) != sequence ||
-            !sum_fits(j, j->seed, kind == COMMIT ? 16 : j->size - 4, j->size))
+        if (be32(j->bytes) != MAGIC || be32(j->bytes + 8) != sequence)
             break;
+        j->torn = !sum_fits(j, j->seed, kind == COMMIT ? 16 : j->size - 4, j->size);
+        if (j->torn)
+            break;
+        if (n + j->n_data >= j->end - j->first)
+            return broken(j, "its transactions go round");
         if (kind == DESCRIPTOR)
             r = take_descriptor(j, sequence, &block);
         else if (kind == REVOKE)
@@ -332,6 +352,8 @@ static int replay(struct journal *j)
         r = read_transactions(j);
     if (r == 0)
         r = apply(j);
+    if (r == 0 && j->torn)
+        r = broken(j, "a block of its last transaction does not fit its checksum");
     return r < 0 ? r : check_fast(j);
 }
 

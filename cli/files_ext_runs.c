@@ -16,6 +16,7 @@ struct gather {
     struct platter_error *err;
     struct run run; /* not told yet */
     uint64_t next;  /* the first byte of the file that no piece may be before */
+    uint64_t total; /* blocks so far */
     int r;
 };
 
@@ -31,19 +32,31 @@ static int tell(struct gather *g)
     return r;
 }
 
-/* Adds `count` blocks of the file, from block `logical`, which stand at block `physical`. */
-static int add(struct gather *g, uint64_t logical, uint64_t physical, uint64_t count)
+/* Whether there can be such a piece: in order, on the volume, and none of that twice. */
+static int check(struct gather *g, uint64_t logical, uint64_t physical, uint64_t count)
 {
     struct ext *e = g->ext;
     uint64_t size = e->fs->blocksize, blocks = e->volume->length / size;
-    if (physical < e->fs->super->s_first_data_block || physical >= blocks ||
+    if (count == 0 || physical < e->fs->super->s_first_data_block || physical >= blocks ||
         count > blocks - physical || logical > INT64_MAX / size || logical * size < g->next)
         return files_fail(g->err, PLATTER_ECORRUPT,
                           "%s: inode %llu has its block %llu at %llu, which cannot be",
                           e->volume->title, (unsigned long long)g->file->id,
                           (unsigned long long)logical, (unsigned long long)physical);
+    g->next = (logical + count) * size;
+    g->total += count;
+    if (g->total > blocks)
+        return files_fail(g->err, PLATTER_ECORRUPT,
+                          "%s: inode %llu has more blocks than the file system: some of them twice",
+                          e->volume->title, (unsigned long long)g->file->id);
+    return 0;
+}
+
+/* Adds `count` blocks of the file, from block `logical`, which stand at block `physical`. */
+static int add(struct gather *g, uint64_t logical, uint64_t physical, uint64_t count)
+{
+    uint64_t size = g->ext->fs->blocksize;
     struct run next = {.at = logical * size, .length = count * size, .offset = physical * size};
-    g->next = next.at + next.length;
     struct run *run = &g->run;
     if (run->length && run->at + run->length == next.at &&
         run->offset + run->length == next.offset) {
@@ -67,7 +80,10 @@ static int extents(struct gather *g)
     code = ext_lib.extent_get(handle, EXT2_EXTENT_ROOT, &x);
     while (r == 0 && !code && !e->read_error.code) {
         bool leaf = x.e_flags & EXT2_EXTENT_FLAGS_LEAF; /* the root may be none */
-        if (leaf && !(x.e_flags & (EXT2_EXTENT_FLAGS_UNINIT | EXT2_EXTENT_FLAGS_SECOND_VISIT)))
+        leaf = leaf && !(x.e_flags & EXT2_EXTENT_FLAGS_SECOND_VISIT);
+        if (leaf)
+            r = check(g, x.e_lblk, x.e_pblk, x.e_len);
+        if (r == 0 && leaf && !(x.e_flags & EXT2_EXTENT_FLAGS_UNINIT))
             r = add(g, x.e_lblk, x.e_pblk, x.e_len);
         if (r == 0)
             code = ext_lib.extent_get(handle, EXT2_EXTENT_NEXT_LEAF, &x);
@@ -88,7 +104,9 @@ static int on_block(ext2_filsys fs, blk64_t *block, e2_blkcnt_t at, blk64_t in, 
         return 0;
     if ((uint64_t)at >= (g->file->size + fs->blocksize - 1) / fs->blocksize)
         return BLOCK_ABORT;
-    g->r = add(g, (uint64_t)at, *block, 1);
+    g->r = check(g, (uint64_t)at, *block, 1);
+    if (g->r == 0)
+        g->r = add(g, (uint64_t)at, *block, 1);
     return g->r ? BLOCK_ABORT : 0;
 }
 
@@ -138,6 +156,10 @@ int ext_runs(struct ext *e, const struct node *file, run_fn fn, void *opaque,
         return r;
     if (i.i_flags & EXT4_INLINE_DATA_FL)
         return in_inode(&g);
+    if (file->size > (uint64_t)e->fs->blocksize << 32)
+        return files_fail(err, PLATTER_ECORRUPT, "%s: inode %llu has %llu bytes, which no file has",
+                          e->volume->title, (unsigned long long)file->id,
+                          (unsigned long long)file->size);
     r = i.i_flags & EXT4_EXTENTS_FL ? extents(&g) : blocks(&g);
     return r < 0 ? r : tell(&g);
 }

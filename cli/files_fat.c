@@ -372,12 +372,14 @@ static struct timespec time_of(uint16_t date, uint16_t time)
 static int fat_node(void *fs, uint64_t id, struct node *ret, struct platter_error *err)
 {
     uint8_t e[ENTRY];
-    *ret = (struct node){.id = id, .links = 1, .mode = S_IFDIR | 0755};
+    struct fat *f = fs;
+    *ret = (struct node){.id = id, .place = f->root_cluster, .links = 1, .mode = S_IFDIR | 0755};
     if (!id)
         return 0;
-    int r = read_entry(fs, id, e, err);
+    int r = read_entry(f, id, e, err);
     if (r < 0)
         return r;
+    ret->place = first_cluster(f, e);
     if (!(e[11] & FOLDER)) {
         ret->mode = S_IFREG | (e[11] & READ_ONLY ? 0444 : 0644);
         ret->size = le32(e + 28);

@@ -250,6 +250,7 @@ static int guest_node(void *fs, uint64_t id, struct node *ret, struct platter_er
     if (!s)
         return failed(g, g->paths[id], err);
     *ret = (struct node){.id = id,
+                         .place = id,
                          .mode = (uint32_t)s->mode,
                          .uid = (uint32_t)s->uid,
                          .gid = (uint32_t)s->gid,

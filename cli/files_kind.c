@@ -238,3 +238,48 @@ void listing_free(struct listing *l)
     free(l->entries);
     *l = (struct listing){0};
 }
+
+/* ---- folders that were gone into ------------------------------------------------------------- */
+
+static uint64_t *slot_of(uint64_t *places, size_t room, uint64_t key)
+{
+    size_t at = (size_t)(key * 0x9e3779b97f4a7c15u >> 20) & (room - 1);
+    while (places[at] && places[at] != key)
+        at = (at + 1) & (room - 1);
+    return &places[at];
+}
+
+static int seen_grow(struct seen *s, struct platter_error *err)
+{
+    size_t room = s->room ? 2 * s->room : 64;
+    uint64_t *more = calloc(room, sizeof *more);
+    if (!more)
+        return files_fail(err, ENOMEM, "no memory for the folders that were gone into");
+    for (size_t i = 0; i < s->room; i++)
+        if (s->places[i])
+            *slot_of(more, room, s->places[i]) = s->places[i];
+    free(s->places);
+    s->places = more;
+    s->room = room;
+    return 0;
+}
+
+int seen_add(struct seen *s, uint64_t place, struct platter_error *err)
+{
+    int r = 2 * (s->n + 1) > s->room ? seen_grow(s, err) : 0;
+    if (r < 0)
+        return r;
+    uint64_t *slot = slot_of(s->places, s->room, place + 1);
+    if (*slot)
+        return files_fail(err, EEXIST,
+                          "is a folder that was there before: it is in itself, or in two places");
+    *slot = place + 1;
+    s->n++;
+    return 0;
+}
+
+void seen_free(struct seen *s)
+{
+    free(s->places);
+    *s = (struct seen){0};
+}

@@ -80,7 +80,7 @@ struct listed {
     struct platter_error err; /* of what failed last; not on the stack of each folder */
     bool json, recursive;
     unsigned long long n; /* printed */
-    uint64_t *above;      /* folders that the one at hand is in: no folder is in itself */
+    struct seen seen;
     size_t depth;
     int code;
 };
@@ -210,18 +210,14 @@ static void list_below(struct listed *l, const struct listing *entries, const ch
 
 static bool enter(struct listed *l, const struct node *dir, const char *path)
 {
-    for (size_t i = 0; i < l->depth; i++)
-        if (l->above[i] == dir->id) {
-            say("%s: %s: is a folder that it is in itself", l->fs->volume.title, path);
-            l->code = EXIT_FAILED;
-            return false;
-        }
-    if (l->depth == MAX_DEPTH) {
-        say("%s: %s: is in too many folders", l->fs->volume.title, path);
+    int r = l->depth < MAX_DEPTH ? seen_add(&l->seen, dir->place, &l->err)
+                                 : files_fail(&l->err, ENAMETOOLONG, "is in too many folders");
+    if (r < 0) {
+        say("%s: %s: %s", l->fs->volume.title, path, l->err.message);
         l->code = EXIT_FAILED;
         return false;
     }
-    l->above[l->depth++] = dir->id;
+    l->depth++;
     return true;
 }
 
@@ -307,15 +303,14 @@ static int list_path(const struct args *args, struct browse *b, const char *path
     struct listed l = {&b->fs, .json = wants_json(args), .recursive = args->recursive};
     struct node node;
     char *shown = neat(path);
-    l.above = malloc(MAX_DEPTH * sizeof *l.above);
-    if (!shown || !l.above)
+    if (!shown)
         files_fail(&l.err, ENOMEM, "no memory for a listing");
     else if (find_listed(&l, path, &node) == 0)
         list_found(&l, &node, shown);
     if (l.err.code && l.code == EXIT_FINE)
         l.code = say_error(&l.err);
     free(shown);
-    free(l.above);
+    seen_free(&l.seen);
     return l.code;
 }
 

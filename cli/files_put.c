@@ -65,7 +65,7 @@ static int check_there(const struct copy *c, int folder, const char *name, const
         say("%s: what has its name here is no file, and is left alone", shown);
         return -EEXIST;
     }
-    for (unsigned i = 0; i < c->n_own; i++)
+    for (size_t i = 0; i < c->n_own; i++)
         if (c->own[i].st_dev == st.st_dev && c->own[i].st_ino == st.st_ino) {
             say("%s: what has its name here is the image that is read, and is left alone", shown);
             return -EEXIST;
