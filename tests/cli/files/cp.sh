@@ -23,7 +23,7 @@ platter cp --path /with:/file --path /etc/fstab a.qcow2 folder
 cp a.qcow2 a:b.qcow2
 platter cp a:b.qcow2:/etc/fstab again
 cat name colon again
-find folder -type f -printf '%P ' -exec cat {} + | sort
+for file in folder/*; do echo "$file $(cat "$file")"; done
 rm -r folder name colon again
 
 echo "--- folders"
