@@ -13,7 +13,7 @@ import subprocess
 import nbd
 from nbd_servers import free_port, nbdkit
 from peers import KIB, MIB, PLATTER, Failed, main, make_content, platter, qemu_img, qemu_io, run, sha256
-from serve import SIZE, Serve, ServeCase, wait_until
+from serve import PLUGIN, SIZE, Serve, ServeCase, wait_until
 from web_servers import Faulty, Nginx
 
 QUICK = "timeout=1,connect_timeout=2,retry_time=4"
@@ -436,6 +436,23 @@ class Owners(MigrateCase):
             migrate("execute", target)
             migrate("commit", target)
             self.check_alone(target, "shadow.raw")
+
+    def test_plugin(self):
+        """nbdkit by itself: what it is told, and what does not go together."""
+        self.prepare("-f", "raw", "disk.raw")
+        server = nbdkit(PLUGIN, "vm.qcow2", "migration=true", "execute=true", "rate=100M")
+        self.check_same(server.uri)
+        wait_for_state("executed")
+        migrate("commit", "vm.qcow2")
+        self.check_same(server.uri)
+        run("nbdinfo", server.uri.replace("?", "other?"), code=1)
+        server.stop()
+        self.check_alone("vm.qcow2", "disk.raw")
+        self.make("a.qcow2")
+        for word, *wrong in (["is not being migrated", "migration=true"], ["prepared with", "migration=true", "format=raw"],
+                             ["migration=true", "execute=true"], ["migration=true", "copy-on-read=false"]):
+            done = run("nbdkit", "-f", "-U", "-", PLUGIN, "a.qcow2", *wrong, "--run", "true", code=1)
+            self.assertIn(word, done.stderr)
 
     def test_second_server(self):
         self.prepare("-f", "raw", "disk.raw")
