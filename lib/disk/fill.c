@@ -71,7 +71,7 @@ static int plan_absent(struct disk_write *w, struct platter_error *err)
     goff end = w->off + w->len, next;
     int r = 0;
     for (goff off = w->off; off < end && r == 0; off = next) {
-        enum presence presence;
+        enum presence presence = PRESENT;
         r = look(disk_top(w->disk), off, end, &presence, &next, err);
         if (r == 0 && presence == ABSENT)
             r = disk_write_plan(w, off, next - off, err);
@@ -210,7 +210,7 @@ static int fetch_piece(struct platter_disk *disk, goff off, uint64_t len, goff *
     goff end = min_u64(round_up(off + min_u64(len, READ_PIECE), top->unit), disk_size(disk));
     struct disk_write w = {.disk = disk, .off = start, .len = end - start};
     int r = disk_lock_units(disk, "read", &w.hold, start, end - start, err);
-    enum presence presence;
+    enum presence presence = PRESENT;
     goff next;
     for (goff at = start; at < end && r == 0; at = next) {
         struct disk_extent x;

@@ -144,8 +144,8 @@ void disk_names_free(struct platter_disk *disk);
 
 /* A guest is about to change something. */
 int filling_touch(struct filling *f, struct platter_error *err);
-/* For what would be done with all of an image, be there something below it or not: EBUSY where it is
- * the target of a migration. */
+/* For what would be done with all of an image, be there something below it or not: EBUSY where it
+ * is the target of a migration. */
 int disk_check_no_target(const struct platter_disk *disk, const char *what,
                          struct platter_error *err);
 /* Stores what [off, off + len) lacks (copy on read). */

@@ -107,7 +107,7 @@ static int do_execute(struct caller *caller, const json_t *request, json_t *answ
                       struct platter_error *err)
 {
     struct control *c = caller->control;
-    uint64_t workers, rate;
+    uint64_t workers = 0, rate = 0;
     int r = number_of(request, "workers", 1024, &workers, err);
     if (r == 0)
         r = number_of(request, "rate", INT64_MAX, &rate, err);

@@ -42,7 +42,7 @@ bool control_yielded(struct control *c);
 /* A folder, kept open, with the name of a socket in it. */
 struct socket_place {
     int folder; /* -1: none */
-    char name[88];
+    char name[80];
 };
 
 /* Makes the socket, in the place of one that nobody listens at, for the image's lock says that we

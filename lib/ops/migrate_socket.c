@@ -187,7 +187,7 @@ static int peer_of(int fd, uid_t *ret)
 
 bool socket_peer_may(int fd)
 {
-    uid_t peer;
+    uid_t peer = 0;
     return peer_of(fd, &peer) == 0 && (peer == geteuid() || peer == 0);
 }
 
@@ -195,7 +195,7 @@ bool socket_peer_may(int fd)
  * says what he likes anyhow. */
 static bool may_be_owner(const struct migrate_state *state, int fd)
 {
-    uid_t peer;
+    uid_t peer = 0;
     struct stat st;
     int descriptor = state_descriptor(state);
     if (peer_of(fd, &peer) < 0)

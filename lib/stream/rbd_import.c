@@ -294,7 +294,7 @@ static int import_execute(const struct place *p, platter_progress_fn progress, v
                           struct platter_error *err)
 {
     struct place_import before;
-    struct run *run;
+    struct run *run = NULL;
     struct stream *s;
     int r = rbd_import_ops.status(p, &before, err);
     if (r < 0)
