@@ -22,7 +22,7 @@
 #include "ops/migrate_control.h"
 #include "stream/stream.h"
 
-enum { PLACES = 4, LONGEST_NAME = 80 /* of sun_path the folder's descriptor takes the rest */ };
+enum { PLACES = 4, LONGEST_NAME = 79 /* of sun_path the folder's descriptor takes the rest */ };
 
 /* ---- places ----------------------------------------------------------------------------------
  */
