@@ -83,6 +83,8 @@ struct listing {
 int listing_add(struct listing *l, const char *name, size_t len, const char *alias, uint64_t id,
                 struct platter_error *err);
 void listing_sort(struct listing *l); /* by name, by bytes */
+/* A name that is there more than once, or NULL. Sorts them. */
+const char *listing_twice(struct listing *l);
 void listing_free(struct listing *l);
 
 /* Folders that were gone into, by their places. A folder has one name, but a disk that was damaged,
@@ -155,6 +157,7 @@ struct partition {
     char uuid[48];     /* of the partition itself */
     char name[72 * 3]; /* GPT has names */
     bool is_container; /* an extended partition: others are in it */
+    bool unread;       /* its beginning cannot be read: what is in it is not known */
     struct fs_kind kind;
 };
 
@@ -205,6 +208,8 @@ struct browse {
 
 /* Opens a disk and reads its table. Prints what fails, and doubts. 0 or negative. */
 int browse_open(const struct args *args, const char *image, struct browse *ret);
+/* Whether the beginning of each partition can be read. Prints those that cannot. */
+int browse_check(const struct browse *b);
 /* Opens the file system that --partition names, or the one that is meant. */
 int browse_choose(const struct args *args, struct browse *b);
 void browse_close(struct browse *b);

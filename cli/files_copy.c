@@ -103,11 +103,17 @@ static mode_t mode_of(const struct copy *c, const struct node *n)
     return c->preserve ? n->mode & 01777 : n->mode & 0777 & ~c->mask;
 }
 
+/* The highest number is nobody's: to the system it says that the owner stays as it is. */
+static bool is_owner(const struct node *n)
+{
+    return n->uid != UINT32_MAX && n->gid != UINT32_MAX;
+}
+
 static int dress(const struct copy *c, const struct node *n, int fd, const char *shown)
 {
     struct timespec times[2] = {n->atime, n->mtime};
-    if (c->owner && fchown(fd, n->uid, n->gid) < 0)
-        return put_failed(shown, "cannot set its owner", errno);
+    if (c->owner && (!is_owner(n) || fchown(fd, n->uid, n->gid) < 0))
+        return put_failed(shown, "cannot set its owner", is_owner(n) ? errno : EINVAL);
     if (fchmod(fd, mode_of(c, n)) < 0)
         return put_failed(shown, "cannot set its mode", errno);
     if (c->preserve && futimens(fd, times) < 0)
@@ -165,8 +171,8 @@ static int own_link(const struct node *n, int folder, const char *name, const ch
         r = put_failed(shown, "cannot open what was made", errno);
     else if (!S_ISLNK(st.st_mode))
         r = put_failed(shown, "is no link any more", EEXIST);
-    else if (fchownat(fd, "", n->uid, n->gid, AT_EMPTY_PATH) < 0)
-        r = put_failed(shown, "cannot set its owner", errno);
+    else if (!is_owner(n) || fchownat(fd, "", n->uid, n->gid, AT_EMPTY_PATH) < 0)
+        r = put_failed(shown, "cannot set its owner", is_owner(n) ? errno : EINVAL);
     if (fd >= 0)
         close(fd);
     return r;
@@ -268,6 +274,12 @@ static int copy_listing(struct copy *c, const struct node *dir, int folder, cons
     int r = c->fs->ops->list(c->fs->own, dir, &l, &c->err);
     if (r < 0)
         r = not_read(c, shown);
+    if (r == 0 && listing_twice(&l)) {
+        files_fail(&c->err, PLATTER_ECORRUPT,
+                   "has more than one \"%s\", of which one takes the place of another",
+                   listing_twice(&l));
+        not_read(c, shown);
+    }
     for (size_t i = 0; r == 0 && i < l.n; i++)
         r = copy_entry(c, &l.entries[i], folder, shown);
     listing_free(&l);

@@ -220,13 +220,23 @@ int listing_add(struct listing *l, const char *name, size_t len, const char *ali
 static int compare_entries(const void *a, const void *b)
 {
     const struct entry *x = a, *y = b;
-    return strcmp(x->name, y->name);
+    int r = strcmp(x->name, y->name);
+    return r ? r : (x->id > y->id) - (x->id < y->id);
 }
 
 void listing_sort(struct listing *l)
 {
     if (l->n)
         qsort(l->entries, l->n, sizeof *l->entries, compare_entries);
+}
+
+const char *listing_twice(struct listing *l)
+{
+    listing_sort(l);
+    for (size_t i = 1; i < l->n; i++)
+        if (strcmp(l->entries[i - 1].name, l->entries[i].name) == 0)
+            return l->entries[i].name;
+    return NULL;
 }
 
 void listing_free(struct listing *l)

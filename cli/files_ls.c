@@ -331,6 +331,8 @@ static int ls_run(const struct args *args)
         print_table_json(&b);
     else if (!path)
         print_table(b.table);
+    if (!path)
+        code = browse_check(&b) < 0 ? EXIT_FAILED : EXIT_FINE;
     else
         code = browse_choose(args, &b) < 0 ? EXIT_FAILED : list_path(args, &b, path);
     browse_close(&b);

@@ -52,11 +52,43 @@ static void title_of(const struct browse *b, const struct partition *p, char *bu
         snprintf(buf, size, "%.460s", b->title);
 }
 
+/* The error of one whose beginning cannot be read, and 0 for others. */
+static int check_read(const struct browse *b, const struct partition *p, struct platter_error *err)
+{
+    char title[512];
+    struct platter_error own = {0};
+    struct volume v = {0};
+    struct fs_kind kind;
+    if (!p->unread)
+        return 0;
+    title_of(b, p, title, sizeof title);
+    int r = volume_open(&v, b->disk, title, p->start, p->length, &own);
+    if (r == 0)
+        r = fs_identify(&v, &kind, &own);
+    volume_close(&v);
+    return files_fail(err, r < 0 ? -r : EIO, "%s: its beginning cannot be read: %.400s", title,
+                      r < 0 ? own.message : "not the first time");
+}
+
+int browse_check(const struct browse *b)
+{
+    int r = 0;
+    for (unsigned i = 0; i < b->table->n; i++) {
+        struct platter_error err = {0};
+        if (check_read(b, &b->table->parts[i], &err) < 0)
+            r = -say_error(&err);
+    }
+    return r;
+}
+
 /* A file system that nobody here reads. */
 static int refuse_kind(const struct args *args, const struct browse *b, const struct partition *p,
                        struct platter_error *err)
 {
     char title[512];
+    int r = check_read(b, p, err);
+    if (r < 0)
+        return r;
     title_of(b, p, title, sizeof title);
     if (!p->kind.name)
         return files_fail(err, ENOTSUP, "%s: has no file system that is known here", title);
@@ -210,6 +242,12 @@ static int choose(const struct args *args, struct browse *b, struct platter_erro
     struct choice c = count_kinds(b);
     if (args->partition)
         return choose_named(args, b, err);
+    /* It may be the one that is meant. */
+    for (unsigned i = 0; i < b->table->n; i++) {
+        int r = check_read(b, &b->table->parts[i], err);
+        if (r < 0)
+            return r;
+    }
     if (c.n_readable == 1 && !c.other)
         return open_partition(b, c.readable, err);
     const struct partition *root = find_root(b);

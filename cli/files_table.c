@@ -246,7 +246,7 @@ int table_read(struct platter_disk *disk, const char *title, struct table **ret,
     int r = read_scheme(disk, title, t, err);
     for (unsigned i = 0; t->scheme && i < t->n && r == 0; i++)
         if (look_into(disk, title, &t->parts[i], err) < 0)
-            t->parts[i].kind = (struct fs_kind){0}; /* whoever wants it will hear of it */
+            t->parts[i].unread = true; /* whoever wants it will hear of it */
     if (r < 0) {
         free(t);
         return r;

@@ -112,6 +112,15 @@ class FilesCase(Case):
         self.assertNotIn("not found", done.stderr)
         return done.stdout
 
+    def rename(self, image, before, after):
+        """Names as they stand in the folder."""
+        with open(image, "r+b") as f:
+            data = f.read()
+            self.assertEqual(len(before), len(after))
+            self.assertEqual(data.count(before), 1)
+            f.seek(data.index(before))
+            f.write(after)
+
 
 def make_ext(image, size, *options, tree="tree", noise=False):
     """ext4, if the options do not say otherwise: a file system in a file, which may be full of noise before."""
@@ -645,15 +654,6 @@ class Damaged(FilesCase):
         done = ours("cp", "-r", "-f", "raw", "e.img:/a", "out", code=1)
         self.assertIn("in itself", done.stderr)
         self.assertTrue(os.path.exists("out/b/f"))
-
-    def rename(self, image, before, after):
-        """Names as they stand in the folder."""
-        with open(image, "r+b") as f:
-            data = f.read()
-            self.assertEqual(len(before), len(after))
-            self.assertEqual(data.count(before), 1)
-            f.seek(data.index(before))
-            f.write(after)
 
     def test_names(self):
         """A link to elsewhere, and a folder of the same name behind it; names that are paths."""

@@ -172,6 +172,55 @@ class Hostile(FilesCase):
                 self.assertEqual(done.stderr.count("is the image that is read"), 2)
                 self.assertEqual([os.stat(name).st_ino for name in (image, part)], before)
 
+    def test_unread_partition(self):
+        """Where the beginning of a partition cannot be read, no other one is taken for it."""
+        os.makedirs("tree/etc")
+        write("tree/etc/f", b"f")
+        self.ext()
+        with open("d.img", "wb") as f:
+            f.truncate(32 * MIB)
+        run("sfdisk", "-q", "d.img", input="label: gpt\nstart=2048,size=9M\nstart=22528,size=9M\n")
+        for at in (MIB, 11 * MIB):
+            run("dd", "if=e.img", "of=d.img", "bs=64K", f"seek={at}", "oflag=seek_bytes", "conv=notrunc")
+        platter("convert", "-f", "raw", "-O", "qcow2", "d.img", "d.qcow2")
+        with open("d.qcow2", "rb") as f:
+            image = f.read()
+        tables = struct.unpack_from(">Q", image, 40)[0]
+        entry = (struct.unpack_from(">Q", image, tables)[0] & 0xfffffffffffe00) + 8 * (11 * MIB // (64 * KIB))
+        place = struct.unpack_from(">Q", image, entry)[0] & 0xfffffffffffe00
+        patch("d.qcow2", entry, struct.pack(">Q", 1 << 62 | place))  # said to be compressed, which it is not
+        for argv in (("cp", "d.qcow2:/etc/f", "."), ("ls", "d.qcow2", "/"), ("ls", "d.qcow2"),
+                     ("ls", "--output=json", "d.qcow2"), ("cp", "--partition=2", "d.qcow2:/etc/f", "."),
+                     ("ls", "--partition=2", "d.qcow2")):
+            done = ours(*argv, code=1)
+            self.assertIn("partition 2: its beginning cannot be read: ", done.stderr)
+        self.assertFalse(os.path.exists("f"))
+        self.assertEqual(ours("cp", "--partition=1", "d.qcow2:/etc/f", "-").stdout, "f")
+
+    def test_one_name_twice(self):
+        os.makedirs("tree")
+        for name in ("one_a", "one_b"):
+            write(f"tree/{name}", b"x")
+        self.ext()
+        self.rename("e.img", b"one_b", b"one_a")
+        done = quick("cp", "-r", "-f", "raw", "e.img:/", "out", code=1)
+        self.assertIn('has more than one "one_a"', done.stderr)
+
+    def test_owner_of_nobody(self):
+        """A number that would leave the owner as it is: that of who copies."""
+        os.makedirs("tree")
+        write("tree/a", b"a")
+        write("tree/b", b"b")
+        self.ext()
+        self.debugfs("e.img", "sif a uid 4294967295", "sif b uid 70000", "sif b gid 70000")
+        if os.geteuid() == 0:
+            done = quick("cp", "-r", "--owner", "-f", "raw", "e.img:/", "out", code=1)
+            self.assertIn("/a: cannot set its owner", done.stderr)
+            self.assertFalse(os.path.exists("out/a"))
+            self.assertEqual((os.stat("out/b").st_uid, os.stat("out/b").st_gid), (70000, 70000))
+        else:
+            quick("cp", "-r", "--owner", "-f", "raw", "e.img:/", "out", code=1)
+
     def test_deeper_than_open_files(self):
         os.makedirs("tree/" + "d/" * 300)
         write("tree/" + "d/" * 300 + "f", b"f")
