@@ -157,9 +157,11 @@ int ext_runs(struct ext *e, const struct node *file, run_fn fn, void *opaque,
     if (i.i_flags & EXT4_INLINE_DATA_FL)
         return in_inode(&g);
     if (file->size > (uint64_t)e->fs->blocksize << 32)
-        return files_fail(err, PLATTER_ECORRUPT, "%s: inode %llu has %llu bytes, which no file has",
-                          e->volume->title, (unsigned long long)file->id,
-                          (unsigned long long)file->size);
+        return files_fail(
+            err, PLATTER_ECORRUPT,
+            "%s: inode %llu has %llu bytes, which no file has: at most %llu are possible",
+            e->volume->title, (unsigned long long)file->id, (unsigned long long)file->size,
+            (unsigned long long)e->fs->blocksize << 32);
     r = i.i_flags & EXT4_EXTENTS_FL ? extents(&g) : blocks(&g);
     return r < 0 ? r : tell(&g);
 }
