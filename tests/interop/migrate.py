@@ -570,7 +570,7 @@ class Ends(MigrateCase):
                 wait_for_state("executing", target)
                 os.utime("disk.raw", (1, 1))
                 self.assertIn("disk.raw", copy.end(CHANGED))
-                qemu_io(s.uri, "raw", "write -P 3 0 512", "read -P 3 0 512")
+                qemu_io(s.uri, "raw", "write -P 3 0 64K", "read -P 3 0 64K")
                 self.assertIn("disk.raw", status(target)["error"])
             migrate("abort", "--discard-writes", target)
 
