@@ -275,7 +275,14 @@ struct filling {
     void *opaque;
     atomic_bool is_touched;
     _Atomic uint64_t failed_reads; /* of guests, below */
+    /* Guests go before who fills the disk: filling_wants_way(). */
+    atomic_uint reading;      /* guests that read below now */
+    _Atomic uint64_t read_at; /* when the last one did, ns */
 };
+
+/* Whether guests read from below these days: who fills the disk takes little at a time then. *ret:
+ * they do at this moment, so that he had better wait. */
+bool filling_wants_way(const struct filling *f, bool *ret_now);
 
 /* As disk_write_begin() and _end(), but of whole units, of which only what the top image lacks is
  * stored. */

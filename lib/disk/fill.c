@@ -13,12 +13,14 @@
  */
 #include <string.h>
 
+#include "base/awake.h"
 #include "base/ckd.h"
 #include "disk/inside.h"
 
 enum {
     READ_PIECE = 1 << 20, /* copy on read fetches at most so much at once */
-    ZERO_PIECE = 1 << 30
+    ZERO_PIECE = 1 << 30,
+    BUSY_MS = 500 /* a guest that read below will read again */
 };
 
 int filling_touch(struct filling *f, struct platter_error *err)
@@ -29,6 +31,12 @@ int filling_touch(struct filling *f, struct platter_error *err)
     if (r == 0)
         atomic_store(&f->is_touched, true);
     return r;
+}
+
+bool filling_wants_way(const struct filling *f, bool *ret_now)
+{
+    *ret_now = atomic_load(&f->reading) > 0;
+    return *ret_now || now_ns() - atomic_load(&f->read_at) < (uint64_t)BUSY_MS * UINT64_C(1000000);
 }
 
 int disk_check_no_target(const struct platter_disk *disk, const char *what,
@@ -201,6 +209,16 @@ static int fetch(struct disk_write *w, goff off, goff end, struct platter_error 
     return 0;
 }
 
+/* Whether a guest may have what he asked for although what is around it cannot be read: then the
+ * read itself tells. A server that does not answer is not asked twice. */
+static bool is_of_others(struct platter_disk *disk, int r, bool asked)
+{
+    if (asked || (r != -EIO && r != -PLATTER_ECORRUPT))
+        return false;
+    atomic_fetch_sub(&disk->filling->failed_reads, 1);
+    return true;
+}
+
 /* Fetches the first piece of an absent run that begins at `off`; *ret_end: where it ends. */
 static int fetch_piece(struct platter_disk *disk, goff off, uint64_t len, goff *ret_end,
                        struct platter_error *err)
@@ -224,6 +242,8 @@ static int fetch_piece(struct platter_disk *disk, goff off, uint64_t len, goff *
                      : min_u64(next, round_up(at + x.e.len, top->unit));
         if (r == 0 && !zeros)
             r = fetch(&w, at, next, err);
+        if (r < 0 && is_of_others(disk, r, at >= off && next <= off + len))
+            r = 0;
     }
     disk_write_done(&w);
     *ret_end = end;

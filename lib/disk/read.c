@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/awake.h"
 #include "base/ckd.h"
 #include "disk/inside.h"
 
@@ -41,10 +42,17 @@ int disk_read_extent(struct platter_disk *disk, const struct disk_extent *x, voi
 static int read_extent(struct platter_disk *disk, const struct disk_extent *x, void *buf, goff off,
                        struct platter_error *err)
 {
-    const struct filling *f = disk->filling;
+    struct filling *f = disk->filling;
     bool below = f && (x->depth > 0 || x->e.kind == EXTENT_BACKING) && x->e.kind != EXTENT_ZERO;
-    int r = below ? f->may_read(f->opaque, err) : 0;
-    return r < 0 ? r : disk_read_extent(disk, x, buf, off, err);
+    if (!below)
+        return disk_read_extent(disk, x, buf, off, err);
+    atomic_fetch_add(&f->reading, 1);
+    int r = f->may_read(f->opaque, err);
+    if (r == 0)
+        r = disk_read_extent(disk, x, buf, off, err);
+    atomic_store(&f->read_at, now_ns());
+    atomic_fetch_sub(&f->reading, 1);
+    return r;
 }
 
 static int read_first(struct platter_disk *disk, uint8_t *p, size_t len, goff off,

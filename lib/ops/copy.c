@@ -8,9 +8,11 @@
 #include "ops/copy.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/awake.h"
 #include "base/ckd.h"
 #include "ops/walk.h"
 
@@ -18,7 +20,12 @@ enum {
     CHUNK_ZERO = 1,       /* walk_chunk.flags: no data, to be made zero */
     ZERO_RUN = 1 << 30,   /* zeros that are marked at once, bytes */
     SALVAGE_GRAIN = 4096, /* a read error is narrowed down to this */
-    FILL_FAILURES = 8     /* chunks in a row of which nothing could be read: the source is gone */
+    /* Chunks in a row of which nothing could be read, and how long that took: the source is gone.
+     * What fails at once is passed over, however much it is. */
+    FILL_FAILURES = 8,
+    FILL_FAILING_S = 30,
+    WAY_PIECE = 128 << 10, /* bytes that a fill reads at once while guests read as well */
+    WAY_MS = 1000          /* ... and so long it waits for them: it has to end one day */
 };
 
 /* A range that could not be read, until it is reported. */
@@ -47,6 +54,8 @@ struct run {
     struct hole last; /* the hole that may still grow; under the turn */
     uint64_t holes;
     atomic_uint failures; /* chunks in a row of which nothing could be read */
+    _Atomic uint64_t failing_since;
+    atomic_uint reading; /* workers of a fill that read from the sources now */
 };
 
 /* ---- next ------------------------------------------------------------------------------------ */
@@ -241,14 +250,62 @@ static int read_salvaging(const struct run *run, struct copy_worker *w, uint8_t 
     return r < 0 ? r : read_salvaging(run, w, buf + half, len - half, off + half, err);
 }
 
+/*
+ * Guests go before a fill, which reads from the same server: as long as they read there it has one
+ * small request under way at most, and begins none while one of theirs is. Returns how much of len
+ * may be read; run->reading is one less after that.
+ */
+static size_t enter_way(struct run *run, size_t len)
+{
+    const struct filling *f = run->c->target->filling;
+    size_t piece = (size_t)max_u64(WAY_PIECE, sources_unit(run->c->sources));
+    bool now, busy = false;
+    for (unsigned i = 0; i < WAY_MS && f && (busy = filling_wants_way(f, &now)); i++) {
+        unsigned none = 0;
+        if (!now && atomic_compare_exchange_strong(&run->reading, &none, 1))
+            return min_u64(len, piece);
+        poll(NULL, 0, 1);
+    }
+    atomic_fetch_add(&run->reading, 1);
+    return busy ? min_u64(len, piece) : len;
+}
+
+static int read_giving_way(struct run *run, uint8_t *buf, size_t len, goff off,
+                           struct platter_error *err)
+{
+    int r = 0;
+    for (size_t done = 0, n; done < len && r == 0; done += n) {
+        n = enter_way(run, len - done);
+        r = sources_read(run->c->sources, buf + done, n, off + done, err);
+        atomic_fetch_sub(&run->reading, 1);
+    }
+    return r;
+}
+
+/* After each chunk of a fill; whether the source is gone. `failed`: nothing of the chunk could be
+ * read, which was begun at `since`. */
+static bool is_gone(struct run *run, bool failed, uint64_t since)
+{
+    if (!failed) {
+        atomic_store(&run->failures, 0);
+        return false;
+    }
+    unsigned before = atomic_fetch_add(&run->failures, 1);
+    if (before == 0)
+        atomic_store(&run->failing_since, since);
+    return before + 1 >= FILL_FAILURES && now_ns() - atomic_load(&run->failing_since) >
+                                              (uint64_t)FILL_FAILING_S * UINT64_C(1000000000);
+}
+
 /* What a fill cannot read now it may read another time, so a unit is all that is tried again. Want
  * of memory and a source that is another one end it. */
 static int read_filling(struct run *run, struct copy_worker *w, const struct walk_chunk *c,
                         struct platter_error *err)
 {
     struct platter_error reason = {0};
+    uint64_t since = now_ns();
     size_t unit = run->c->sink->unit, len = (size_t)c->len, lost = 0;
-    int r = sources_read(run->c->sources, w->parcel.in, len, c->off, &reason);
+    int r = read_giving_way(run, w->parcel.in, len, c->off, &reason);
     for (size_t at = 0, n; r < 0 && r != -ENOMEM && r != -ESTALE && at < len; at += n) {
         n = (size_t)min_u64(unit, len - at);
         /* Where the first and the second cannot be, the source is asked for no more of it. */
@@ -260,9 +317,7 @@ static int read_filling(struct run *run, struct copy_worker *w, const struct wal
         lost += e < 0 ? n : 0;
         r = e == -ENOMEM || e == -ESTALE ? e : r;
     }
-    bool gone = lost == len && atomic_fetch_add(&run->failures, 1) + 1 >= FILL_FAILURES;
-    if (lost < len)
-        atomic_store(&run->failures, 0);
+    bool gone = is_gone(run, lost == len, since);
     if (r == -ENOMEM || r == -ESTALE || gone)
         return fail(err, -r, "%s", reason.message);
     return 0;

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/* The state of a migration: written by turns into two slots, so that a write that is cut off leaves
+ * what was; and what becomes of one that is damaged, or that somebody made up. */
+#include "migrate_kit.h"
+
+enum { SLOT = 256 << 10, SECTOR = 512 };
+
+static const char path[] = "t.migration";
+
+static void prepare(void)
+{
+    kit_source("s.raw", MIB, MIB);
+    kit_prepare("s.raw", "t", "raw");
+}
+
+static int look(struct migrate_state *ret, struct platter_error *err)
+{
+    return migrate_state_open("t", NULL, NULL, false, ret, err);
+}
+
+/* What a state says when it is read: which of those that were written. */
+static uint64_t sequence(void)
+{
+    struct migrate_state s;
+    assert_works(look(&s, &err));
+    uint64_t found = s.sequence;
+    assert_int_equal(s.size, MIB);
+    migrate_state_close(&s);
+    return found;
+}
+
+static void write_again(void)
+{
+    struct migrate_state s;
+    assert_works(migrate_state_open("t", NULL, NULL, true, &s, &err));
+    assert_works(migrate_state_write(&s, &err));
+    migrate_state_close(&s);
+}
+
+static void poke(uint64_t off, const void *bytes, size_t len)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    MUST(fd >= 0 && pwrite(fd, bytes, len, (off_t)off) == (ssize_t)len && close(fd) == 0);
+}
+
+static uint8_t peek(uint64_t off)
+{
+    uint8_t byte = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    MUST(fd >= 0 && pread(fd, &byte, 1, (off_t)off) >= 0 && close(fd) == 0);
+    return byte;
+}
+
+/* Whatever byte of the newer slot is another one, the older one counts; of both, none. */
+static void test_damaged_slots(void **state)
+{
+    (void)state;
+    prepare();
+    for (unsigned round = 0; round < 2; round++) {
+        write_again();
+        uint64_t now = sequence(), at = now % 2 * SLOT;
+        for (uint64_t off = 0; off < SECTOR + 300; off += off < 48 ? 1 : 37) {
+            uint8_t was = peek(at + off), other = was ^ 1;
+            poke(at + off, &other, 1);
+            assert_int_equal(sequence(), now - 1);
+            poke(at + off, &was, 1);
+            assert_int_equal(sequence(), now);
+        }
+    }
+    poke(0, "x", 1);
+    poke(SLOT, "x", 1);
+    struct migrate_state s;
+    assert_fails(look(&s, &err), PLATTER_ECORRUPT, "neither");
+}
+
+/* A write that ended anywhere: the text is there in part, or the header is not. */
+static void test_torn_write(void **state)
+{
+    (void)state;
+    prepare();
+    write_again();
+    uint64_t now = sequence();
+    uint8_t noise[4096];
+    memset(noise, 0xa5, sizeof noise);
+    /* The next one would go to the other slot. */
+    for (size_t len = 1; len <= sizeof noise; len *= 4) {
+        poke((now + 1) % 2 * SLOT + SECTOR, noise, len);
+        assert_int_equal(sequence(), now);
+    }
+    poke((now + 1) % 2 * SLOT, noise, SECTOR);
+    assert_int_equal(sequence(), now);
+    write_again();
+    assert_int_equal(sequence(), now + 1);
+}
+
+static void test_cut_short(void **state)
+{
+    (void)state;
+    struct migrate_state s;
+    const off_t lengths[] = {0, 1, 511, 512, 600, SLOT, SLOT + 100};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        prepare();
+        if (sequence() % 2 == 0) /* slot A is the newer one: it is made the older */
+            write_again();
+        MUST(truncate(path, lengths[i]) == 0);
+        if (lengths[i] >= SLOT)
+            assert_int_equal(sequence() % 2, 0);
+        else
+            assert_fails(look(&s, &err), PLATTER_ECORRUPT, "no state");
+        MUST(unlink(path) == 0 && unlink("t.part") == 0);
+    }
+}
+
+/* Whoever made this up knows the checksums as well. */
+static void forge(json_t *changes)
+{
+    struct migrate_state s;
+    const char *text;
+    json_t *value;
+    assert_works(migrate_state_open("t", NULL, NULL, true, &s, &err));
+    json_object_foreach (changes, text, value) {
+        if (strcmp(text, "format") == 0) {
+            free(s.format);
+            s.format = strdup(json_string_value(value));
+        } else if (strcmp(text, "size") == 0) {
+            s.size = (uint64_t)json_integer_value(value);
+        } else if (strcmp(text, "source") == 0) {
+            json_decref(s.source);
+            s.source = json_incref(value);
+        } else if (strcmp(text, "identity") == 0) {
+            json_decref(s.identity);
+            s.identity = json_incref(value);
+        }
+    }
+    assert_works(migrate_state_write(&s, &err));
+    migrate_state_close(&s);
+    json_decref(changes);
+}
+
+static void test_made_up(void **state)
+{
+    (void)state;
+    struct platter_migrate_options o = {.size = sizeof o};
+    struct platter_migration *m;
+    struct migrate_state s;
+    char *text;
+    json_t *changes[] = {json_pack("{s:s}", "format", "vmdk"),
+                         json_pack("{s:I}", "size", (json_int_t)-1), json_pack("{s:[]}", "source"),
+                         json_pack("{s:{}}", "identity"), json_pack("{s:i}", "source", 7)};
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        prepare();
+        forge(changes[i]);
+        assert_fails(look(&s, &err), PLATTER_ECORRUPT, "no state");
+        MUST(unlink(path) == 0 && unlink("t.part") == 0);
+    }
+    prepare();
+    forge(json_pack("{s:I}", "size", (json_int_t)2 * MIB));
+    assert_fails(platter_migrate_open("t", &o, &m, &err), ESTALE, "another size");
+    MUST(unlink(path) == 0 && unlink("t.part") == 0);
+    /* A source without a name, or of other types: the target opens, and what comes from it fails.
+     */
+    prepare();
+    forge(json_pack("{s:{s:i, s:s, s:[i, n], s:{}}}", "source", "name", 5, "flags", "x", "allow", 1,
+                    "format"));
+    assert_works(platter_migrate_status("t", &o, &text, &err));
+    assert_non_null(strstr(text, "failed"));
+    free(text);
+    assert_fails(platter_migrate_execute("t", &o, &err), PLATTER_ECORRUPT, "does not name");
+}
+
+/* It may hold secrets. */
+static void test_rights(void **state)
+{
+    (void)state;
+    struct stat st;
+    prepare();
+    MUST(stat(path, &st) == 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_damaged_slots, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_torn_write, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_cut_short, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_made_up, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_rights, kit_enter, kit_leave),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
