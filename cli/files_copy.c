@@ -156,8 +156,11 @@ static int copy_file(struct copy *c, const struct node *n, int folder, const cha
         r = put_failed(shown, "cannot make it durable", errno);
     if (r == 0 && !lost)
         r = fresh_place(c, &f, name, shown);
-    if (r == 0 && !lost && !c->in_tree)
+    if (r == 0 && !lost && !c->in_tree) {
+        struct stat st;
         fsync(folder);
+        r = fstat(f.fd, &st) == 0 ? stat_keep(&c->made, &c->n_made, &st) : 0;
+    }
     fresh_close(&f);
     return r;
 }

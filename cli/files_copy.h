@@ -19,6 +19,8 @@ struct copy {
     mode_t mask;      /* umask */
     struct stat *own; /* files that the disk is in: never replaced */
     size_t n_own;
+    struct stat *made; /* files that other operands became: not replaced either */
+    size_t n_made;
     unsigned skipped;         /* devices and the like */
     bool failed;              /* something could not be copied, and that was printed */
     struct platter_error err; /* of what failed last; not on the stack of each folder */
@@ -54,6 +56,8 @@ int fresh_place(struct copy *c, struct fresh *f, const char *name, const char *s
 void fresh_close(struct fresh *f); /* and away with it, where it was not placed */
 /* A symbolic link, likewise. */
 int fresh_link(struct copy *c, const char *target, int folder, const char *name, const char *shown);
+/* One more of them. */
+int stat_keep(struct stat **list, size_t *n, const struct stat *st);
 /* Prints what a call of the system said; -code. */
 int put_failed(const char *shown, const char *what, int code);
 

@@ -110,14 +110,7 @@ static int add_own(struct copy *c, const struct stat *st)
 {
     if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
         return 0;
-    struct stat *more = realloc(c->own, (c->n_own + 1) * sizeof *more);
-    if (!more) {
-        say("out of memory");
-        return -ENOMEM;
-    }
-    c->own = more;
-    c->own[c->n_own++] = *st;
-    return 0;
+    return stat_keep(&c->own, &c->n_own, st);
 }
 
 /* Files that the disk is made of: all that is open here, as extents and data files have names that
@@ -318,6 +311,7 @@ static int cp_run(const struct args *args)
     free(w.image);
     free(c->buffer);
     free(c->own);
+    free(c->made);
     target_close(&w.target);
     return output_end(code);
 }

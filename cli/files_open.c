@@ -183,14 +183,20 @@ static bool is_root(struct browse *b)
 }
 
 /* The only partition that is that of a system, of those that are read here; or NULL. */
-static const struct partition *find_root(struct browse *b)
+static const struct partition *find_root(const struct args *args, struct browse *b)
 {
     const struct partition *found = NULL;
     unsigned n = 0;
     for (unsigned i = 0; i < b->table->n; i++) {
         const struct partition *p = &b->table->parts[i];
-        if (!p->kind.ops || open_partition(b, p, NULL) < 0)
+        struct platter_error err = {0};
+        if (!p->kind.ops)
             continue;
+        if (open_partition(b, p, &err) < 0) { /* it may have been the one that is meant */
+            if (!args->quiet)
+                say("warning: %s", err.message);
+            continue;
+        }
         if (is_root(b)) {
             found = p;
             n++;
@@ -250,7 +256,7 @@ static int choose(const struct args *args, struct browse *b, struct platter_erro
     }
     if (c.n_readable == 1 && !c.other)
         return open_partition(b, c.readable, err);
-    const struct partition *root = find_root(b);
+    const struct partition *root = find_root(args, b);
     if (root && !args->quiet)
         say("%s: partition %u (%s), which has /etc, is taken; --partition takes another", b->title,
             root->number, root->kind.name);

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -16,6 +17,26 @@ int put_failed(const char *shown, const char *what, int code)
 {
     say("%s: %s: %s", shown, what, strerror(code));
     return code ? -code : -EIO;
+}
+
+int stat_keep(struct stat **list, size_t *n, const struct stat *st)
+{
+    struct stat *more = realloc(*list, (*n + 1) * sizeof *more);
+    if (!more) {
+        say("out of memory");
+        return -ENOMEM;
+    }
+    *list = more;
+    more[(*n)++] = *st;
+    return 0;
+}
+
+static bool stat_is_kept(const struct stat *list, size_t n, const struct stat *st)
+{
+    for (size_t i = 0; i < n; i++)
+        if (list[i].st_dev == st->st_dev && list[i].st_ino == st->st_ino)
+            return true;
+    return false;
 }
 
 static void make_name(char name[40])
@@ -65,12 +86,12 @@ static int check_there(const struct copy *c, int folder, const char *name, const
         say("%s: what has its name here is no file, and is left alone", shown);
         return -EEXIST;
     }
-    for (size_t i = 0; i < c->n_own; i++)
-        if (c->own[i].st_dev == st.st_dev && c->own[i].st_ino == st.st_ino) {
-            say("%s: what has its name here is the image that is read, and is left alone", shown);
-            return -EEXIST;
-        }
-    return 0;
+    const char *what = stat_is_kept(c->own, c->n_own, &st)     ? "the image that is read"
+                       : stat_is_kept(c->made, c->n_made, &st) ? "what another one became"
+                                                               : NULL;
+    if (what)
+        say("%s: what has its name here is %s, and is left alone", shown, what);
+    return what ? -EEXIST : 0;
 }
 
 /* A name for a file that has none. */

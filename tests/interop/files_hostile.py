@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zlib
 
 from files import FilesCase, make_ext, ours, write
 from peers import KIB, MIB, PLATTER, main, platter, run
@@ -198,13 +199,22 @@ class Hostile(FilesCase):
         self.assertEqual(ours("cp", "--partition=1", "d.qcow2:/etc/f", "-").stdout, "f")
 
     def test_one_name_twice(self):
-        os.makedirs("tree")
+        """In one folder, and among what is to be copied: nothing takes the place of what was copied just now."""
+        os.makedirs("tree/a")
+        os.makedirs("tree/b")
+        write("tree/a/f", b"of a")
+        write("tree/b/f", b"of b")
         for name in ("one_a", "one_b"):
             write(f"tree/{name}", b"x")
         self.ext()
         self.rename("e.img", b"one_b", b"one_a")
         done = quick("cp", "-r", "-f", "raw", "e.img:/", "out", code=1)
         self.assertIn('has more than one "one_a"', done.stderr)
+        write("f", b"older")
+        done = quick("cp", "-f", "raw", "e.img:/a/f", "e.img:/b/f", ".", code=1)
+        self.assertIn("/b/f: what has its name here is what another one became", done.stderr)
+        with open("f", "rb") as f:
+            self.assertEqual(f.read(), b"of a")
 
     def test_owner_of_nobody(self):
         """A number that would leave the owner as it is: that of who copies."""
@@ -244,6 +254,52 @@ class Hostile(FilesCase):
             for said in (done.stdout, done.stderr):
                 self.assertNotRegex(said, rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xff")
             shutil.rmtree("out/bad", ignore_errors=True)
+
+    def test_checksums(self):
+        """Any byte of an inode, a folder, or a block of extents that is another one is an error, with its inode."""
+        os.makedirs("tree/d")
+        with open("tree/f", "wb") as f:
+            for i in range(600):  # in pieces, of which the inode has no room for the list
+                f.seek(i * 8 * KIB)
+                f.write(b"f" * KIB)
+        write("tree/d/in", b"in")
+        make_ext("e.img", 16 * MIB, "-b", "1024", "-O", "metadata_csum,64bit")
+        stat = run("debugfs", "-R", "ex /f", "e.img").stdout
+        leaf = int(re.search(r"^ *1/ *1 .*? (\d+) *-", stat, re.M)[1] if " 1/ 1 " in stat else
+                   re.search(r"\(ETB\d+\):(\d+)", run("debugfs", "-R", "stat /f", "e.img").stdout)[1])
+        folder = int(run("debugfs", "-R", "blocks /d", "e.img").stdout.split()[0])
+        inode = self.inode("e.img", "/f")
+        with open("e.img", "rb") as f:
+            image = f.read()
+        for at, path in ((inode + 20, "/f"), (inode + 44, "/f"), (folder * KIB + 30, "/d"), (leaf * KIB + 700, "/f")):
+            shutil.copyfile("e.img", "h.img")
+            patch("h.img", at, bytes([image[at] ^ 1]))
+            done = ours("cp", "-r", "-f", "raw", f"h.img:{path}", "out", code=1)
+            self.assertRegex(done.stderr, r"inode \d+: .*checksum")
+            self.assertFalse(os.path.isfile("out"))
+            shutil.rmtree("out", ignore_errors=True)
+
+    def test_tables_that_lead_round(self):
+        """An extended partition that is in itself, and a GPT of more entries than there are bytes."""
+        with open("d.img", "wb") as f:
+            f.truncate(32 * MIB)
+        run("sfdisk", "-q", "d.img", input="label: dos\nstart=2048,size=20M,type=5\nstart=4096,size=4M\n")
+        with open("d.img", "rb") as f:
+            f.seek(MIB + 446)
+            first = f.read(16)
+        patch("d.img", MIB + 446 + 16, first[:4] + b"\x05" + first[5:8] + struct.pack("<II", 0, 4096))
+        done = quick("ls", "-f", "raw", "d.img")
+        self.assertIn("has no end", done.stderr)
+        run("sfdisk", "-q", "d.img", input="label: gpt\nsize=4M\n")
+        with open("d.img", "rb") as f:
+            data = f.read()
+        for at in (512, len(data) - 512):
+            header = bytearray(data[at:at + 92])
+            struct.pack_into("<II", header, 80, 0xffffffff, 0x1000)
+            struct.pack_into("<I", header, 16, 0)
+            struct.pack_into("<I", header, 16, zlib.crc32(header))
+            patch("d.img", at, header)
+        self.assertIn("neither that nor its copy", quick("ls", "-f", "raw", "d.img", code=1).stderr)
 
     def test_torn_journal(self):
         """A transaction whose blocks do not fit their checksums does not count, and that is told."""
