@@ -6,7 +6,9 @@
  * flushed or was written since, and the image must be fit to be written on. qemu-img looks at a
  * sample.
  *
- * crash [--seed N] [--steps N] [--states N] [--keep] [specimen ...]
+ * With --fill others fill the image from its backing file meanwhile, as a live migration does.
+ *
+ * crash [--seed N] [--steps N] [--states N] [--fill] [--keep] [specimen ...]
  */
 #include <getopt.h>
 #include <unistd.h>
@@ -16,6 +18,7 @@
 #include "support/imagecheck.h"
 #include "support/log.h"
 #include "support/must.h"
+#include "support/partial.h"
 #include "support/process.h"
 #include "support/seen.h"
 #include "support/specimen.h"
@@ -26,7 +29,8 @@ struct crash_options {
     uint64_t seed;
     unsigned steps;  /* random calls after the script */
     unsigned states; /* about as many per specimen */
-    bool keep;       /* leave a state that fails as a file */
+    bool fill;
+    bool keep; /* leave a state that fails as a file */
 };
 
 struct crash {
@@ -73,9 +77,36 @@ static struct workload workload_on(const struct crash *c, struct platter_disk *d
                              .scratch = c->scratch};
 }
 
+/* Who fills the image has what the guest sees where it stores nothing itself. */
+struct beside {
+    struct partial_shape shape;
+    struct partial_specimen specimen;
+    struct partial_fillers fillers;
+};
+
+static void beside_start(struct beside *b, const struct crash *c, struct platter_disk *disk)
+{
+    const struct specimen_spec *spec = c->specimen.spec;
+    *b = (struct beside){
+        .shape = {.size = spec->size, .unit = (uint32_t)c->specimen.cluster},
+        .specimen = {.shape = &b->shape,
+                     .below = {.bytes = c->specimen.content, .size = spec->size}},
+        .fillers = {
+            .specimen = &b->specimen, .disk = disk, .pause = 1000, .seed = c->options->seed}};
+    partial_fillers_start(&b->fillers);
+}
+
+static int beside_stop(struct beside *b, struct platter_disk *disk, struct platter_error *err)
+{
+    int r = partial_fillers_stop(&b->fillers);
+    disk->filling = NULL;
+    return r < 0 ? fail(err, EIO, "%u fills failed", b->fillers.failed) : 0;
+}
+
 /* The workload itself, all of it logged. */
 static int run_workload(struct crash *c)
 {
+    struct beside beside;
     struct platter_error err = {0};
     struct buffer file = buffer_copy(&c->specimen.top, c->specimen.top.size + (24 << 20));
     struct stream *top;
@@ -86,10 +117,14 @@ static int run_workload(struct crash *c)
     if (r == 0) {
         struct workload w = workload_on(c, disk, c->ledger, c->options->seed);
         w.log = c->log;
+        if (c->options->fill)
+            beside_start(&beside, c, disk);
         workload_script(&w);
         for (unsigned i = 0; i < c->options->steps; i++)
             workload_step(&w);
-        r = disk_close(disk, &err);
+        r = c->options->fill ? beside_stop(&beside, disk, &err) : 0;
+        int closed = disk_close(disk, r ? NULL : &err);
+        r = r ? r : closed;
         if (r == 0 && w.failed)
             r = fail(&err, EIO, "%u calls failed", w.failed);
     }
@@ -321,11 +356,10 @@ static bool wanted(const char *name, char **names)
 
 static char **parse(int argc, char **argv, struct crash_options *options)
 {
-    static const struct option names[] = {{"seed", required_argument, NULL, 's'},
-                                          {"steps", required_argument, NULL, 'n'},
-                                          {"states", required_argument, NULL, 'c'},
-                                          {"keep", no_argument, NULL, 'k'},
-                                          {0}};
+    static const struct option names[] = {
+        {"seed", required_argument, NULL, 's'},   {"steps", required_argument, NULL, 'n'},
+        {"states", required_argument, NULL, 'c'}, {"fill", no_argument, NULL, 'f'},
+        {"keep", no_argument, NULL, 'k'},         {0}};
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         if (option == 's')
             options->seed = strtoull(optarg, NULL, 0);
@@ -333,6 +367,8 @@ static char **parse(int argc, char **argv, struct crash_options *options)
             options->steps = (unsigned)strtoul(optarg, NULL, 0);
         else if (option == 'c')
             options->states = (unsigned)strtoul(optarg, NULL, 0);
+        else if (option == 'f')
+            options->fill = true;
         else if (option == 'k')
             options->keep = true;
         else
