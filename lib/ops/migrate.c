@@ -7,6 +7,8 @@
  * it fails, with the reason, until it is back.
  */
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/awake.h"
 #include "disk/inside.h"
@@ -108,10 +110,30 @@ static int rename_source(struct platter_migration *m, struct platter_error *err)
     return migrate_state_write(&m->state, err);
 }
 
+/* The state says what is opened, and what that may name in turn (rule 6). So nobody may have
+ * written it who could not ask for that anyhow. */
+static int check_author(const struct migrate_state *state, struct platter_error *err)
+{
+    struct stat st;
+    struct stream *s = state->stream;
+    int fd = s->ops->descriptor ? s->ops->descriptor(s) : -1;
+    if (fd < 0 || fstat(fd, &st) < 0 ||
+        ((st.st_uid == geteuid() || st.st_uid == 0) && (st.st_mode & 022) == 0))
+        return 0;
+    return fail(err, EPERM,
+                "%s: belongs to another user, or others can write to it: what it says of the "
+                "source is not opened. Do this as the user it belongs to, or, if you know what is "
+                "in it, make it yours alone (chown, chmod 600)",
+                s->name);
+}
+
 static int attach(struct platter_migration *m, struct platter_error *err)
 {
     struct platter_disk *source;
-    int r = migrate_source_open(m->state.source, &m->options, &source, err);
+    int r = check_author(&m->state, err);
+    if (r < 0)
+        return r;
+    r = migrate_source_open(m->state.source, &m->options, &source, err);
     if (r < 0)
         return r;
     r = disk_identity_check(source, 0, m->state.identity, err);

@@ -195,6 +195,25 @@ static int leave_as_it_is(struct image *top, void *opaque, struct platter_error 
     return 0;
 }
 
+/* A raw target says of each unit whether it is there, zeros or not, and after a commit nobody asks
+ * it any more: what stands in the place of one that is absent would be taken for the disk's. */
+static int check_whole(struct platter_migration *m, struct platter_error *err)
+{
+    uint64_t size = disk_size(m->disk);
+    struct disk_extent x;
+    if (disk_top(m->disk)->format != &format_partial)
+        return 0;
+    for (goff off = 0; off < size; off += x.e.len) {
+        int r = disk_map_above(m->disk, 1, off, size - off, &x, err);
+        if (r < 0)
+            return r;
+        if (x.e.kind == EXTENT_BACKING)
+            return fail(err, EIO, "%s: %" PRIu64 " bytes at offset %" PRIu64 " were not copied",
+                        m->target, x.e.len, off);
+    }
+    return 0;
+}
+
 static int finish(struct platter_migration *m, struct platter_error *err)
 {
     struct range_hold hold;
@@ -204,6 +223,8 @@ static int finish(struct platter_migration *m, struct platter_error *err)
     disk_pin(m->disk, &hold);
     int r = migration_check_source(m, err);
     disk_unpin(m->disk, &hold);
+    if (r == 0)
+        r = check_whole(m, err);
     if (r == 0)
         r = disk_flush(m->disk, err);
     if (r == 0)

@@ -210,6 +210,15 @@ bool place_has_keys(const char *name)
     return kind && kind->keys_behind && strpbrk(strchr(name, ':') + 1, kind->keys_behind);
 }
 
+/* Where the host begins in what stands behind "//", if a user with a password stands before it. */
+static size_t login_length(const char *authority)
+{
+    const char *end = authority + strcspn(authority, "/?#"),
+               *at = memrchr(authority, '@', end - authority);
+    return at && memchr(authority, ':', (size_t)(at - authority)) ? (size_t)(at + 1 - authority)
+                                                                  : 0;
+}
+
 char *place_shown(const char *name)
 {
     const struct place_kind *kind = kind_of(name);
@@ -217,7 +226,13 @@ char *place_shown(const char *name)
         return string_copy(place_is_spec(name) ? "source-spec" : name);
     size_t scheme = (size_t)(strchr(name, ':') + 1 - name);
     const char *signs = kind->keys_behind ? kind->keys_behind : "?#";
-    return strndup(name, scheme + strcspn(name + scheme, signs));
+    const char *rest = name + scheme;
+    if (strncmp(rest, "//", 2) == 0) {
+        scheme += 2;
+        rest += 2;
+        rest += login_length(rest);
+    }
+    return string_format("%.*s%.*s", (int)scheme, name, (int)strcspn(rest, signs), rest);
 }
 
 size_t place_root(const char *uri)

@@ -124,7 +124,8 @@ bool place_is_file(const char *name, const char **ret_path);
 /* Whether a name is a URI that gives keys besides where it is: "nbds://host/x?tls-psk-file=..." */
 bool place_has_keys(const char *name);
 /* A name as it may be shown before anything is open, whose name is without secrets: what stands
- * behind "?" and the like in a URI is left out. malloc'ed; NULL: out of memory. */
+ * behind "?" and the like in a URI is left out, and so is a user with a password. malloc'ed; NULL:
+ * out of memory. */
 char *place_shown(const char *name);
 /* Where the path begins in a URI of a kind that has folders: behind "http://host/". 0: it is none.
  */

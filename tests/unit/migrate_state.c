@@ -2,6 +2,7 @@
 /* The state of a migration: written by turns into two slots, so that a write that is cut off leaves
  * what was; and what becomes of one that is damaged, or that somebody made up. */
 #include "migrate_kit.h"
+#include "stream/place.h"
 
 enum { SLOT = 256 << 10, SECTOR = 512 };
 
@@ -176,6 +177,36 @@ static void test_rights(void **state)
     prepare();
     MUST(stat(path, &st) == 0);
     assert_int_equal(st.st_mode & 0777, 0600);
+    kit_execute("t");
+    assert_state_is("t", "executed");
+
+    /* Who could write to it could have anything opened. */
+    struct platter_migrate_options o = {.size = sizeof o};
+    MUST(unlink(path) == 0 && unlink("t.part") == 0);
+    prepare();
+    MUST(chmod(path, 0620) == 0);
+    assert_fails(platter_migrate_execute("t", &o, &err), EPERM, "not opened");
+    MUST(chmod(path, 0600) == 0);
+    kit_execute("t");
+}
+
+/* What status shows of a source. */
+static void test_shown(void **state)
+{
+    (void)state;
+    const char *const names[][2] = {
+        {"http://me:secret@host/a@b:c?sig=x", "http://host/a@b:c"},
+        {"https://host:80/x", "https://host:80/x"},
+        {"nbds://me@host/x", "nbds://me@host/x"},
+        {"nbd+unix:///x?socket=/s", "nbd+unix:///x"},
+        {"json:{\"type\":\"raw\"}", "source-spec"},
+        {"/a?b", "/a?b"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *shown = place_shown(names[i][0]);
+        assert_string_equal(shown, names[i][1]);
+        free(shown);
+    }
 }
 
 int main(void)
@@ -186,6 +217,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cut_short, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_made_up, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_rights, kit_enter, kit_leave),
+        cmocka_unit_test(test_shown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
