@@ -4,11 +4,15 @@
 #include <unistd.h>
 
 #include "base/awake.h"
+#include "base/ckd.h"
 #include "disk/inside.h"
 #include "ops/migrate.h"
 #include "stream/place.h"
 
-enum { MOST_RANGES = 1000 }; /* of those that are missing, that are listed */
+enum {
+    MOST_RANGES = 1000, /* of those that are missing, that are listed */
+    MOST_UNTOLD = 4096  /* units in a row of which the source tells nothing: it is asked no more */
+};
 
 /* What a walk over the whole disk counts. */
 struct counts {
@@ -16,6 +20,7 @@ struct counts {
     uint64_t absent;       /* bytes that the target lacks, whatever they are */
     uint64_t ranges;       /* that cannot be read */
     goff last_end;         /* of the last of them */
+    unsigned untold;       /* units in a row of which the source told nothing */
     bool lost;             /* nobody can tell what is in the source */
     bool failed;           /* what the last copy left there could not be read */
     json_t *list;
@@ -48,6 +53,11 @@ static void count_below(struct platter_migration *m, goff off, uint64_t *len, st
         known = false;
     else if (known)
         *len = x.e.len;
+    /* A damaged table is no reason to give up what is behind it; a server that is gone is. */
+    if (known)
+        n->untold = 0;
+    else if (!n->lost && m->disk->depth > 1 && n->untold++ < MOST_UNTOLD)
+        *len = min_u64(*len, disk_top(m->disk)->unit);
     bool data = known && x.e.kind != EXTENT_ZERO;
     if (!known || (data && n->failed))
         add_missing(n, off, *len);
