@@ -87,15 +87,17 @@ static int status_run(const struct args *args)
         return migrate_failed(&err, NULL);
     json_t *status = json_loads(text, 0, NULL);
     platter_free(text);
-    if (wants_json(args))
-        print_json(json_incref(status));
-    else
+    if (args->output && !wants_json(args))
         print_status(status);
+    else
+        print_json(json_incref(status));
     json_decref(status);
     return output_end(EXIT_FINE);
 }
 
-static const struct opt status_opts[] = {OPT_OUTPUT, OPT_MIGRATION, OPT_KEYS, OPT_END};
+static const struct opt status_opts[] = {OPT_TEXT(0, "output", "human|json", OPT_CHOICE, output,
+                                                  "how to print the result, json if not given"),
+                                         OPT_MIGRATION, OPT_KEYS, OPT_END};
 
 const struct verb verb_migrate_status = {.name = "migrate status",
                                          .summary = "tell how far a migration has come",
@@ -103,5 +105,5 @@ const struct verb verb_migrate_status = {.name = "migrate status",
                                          .opts = status_opts,
                                          .examples =
                                              "platter migrate status vm.qcow2\n"
-                                             "platter migrate status --output=json vm.qcow2\n",
+                                             "platter migrate status --output=human vm.qcow2\n",
                                          .run = status_run};

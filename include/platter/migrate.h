@@ -93,7 +93,8 @@ struct platter_migrate_options {
                                        of the disk */
     void *opaque;                 /**< passed to `progress` */
     const char *keep_writes;      /**< abort: name of a new qcow2 over the source that gets what the
-                                       target shows otherwise; NULL: none */
+                                       target shows otherwise, or, where the source cannot be opened,
+                                       all that the target has; NULL: none */
 };
 
 /** A migration that this process owns. Opaque. */

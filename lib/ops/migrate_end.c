@@ -5,8 +5,10 @@
  * gets its name; the state goes. Abort: the state says that there is nothing of use any more; the
  * target goes, then the state (migrate_remove.c).
  */
+#include <inttypes.h>
 #include <string.h>
 
+#include "base/ckd.h"
 #include "format/partial.h"
 #include "ops/copy.h"
 #include "ops/migrate.h"
@@ -108,12 +110,13 @@ int migration_finish(const char *target, const struct platter_migrate_options *o
 
 /* ---- abort ----------------------------------------------------------------------------------- */
 
-/* A new qcow2 over the source, with what the target stores and the source has not. */
+/* A new qcow2 over the source, with what the target stores and the source has not; or, where the
+ * source cannot be read, with all that the target stores. */
 static int copy_writes(struct platter_migration *m, struct target *t,
                        const struct platter_migrate_options *o, struct platter_error *err)
 {
     struct platter_disk *disk;
-    struct copy copy = {.gaps = COPY_GAPS_DIFFER,
+    struct copy copy = {.gaps = t->backing ? COPY_GAPS_DIFFER : COPY_GAPS_ZERO,
                         .above = 1,
                         .sparse = COPY_SPARSE,
                         .progress = o->progress,
@@ -130,38 +133,53 @@ static int copy_writes(struct platter_migration *m, struct target *t,
     return r == 0 ? target_publish(t, err) : r;
 }
 
+/* The format of the source, as it was when it was looked at first. */
+static const char *source_format(const struct platter_migration *m)
+{
+    return json_string_value(json_object_get(json_array_get(m->state.identity, 0), "format"));
+}
+
 static int keep_writes(struct platter_migration *m, const struct platter_migrate_options *o,
                        struct platter_error *err)
 {
     auto_free char *backing = NULL;
-    int r = migration_attach(m, err);
-    if (r == 0)
-        r = migrate_source_as_backing(m->state.source, &backing, err);
-    if (r < 0)
-        return r;
-    struct target_request request = {
-        .name = o->keep_writes,
-        .fd = -1,
-        .format = format_find("qcow2"),
-        .size = disk_size(m->disk),
-        .backing = backing,
-        .backing_format = m->disk->depth > 1 ? m->disk->chain[1]->format->name : NULL,
-        .look_at_backing = true,
-        .allow = o->allow,
-        .secret = o->secret,
-        .secret_opaque = o->secret_opaque,
-        .exclusive = true,
-        .bulk = true,
-        .durable = true,
-        .progress = o->progress,
-        .progress_opaque = o->opaque};
-    struct target t;
-    if (m->disk->depth <= 1)
+    /* Its clusters are those of the target, so that each is there as a whole or not at all. */
+    auto_free char *options =
+        string_format("cluster_size=%" PRIu64, min_u64(disk_top(m->disk)->unit, 2 << 20));
+    if (m->state.phase >= MIGRATE_EXECUTED)
         return fail(err, EINVAL,
                     "%s: needs nothing of its source any more: commit it, which keeps all of it",
                     m->target);
+    int r = migration_attach(m, err);
+    if (r == -ESTALE || r == -ENOMEM)
+        return r; /* laid over another disk, what is kept would be no disk */
+    bool there = r == 0;
+    r = migrate_source_as_backing(m->state.source, &backing, err);
+    if (r < 0)
+        return r;
+    struct target_request request = {.name = o->keep_writes,
+                                     .fd = -1,
+                                     .format = format_find("qcow2"),
+                                     .options = options,
+                                     .size = disk_size(m->disk),
+                                     .backing = backing,
+                                     .backing_format = source_format(m),
+                                     .look_at_backing = there,
+                                     .sources = &m->disk,
+                                     .n_sources = 1,
+                                     .allow = o->allow,
+                                     .secret = o->secret,
+                                     .secret_opaque = o->secret_opaque,
+                                     .exclusive = true,
+                                     .bulk = true,
+                                     .durable = true,
+                                     .progress = o->progress,
+                                     .progress_opaque = o->opaque};
+    struct target t;
     m->filling.copy_on_read = false;
-    r = target_open(&request, o->memory_limit, &t, err);
+    r = options ? target_open(&request, o->memory_limit, &t, err) : -ENOMEM;
+    if (!options)
+        return fail_memory(err, "the options of an image");
     if (r == 0)
         r = copy_writes(m, &t, o, err);
     return target_end(&t, r, err);

@@ -540,6 +540,22 @@ class Ends(MigrateCase):
             migrate("abort", "--discard-writes", target)
             self.assertEqual([n for n in os.listdir(".") if n.startswith("vm.")], [])
 
+    def test_abort_without_source(self):
+        """What was written is kept over a source that is away, and shows with it when it is back."""
+        self.make("a.qcow2")
+        for target in TARGETS:
+            run("cp", "disk.raw", "shadow.raw")
+            self.prepare("a.qcow2", target=target)
+            with Target(target) as s:
+                self.guest(s.uri, "shadow.raw", 4)
+            os.rename("a.qcow2", "away.qcow2")
+            migrate("abort", "--keep-writes", "w.qcow2", target)
+            os.rename("away.qcow2", "a.qcow2")
+            self.assertEqual([n for n in os.listdir(".") if n.startswith("vm.")], [])
+            qemu_img("check", "-q", "w.qcow2")
+            qemu_img("compare", "-f", "raw", "-F", "qcow2", "shadow.raw", "w.qcow2")
+            os.unlink("w.qcow2")
+
     def test_source_changed(self):
         """By its time, by another file in its place: nothing is read from it any more."""
         def touch():

@@ -59,7 +59,7 @@ class Native(Case):
         told = status(name)
         self.assertEqual((told["state"], told["percent"], told["native"]), ("executed", 100, True))
         self.assertEqual(told["virtual-size"], os.path.getsize(raw))
-        said = migrate("status", target).stdout
+        said = migrate("status", "--output=human", target).stdout
         for line in ("state:        executed", "copied by:    Ceph, 100 %", "written to:   not known"):
             self.assertIn(line, said)
         migrate("execute", target)  # there is nothing left to do

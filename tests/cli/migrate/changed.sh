@@ -4,7 +4,7 @@ platter migrate prepare -f raw a.raw vm.qcow2
 touch -d @5 a.raw
 code_of platter migrate execute vm.qcow2 2>&1 | sed 's/[0-9]\{9,\}[0-9.]*/N/g'
 code_of platter migrate commit vm.qcow2
-platter migrate status vm.qcow2 | grep -E '^(state)'
+platter migrate status --output=human vm.qcow2 | grep -E '^(state)'
 platter migrate abort vm.qcow2
 left_here
 echo "--- another file in its place"

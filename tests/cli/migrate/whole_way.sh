@@ -20,7 +20,7 @@ for target in vm.qcow2 vm.raw; do
     platter migrate commit $target
     left_here
     platter compare -f raw -F $format a.raw $target
-    code_of platter migrate status $target
+    code_of platter migrate status --output=human $target
     rm $target
 done
 [ "$(sha256sum <a.raw)" = "$sum" ] && echo "the source is what it was"
