@@ -178,12 +178,18 @@ static void delist(struct nbd_wire *w, struct nbd_request *q)
     *(q->next ? &q->next->prev : &w->last) = q->prev;
 }
 
+/* Of a connection that ended, who moves bytes learns why, and is about to note it. */
+static bool is_settled(const struct nbd_wire *w, const struct nbd_request *q)
+{
+    return q->done && (q->code != ENOTCONN || !w->polled);
+}
+
 /* Waits for the answer; the one who finds nobody moving bytes does that meanwhile. */
 static void await(struct nbd_wire *w, struct nbd_request *q)
 {
     pthread_mutex_lock(&w->lock);
     enlist(w, q);
-    while (!q->done) {
+    while (!is_settled(w, q)) {
         if (w->polled) {
             pthread_cond_wait(&q->changed, &w->lock);
             continue;
@@ -217,8 +223,10 @@ int nbd_request_end(struct nbd_request *q, int64_t cookie)
     struct nbd_wire *w = q->wire;
     if (cookie < 0) {
         q->code = libnbd.get_errno() ? libnbd.get_errno() : EIO;
-        if (is_over(w))
+        if (is_over(w)) {
+            await(w, q);
             note_broken(w, ENOTCONN, "the connection is closed");
+        }
     } else {
         /* What did not fit into the socket is for who polls, and he may not know of it. */
         if (libnbd.aio_get_direction(w->h) & LIBNBD_AIO_DIRECTION_WRITE)

@@ -242,7 +242,8 @@ class Answers(Case):
         for parts in (((0, 2),), ((0, 2), (0, 2)), ((0, 1), (2, 4)), ((0, 3), (1, 4)), ((0, 1), (0, 3))):
             self.refuse_read(pieces(*parts), r"cannot read \d+ bytes at offset \d+: .*leaves some of them out")
         self.refuse_read(pieces((0, 2), kind=2), "leaves some of them out")
-        self.refuse_read(pieces((4, 5)), "out of bounds")
+        for _ in range(40):
+            self.refuse_read(pieces((4, 5)), "out of bounds")
         self.refuse_read(pieces((0, 1 << 20), kind=2), "out of bounds|closed")
 
     def test_errors(self):
