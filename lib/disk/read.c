@@ -58,7 +58,7 @@ static int read_extent(struct platter_disk *disk, const struct disk_extent *x, v
 static int read_first(struct platter_disk *disk, uint8_t *p, size_t len, goff off,
                       uint64_t *ret_len, struct platter_error *err)
 {
-    struct disk_extent x;
+    struct disk_extent x = {0};
     int r = disk_map_held(disk, off, len, &x, err);
     if (r == 0)
         r = read_extent(disk, &x, p, off, err);

@@ -233,7 +233,7 @@ static int take_memory(struct presence *p, bool writable, struct platter_error *
         return r;
     r = take(p, bytes_of(p->n_sectors), "changes of the map of presence", &p->changed, err);
     if (r == 0)
-        r = take(p, bytes_of(p->n_sectors), "changes of the map of presence", &p->todo, err);
+        r = take(p, bytes_of(p->n_sectors), "changes of the map of presence", &p->pending, err);
     if (r == 0)
         r = take(p, batch * SECTOR, "a part of the map of presence", &p->copy, err);
     if (r == 0)
@@ -316,7 +316,7 @@ void presence_free(struct presence *p)
     stream_close(p->stream);
     free(p->bits);
     free(p->changed);
-    free(p->todo);
+    free(p->pending);
     free(p->copy);
     free(p->numbers);
     if (p->budget)
@@ -328,23 +328,23 @@ void presence_free(struct presence *p)
 
 void presence_begin(struct presence *p)
 {
-    memcpy(p->todo, p->changed, bytes_of(p->n_sectors));
+    memcpy(p->pending, p->changed, bytes_of(p->n_sectors));
     memset(p->changed, 0, bytes_of(p->n_sectors));
 }
 
 bool presence_copy(struct presence *p)
 {
-    uint64_t i = run_end(p->todo, 0, p->n_sectors, false);
+    uint64_t i = run_end(p->pending, 0, p->n_sectors, false);
     p->n_copied = 0;
     while (i < p->n_sectors && p->n_copied < BATCH) {
         uint8_t *sector = p->copy + p->n_copied * SECTOR;
         memcpy(sector, p->bits + i * SECTOR_BYTES, SECTOR_BYTES);
         put_crc(sector);
         /* What was set since begin goes along. */
-        p->todo[i / 8] &= (uint8_t) ~(1u << i % 8);
+        p->pending[i / 8] &= (uint8_t) ~(1u << i % 8);
         p->changed[i / 8] &= (uint8_t) ~(1u << i % 8);
         p->numbers[p->n_copied++] = (uint32_t)i;
-        i = run_end(p->todo, i, p->n_sectors, false);
+        i = run_end(p->pending, i, p->n_sectors, false);
     }
     return i < p->n_sectors;
 }

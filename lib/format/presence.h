@@ -20,7 +20,7 @@ struct presence {
     uint64_t n_units, n_sectors; /* sectors without the header */
     uint8_t *bits;     /* 508 bytes of each sector, one behind the other, up to whole words */
     uint8_t *changed;  /* a bit for each sector: it is to be written; NULL: this is only read */
-    uint8_t *todo;     /* likewise, of what begin noted and copy did not take yet */
+    uint8_t *pending;  /* likewise, of what begin noted and copy did not take yet */
     uint8_t *copy;     /* sectors as they are to be written */
     uint32_t *numbers; /* ... and which they are */
     size_t n_copied;

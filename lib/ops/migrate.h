@@ -64,6 +64,8 @@ int migrate_state_open(const char *target, const char *state, const char *keys, 
 /* Makes a new one of what *state has, but its stream, with a map of presence if asked. */
 int migrate_state_create(const char *target, const char *name, const char *keys, bool presence,
                          struct migrate_state *state, struct platter_error *err);
+/* Whether nobody is preparing the target now, as far as files can tell: EBUSY. */
+int migrate_state_idle(const struct migrate_state *state, struct platter_error *err);
 /* Writes it, durably: a crash leaves the old one or the new. */
 int migrate_state_write(struct migrate_state *state, struct platter_error *err);
 /* The part of the stream with the map of presence; it is the state's. */

@@ -30,7 +30,6 @@ struct execution {
     uint64_t holes; /* ranges that could not be read */
     char *why;      /* ... the first of them */
     uint64_t lost;  /* bytes */
-    bool changed;   /* the source is another one */
     pthread_t keeper;
     pthread_mutex_t lock;
     pthread_cond_t wake;

@@ -250,11 +250,26 @@ static int remove_remains(const struct preparation *p, struct platter_error *err
     const char *keys = p->o->target_place;
     if (migrate_state_open(p->target, p->o->state, keys, false, &old, NULL) < 0)
         return 0;
-    stream_close(TAKE(old.stream));
     bool remains = old.phase == MIGRATE_PREPARING && strcmp(old.place, p->state.place) == 0;
-    int r = remains ? migrate_remove_target(&old, keys, err) : 0;
+    int r = remains ? migrate_state_idle(&old, err) : 0;
+    stream_close(TAKE(old.stream));
+    if (remains && r == 0)
+        r = migrate_remove_target(&old, keys, err);
     migrate_state_close(&old);
     return r;
+}
+
+/* Nothing stays of what failed; a target that got its name goes before the state that knows it. */
+static void unmake(struct preparation *p, bool target)
+{
+    const char *keys = p->o->target_place;
+    auto_free char *name = migrate_state_name(p->target, p->o->state);
+    stream_close(TAKE(p->state.map));
+    stream_close(TAKE(p->state.stream));
+    if (target && migrate_remove_target(&p->state, keys, NULL) < 0)
+        return; /* the next prepare, or an abort, finds it */
+    if (name)
+        place_remove(name, keys, NULL);
 }
 
 static int make(struct preparation *p, struct platter_error *err)
@@ -267,16 +282,13 @@ static int make(struct preparation *p, struct platter_error *err)
     if (r < 0)
         return r;
     r = make_target(p, err);
+    bool target = r == 0;
     if (r == 0) {
         p->state.phase = MIGRATE_PREPARED;
         r = migrate_state_write(&p->state, err);
     }
-    if (r < 0) {
-        auto_free char *name = migrate_state_name(p->target, p->o->state);
-        stream_close(TAKE(p->state.stream));
-        if (name)
-            place_remove(name, keys, NULL);
-    }
+    if (r < 0)
+        unmake(p, target);
     return r;
 }
 

@@ -46,7 +46,8 @@ int migrate_remove_target(const struct migrate_state *state, const char *keys,
     int r = ours ? migrate_snapshots_remove(state, keys, err) : 0;
     if (r == 0 && ours)
         r = place_remove(state->place, keys, err);
-    return r == -ENOENT ? 0 : r;
+    /* What cannot be removed from here (an NBD export) was there before, as a device was. */
+    return r == -ENOENT || r == -ENOTSUP ? 0 : r;
 }
 
 int migrate_remove_remains(const char *target, const struct platter_migrate_options *o,
@@ -61,9 +62,10 @@ int migrate_remove_remains(const char *target, const struct platter_migrate_opti
     if (r < 0)
         return r;
     *ret_done = state.phase == MIGRATE_PREPARING;
+    r = *ret_done ? migrate_state_idle(&state, err) : 0;
     /* An image of Ceph that is open cannot be removed. */
     stream_close(TAKE(state.stream));
-    if (*ret_done)
+    if (*ret_done && r == 0)
         r = migrate_remove_target(&state, o->target_place, err);
     if (*ret_done && r == 0)
         r = place_remove(name, o->target_place, err);

@@ -244,6 +244,19 @@ static int hide(struct stream *s, struct platter_error *err)
                : fail_errno(err, errno, "%s: cannot be kept from others", s->name);
 }
 
+static bool is_file(const struct stream *s)
+{
+    return s->ops->descriptor && s->ops->descriptor(s) >= 0;
+}
+
+int migrate_state_idle(const struct migrate_state *state, struct platter_error *err)
+{
+    if (!is_file(state->stream))
+        return 0;
+    int r = stream_lock(state->stream, STREAM_LOCK_READ, STREAM_LOCK_WRITE, err);
+    return r < 0 ? fail_in(err, r, "the migration is being prepared now") : 0;
+}
+
 /* What a prepare that was cut off left; EEXIST where it is a migration. */
 static int clear_place(const char *target, const char *path, const char *keys,
                        struct platter_error *err)
@@ -255,7 +268,10 @@ static int clear_place(const char *target, const char *path, const char *keys,
     if (r < 0)
         return r;
     bool useless = old.phase == MIGRATE_PREPARING;
+    r = useless ? migrate_state_idle(&old, err) : 0;
     migrate_state_close(&old);
+    if (r < 0)
+        return r;
     return useless ? place_remove(path, keys, err)
                    : fail(err, EEXIST,
                           "%s: is being migrated already, as %s says: go on with that, or abort it",
@@ -277,6 +293,8 @@ int migrate_state_create(const char *target, const char *name, const char *keys,
     if (r < 0)
         return r;
     r = hide(state->stream, err);
+    if (r == 0 && is_file(state->stream)) /* until the target is prepared: migrate_state_idle() */
+        r = stream_lock(state->stream, STREAM_LOCK_WRITE, STREAM_LOCK_WRITE, err);
     if (r == 0)
         r = stream_resize(state->stream, size, err);
     struct stream *map;

@@ -17,7 +17,6 @@ enum {
 /* What a walk over the whole disk counts. */
 struct counts {
     uint64_t copied, left; /* bytes that the target stores; that are data in the source alone */
-    uint64_t absent;       /* bytes that the target lacks, whatever they are */
     uint64_t ranges;       /* that cannot be read */
     goff last_end;         /* of the last of them */
     unsigned untold;       /* units in a row of which the source told nothing */
@@ -62,7 +61,6 @@ static void count_below(struct platter_migration *m, goff off, uint64_t *len, st
     if (!known || (data && n->failed))
         add_missing(n, off, *len);
     n->left += data ? *len : 0;
-    n->absent += *len;
 }
 
 static int count_first(struct platter_migration *m, goff off, uint64_t *len, struct counts *n,

@@ -52,6 +52,36 @@ static uint8_t peek(uint64_t off)
     return byte;
 }
 
+/* Two that prepare one target do not take it from each other; what a killed one left is in nobody's
+ * way. */
+static void test_prepared_twice(void **state)
+{
+    (void)state;
+    struct migrate_state s;
+    struct platter_migrate_options o = {.size = sizeof o};
+    prepare();
+    assert_works(look(&s, &err));
+    struct migrate_state first = {.phase = MIGRATE_PREPARING,
+                                  .id = string_copy("u"),
+                                  .format = string_copy("raw"),
+                                  .place = string_copy("u.part"),
+                                  .size = MIB,
+                                  .part = true,
+                                  .source = json_incref(s.source),
+                                  .identity = json_incref(s.identity),
+                                  .error = json_null()};
+    struct migrate_state second = first;
+    second.stream = NULL;
+    assert_works(migrate_state_create("u", NULL, NULL, true, &first, &err));
+    assert_fails(migrate_state_create("u", NULL, NULL, true, &second, &err), EBUSY,
+                 "being prepared now");
+    assert_fails(platter_migrate_abort("u", &o, &err), EBUSY, "being prepared now");
+    migrate_state_close(&first);
+    assert_works(platter_migrate_abort("u", &o, &err));
+    assert_int_equal(access("u.migration", F_OK), -1);
+    migrate_state_close(&s);
+}
+
 /* Whatever byte of the newer slot is another one, the older one counts; of both, none. */
 static void test_damaged_slots(void **state)
 {
@@ -212,6 +242,7 @@ static void test_shown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_prepared_twice, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_damaged_slots, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_torn_write, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_cut_short, kit_enter, kit_leave),
