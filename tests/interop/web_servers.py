@@ -102,17 +102,21 @@ class Nginx(Server):
         return lines
 
 
-class Socks:
-    """A SOCKS5 proxy (RFC 1928, 1929) for one user. Every name is this machine to it."""
+class Listener:
+    """A server of our own: serve() has each connection, in a thread."""
 
-    def __init__(self, user, password):
-        self.login = (user.encode(), password.encode())
-        self.asked = []  # (name, port)
+    def __init__(self):
+        self.ended = threading.Event()
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
 
     def stop(self):
+        """The thread has ended when the socket is closed: else it might accept from whatever gets that number."""
+        self.ended.set()
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
         self.socket.close()
 
     def accept(self):
@@ -122,6 +126,15 @@ class Socks:
             except OSError:
                 return
             threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+
+class Socks(Listener):
+    """A SOCKS5 proxy (RFC 1928, 1929) for one user. Every name is this machine to it."""
+
+    def __init__(self, user, password):
+        self.login = (user.encode(), password.encode())
+        self.asked = []  # (name, port)
+        super().__init__()
 
     def serve(self, connection):
         with connection, connection.makefile("rb") as f:
@@ -150,7 +163,7 @@ class Socks:
         b.close()
 
 
-class Faulty:
+class Faulty(Listener):
     """A server of one file that misbehaves as `plan` says: a function of the number of the request
     (from 0) and the range, which answers None or one of the faults below."""
 
@@ -161,25 +174,10 @@ class Faulty:
         self.plan = plan
         self.requests = []  # (first, last, headers)
         self.lock = threading.Lock()
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        self.ended = threading.Event()
-        threading.Thread(target=self.accept, daemon=True).start()
+        super().__init__()
 
     def url(self, path="disk"):
         return f"http://127.0.0.1:{self.port}/{path}"
-
-    def stop(self):
-        self.ended.set()
-        self.socket.close()
-
-    def accept(self):
-        while True:
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
     def serve(self, connection):
         with connection:
