@@ -71,16 +71,26 @@ unsigned disk_requests(const struct platter_disk *disk)
     return most;
 }
 
-void disk_interrupt(const struct platter_disk *disk)
+static void tell_streams(const struct platter_disk *disk, void (*tell)(struct stream *s))
 {
     struct stream *file;
     for (unsigned n = 0; n < disk->depth; n++) {
         const struct image *img = disk->chain[n];
-        stream_interrupt(img->stream);
+        tell(img->stream);
         for (unsigned i = 0; img->format->file && img->format->file(img, i, &file); i++)
             if (file)
-                stream_interrupt(file);
+                tell(file);
     }
+}
+
+void disk_interrupt(const struct platter_disk *disk)
+{
+    tell_streams(disk, stream_interrupt);
+}
+
+void disk_persist(const struct platter_disk *disk)
+{
+    tell_streams(disk, stream_persist);
 }
 
 int disk_unchanged(const struct platter_disk *disk, struct platter_error *err)

@@ -112,6 +112,8 @@ unsigned disk_requests(const struct platter_disk *disk);
 /* From any thread: whoever waits for a server of its streams comes back with ECANCELED, now and
  * from then on. What is local goes on. */
 void disk_interrupt(const struct platter_disk *disk);
+/* stream_persist() of all that it reads. */
+void disk_persist(const struct platter_disk *disk);
 /* stream_unchanged() of all its files, when all of it was read that is wanted. */
 int disk_unchanged(const struct platter_disk *disk, struct platter_error *err);
 

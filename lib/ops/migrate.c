@@ -136,6 +136,7 @@ static int attach(struct platter_migration *m, struct platter_error *err)
     r = migrate_source_open(m->state.source, &m->options, &source, err);
     if (r < 0)
         return r;
+    disk_persist(source);
     r = disk_identity_check(source, 0, m->state.identity, err);
     if (r == 0)
         r = rename_source(m, err);

@@ -262,6 +262,11 @@ static void cached_interrupt(struct stream *s)
     stream_interrupt(cached_of(s)->far);
 }
 
+static void cached_persist(struct stream *s)
+{
+    stream_persist(cached_of(s)->far);
+}
+
 static int cached_sibling(struct stream *s, const char *uri, unsigned flags, struct stream **ret,
                           struct platter_error *err)
 {
@@ -311,6 +316,7 @@ static const struct stream_ops cached_ops = {
     .pread = cached_pread,
     .size = cached_size,
     .interrupt = cached_interrupt,
+    .persist = cached_persist,
     .sibling = cached_sibling,
     .identity = cached_identity,
     .same = cached_same,

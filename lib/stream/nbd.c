@@ -99,19 +99,31 @@ static int judge_pieces(struct nbd_export *x, const struct pieces *p, int code, 
                 x->head.name, len, off);
 }
 
+struct read {
+    void *buf;
+    size_t len;
+    hoff off;
+};
+
+static int ask_read(struct nbd_export *x, void *question, struct platter_error *err)
+{
+    const struct read *a = question;
+    struct nbd_request q;
+    struct pieces p = {.sum = stand_in(a->off) - stand_in(a->off + a->len)};
+    struct nbd_wire *w = nbd_export_begin(x, &q, true);
+    int64_t cookie = libnbd.aio_pread_structured(
+        w->h, a->buf, a->len, a->off, (nbd_chunk_callback){.callback = take_piece, .user_data = &p},
+        nbd_request_callback(&q), 0);
+    int code = nbd_request_end(&q, cookie);
+    if (code > 0 ? p.failed && range_inside(p.at - a->off, 1, a->len) : code == 0 && p.sum != 0)
+        return judge_pieces(x, &p, code, a->len, a->off, err);
+    return nbd_export_judge(x, w, code, "read", a->len, a->off, err);
+}
+
 static int read_blocks(struct nbd_export *x, void *buf, size_t len, hoff off,
                        struct platter_error *err)
 {
-    struct nbd_request q;
-    struct pieces p = {.sum = stand_in(off) - stand_in(off + len)};
-    struct nbd_wire *w = nbd_export_begin(x, &q, true);
-    int64_t cookie = libnbd.aio_pread_structured(
-        w->h, buf, len, off, (nbd_chunk_callback){.callback = take_piece, .user_data = &p},
-        nbd_request_callback(&q), 0);
-    int code = nbd_request_end(&q, cookie);
-    if (code > 0 ? p.failed && range_inside(p.at - off, 1, len) : code == 0 && p.sum != 0)
-        return judge_pieces(x, &p, code, len, off, err);
-    return nbd_export_judge(x, w, code, "read", len, off, err);
+    return nbd_export_ask(x, ask_read, &(struct read){buf, len, off}, err);
 }
 
 static int write_blocks(struct nbd_export *x, const void *buf, size_t len, hoff off,
@@ -340,18 +352,25 @@ static int export_allocate(struct stream *s, hoff off, uint64_t len, struct plat
 static int export_identity(struct stream *s, char **text, struct platter_error *err)
 {
     const struct nbd_export *x = export_of(s);
-    auto_free char *export = libnbd.get_export_name(x->wires[0]->h);
     int r = identity_add_size(text, s, err);
-    return r < 0 ? r : identity_add(text, err, "export", "%s", export ? export : "");
+    return r < 0 ? r : identity_add(text, err, "export", "%s", x->export);
 }
 
 static void export_interrupt(struct stream *s)
 {
     struct nbd_export *x = export_of(s);
     atomic_store(&x->interrupted, true);
+    if (pthread_rwlock_tryrdlock(&x->renewing) != 0)
+        return; /* who lays new wires looks at that himself */
     unsigned n = atomic_load(&x->n_wires);
     for (unsigned i = 0; i < n; i++)
         nbd_wire_wake(x->wires[i]);
+    pthread_rwlock_unlock(&x->renewing);
+}
+
+static void export_persist(struct stream *s)
+{
+    atomic_store(&export_of(s)->lasting, !s->writable);
 }
 
 static bool export_same(const struct stream *s, const struct stream *other)
@@ -367,7 +386,9 @@ static void export_close(struct stream *s)
     for (unsigned i = 0; i < x->n_wires; i++)
         nbd_wire_close(x->wires[i]);
     nbd_way_done(&x->way);
+    free(x->export);
     free(x->status.runs);
+    pthread_rwlock_destroy(&x->renewing);
     pthread_mutex_destroy(&x->grow);
     pthread_mutex_destroy(&x->partial);
     pthread_mutex_destroy(&x->known);
@@ -377,6 +398,7 @@ const struct stream_ops nbd_export_ops = {
     .name = "NBD",
     .pread = export_pread,
     .interrupt = export_interrupt,
+    .persist = export_persist,
     .pwrite = export_pwrite,
     .flush = nbd_export_flush,
     .zero = export_zero,

@@ -9,7 +9,9 @@
  *
  * A wire that fails once has failed: it is cut, so that libnbd lets go of all buffers, and every
  * request of the export fails with the same sentence. Nothing is connected anew: which of the
- * writes that were not flushed a server still has, nobody knows.
+ * writes that were not flushed a server still has, nobody knows, nor whether what is read there
+ * after it came back is the same disk. Where that is held to be so, of an export that is only read
+ * (stream_persist()), new wires take the place of those that broke.
  */
 #ifndef STREAM_NBD_H
 #define STREAM_NBD_H
@@ -129,6 +131,7 @@ void nbd_request_drop(struct nbd_request *q); /* instead, of one that was only b
 nbd_completion_callback nbd_request_callback(struct nbd_request *q);
 int nbd_request_end(struct nbd_request *q, int64_t cookie);
 
+bool nbd_wire_is_broken(struct nbd_wire *w);
 /* Whoever waits on the wire is to look whether it was interrupted. */
 void nbd_wire_wake(struct nbd_wire *w);
 /* Why a wire is broken: "...: TEXT: why". Returns the negative code. */
@@ -155,11 +158,13 @@ struct nbd_status {
 struct nbd_export {
     struct stream head;
     struct nbd_way way;
+    char *export;       /* its name there */
     char identity[200]; /* which server and export it is; empty: not known */
     uint64_t size;
     uint32_t block; /* requests begin and end at multiples of it, a power of two */
     uint32_t most;  /* bytes of one read or write */
-    bool can_flush, can_fua, can_trim, can_zero, can_status;
+    bool can_flush, can_fua, can_trim, can_zero;
+    atomic_bool can_status;
     atomic_bool cannot_zero; /* the server said so when it was asked to */
     atomic_bool interrupted;
     unsigned most_wires; /* guarded by grow */
@@ -167,9 +172,13 @@ struct nbd_export {
     atomic_bool alone;   /* only the first wire is used from now on */
     atomic_bool settled; /* ... and what was written on others is seen there */
     struct nbd_wire *wires[NBD_MOST_WIRES];
-    pthread_mutex_t grow;    /* around one more wire */
-    pthread_mutex_t partial; /* around reading and writing back a block that changes in part */
-    pthread_mutex_t known;   /* around what follows */
+    pthread_mutex_t grow;      /* around one more wire */
+    atomic_bool lasting;       /* wires that broke are laid anew */
+    pthread_rwlock_t renewing; /* ... which is written by who does that; read by who has requests */
+    unsigned generation;       /* of wires; this and what follows is guarded by renewing */
+    uint64_t tried_ns, wait_ns; /* when that last failed, and how long it is not tried again */
+    pthread_mutex_t partial;    /* around reading and writing back a block that changes in part */
+    pthread_mutex_t known;      /* around what follows */
     struct nbd_status status;
     struct platter_error lost; /* of the first flush that failed; code 0: none did */
 };
@@ -182,6 +191,10 @@ extern const struct stream_ops nbd_export_ops;
  * with one wire first, where several were in use.
  */
 struct nbd_wire *nbd_export_begin(struct nbd_export *x, struct nbd_request *q, bool reads);
+/* A request that changes nothing, from its begin to its judgement: made again on new wires where
+ * those it was on broke, and the export lasts. ESTALE: what is there now is another export. */
+typedef int (*nbd_ask_fn)(struct nbd_export *x, void *question, struct platter_error *err);
+int nbd_export_ask(struct nbd_export *x, nbd_ask_fn ask, void *question, struct platter_error *err);
 /* Once one failed all do: what it was to make durable may be gone, and a server may tell so once.
  */
 int nbd_export_flush(struct stream *s, struct platter_error *err);

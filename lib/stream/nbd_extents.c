@@ -122,33 +122,44 @@ static void keep(struct nbd_export *x, struct answer *a)
     a->status.runs = NULL;
 }
 
+/* 0 also where the server fails to tell: it may still have the data. */
+static int ask_status(struct nbd_export *x, void *question, struct platter_error *err)
+{
+    struct answer *a = question;
+    struct nbd_request q;
+    uint64_t len = a->end - a->status.start;
+    struct nbd_wire *w = nbd_export_begin(x, &q, true);
+    int64_t cookie = libnbd.aio_block_status(
+        w->h, len, a->status.start, (nbd_extent_callback){.callback = take_answer, .user_data = a},
+        nbd_request_callback(&q), 0);
+    int code = nbd_request_end(&q, cookie);
+    if (code != 0) { /* what it told before counts as little */
+        free(TAKE(a->status.runs));
+        a->status.n = 0;
+    }
+    return code < 0 ? nbd_export_judge(x, w, code, "ask for extents of", len, a->status.start, err)
+                    : 0;
+}
+
 int nbd_export_extents(struct stream *s, hoff off, uint64_t len, uint64_t *ret_len, bool *ret_hole,
                        struct platter_error *err)
 {
     struct nbd_export *x = (struct nbd_export *)s;
     *ret_hole = false;
     *ret_len = len;
-    if (!x->can_status || recall(x, off, len, ret_len, ret_hole))
+    if (!atomic_load(&x->can_status) || recall(x, off, len, ret_len, ret_hole))
         return 0;
     struct answer a = {.grain = max_u64(x->block, LEAST_ZERO), .size = x->size};
     uint64_t ask = min_u64(x->head.writable ? len : max_u64(len, LEAST_ASKED), MOST_ASKED);
     hoff end = min_u64(off + ask, x->size);
     a.status = (struct nbd_status){.start = round_down(off, a.grain), .asked_ns = now_ns()};
     a.end = min_u64(round_up(end, a.grain), x->size);
-    struct nbd_request q;
-    struct nbd_wire *w = nbd_export_begin(x, &q, true);
-    int64_t cookie =
-        libnbd.aio_block_status(w->h, a.end - a.status.start, a.status.start,
-                                (nbd_extent_callback){.callback = take_answer, .user_data = &a},
-                                nbd_request_callback(&q), 0);
-    int code = nbd_request_end(&q, cookie);
-    int r = code < 0 ? nbd_export_judge(x, w, code, "ask for extents of", len, off, err) : 0;
+    int r = nbd_export_ask(x, ask_status, &a, err);
     uint64_t known = 0;
-    if (code == 0)
+    if (r == 0)
         look_up(&a.status, off, len, &known, ret_hole);
-    /* A server that fails to tell may still have the data. */
     *ret_len = known ? known : min_u64(len, end - off);
-    if (code == 0 && known)
+    if (known)
         keep(x, &a);
     free(a.status.runs);
     return r;

@@ -19,8 +19,7 @@
 enum {
     DEPTH = 16,              /* requests that keep a server on this network busy */
     MOST_PAYLOAD = 32 << 20, /* what a server that says nothing takes at least */
-    MOST_BLOCK = 64 << 10,
-    FURTHER_S = 5 /* how long a further connection may take, which one can do without */
+    MOST_BLOCK = 64 << 10
 };
 
 static const char *const prefixes[] = {"nbd://", "nbds://", "nbd+unix://", "nbds+unix://", NULL};
@@ -276,11 +275,9 @@ static void identify(struct nbd_export *x)
     struct sockaddr_storage peer = {0};
     socklen_t len = sizeof peer;
     struct stat st;
-    auto_free char *export = libnbd.get_export_name(w->h);
     char address[2 * sizeof(struct sockaddr_in6) + 1] = "";
     int fd = libnbd.aio_get_fd(w->h);
-    if (fd < 0 || !export || strlen(export) > 90 ||
-        getpeername(fd, (struct sockaddr *)&peer, &len) < 0)
+    if (fd < 0 || strlen(x->export) > 90 || getpeername(fd, (struct sockaddr *)&peer, &len) < 0)
         return;
     if (peer.ss_family == AF_UNIX && find_socket(x->way.uri, &st))
         snprintf(address, sizeof address, "unix %jx %jx", (uintmax_t)st.st_dev,
@@ -288,7 +285,7 @@ static void identify(struct nbd_export *x)
     for (socklen_t i = 0; peer.ss_family != AF_UNIX && i < len && 2 * i + 2 < sizeof address; i++)
         snprintf(address + 2 * i, 3, "%02x", ((const uint8_t *)&peer)[i]);
     if (address[0])
-        snprintf(x->identity, sizeof x->identity, "%s %s", address, export);
+        snprintf(x->identity, sizeof x->identity, "%s %s", address, x->export);
 }
 
 /* How the server wants its requests. */
@@ -315,6 +312,9 @@ static int learn(struct nbd_export *x, struct platter_error *err)
         return fail(err, EPROTO, "%s: the server does not tell a size that makes sense",
                     x->head.name);
     x->size = (uint64_t)size;
+    x->export = libnbd.get_export_name(h);
+    if (!x->export)
+        return fail_memory(err, "the name of an export");
     x->can_flush = libnbd.can_flush(h) == 1;
     x->can_fua = libnbd.can_fua(h) == 1;
     x->can_trim = libnbd.can_trim(h) == 1;
@@ -334,6 +334,7 @@ static int open_export(struct nbd_export *x, const struct place *p, unsigned fla
     x->head.writable = flags & (STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY);
     x->head.depth = DEPTH;
     x->most_wires = (unsigned)options_number(p->keys, "connections");
+    pthread_rwlock_init(&x->renewing, NULL);
     pthread_mutex_init(&x->grow, NULL);
     pthread_mutex_init(&x->partial, NULL);
     pthread_mutex_init(&x->known, NULL);
@@ -362,82 +363,6 @@ static int nbd_open(const struct place *p, unsigned flags, struct stream **ret,
     }
     *ret = &x->head;
     return 0;
-}
-
-/* ---- further connections --------------------------------------------------------------------- */
-
-/* One more, if the server gives one: else those there are must do. */
-static void grow(struct nbd_export *x)
-{
-    unsigned n = atomic_load(&x->n_wires);
-    struct nbd_wire *w;
-    if (n >= x->most_wires)
-        return;
-    const uint64_t patience = min_u64(x->way.timeout_ns, FURTHER_S * UINT64_C(1000000000));
-    if (nbd_wire_open(&x->way, &x->interrupted, patience, &w, NULL) < 0) {
-        x->most_wires = n;
-        return;
-    }
-    if (libnbd.get_size(w->h) != (int64_t)x->size ||
-        (x->head.writable && libnbd.is_read_only(w->h) == 1)) {
-        x->most_wires = n; /* it leads to another export */
-        nbd_wire_close(w);
-        return;
-    }
-    x->wires[n] = w;
-    atomic_store(&x->n_wires, n + 1);
-}
-
-/* The one with least to do; one more, where all have something. */
-static struct nbd_wire *pick(struct nbd_export *x)
-{
-    unsigned n = atomic_load(&x->n_wires);
-    struct nbd_wire *best = x->wires[0];
-    if (atomic_load(&x->alone))
-        return best;
-    for (unsigned i = 1; i < n && atomic_load(&best->in_flight) > 0; i++)
-        if (atomic_load(&x->wires[i]->in_flight) < atomic_load(&best->in_flight))
-            best = x->wires[i];
-    if (atomic_load(&best->in_flight) == 0 || n >= NBD_MOST_WIRES ||
-        pthread_mutex_trylock(&x->grow) != 0)
-        return best;
-    grow(x);
-    if (atomic_load(&x->n_wires) > n)
-        best = x->wires[n];
-    pthread_mutex_unlock(&x->grow);
-    return best;
-}
-
-/* From now on the first wire alone; what others have under way is waited for, which is as long as
- * their timeout at most. A flush that fails is told of by all later ones. */
-static void go_alone(struct nbd_export *x)
-{
-    const struct timespec moment = {.tv_nsec = 500 * 1000};
-    WITH_LOCK(&x->grow);
-    if (atomic_load(&x->settled))
-        return;
-    x->most_wires = 1;
-    atomic_store(&x->alone, true);
-    unsigned n = atomic_load(&x->n_wires);
-    for (unsigned i = 1; i < n; i++)
-        while (atomic_load(&x->wires[i]->in_flight) > 0)
-            nanosleep(&moment, NULL);
-    if (n > 1)
-        nbd_export_flush(&x->head, NULL);
-    atomic_store(&x->settled, true);
-}
-
-struct nbd_wire *nbd_export_begin(struct nbd_export *x, struct nbd_request *q, bool reads)
-{
-    if (reads && x->head.writable && !atomic_load(&x->settled))
-        go_alone(x);
-    for (;;) {
-        struct nbd_wire *w = pick(x);
-        nbd_request_begin(w, q);
-        if (w == x->wires[0] || !atomic_load(&x->alone))
-            return w;
-        nbd_request_drop(q); /* it came in between */
-    }
 }
 
 const struct place_kind place_nbd = {

@@ -73,6 +73,11 @@ static int broken(struct nbd_wire *w)
     return w->broken;
 }
 
+bool nbd_wire_is_broken(struct nbd_wire *w)
+{
+    return broken(w) || is_over(w);
+}
+
 int nbd_wire_fail(struct nbd_wire *w, const char *text, struct platter_error *err)
 {
     WITH_LOCK(&w->lock);

@@ -92,6 +92,14 @@ void stream_interrupt(struct stream *s)
         stream_interrupt(s->base);
 }
 
+void stream_persist(struct stream *s)
+{
+    if (s->ops->persist)
+        s->ops->persist(s);
+    else if (s->base)
+        stream_persist(s->base);
+}
+
 bool stream_resume(struct stream *s)
 {
     return s->ops->resume && s->ops->resume(s);

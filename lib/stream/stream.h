@@ -87,6 +87,7 @@ struct stream_ops {
     int (*descriptor)(const struct stream *s);
     /* From any thread: a read that waits, and all later ones, come back with ECANCELED. */
     void (*interrupt)(struct stream *s);
+    void (*persist)(struct stream *s); /* see stream_persist() */
     /* After a read that failed for damage: whether what can still be read behind it comes next. */
     bool (*resume)(struct stream *s);
     /* Whether some of what was read had no checksum: see stream_lacks_checksums(). */
@@ -177,6 +178,10 @@ int stream_peek(struct stream *s, void *buf, size_t len, size_t *ret_len,
 /* From any thread: a stream_read() that waits for what is to come, and all later ones, come back
  * with ECANCELED. Streams that never wait for long: nothing. */
 void stream_interrupt(struct stream *s);
+/* Of what is only read, and held to stay as it is: where a connection broke, later reads connect
+ * anew, and fail (ESTALE) where it can be seen that another one is there. To be called before any
+ * other thread reads. Streams that have no connection, or do so anyhow: nothing. */
+void stream_persist(struct stream *s);
 /* After a read that failed with ECORRUPT: whether reading goes on behind the damage, with what can
  * be read there; how much is missing nobody knows. */
 bool stream_resume(struct stream *s);

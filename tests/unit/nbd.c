@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/awake.h"
+#include "base/cursor.h"
 #include "base/memory.h"
 #include "stream/nbd.h"
 #include "stream/place.h"
@@ -26,6 +27,24 @@ struct server {
 };
 
 /* nbdkit with filters, a plugin and parameters as they stand. */
+static void begin(struct server *s, const char *filters, const char *plugin)
+{
+    auto_free char *line = string_format("exec nbdkit -f --exit-with-parent -U %s -P %s.pid %s %s",
+                                         s->socket, s->socket, filters, plugin);
+    auto_free char *ready = string_format("%s.pid", s->socket);
+    assert_true(line && ready && s->uri);
+    unlink(s->socket); /* of one that was killed */
+    unlink(ready);
+    s->pid = fork();
+    if (s->pid == 0) {
+        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+        _exit(127);
+    }
+    for (int i = 0; i < 3000 && access(ready, F_OK) != 0; i++)
+        usleep(10000);
+    assert_int_equal(access(ready, F_OK), 0);
+}
+
 static struct server serve_plugin(const char *filters, const char *plugin)
 {
     static unsigned count;
@@ -33,18 +52,7 @@ static struct server serve_plugin(const char *filters, const char *plugin)
     snprintf(name, sizeof name, "nbd%u", count++);
     struct server s = {.socket = scratch_path(name)};
     s.uri = string_format("nbd+unix:///?socket=%s", s.socket);
-    auto_free char *line = string_format("exec nbdkit -f --exit-with-parent -U %s -P %s.pid %s %s",
-                                         s.socket, s.socket, filters, plugin);
-    auto_free char *ready = string_format("%s.pid", s.socket);
-    assert_true(line && ready && s.uri);
-    s.pid = fork();
-    if (s.pid == 0) {
-        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
-        _exit(127);
-    }
-    for (int i = 0; i < 3000 && access(ready, F_OK) != 0; i++)
-        usleep(10000);
-    assert_int_equal(access(ready, F_OK), 0);
+    begin(&s, filters, plugin);
     return s;
 }
 
@@ -56,13 +64,18 @@ static struct server serve(const char *filters, const char *parameters)
     return serve_plugin(filters, plugin);
 }
 
-static void stop(struct server *s)
+static void end(struct server *s)
 {
     if (s->pid > 0) {
         kill(s->pid, SIGKILL);
         waitpid(s->pid, NULL, 0);
     }
     s->pid = 0;
+}
+
+static void stop(struct server *s)
+{
+    end(s);
     free(TAKE(s->socket));
     free(TAKE(s->uri));
 }
@@ -268,8 +281,11 @@ static void *write_once(void *arg)
 
 static void wait_until(atomic_uint *done, unsigned n)
 {
-    while (atomic_load(done) < n)
+    uint64_t began = now_ns();
+    while (atomic_load(done) < n) {
+        assert_true(now_ns() - began < 60 * UINT64_C(1000000000));
         usleep(1000);
+    }
 }
 
 static void end_all(struct worker *workers, struct stream *s, int code, const char *words)
@@ -374,14 +390,110 @@ static void test_timeout(void **state)
     stop(&server);
 }
 
+/* ---- coming back ----------------------------------------------------------------------------- */
+
+struct visitor {
+    pthread_t thread;
+    struct stream *stream;
+    unsigned seed;
+    atomic_bool *over;
+    atomic_uint *good;
+    bool wrong;
+};
+
+/* What the plugin "pattern" has: in every eight bytes the offset of the first of them. */
+static void *read_on(void *arg)
+{
+    struct visitor *r = arg;
+    uint8_t got[4096];
+    struct platter_error err;
+    while (!atomic_load(r->over)) {
+        hoff off = (hoff)rand_r(&r->seed) % ((SIZE - sizeof got) / 8) * 8;
+        if (stream_pread(r->stream, got, sizeof got, off, &err) < 0) {
+            usleep(1000);
+            continue;
+        }
+        for (size_t i = 0; i < sizeof got; i += 8)
+            r->wrong |= get_be(got + i, 8) != off + i;
+        atomic_fetch_add(r->good, 1);
+    }
+    return NULL;
+}
+
+/* A source that is held to stay as it is is connected to anew, by whoever reads next. */
+static void test_comes_back(void **state)
+{
+    (void)state;
+    struct visitor visitors[THREADS];
+    atomic_bool over = false;
+    atomic_uint good = 0;
+    struct server server = serve_plugin("", "pattern 4M");
+    struct stream *s = open_at(&server, "", 0);
+    struct nbd_export *x = (struct nbd_export *)s;
+    bool hole;
+    uint64_t len;
+    stream_persist(s);
+    for (unsigned i = 0; i < THREADS; i++) {
+        visitors[i] = (struct visitor){.stream = s, .seed = i, .over = &over, .good = &good};
+        assert_int_equal(pthread_create(&visitors[i].thread, NULL, read_on, &visitors[i]), 0);
+    }
+    for (unsigned i = 1; i <= 4; i++) {
+        wait_until(&good, atomic_load(&good) + 200);
+        end(&server);
+        usleep(i % 2 ? 0 : 300000);
+        begin(&server, "", "pattern 4M");
+        wait_until(&good, atomic_load(&good) + 200);
+        assert_int_equal(x->generation, i);
+    }
+    atomic_store(&over, true);
+    for (unsigned i = 0; i < THREADS; i++) {
+        pthread_join(visitors[i].thread, NULL);
+        assert_false(visitors[i].wrong);
+    }
+    end(&server);
+    begin(&server, "", "pattern 4M"); /* and who asks what there is */
+    assert_works(stream_extents(s, 0, SIZE, &len, &hole, &err));
+    assert_int_equal(x->generation, 5);
+    stream_close(s);
+    stop(&server);
+}
+
+static void test_another_comes_back(void **state)
+{
+    (void)state;
+    uint8_t byte;
+    struct server server = serve_plugin("", "pattern 4M");
+    struct stream *s = open_at(&server, "", 0), *plain = open_at(&server, "", 0);
+    stream_persist(s);
+    end(&server);
+    begin(&server, "", "pattern 8M");
+    assert_fails(stream_pread(s, &byte, 1, 0, &err), ESTALE, "8388608 bytes where there were");
+    end(&server);
+    begin(&server, "", "pattern 4M");
+    for (int i = 0; i < 300 && stream_pread(s, &byte, 1, 0, NULL) < 0; i++)
+        usleep(100000);
+    assert_works(stream_pread(s, &byte, 1, 0, &err));
+    /* Of all others a connection that broke stays so. */
+    assert_true(stream_pread(plain, &byte, 1, 0, NULL) < 0);
+    stream_close(plain);
+    stream_close(s);
+    stop(&server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_writes_on_several), cmocka_unit_test(test_one_connection),
-        cmocka_unit_test(test_reads_between),     cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_shared_blocks),     cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_flush_lost),        cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_writes_on_several),
+        cmocka_unit_test(test_one_connection),
+        cmocka_unit_test(test_reads_between),
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_shared_blocks),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_flush_lost),
+        cmocka_unit_test(test_interrupted),
         cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_comes_back),
+        cmocka_unit_test(test_another_comes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
