@@ -39,6 +39,8 @@ int nbd_export_judge(struct nbd_export *x, struct nbd_wire *w, int code, const c
         return fail_memory(err, "a sentence");
     if (code < 0)
         return nbd_wire_fail(w, what, err);
+    if (code == ESHUTDOWN && atomic_load(&x->lasting))
+        nbd_wire_note(w, code, "the server is shutting down");
     if (code == ESHUTDOWN)
         return fail(err, code, "%s: %s: the server answers that it is shutting down", x->head.name,
                     what);
@@ -352,7 +354,7 @@ static int export_allocate(struct stream *s, hoff off, uint64_t len, struct plat
 static int export_identity(struct stream *s, char **text, struct platter_error *err)
 {
     const struct nbd_export *x = export_of(s);
-    int r = identity_add_size(text, s, err);
+    int r = identity_add(text, err, "size", "%" PRIu64, atomic_load(&x->size_now));
     return r < 0 ? r : identity_add(text, err, "export", "%s", x->export);
 }
 
@@ -360,12 +362,12 @@ static void export_interrupt(struct stream *s)
 {
     struct nbd_export *x = export_of(s);
     atomic_store(&x->interrupted, true);
-    if (pthread_rwlock_tryrdlock(&x->renewing) != 0)
-        return; /* who lays new wires looks at that himself */
+    if (pthread_rwlock_tryrdlock(&x->laying) != 0)
+        return; /* who waits looks at that himself now and then */
     unsigned n = atomic_load(&x->n_wires);
     for (unsigned i = 0; i < n; i++)
         nbd_wire_wake(x->wires[i]);
-    pthread_rwlock_unlock(&x->renewing);
+    pthread_rwlock_unlock(&x->laying);
 }
 
 static void export_persist(struct stream *s)
@@ -388,7 +390,8 @@ static void export_close(struct stream *s)
     nbd_way_done(&x->way);
     free(x->export);
     free(x->status.runs);
-    pthread_rwlock_destroy(&x->renewing);
+    pthread_mutex_destroy(&x->dialing);
+    pthread_rwlock_destroy(&x->laying);
     pthread_mutex_destroy(&x->grow);
     pthread_mutex_destroy(&x->partial);
     pthread_mutex_destroy(&x->known);

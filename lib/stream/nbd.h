@@ -8,10 +8,9 @@
  * would do it, and many at once cost one wake-up each.
  *
  * A wire that fails once has failed: it is cut, so that libnbd lets go of all buffers, and every
- * request of the export fails with the same sentence. Nothing is connected anew: which of the
- * writes that were not flushed a server still has, nobody knows, nor whether what is read there
- * after it came back is the same disk. Where that is held to be so, of an export that is only read
- * (stream_persist()), new wires take the place of those that broke.
+ * request of the export fails with the same sentence. New wires are laid only where the export is
+ * read alone and held to stay as it is (stream_persist()): else nobody knows which of the writes
+ * that were not flushed a server still has, or whether what is there is the same disk.
  */
 #ifndef STREAM_NBD_H
 #define STREAM_NBD_H
@@ -132,6 +131,8 @@ nbd_completion_callback nbd_request_callback(struct nbd_request *q);
 int nbd_request_end(struct nbd_request *q, int64_t cookie);
 
 bool nbd_wire_is_broken(struct nbd_wire *w);
+/* That it is broken, and why: what was said first counts. */
+void nbd_wire_note(struct nbd_wire *w, int code, const char *why);
 /* Whoever waits on the wire is to look whether it was interrupted. */
 void nbd_wire_wake(struct nbd_wire *w);
 /* Why a wire is broken: "...: TEXT: why". Returns the negative code. */
@@ -167,18 +168,24 @@ struct nbd_export {
     atomic_bool can_status;
     atomic_bool cannot_zero; /* the server said so when it was asked to */
     atomic_bool interrupted;
-    unsigned most_wires; /* guarded by grow */
+    unsigned allowed_wires;
+    unsigned most_wires; /* that the server seems to give; guarded by grow */
     atomic_uint n_wires;
     atomic_bool alone;   /* only the first wire is used from now on */
     atomic_bool settled; /* ... and what was written on others is seen there */
     struct nbd_wire *wires[NBD_MOST_WIRES];
-    pthread_mutex_t grow;      /* around one more wire */
-    atomic_bool lasting;       /* wires that broke are laid anew */
-    pthread_rwlock_t renewing; /* ... which is written by who does that; read by who has requests */
-    unsigned generation;       /* of wires; this and what follows is guarded by renewing */
-    uint64_t tried_ns, wait_ns; /* when that last failed, and how long it is not tried again */
-    pthread_mutex_t partial;    /* around reading and writing back a block that changes in part */
-    pthread_mutex_t known;      /* around what follows */
+    pthread_mutex_t grow; /* around one more wire */
+    atomic_bool lasting;  /* wires that broke are laid anew: nbd_export_ask() */
+    /* Taken for reading by who has requests, for writing by who puts new wires there. */
+    pthread_rwlock_t laying;
+    pthread_mutex_t dialing; /* around who tries to; guards what follows */
+    unsigned generation;     /* of the wires; read also by who holds `laying` */
+    uint64_t tried_ns;
+    struct platter_error refused; /* what came of that; code 0: it worked */
+    _Atomic uint64_t wait_ns;     /* how long nobody tries again; 0: what was asked then worked */
+    _Atomic uint64_t size_now;    /* that the export had when it was last connected to */
+    pthread_mutex_t partial;      /* around reading and writing back a block that changes in part */
+    pthread_mutex_t known;        /* around what follows */
     struct nbd_status status;
     struct platter_error lost; /* of the first flush that failed; code 0: none did */
 };
@@ -191,8 +198,8 @@ extern const struct stream_ops nbd_export_ops;
  * with one wire first, where several were in use.
  */
 struct nbd_wire *nbd_export_begin(struct nbd_export *x, struct nbd_request *q, bool reads);
-/* A request that changes nothing, from its begin to its judgement: made again on new wires where
- * those it was on broke, and the export lasts. ESTALE: what is there now is another export. */
+/* A request that changes nothing, from its begin to its judgement. Where the export lasts and the
+ * wires broke, it is made on new ones. ESTALE: what is there now is another export. */
 typedef int (*nbd_ask_fn)(struct nbd_export *x, void *question, struct platter_error *err);
 int nbd_export_ask(struct nbd_export *x, nbd_ask_fn ask, void *question, struct platter_error *err);
 /* Once one failed all do: what it was to make durable may be gone, and a server may tell so once.

@@ -312,6 +312,7 @@ static int learn(struct nbd_export *x, struct platter_error *err)
         return fail(err, EPROTO, "%s: the server does not tell a size that makes sense",
                     x->head.name);
     x->size = (uint64_t)size;
+    atomic_store(&x->size_now, x->size);
     x->export = libnbd.get_export_name(h);
     if (!x->export)
         return fail_memory(err, "the name of an export");
@@ -321,7 +322,8 @@ static int learn(struct nbd_export *x, struct platter_error *err)
     x->can_zero = libnbd.can_zero(h) == 1;
     x->can_status = libnbd.can_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
     if (libnbd.can_multi_conn(h) != 1)
-        x->most_wires = 1;
+        x->allowed_wires = 1;
+    x->most_wires = x->allowed_wires;
     if (x->head.writable && libnbd.is_read_only(h) == 1)
         return fail(err, EROFS, "%s: the server lets this export only be read", x->head.name);
     identify(x);
@@ -333,8 +335,13 @@ static int open_export(struct nbd_export *x, const struct place *p, unsigned fla
 {
     x->head.writable = flags & (STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY);
     x->head.depth = DEPTH;
-    x->most_wires = (unsigned)options_number(p->keys, "connections");
-    pthread_rwlock_init(&x->renewing, NULL);
+    x->allowed_wires = (unsigned)options_number(p->keys, "connections");
+    pthread_rwlockattr_t attr;
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&x->laying, &attr);
+    pthread_rwlockattr_destroy(&attr);
+    pthread_mutex_init(&x->dialing, NULL);
     pthread_mutex_init(&x->grow, NULL);
     pthread_mutex_init(&x->partial, NULL);
     pthread_mutex_init(&x->known, NULL);

@@ -43,8 +43,7 @@ static const char *said(void)
 
 /* ---- failing --------------------------------------------------------------------------------- */
 
-/* The first reason counts. */
-static void note_broken(struct nbd_wire *w, int code, const char *why)
+void nbd_wire_note(struct nbd_wire *w, int code, const char *why)
 {
     WITH_LOCK(&w->lock);
     if (w->broken)
@@ -56,7 +55,7 @@ static void note_broken(struct nbd_wire *w, int code, const char *why)
 /* Cuts the wire. libnbd then sees its end, and gives up all that is under way. */
 static void cut(struct nbd_wire *w, int code, const char *why)
 {
-    note_broken(w, code, why);
+    nbd_wire_note(w, code, why);
     int fd = libnbd.aio_get_fd(w->h);
     if (fd >= 0)
         shutdown(fd, SHUT_RDWR);
@@ -117,7 +116,7 @@ static void notify(struct nbd_wire *w, int events)
     else if ((direction & LIBNBD_AIO_DIRECTION_WRITE) && (events & (POLLOUT | POLLHUP | POLLERR)))
         r = libnbd.aio_notify_write(w->h);
     if (r < 0)
-        note_broken(w, libnbd.get_errno() ? libnbd.get_errno() : ENOTCONN, said());
+        nbd_wire_note(w, libnbd.get_errno() ? libnbd.get_errno() : ENOTCONN, said());
 }
 
 /* One step: waits a moment for the server or for who wakes us, and has libnbd go on. */
@@ -194,6 +193,8 @@ static void await(struct nbd_wire *w, struct nbd_request *q)
 {
     pthread_mutex_lock(&w->lock);
     enlist(w, q);
+    if (q->done && !is_settled(w, q))
+        nbd_wire_wake(w); /* he may not know yet that it has ended */
     while (!is_settled(w, q)) {
         if (w->polled) {
             pthread_cond_wait(&q->changed, &w->lock);
@@ -229,8 +230,10 @@ int nbd_request_end(struct nbd_request *q, int64_t cookie)
     if (cookie < 0) {
         q->code = libnbd.get_errno() ? libnbd.get_errno() : EIO;
         if (is_over(w)) {
+            q->code = ENOTCONN;
+            q->done = true;
             await(w, q);
-            note_broken(w, ENOTCONN, "the connection is closed");
+            nbd_wire_note(w, ENOTCONN, "the connection is closed");
         }
     } else {
         /* What did not fit into the socket is for who polls, and he may not know of it. */

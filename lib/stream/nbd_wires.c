@@ -12,15 +12,28 @@
 #include "stream/nbd.h"
 
 enum {
-    FURTHER_S = 5, /* how long a connection may take that one can do without for now */
-    AGAIN_S = 1,   /* how long nobody tries to connect anew after that failed; doubles up to */
-    AGAIN_MOST_S = 16,
-    TRIES = 3 /* of a request, each on wires of its own */
+    FURTHER_S = 5, /* how long a further connection may take, which one can do without */
+    TIMES = 3      /* that a request is made where the connection breaks each time */
 };
 
-static uint64_t patience(const struct nbd_export *x)
+/* How long nobody tries to connect anew after somebody did in vain: twice as long each time. */
+static const uint64_t AGAIN_NS = 1000000000, AGAIN_MOST_NS = 16 * UINT64_C(1000000000);
+
+/* Whether a wire leads to what was learnt of the export when it was opened. */
+static int check_same(const struct nbd_export *x, struct nbd_wire *w, struct platter_error *err)
 {
-    return min_u64(x->way.timeout_ns, FURTHER_S * UINT64_C(1000000000));
+    int64_t size = libnbd.get_size(w->h), block = libnbd.get_block_size(w->h, LIBNBD_SIZE_MINIMUM);
+    int64_t most = libnbd.get_block_size(w->h, LIBNBD_SIZE_MAXIMUM);
+    if (size < 0 || (uint64_t)size != x->size)
+        return fail(err, ESTALE,
+                    "%s: the export has %" PRIi64 " bytes now, and had %" PRIu64
+                    " when it was opened: it is another one",
+                    x->head.name, size, x->size);
+    if (block > (int64_t)x->block || (most > 0 && most < (int64_t)x->most))
+        return fail(err, ESTALE,
+                    "%s: the server wants requests in other blocks than when it was opened",
+                    x->head.name);
+    return 0;
 }
 
 /* ---- further connections --------------------------------------------------------------------- */
@@ -32,12 +45,12 @@ static void grow(struct nbd_export *x)
     struct nbd_wire *w;
     if (n >= x->most_wires)
         return;
-    if (nbd_wire_open(&x->way, &x->interrupted, patience(x), &w, NULL) < 0) {
+    const uint64_t patience = min_u64(x->way.timeout_ns, FURTHER_S * UINT64_C(1000000000));
+    if (nbd_wire_open(&x->way, &x->interrupted, patience, &w, NULL) < 0) {
         x->most_wires = n;
         return;
     }
-    if (libnbd.get_size(w->h) != (int64_t)x->size ||
-        (x->head.writable && libnbd.is_read_only(w->h) == 1)) {
+    if (check_same(x, w, NULL) < 0 || (x->head.writable && libnbd.is_read_only(w->h) == 1)) {
         x->most_wires = n; /* it leads to another export */
         nbd_wire_close(w);
         return;
@@ -98,8 +111,7 @@ struct nbd_wire *nbd_export_begin(struct nbd_export *x, struct nbd_request *q, b
     }
 }
 
-/* ---- connecting anew --------------------------------------------------------------------------
- */
+/* ---- connecting anew ------------------------------------------------------------------------- */
 
 static bool is_broken(const struct nbd_export *x)
 {
@@ -109,61 +121,69 @@ static bool is_broken(const struct nbd_export *x)
     return false;
 }
 
-/* What was learnt of the export when it was opened must be true of what is there now. */
-static int check_same(const struct nbd_export *x, struct nbd_wire *w, struct platter_error *err)
+static void lay(struct nbd_export *x, struct nbd_wire *w)
 {
-    int64_t size = libnbd.get_size(w->h), block = libnbd.get_block_size(w->h, LIBNBD_SIZE_MINIMUM);
-    int64_t most = libnbd.get_block_size(w->h, LIBNBD_SIZE_MAXIMUM);
-    if (size < 0 || (uint64_t)size != x->size)
-        return fail(err, ESTALE,
-                    "%s: the connection broke, and the export that is there now has %" PRIi64
-                    " bytes where there were %" PRIu64,
-                    x->head.name, size, x->size);
-    if (block > (int64_t)x->block || (most > 0 && most < (int64_t)x->most))
-        return fail(err, ESTALE,
-                    "%s: the connection broke, and the server now wants requests in other blocks",
-                    x->head.name);
-    return 0;
-}
-
-/* All wires but a new one go. Nobody has a request on any. */
-static int lay_anew(struct nbd_export *x, struct platter_error *err)
-{
-    struct platter_error why;
-    struct nbd_wire *w;
-    if (nbd_wire_open(&x->way, &x->interrupted, patience(x), &w, &why) < 0)
-        return 0;
-    int r = check_same(x, w, err);
-    if (r < 0) {
-        nbd_wire_close(w);
-        return r;
-    }
-    if (libnbd.can_meta_context(w->h, LIBNBD_CONTEXT_BASE_ALLOCATION) != 1)
-        atomic_store(&x->can_status, false);
+    pthread_rwlock_wrlock(&x->laying);
     for (unsigned i = 0; i < x->n_wires; i++)
         nbd_wire_close(x->wires[i]);
     x->wires[0] = w;
+    x->most_wires = x->allowed_wires;
     atomic_store(&x->n_wires, 1);
+    atomic_store(&x->can_status,
+                 libnbd.can_meta_context(w->h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1);
     x->generation++;
-    return 1;
+    pthread_rwlock_unlock(&x->laying);
+    WITH_LOCK(&x->known);
+    x->status.n = 0; /* another server may tell it otherwise */
 }
 
-/* After a request on wires of that generation failed: 1: there are other ones; 0: there are not. */
+static int dial(struct nbd_export *x, struct platter_error *err)
+{
+    struct nbd_wire *w;
+    int r = nbd_wire_open(&x->way, &x->interrupted, x->way.timeout_ns, &w, err);
+    if (r < 0)
+        return r;
+    int64_t size = libnbd.get_size(w->h);
+    atomic_store(&x->size_now, size > 0 ? (uint64_t)size : 0);
+    r = check_same(x, w, err);
+    if (r < 0)
+        nbd_wire_close(w);
+    else
+        lay(x, w);
+    return r;
+}
+
+/* Other wires than those of that generation. While one tries the others wait for him; for a moment
+ * after it all have his answer, and a longer one where nothing was read in between. */
 static int renew(struct nbd_export *x, unsigned seen, struct platter_error *err)
 {
-    int r = 0;
-    pthread_rwlock_wrlock(&x->renewing);
-    if (x->generation != seen) {
-        r = 1;
-    } else if (!atomic_load(&x->interrupted) && is_broken(x) &&
-               (x->wait_ns == 0 || now_ns() - x->tried_ns >= x->wait_ns)) {
-        r = lay_anew(x, err);
+    WITH_LOCK(&x->dialing);
+    if (x->generation != seen)
+        return 0;
+    uint64_t wait = atomic_load(&x->wait_ns);
+    if (wait == 0 || now_ns() - x->tried_ns >= wait) {
+        x->refused = (struct platter_error){0};
+        int r = dial(x, &x->refused);
         x->tried_ns = now_ns();
-        x->wait_ns = r == 1 ? 0
-                            : min_u64(max_u64(2 * x->wait_ns, AGAIN_S * UINT64_C(1000000000)),
-                                      AGAIN_MOST_S * UINT64_C(1000000000));
+        atomic_store(&x->wait_ns, min_u64(max_u64(2 * wait, AGAIN_NS), AGAIN_MOST_NS));
+        if (r == 0)
+            return 0;
     }
-    pthread_rwlock_unlock(&x->renewing);
+    return x->refused.code ? fail(err, x->refused.code, "%s", x->refused.message)
+                           : nbd_wire_fail(x->wires[0], "cannot be read", err);
+}
+
+/* Wires of which none is known to be broken; held then. */
+static int hold(struct nbd_export *x, struct platter_error *err)
+{
+    pthread_rwlock_rdlock(&x->laying);
+    if (!is_broken(x))
+        return 0;
+    unsigned seen = x->generation;
+    pthread_rwlock_unlock(&x->laying);
+    int r = renew(x, seen, err);
+    if (r == 0)
+        pthread_rwlock_rdlock(&x->laying);
     return r;
 }
 
@@ -171,13 +191,18 @@ int nbd_export_ask(struct nbd_export *x, nbd_ask_fn ask, void *question, struct 
 {
     if (!atomic_load(&x->lasting))
         return ask(x, question, err);
-    int r, again = 1;
-    for (unsigned i = 0;; i++) {
-        pthread_rwlock_rdlock(&x->renewing);
-        unsigned seen = x->generation;
+    int r = -ENOTCONN;
+    bool again = true;
+    for (unsigned i = 0; i < TIMES && again; i++) {
+        r = hold(x, err);
+        if (r < 0)
+            return r;
         r = ask(x, question, err);
-        pthread_rwlock_unlock(&x->renewing);
-        if (r == 0 || i == TRIES || (again = renew(x, seen, err)) != 1)
-            return again < 0 ? again : r;
+        if (r == 0)
+            atomic_store(&x->wait_ns, 0);
+        /* Who waited in vain, or was told to stop, does not wait anew. */
+        again = r < 0 && r != -ETIMEDOUT && r != -ECANCELED && is_broken(x);
+        pthread_rwlock_unlock(&x->laying);
     }
+    return r;
 }
