@@ -145,11 +145,13 @@ static int attach(struct platter_migration *m, struct platter_error *err)
     return r < 0 ? r : disk_stack_live(m->disk, source, err);
 }
 
-/* Whether the source that is open has failed: a connection that broke stays broken. */
+/* Whether the source has failed since it was opened: then it may be of use only when that is done
+ * anew. */
 static bool has_failed(struct platter_migration *m)
 {
     WITH_LOCK(&m->lock);
-    return m->lost || json_is_string(m->state.error) || atomic_load(&m->filling.failed_reads) > 0;
+    return m->lost || json_is_string(m->state.error) ||
+           atomic_load(&m->filling.failed_reads) > m->failed_before;
 }
 
 int migration_attach(struct platter_migration *m, struct platter_error *err)
@@ -166,6 +168,7 @@ int migration_attach(struct platter_migration *m, struct platter_error *err)
     WITH_LOCK(&m->lock);
     m->lost = false;
     m->checked_at = now_ns();
+    m->failed_before = atomic_load(&m->filling.failed_reads);
     if (r < 0)
         lose(m, &why);
     return r < 0 ? fail(err, -r, "%s", why.message) : 0;
@@ -306,11 +309,15 @@ static int own_options_keep(const struct platter_migrate_options *given,
 
 static int check_phase(const struct platter_migration *m, struct platter_error *err)
 {
-    if (m->state.phase == MIGRATE_PREPARING)
-        return fail(err, EINVAL,
-                    "%s: its preparation, or an abort, was cut off: prepare it again, which "
-                    "replaces what is there, or abort it",
-                    m->target);
+    if (m->state.phase == MIGRATE_PREPARING) {
+        int r = migrate_state_idle(&m->state, err);
+        return r < 0
+                   ? r
+                   : fail(err, EINVAL,
+                          "%s: its preparation, or an abort, was cut off: prepare it again, which "
+                          "replaces what is there, or abort it",
+                          m->target);
+    }
     return 0;
 }
 

@@ -64,8 +64,16 @@ int migrate_state_open(const char *target, const char *state, const char *keys, 
 /* Makes a new one of what *state has, but its stream, with a map of presence if asked. */
 int migrate_state_create(const char *target, const char *name, const char *keys, bool presence,
                          struct migrate_state *state, struct platter_error *err);
-/* Whether nobody is preparing the target now, as far as files can tell: EBUSY. */
+/* Whether nobody prepares the target now, nor removes what is left of that, as far as files can
+ * tell: EBUSY. If so nobody can before this is closed. */
 int migrate_state_idle(const struct migrate_state *state, struct platter_error *err);
+/* Opens it for who removes what is left of a prepare or of an abort: if it says that there is
+ * nothing of use, that is so until it is closed. EBUSY, ENOENT. */
+int migrate_state_claim(const char *target, const char *name, const char *keys,
+                        struct migrate_state *ret, struct platter_error *err);
+/* Removes and closes it. */
+int migrate_state_remove(struct migrate_state *state, const char *target, const char *name,
+                         const char *keys, struct platter_error *err);
 /* Writes it, durably: a crash leaves the old one or the new. */
 int migrate_state_write(struct migrate_state *state, struct platter_error *err);
 /* The part of the stream with the map of presence; it is the state's. */
@@ -91,6 +99,7 @@ struct platter_migration {
     char *reason;           /* ... why; or NULL */
     bool changed;           /* ... it is another one */
     uint64_t checked_at;    /* when it was last seen that it is not, ns */
+    uint64_t failed_before; /* reads, when it was opened */
     bool executing, ending; /* a copy runs; the migration is being committed */
     bool ended;             /* ... and was: its state is not written any more */
     atomic_bool stop;       /* the copy is to end */

@@ -248,12 +248,10 @@ static int remove_remains(const struct preparation *p, struct platter_error *err
 {
     struct migrate_state old;
     const char *keys = p->o->target_place;
-    if (migrate_state_open(p->target, p->o->state, keys, false, &old, NULL) < 0)
-        return 0;
-    bool remains = old.phase == MIGRATE_PREPARING && strcmp(old.place, p->state.place) == 0;
-    int r = remains ? migrate_state_idle(&old, err) : 0;
-    stream_close(TAKE(old.stream));
-    if (remains && r == 0)
+    int r = migrate_state_claim(p->target, p->o->state, keys, &old, err);
+    if (r < 0)
+        return r == -EBUSY ? r : 0; /* who makes the new one tells */
+    if (old.phase == MIGRATE_PREPARING)
         r = migrate_remove_target(&old, keys, err);
     migrate_state_close(&old);
     return r;
@@ -263,22 +261,16 @@ static int remove_remains(const struct preparation *p, struct platter_error *err
 static void unmake(struct preparation *p, bool target)
 {
     const char *keys = p->o->target_place;
-    auto_free char *name = migrate_state_name(p->target, p->o->state);
-    stream_close(TAKE(p->state.map));
-    stream_close(TAKE(p->state.stream));
-    if (target && migrate_remove_target(&p->state, keys, NULL) < 0)
-        return; /* the next prepare, or an abort, finds it */
-    if (name)
-        place_remove(name, keys, NULL);
+    if (!target || migrate_remove_target(&p->state, keys, NULL) == 0)
+        migrate_state_remove(&p->state, p->target, p->o->state, keys, NULL);
+    /* Else the next prepare, or an abort, finds it. */
 }
 
 static int make(struct preparation *p, struct platter_error *err)
 {
     const char *keys = p->o->target_place;
     bool raw = strcmp(p->state.format, "raw") == 0;
-    int r = remove_remains(p, err);
-    if (r == 0)
-        r = migrate_state_create(p->target, p->o->state, keys, raw, &p->state, err);
+    int r = migrate_state_create(p->target, p->o->state, keys, raw, &p->state, err);
     if (r < 0)
         return r;
     r = make_target(p, err);
@@ -287,8 +279,10 @@ static int make(struct preparation *p, struct platter_error *err)
         p->state.phase = MIGRATE_PREPARED;
         r = migrate_state_write(&p->state, err);
     }
-    if (r < 0)
+    if (r < 0) {
+        p->state.phase = MIGRATE_PREPARING;
         unmake(p, target);
+    }
     return r;
 }
 
@@ -306,6 +300,8 @@ int ops_migrate_prepare(const char *source, const struct platter_open_options *o
         r = choose_size(&p, err);
     if (r == 0)
         r = choose_id(&p, err);
+    if (r == 0)
+        r = remove_remains(&p, err);
     if (r == 0)
         r = choose_place(&p, err);
     if (r == 0)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a migration leaves where it is given up, or was never prepared to its end: the target goes,
- * and the state after it. A device stays, and so does a file that is not ours: one that somebody
- * put there after the state was written.
+ * and the state after it. A device stays, as does an export of a server, and so does a file that is
+ * not ours: one that somebody put there after the state was written.
  */
 #include <string.h>
 
@@ -44,31 +44,24 @@ int migrate_remove_target(const struct migrate_state *state, const char *keys,
     bool ours = strcmp(state->format, "qcow2") == 0 ? has_mark(state, keys)
                                                     : state->made && !is_device(state->place, keys);
     int r = ours ? migrate_snapshots_remove(state, keys, err) : 0;
-    if (r == 0 && ours)
+    if (r == 0 && ours && place_can_remove(state->place))
         r = place_remove(state->place, keys, err);
-    /* What cannot be removed from here (an NBD export) was there before, as a device was. */
-    return r == -ENOENT || r == -ENOTSUP ? 0 : r;
+    return r == -ENOENT ? 0 : r;
 }
 
 int migrate_remove_remains(const char *target, const struct platter_migrate_options *o,
                            bool *ret_done, struct platter_error *err)
 {
     struct migrate_state state;
-    auto_free char *name = migrate_state_name(target, o->state);
     *ret_done = false;
-    if (!name)
-        return fail_memory(err, "a name");
-    int r = migrate_state_open(target, o->state, o->target_place, false, &state, err);
+    int r = migrate_state_claim(target, o->state, o->target_place, &state, err);
     if (r < 0)
         return r;
     *ret_done = state.phase == MIGRATE_PREPARING;
-    r = *ret_done ? migrate_state_idle(&state, err) : 0;
-    /* An image of Ceph that is open cannot be removed. */
-    stream_close(TAKE(state.stream));
-    if (*ret_done && r == 0)
+    if (*ret_done)
         r = migrate_remove_target(&state, o->target_place, err);
     if (*ret_done && r == 0)
-        r = place_remove(name, o->target_place, err);
+        r = migrate_state_remove(&state, target, o->state, o->target_place, err);
     migrate_state_close(&state);
     return r;
 }

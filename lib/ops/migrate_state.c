@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 
 #include "base/cursor.h"
+#include "base/memory.h"
 #include "format/partial.h"
 #include "ops/migrate.h"
 #include "stream/place.h"
@@ -251,32 +252,95 @@ static bool is_file(const struct stream *s)
 
 int migrate_state_idle(const struct migrate_state *state, struct platter_error *err)
 {
-    if (!is_file(state->stream))
+    struct stream *s = state->stream;
+    if (!is_file(s))
         return 0;
-    int r = stream_lock(state->stream, STREAM_LOCK_READ, STREAM_LOCK_WRITE, err);
-    return r < 0 ? fail_in(err, r, "the migration is being prepared now") : 0;
+    int r = stream_lock(s, STREAM_LOCK_WRITE, STREAM_LOCK_WRITE, err);
+    return r != -EBUSY ? r
+                       : fail(err, EBUSY,
+                              "%s: a migration is being prepared, or given up, by another program: "
+                              "wait until it has ended",
+                              s->name);
 }
 
-/* What a prepare that was cut off left; EEXIST where it is a migration. */
-static int clear_place(const char *target, const char *path, const char *keys,
+/* ---- what is left of a preparation ------------------------------------------------------------
+ */
+
+/* Whether the file that is open is what its name means. */
+static bool is_there(const struct stream *s)
+{
+    struct stat open, now;
+    const char *path;
+    return place_is_file(s->name, &path) && fstat(s->ops->descriptor(s), &open) == 0 &&
+           stat(path, &now) == 0 && open.st_dev == now.st_dev && open.st_ino == now.st_ino;
+}
+
+/* Once it is locked, what it says is what is true, if it still has its name. 1: it has not. */
+static int lock_remains(const char *target, const char *name, const char *keys,
+                        struct migrate_state *state, struct platter_error *err)
+{
+    struct migrate_state now;
+    int r = migrate_state_idle(state, err);
+    if (r < 0 || !is_file(state->stream))
+        return r;
+    if (!is_there(state->stream))
+        return 1;
+    r = migrate_state_open(target, name, keys, false, &now, err);
+    if (r < 0)
+        return r;
+    struct stream *locked = TAKE(state->stream);
+    migrate_state_close(state);
+    *state = now;
+    stream_close(state->stream);
+    state->stream = locked;
+    return 0;
+}
+
+int migrate_state_claim(const char *target, const char *name, const char *keys,
+                        struct migrate_state *ret, struct platter_error *err)
+{
+    int r = 1;
+    for (unsigned i = 0; i < 10 && r == 1; i++) {
+        r = migrate_state_open(target, name, keys, false, ret, err);
+        if (r < 0 || ret->phase != MIGRATE_PREPARING)
+            return r;
+        r = lock_remains(target, name, keys, ret, err);
+        if (r != 0)
+            migrate_state_close(ret);
+    }
+    return r <= 0 ? r : fail(err, EBUSY, "%s: other programs prepare it all the time", target);
+}
+
+int migrate_state_remove(struct migrate_state *state, const char *target, const char *name,
+                         const char *keys, struct platter_error *err)
+{
+    auto_free char *path = migrate_state_name(target, name);
+    stream_close(TAKE(state->map));
+    if (!is_file(state->stream)) /* an image of Ceph that is open cannot be removed */
+        stream_close(TAKE(state->stream));
+    int r = path ? place_remove(path, keys, err) : fail_memory(err, "a name");
+    stream_close(TAKE(state->stream));
+    return r;
+}
+
+/* Makes room for a new one; EEXIST where there is a migration. */
+static int clear_place(const char *target, const char *name, const char *keys,
                        struct platter_error *err)
 {
     struct migrate_state old;
-    int r = migrate_state_open(target, path, keys, false, &old, err);
-    if (r == -ENOENT)
-        return 0;
+    int r = migrate_state_claim(target, name, keys, &old, err);
     if (r < 0)
-        return r;
-    bool useless = old.phase == MIGRATE_PREPARING;
-    r = useless ? migrate_state_idle(&old, err) : 0;
+        return r == -ENOENT ? 0 : r;
+    r = old.phase == MIGRATE_PREPARING
+            ? migrate_state_remove(&old, target, name, keys, err)
+            : fail(err, EEXIST,
+                   "%s: is being migrated already, as %s says: go on with that, or abort it",
+                   target, old.stream->name);
     migrate_state_close(&old);
-    if (r < 0)
-        return r;
-    return useless ? place_remove(path, keys, err)
-                   : fail(err, EEXIST,
-                          "%s: is being migrated already, as %s says: go on with that, or abort it",
-                          target, path);
+    return r;
 }
+
+/* ---- a new one ------------------------------------------------------------------------------- */
 
 int migrate_state_create(const char *target, const char *name, const char *keys, bool presence,
                          struct migrate_state *state, struct platter_error *err)
@@ -285,7 +349,7 @@ int migrate_state_create(const char *target, const char *name, const char *keys,
     uint64_t size = MAP_START + (presence ? partial_map_size(state->size) : 0);
     if (!path)
         return fail_memory(err, "a name");
-    int r = clear_place(target, path, keys, err);
+    int r = clear_place(target, name, keys, err);
     if (r == 0)
         r = stream_open_with(path, keys,
                              STREAM_FILE_WRITE | STREAM_FILE_TEMPORARY | STREAM_FILE_EXCLUSIVE,
@@ -304,6 +368,8 @@ int migrate_state_create(const char *target, const char *name, const char *keys,
         r = migrate_state_write(state, err);
     if (r == 0)
         r = stream_publish(state->stream, true, err);
+    if (r < 0)
+        stream_withdraw(state->stream, true, NULL);
     return r;
 }
 

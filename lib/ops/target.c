@@ -511,7 +511,10 @@ static int publish_each(struct target *const *targets, unsigned n, struct platte
 static int publish_alone(const struct target *t, struct platter_error *err)
 {
     const struct target_request *q = t->request;
-    return publish_watched(t->stream, q->durable, q->progress, q->progress_opaque, q->size, err);
+    int r = publish_watched(t->stream, q->durable, q->progress, q->progress_opaque, q->size, err);
+    if (r < 0 && q->exclusive) /* it may have its name, but not for sure after a crash */
+        stream_withdraw(t->stream, true, NULL);
+    return r;
 }
 
 int targets_publish(struct target *const *targets, unsigned n, struct platter_error *err)

@@ -376,6 +376,16 @@ int stream_open(const char *name, unsigned flags, struct stream **ret, struct pl
     return stream_open_with(name, NULL, flags, 0, ret, err);
 }
 
+bool place_can_remove(const char *name)
+{
+    struct place p;
+    if (place_parse_with(name, NULL, &p, NULL) < 0)
+        return true; /* and then it says why not */
+    bool can = p.kind->remove;
+    place_done(&p);
+    return can;
+}
+
 int place_remove(const char *name, const char *more, struct platter_error *err)
 {
     struct place p;

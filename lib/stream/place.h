@@ -112,8 +112,10 @@ int stream_open_with(const char *name, const char *more, unsigned flags, uint64_
                      struct stream **ret, struct platter_error *err);
 int stream_open(const char *name, unsigned flags, struct stream **ret, struct platter_error *err);
 
-/* Removes what is there, durably; ENOENT where nothing is. It must not be open. */
+/* Removes what is there, durably; ENOENT where nothing is. An image of Ceph must not be open. */
 int place_remove(const char *name, const char *more, struct platter_error *err);
+/* Whether that works with what lies there at all. */
+bool place_can_remove(const char *name);
 
 /* Whether a name is a source-spec (disk/source.h) rather than that of a place. It may hold secrets.
  */

@@ -59,6 +59,7 @@ static void test_prepared_twice(void **state)
     (void)state;
     struct migrate_state s;
     struct platter_migrate_options o = {.size = sizeof o};
+    char *status = NULL;
     prepare();
     assert_works(look(&s, &err));
     struct migrate_state first = {.phase = MIGRATE_PREPARING,
@@ -74,8 +75,14 @@ static void test_prepared_twice(void **state)
     second.stream = NULL;
     assert_works(migrate_state_create("u", NULL, NULL, true, &first, &err));
     assert_fails(migrate_state_create("u", NULL, NULL, true, &second, &err), EBUSY,
-                 "being prepared now");
-    assert_fails(platter_migrate_abort("u", &o, &err), EBUSY, "being prepared now");
+                 "is being prepared, or given up");
+    assert_fails(platter_migrate_abort("u", &o, &err), EBUSY, "is being prepared, or given up");
+    assert_fails(platter_migrate_status("u", &o, &status, &err), EBUSY, "is being prepared");
+    migrate_state_close(&first);
+    assert_fails(platter_migrate_status("u", &o, &status, &err), EINVAL, "was cut off");
+    /* Who removes what is left of one does so alone, and of what is there. */
+    assert_works(migrate_state_claim("u", NULL, NULL, &first, &err));
+    assert_fails(migrate_state_claim("u", NULL, NULL, &second, &err), EBUSY, "given up");
     migrate_state_close(&first);
     assert_works(platter_migrate_abort("u", &o, &err));
     assert_int_equal(access("u.migration", F_OK), -1);

@@ -19,6 +19,7 @@
 
 #include "access_list.h"
 #include "base/memory.h"
+#include "platter/migrate.h"
 #include "platter/platter.h"
 #include "support/must.h"
 #include "support/process.h"
@@ -89,6 +90,11 @@ int unlinkat(int folder, const char *name, int flags)
     }
     note('u');
     return (int)syscall(SYS_unlinkat, folder, name, flags);
+}
+
+int unlink(const char *path)
+{
+    return unlinkat(AT_FDCWD, path, 0);
 }
 
 /* s: a folder, d: a file made durable. */
@@ -414,6 +420,75 @@ static void test_access_lists(void **state)
     }
 }
 
+/* ---- a migration ----------------------------------------------------------------------------- */
+
+static const char *target_format;
+
+static int migrate(struct platter_error *err)
+{
+    struct platter_open_options open = {.size = sizeof open, .format = "raw"};
+    struct platter_migrate_prepare_options o = {.size = sizeof o, .format = target_format};
+    auto_free char *source = string_format("%s/source", folder());
+    auto_free char *target = string_format("%s/vm", folder());
+    return platter_migrate_prepare(source, &open, target, &o, err);
+}
+
+static int give_up(struct platter_error *err)
+{
+    struct platter_migrate_options o = {.size = sizeof o};
+    auto_free char *target = string_format("%s/vm", folder());
+    return platter_migrate_abort(target, &o, err);
+}
+
+static void assert_nothing_but_source(const char *also_hidden)
+{
+    assert_int_equal(run_command(0, "test \"$(ls %s '%s')\" = source", also_hidden, folder()), 0);
+}
+
+/* Whatever it left, the target can be prepared anew, in another format as well, and given up. */
+static void assert_in_nobodys_way(const char *format)
+{
+    target_format = format;
+    struct platter_error why = {0};
+    int r = migrate(&why);
+    if (r == -EEXIST) { /* it was prepared to its end, but for saying so */
+        assert_works(give_up(&err));
+        r = migrate(&why);
+    }
+    if (r != 0)
+        fail_msg("%s", why.message);
+    assert_works(give_up(&err));
+    assert_nothing_but_source("");
+}
+
+static void strike_migration(enum blow blow, const char *format, const char *next)
+{
+    unsigned at = 1;
+    for (int status = 0;; at++) {
+        prepare(0);
+        MUST(run_command(0, "truncate -s 1M '%s/source'", folder()) == 0);
+        target_format = format;
+        status = run_struck(migrate, blow, at);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == UNTOUCHED)
+            break;
+        if (blow == FAIL_ONE && WEXITSTATUS(status) == 1)
+            assert_nothing_but_source("-A");
+        assert_in_nobodys_way(next);
+    }
+    assert_true(at > 6);
+}
+
+static void test_migration(void **state)
+{
+    (void)state;
+    static const enum blow blows[] = {FAIL_ONE, FAIL_ALL, KILL};
+    for (unsigned i = 0; i < sizeof blows / sizeof *blows; i++) {
+        strike_migration(blows[i], "raw", "raw");
+        strike_migration(blows[i], "raw", "qcow2");
+        strike_migration(blows[i], "qcow2", "raw");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +501,7 @@ int main(void)
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_rights),
         cmocka_unit_test(test_access_lists),
+        cmocka_unit_test(test_migration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
