@@ -151,7 +151,7 @@ static bool has_failed(struct platter_migration *m)
 {
     WITH_LOCK(&m->lock);
     return m->lost || json_is_string(m->state.error) ||
-           atomic_load(&m->filling.failed_reads) > m->failed_before;
+           atomic_load(&m->filling.failed_reads) != m->failed_before;
 }
 
 int migration_attach(struct platter_migration *m, struct platter_error *err)
@@ -213,13 +213,15 @@ static int lock_target(const struct platter_migration *m, struct stream *s,
     return m->look ? 0 : stream_lock(s, STREAM_LOCK_READ | change, change, err);
 }
 
-/* A qcow2 says itself which migration it belongs to. */
+/* A qcow2 says itself which migration it belongs to; of a raw one only its name does. */
 static int check_mark(const struct platter_migration *m, struct platter_error *err)
 {
     const struct image *top = disk_top(m->disk);
     auto_free char *mark = migrate_mark(&m->state);
     bool cut = !top->backing_name && m->state.phase == MIGRATE_COMMITTING;
-    if (strcmp(m->state.format, "qcow2") != 0 || cut)
+    if (strcmp(m->state.format, "qcow2") != 0)
+        return migrate_state_check_target(&m->state, err);
+    if (cut)
         return 0;
     if (!mark)
         return fail_memory(err, "a name");
@@ -309,16 +311,20 @@ static int own_options_keep(const struct platter_migrate_options *given,
 
 static int check_phase(const struct platter_migration *m, struct platter_error *err)
 {
-    if (m->state.phase == MIGRATE_PREPARING) {
-        int r = migrate_state_idle(&m->state, err);
-        return r < 0
-                   ? r
-                   : fail(err, EINVAL,
-                          "%s: its preparation, or an abort, was cut off: prepare it again, which "
-                          "replaces what is there, or abort it",
-                          m->target);
-    }
-    return 0;
+    const struct platter_migrate_options *o = &m->options;
+    struct migrate_state now;
+    if (m->state.phase != MIGRATE_PREPARING)
+        return 0;
+    int r = migrate_state_claim(m->target, o->state, o->target_place, &now, err);
+    if (r < 0)
+        return r;
+    bool over = now.phase == MIGRATE_PREPARING;
+    migrate_state_close(&now);
+    return over ? fail(err, EINVAL,
+                       "%s: its preparation, or an abort, was cut off: prepare it again, which "
+                       "replaces what is there, or abort it",
+                       m->target)
+                : fail(err, EBUSY, "%s: was prepared just now: do that again", m->target);
 }
 
 static int open_all(struct platter_migration *m, struct platter_error *err)

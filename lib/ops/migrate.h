@@ -46,6 +46,7 @@ struct migrate_state {
     json_t *identity;  /* of disk_identity(), of the source */
     char *format;      /* of the target: "qcow2" or "raw" */
     char *place;       /* where the bytes of the target are: TARGET or TARGET.part */
+    bool foreign;      /* ... which had another name when this was written */
     uint64_t size;     /* of the disk, bytes */
     bool part;         /* a raw file, which gets its name at the end */
     bool made;         /* the target was complete, and about to get its name */
@@ -64,11 +65,11 @@ int migrate_state_open(const char *target, const char *state, const char *keys, 
 /* Makes a new one of what *state has, but its stream, with a map of presence if asked. */
 int migrate_state_create(const char *target, const char *name, const char *keys, bool presence,
                          struct migrate_state *state, struct platter_error *err);
-/* Whether nobody prepares the target now, nor removes what is left of that, as far as files can
- * tell: EBUSY. If so nobody can before this is closed. */
-int migrate_state_idle(const struct migrate_state *state, struct platter_error *err);
+/* ESTALE: it was written for a target of another name. */
+int migrate_state_check_target(const struct migrate_state *state, struct platter_error *err);
 /* Opens it for who removes what is left of a prepare or of an abort: if it says that there is
- * nothing of use, that is so until it is closed. EBUSY, ENOENT. */
+ * nothing of use, that is so until it is closed, as far as files can tell. EBUSY: somebody else
+ * prepares the target, or does the same; ENOENT; ESTALE: it is another target's. */
 int migrate_state_claim(const char *target, const char *name, const char *keys,
                         struct migrate_state *ret, struct platter_error *err);
 /* Removes and closes it. */

@@ -220,7 +220,8 @@ static int abort_owned(const char *target, const struct platter_migrate_options 
     int e = migration_close(m, r < 0 ? NULL : err);
     if (r < 0 || e < 0)
         return r < 0 ? r : e;
-    return migrate_remove_remains(target, o, &done, err);
+    r = migrate_remove_remains(target, o, &done, err);
+    return r == -ENOENT ? 0 : r; /* somebody else has ended it */
 }
 
 int ops_migrate_abort(const char *target, const struct platter_migrate_options *o,

@@ -250,7 +250,7 @@ static int remove_remains(const struct preparation *p, struct platter_error *err
     const char *keys = p->o->target_place;
     int r = migrate_state_claim(p->target, p->o->state, keys, &old, err);
     if (r < 0)
-        return r == -EBUSY ? r : 0; /* who makes the new one tells */
+        return r == -EBUSY || r == -ESTALE ? r : 0; /* of all else who makes the new one tells */
     if (old.phase == MIGRATE_PREPARING)
         r = migrate_remove_target(&old, keys, err);
     migrate_state_close(&old);
@@ -308,8 +308,8 @@ int ops_migrate_prepare(const char *source, const struct platter_open_options *o
         r = look_at_snapshots(&p, err);
     if (r == 0)
         r = make(&p, err);
+    migrate_state_close(&p.state);
     disk_close(p.source, NULL);
     json_decref(p.snapshots.names);
-    migrate_state_close(&p.state);
     return r;
 }

@@ -28,7 +28,8 @@ enum {
     SECTOR = 512,
     SLOT = 256 << 10, /* a chain of 200 images with long names fits */
     MAP_START = 2 * SLOT,
-    VERSION = 1
+    VERSION = 1,
+    PATIENCE = 20 /* times that one waits for others who are about to end */
 };
 
 static const char magic[16] = "PLATTER MIGRATE\n";
@@ -142,13 +143,40 @@ static json_t *encode(const struct migrate_state *state)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+/* Whether two names of places end alike: folders may have been moved. What is described by a
+ * source-spec cannot be told apart. */
+static bool same_end(const char *a, const char *b)
+{
+    if (place_is_spec(a) || place_is_spec(b))
+        return true;
+    size_t a_len = place_is_file(a, NULL) ? strlen(a) : strcspn(a, "?");
+    size_t b_len = place_is_file(b, NULL) ? strlen(b) : strcspn(b, "?");
+    const char *a_slash = memrchr(a, '/', a_len), *b_slash = memrchr(b, '/', b_len);
+    const char *a_end = a_slash ? a_slash + 1 : a, *b_end = b_slash ? b_slash + 1 : b;
+    a_len -= (size_t)(a_end - a);
+    b_len -= (size_t)(b_end - b);
+    return a_len == b_len && memcmp(a_end, b_end, a_len) == 0;
+}
+
 /* The target is beside its state, wherever it was when it was prepared; and a state that has come
  * from elsewhere leads to no other file. */
 static int take_place(struct migrate_state *state, const char *target, struct platter_error *err)
 {
-    free(state->place);
+    auto_free char *written = state->place;
     state->place = migrate_place_of(target, state->part);
-    return state->place ? 0 : fail_memory(err, "a name");
+    if (!state->place)
+        return fail_memory(err, "a name");
+    state->foreign = !same_end(written, state->place);
+    return 0;
+}
+
+int migrate_state_check_target(const struct migrate_state *state, struct platter_error *err)
+{
+    return !state->foreign ? 0
+                           : fail(err, ESTALE,
+                                  "%s: is the state of another target, which was not called %s "
+                                  "when it was prepared",
+                                  state->stream->name, state->place);
 }
 
 static int state_read(struct migrate_state *state, struct platter_error *err)
@@ -250,12 +278,16 @@ static bool is_file(const struct stream *s)
     return s->ops->descriptor && s->ops->descriptor(s) >= 0;
 }
 
-int migrate_state_idle(const struct migrate_state *state, struct platter_error *err)
+/* With the lock that a prepare has until its target is there. Who only looks whether there is one
+ * has it for a moment. */
+static int be_alone(struct stream *s, struct platter_error *err)
 {
-    struct stream *s = state->stream;
-    if (!is_file(s))
-        return 0;
+    const struct timespec moment = {.tv_nsec = 50 * 1000 * 1000};
     int r = stream_lock(s, STREAM_LOCK_WRITE, STREAM_LOCK_WRITE, err);
+    for (unsigned i = 0; i < PATIENCE && r == -EBUSY; i++) {
+        nanosleep(&moment, NULL);
+        r = stream_lock(s, STREAM_LOCK_WRITE, STREAM_LOCK_WRITE, err);
+    }
     return r != -EBUSY ? r
                        : fail(err, EBUSY,
                               "%s: a migration is being prepared, or given up, by another program: "
@@ -280,8 +312,11 @@ static int lock_remains(const char *target, const char *name, const char *keys,
                         struct migrate_state *state, struct platter_error *err)
 {
     struct migrate_state now;
-    int r = migrate_state_idle(state, err);
+    int r = migrate_state_check_target(state, err);
     if (r < 0 || !is_file(state->stream))
+        return r;
+    r = be_alone(state->stream, err);
+    if (r < 0)
         return r;
     if (!is_there(state->stream))
         return 1;
@@ -300,7 +335,7 @@ int migrate_state_claim(const char *target, const char *name, const char *keys,
                         struct migrate_state *ret, struct platter_error *err)
 {
     int r = 1;
-    for (unsigned i = 0; i < 10 && r == 1; i++) {
+    for (unsigned i = 0; i < PATIENCE && r == 1; i++) {
         r = migrate_state_open(target, name, keys, false, ret, err);
         if (r < 0 || ret->phase != MIGRATE_PREPARING)
             return r;
@@ -331,11 +366,14 @@ static int clear_place(const char *target, const char *name, const char *keys,
     int r = migrate_state_claim(target, name, keys, &old, err);
     if (r < 0)
         return r == -ENOENT ? 0 : r;
-    r = old.phase == MIGRATE_PREPARING
-            ? migrate_state_remove(&old, target, name, keys, err)
-            : fail(err, EEXIST,
-                   "%s: is being migrated already, as %s says: go on with that, or abort it",
-                   target, old.stream->name);
+    if (old.phase != MIGRATE_PREPARING)
+        r = fail(err, EEXIST,
+                 "%s: is being migrated already, as %s says: go on with that, or abort it", target,
+                 old.stream->name);
+    if (r == 0) /* of a prepare that was killed a moment ago */
+        r = migrate_remove_target(&old, keys, err);
+    if (r == 0)
+        r = migrate_state_remove(&old, target, name, keys, err);
     migrate_state_close(&old);
     return r;
 }
@@ -357,8 +395,8 @@ int migrate_state_create(const char *target, const char *name, const char *keys,
     if (r < 0)
         return r;
     r = hide(state->stream, err);
-    if (r == 0 && is_file(state->stream)) /* until the target is prepared: migrate_state_idle() */
-        r = stream_lock(state->stream, STREAM_LOCK_WRITE, STREAM_LOCK_WRITE, err);
+    if (r == 0 && is_file(state->stream)) /* until the target is prepared */
+        r = be_alone(state->stream, err);
     if (r == 0)
         r = stream_resize(state->stream, size, err);
     struct stream *map;

@@ -37,8 +37,10 @@ int nbd_export_judge(struct nbd_export *x, struct nbd_wire *w, int code, const c
             : string_format("cannot %s", doing);
     if (!what)
         return fail_memory(err, "a sentence");
-    if (code < 0)
+    if (code < 0) {
+        nbd_wire_note(w, ENOTCONN, "the server closed the connection");
         return nbd_wire_fail(w, what, err);
+    }
     if (code == ESHUTDOWN && atomic_load(&x->lasting))
         nbd_wire_note(w, code, "the server is shutting down");
     if (code == ESHUTDOWN)

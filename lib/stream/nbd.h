@@ -178,11 +178,11 @@ struct nbd_export {
     atomic_bool lasting;  /* wires that broke are laid anew: nbd_export_ask() */
     /* Taken for reading by who has requests, for writing by who puts new wires there. */
     pthread_rwlock_t laying;
-    pthread_mutex_t dialing; /* around who tries to; guards what follows */
-    unsigned generation;     /* of the wires; read also by who holds `laying` */
-    uint64_t tried_ns;
-    struct platter_error refused; /* what came of that; code 0: it worked */
-    _Atomic uint64_t wait_ns;     /* how long nobody tries again; 0: what was asked then worked */
+    pthread_mutex_t dialing;      /* around who tries to; guards what follows */
+    unsigned generation;          /* of the wires; read also by who holds `laying` */
+    uint64_t tried_ns, wait_ns;   /* when that was, and how long nobody does again */
+    struct platter_error refused; /* ... and what is said meanwhile */
+    atomic_uint unanswered;       /* connections, since something was */
     _Atomic uint64_t size_now;    /* that the export had when it was last connected to */
     pthread_mutex_t partial;      /* around reading and writing back a block that changes in part */
     pthread_mutex_t known;        /* around what follows */

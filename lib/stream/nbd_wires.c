@@ -12,11 +12,14 @@
 #include "stream/nbd.h"
 
 enum {
-    FURTHER_S = 5, /* how long a further connection may take, which one can do without */
-    TIMES = 3      /* that a request is made where the connection breaks each time */
+    FURTHER_S = 5,       /* how long a further connection may take, which one can do without */
+    TIMES = 3,           /* that a request is made where the connection breaks each time */
+    MOST_UNANSWERED = 16 /* connections in a row on which nothing was answered */
 };
 
-/* How long nobody tries to connect anew after somebody did in vain: twice as long each time. */
+/* How long one tries to connect anew; and how long nobody does after that was in vain: twice as
+ * long each time. */
+static const uint64_t GRACE_NS = 3 * UINT64_C(1000000000);
 static const uint64_t AGAIN_NS = 1000000000, AGAIN_MOST_NS = 16 * UINT64_C(1000000000);
 
 /* Whether a wire leads to what was learnt of the export when it was opened. */
@@ -59,6 +62,16 @@ static void grow(struct nbd_export *x)
     atomic_store(&x->n_wires, n + 1);
 }
 
+/* Of two, the one with less to do; one that broke only if both did. */
+static struct nbd_wire *better(const struct nbd_export *x, struct nbd_wire *a, struct nbd_wire *b)
+{
+    if (atomic_load(&x->lasting) && nbd_wire_is_broken(a))
+        return b;
+    if (atomic_load(&x->lasting) && nbd_wire_is_broken(b))
+        return a;
+    return atomic_load(&b->in_flight) < atomic_load(&a->in_flight) ? b : a;
+}
+
 /* The one with least to do; one more, where all have something. */
 static struct nbd_wire *pick(struct nbd_export *x)
 {
@@ -66,9 +79,8 @@ static struct nbd_wire *pick(struct nbd_export *x)
     struct nbd_wire *best = x->wires[0];
     if (atomic_load(&x->alone))
         return best;
-    for (unsigned i = 1; i < n && atomic_load(&best->in_flight) > 0; i++)
-        if (atomic_load(&x->wires[i]->in_flight) < atomic_load(&best->in_flight))
-            best = x->wires[i];
+    for (unsigned i = 1; i < n; i++)
+        best = better(x, best, x->wires[i]);
     if (atomic_load(&best->in_flight) == 0 || n >= NBD_MOST_WIRES ||
         pthread_mutex_trylock(&x->grow) != 0)
         return best;
@@ -113,12 +125,12 @@ struct nbd_wire *nbd_export_begin(struct nbd_export *x, struct nbd_request *q, b
 
 /* ---- connecting anew ------------------------------------------------------------------------- */
 
-static bool is_broken(const struct nbd_export *x)
+static unsigned count_broken(const struct nbd_export *x)
 {
+    unsigned n = 0;
     for (unsigned i = 0; i < atomic_load(&x->n_wires); i++)
-        if (nbd_wire_is_broken(x->wires[i]))
-            return true;
-    return false;
+        n += nbd_wire_is_broken(x->wires[i]);
+    return n;
 }
 
 static void lay(struct nbd_export *x, struct nbd_wire *w)
@@ -137,7 +149,7 @@ static void lay(struct nbd_export *x, struct nbd_wire *w)
     x->status.n = 0; /* another server may tell it otherwise */
 }
 
-static int dial(struct nbd_export *x, struct platter_error *err)
+static int dial(struct nbd_export *x, struct nbd_wire **ret, struct platter_error *err)
 {
     struct nbd_wire *w;
     int r = nbd_wire_open(&x->way, &x->interrupted, x->way.timeout_ns, &w, err);
@@ -149,44 +161,73 @@ static int dial(struct nbd_export *x, struct platter_error *err)
     if (r < 0)
         nbd_wire_close(w);
     else
-        lay(x, w);
+        *ret = w;
     return r;
 }
 
-/* Other wires than those of that generation. While one tries the others wait for him; for a moment
- * after it all have his answer, and a longer one where nothing was read in between. */
+/* A server that is started again does not listen for a moment. */
+static int dial_for_a_while(struct nbd_export *x, struct nbd_wire **ret, struct platter_error *err)
+{
+    const struct timespec moment = {.tv_nsec = 100 * 1000 * 1000};
+    uint64_t began = now_ns();
+    for (;;) {
+        int r = dial(x, ret, err);
+        if (r == 0 || r == -ESTALE || atomic_load(&x->interrupted) || now_ns() - began > GRACE_NS)
+            return r;
+        nanosleep(&moment, NULL);
+    }
+}
+
+/* Other wires than those of that generation. While one tries the others wait for him; for some time
+ * after he did in vain, or after many had wires and no answer, all are told so at once. */
 static int renew(struct nbd_export *x, unsigned seen, struct platter_error *err)
 {
+    struct nbd_wire *w;
     WITH_LOCK(&x->dialing);
     if (x->generation != seen)
         return 0;
-    uint64_t wait = atomic_load(&x->wait_ns);
-    if (wait == 0 || now_ns() - x->tried_ns >= wait) {
-        x->refused = (struct platter_error){0};
-        int r = dial(x, &x->refused);
-        x->tried_ns = now_ns();
-        atomic_store(&x->wait_ns, min_u64(max_u64(2 * wait, AGAIN_NS), AGAIN_MOST_NS));
-        if (r == 0)
-            return 0;
+    if (x->wait_ns > 0 && now_ns() - x->tried_ns < x->wait_ns)
+        return fail(err, x->refused.code, "%s", x->refused.message);
+    int r = x->wait_ns == 0 ? dial_for_a_while(x, &w, &x->refused) : dial(x, &w, &x->refused);
+    bool vain = r < 0;
+    if (r == 0 && atomic_fetch_add(&x->unanswered, 1) >= MOST_UNANSWERED) {
+        vain = true; /* these wires are used, but not others before some time */
+        fail(&x->refused, ENOTCONN, "%s: the server ends each connection without an answer",
+             x->head.name);
     }
-    return x->refused.code ? fail(err, x->refused.code, "%s", x->refused.message)
-                           : nbd_wire_fail(x->wires[0], "cannot be read", err);
+    x->tried_ns = now_ns();
+    x->wait_ns = vain ? min_u64(max_u64(2 * x->wait_ns, AGAIN_NS), AGAIN_MOST_NS) : 0;
+    if (r < 0)
+        return fail(err, -r, "%s", x->refused.message);
+    lay(x, w);
+    return 0;
 }
 
-/* Wires of which none is known to be broken; held then. */
-static int hold(struct nbd_export *x, struct platter_error *err)
+static void enter(struct nbd_export *x, bool alone)
 {
-    pthread_rwlock_rdlock(&x->laying);
-    if (!is_broken(x))
-        return 0;
-    unsigned seen = x->generation;
-    pthread_rwlock_unlock(&x->laying);
-    int r = renew(x, seen, err);
-    if (r == 0)
+    if (alone)
+        pthread_rwlock_wrlock(&x->laying);
+    else
         pthread_rwlock_rdlock(&x->laying);
-    return r;
 }
 
+/* Wires, held then: none is known to be broken, or no better ones can be had. */
+static int hold(struct nbd_export *x, bool alone, struct platter_error *err)
+{
+    for (int r = 0;;) {
+        enter(x, alone);
+        unsigned broken = count_broken(x), seen = x->generation;
+        if (broken == 0 || (r < 0 && broken < atomic_load(&x->n_wires)))
+            return 0;
+        pthread_rwlock_unlock(&x->laying);
+        if (r < 0)
+            return r;
+        r = renew(x, seen, err);
+    }
+}
+
+/* What one asks may break the connection under others, each time. So the last time one is alone
+ * with it, and who fails then has himself to thank. */
 int nbd_export_ask(struct nbd_export *x, nbd_ask_fn ask, void *question, struct platter_error *err)
 {
     if (!atomic_load(&x->lasting))
@@ -194,14 +235,14 @@ int nbd_export_ask(struct nbd_export *x, nbd_ask_fn ask, void *question, struct 
     int r = -ENOTCONN;
     bool again = true;
     for (unsigned i = 0; i < TIMES && again; i++) {
-        r = hold(x, err);
+        r = hold(x, i == TIMES - 1, err);
         if (r < 0)
             return r;
         r = ask(x, question, err);
         if (r == 0)
-            atomic_store(&x->wait_ns, 0);
+            atomic_store(&x->unanswered, 0);
         /* Who waited in vain, or was told to stop, does not wait anew. */
-        again = r < 0 && r != -ETIMEDOUT && r != -ECANCELED && is_broken(x);
+        again = r < 0 && r != -ETIMEDOUT && r != -ECANCELED && count_broken(x) > 0;
         pthread_rwlock_unlock(&x->laying);
     }
     return r;

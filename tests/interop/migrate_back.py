@@ -3,21 +3,21 @@
 
 Usage: migrate_back.py
 """
+import time
+
 import nbd
-from migrate import CHANGED, UNREADABLE, MigrateCase, Target, migrate, status
+from migrate import CHANGED, UNREADABLE, Background, MigrateCase, Target, migrate, status, wait_for_state
 from nbd_answers import READ, Gone, Server
-from nbd_servers import free_port, nbdkit
+from nbd_servers import nbdkit
 from peers import KIB, MIB, main, make_content
 from serve import SIZE, wait_until
+
+BIG = 64 * MIB
 
 
 class Back(MigrateCase):
     def serve(self, raw="disk.raw"):
-        return nbdkit("file", raw, options=["-r"], port=self.port, scheme="nbd")
-
-    def setUp(self):
-        super().setUp()
-        self.port = free_port()
+        return nbdkit("file", raw, options=["-r"], name="source")
 
     def reads(self, uri, off):
         h = nbd.NBD()
@@ -93,22 +93,55 @@ class Back(MigrateCase):
         self.check_alone("vm.qcow2", "disk.raw")
 
     def test_always_dropped(self):
-        """One that breaks at every read of a place: that is missing, and the copy ends."""
-        with open("disk.raw", "rb") as f:
+        """One that breaks at every read of a place: that is missing, and nothing else."""
+        make_content("big.raw", BIG, 5)
+        with open("big.raw", "rb") as f:
             disk = f.read()
 
         def rule(_connection, kind, _cookie, offset, length):
             if kind == READ and offset <= 4 * MIB < offset + length:
                 raise Gone
             return False
-        server = Server(rule, disk=disk, size=SIZE)
+        server = Server(rule, disk=disk, size=BIG)
         self.prepare("-f", "raw", server.uri)
         migrate("execute", "vm.qcow2", code=UNREADABLE)
-        self.assertTrue(any(r["start"] <= 4 * MIB < r["start"] + r["length"] for r in status()["missing"]))
+        self.assertEqual([(r["start"], r["length"]) for r in status()["missing"]], [(4 * MIB, 64 * KIB)])
         server.rule = None
         migrate("execute", "vm.qcow2")
         migrate("commit", "vm.qcow2")
-        self.check_alone("vm.qcow2", "disk.raw")
+        self.check_alone("vm.qcow2", "big.raw")
+
+    def test_started_again(self):
+        """A server that does not listen for a moment: the copy waits."""
+        make_content("big.raw", BIG, 5)
+        server = self.serve("big.raw")
+        self.prepare("-f", "raw", server.uri)
+        with Target("vm.qcow2"), Background("execute", "--rate", "20M", "vm.qcow2") as copy:
+            wait_for_state("executing")
+            server.kill()
+            time.sleep(0.5)
+            server = self.serve("big.raw")
+            copy.end()
+        migrate("commit", "vm.qcow2")
+        self.check_alone("vm.qcow2", "big.raw")
+        server.stop()
+
+    def test_always_ended(self):
+        """A server that takes every connection and answers nothing: the copy comes to its end."""
+        with open("disk.raw", "rb") as f:
+            disk = f.read()
+
+        def rule(_connection, kind, _cookie, _offset, _length):
+            if kind == READ:
+                raise Gone
+            return False
+        server = Server(disk=disk, size=SIZE)
+        self.prepare("-f", "raw", server.uri)
+        server.rule = rule
+        begun = time.monotonic()
+        migrate("execute", "vm.qcow2", code=UNREADABLE)
+        self.assertLess(time.monotonic() - begun, 60)
+        self.assertLess(server.kinds().count(READ), 200)
 
 
 if __name__ == "__main__":

@@ -56,9 +56,12 @@ def unix_uri(name, export="", scheme="nbd+unix"):
     return f"{scheme}:///{export}?socket={os.path.abspath(name)}.sock"
 
 
-def nbdkit(*args, options=(), filters=(), port=None, scheme="nbd+unix"):
-    """nbdkit with a plugin and its parameters: on a socket, or on a port."""
-    name = own_name()
+def nbdkit(*args, options=(), filters=(), port=None, scheme="nbd+unix", name=None):
+    """nbdkit with a plugin and its parameters: on a socket, or on a port; `name`: in place of one that was killed."""
+    for left in (f"{name}.pid", f"{name}.sock") if name else ():
+        if os.path.exists(left):
+            os.unlink(left)
+    name = name or own_name()
     argv = ["nbdkit", "-f", "--exit-with-parent", "-P", f"{name}.pid", *options,
             *(f"--filter={f}" for f in filters)]
     argv += ["-i", "127.0.0.1", "-p", str(port)] if port else ["-U", f"{name}.sock"]

@@ -52,6 +52,43 @@ static uint8_t peek(uint64_t off)
     return byte;
 }
 
+static int prepare_another(const char *target, const char *format, struct platter_error *err)
+{
+    struct platter_open_options open = {.size = sizeof open, .format = "raw"};
+    struct platter_migrate_prepare_options o = {
+        .size = sizeof o, .format = format, .state = "t.migration"};
+    return platter_migrate_prepare("s.raw", &open, target, &o, err);
+}
+
+/* A state that is used with another target than its own, by mistake or on purpose, removes nothing
+ * there, and none of its bytes are taken for that one's. */
+static void test_another_target(void **state)
+{
+    (void)state;
+    struct migrate_state s;
+    struct platter_migrate_options o = {.size = sizeof o, .state = "t.migration"};
+    char *status = NULL;
+    prepare();
+    kit_source("mine", MIB, 0);
+    kit_source("mine.part", MIB, 0);
+    assert_fails(platter_migrate_status("mine", &o, &status, &err), ESTALE, "another target");
+    assert_fails(platter_migrate_abort("mine", &o, &err), ESTALE, "another target");
+    assert_works(migrate_state_open("t", NULL, NULL, true, &s, &err));
+    s.phase = MIGRATE_PREPARING; /* a prepare that was killed when the target had its name */
+    assert_works(migrate_state_write(&s, &err));
+    migrate_state_close(&s);
+    assert_fails(platter_migrate_status("mine", &o, &status, &err), ESTALE, "another target");
+    assert_fails(platter_migrate_abort("mine", &o, &err), ESTALE, "another target");
+    assert_fails(prepare_another("mine", "raw", &err), ESTALE, "another target");
+    assert_fails(prepare_another("mine", "qcow2", &err), ESTALE, "another target");
+    assert_int_equal(access("mine", F_OK), 0);
+    assert_int_equal(access("mine.part", F_OK), 0);
+    /* With its own it does what it says. */
+    assert_works(platter_migrate_abort("t", &o, &err));
+    assert_int_equal(access("t.part", F_OK), -1);
+    assert_int_equal(access("t.migration", F_OK), -1);
+}
+
 /* Two that prepare one target do not take it from each other; what a killed one left is in nobody's
  * way. */
 static void test_prepared_twice(void **state)
@@ -250,6 +287,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_prepared_twice, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_another_target, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_damaged_slots, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_torn_write, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_cut_short, kit_enter, kit_leave),

@@ -420,6 +420,14 @@ static void *read_on(void *arg)
     return NULL;
 }
 
+static unsigned generation(struct nbd_export *x)
+{
+    pthread_rwlock_rdlock(&x->laying);
+    unsigned n = x->generation;
+    pthread_rwlock_unlock(&x->laying);
+    return n;
+}
+
 /* A source that is held to stay as it is is connected to anew, by whoever reads next. */
 static void test_comes_back(void **state)
 {
@@ -443,7 +451,7 @@ static void test_comes_back(void **state)
         usleep(i % 2 ? 0 : 300000);
         begin(&server, "", "pattern 4M");
         wait_until(&good, atomic_load(&good) + 200);
-        assert_int_equal(x->generation, i);
+        assert_int_equal(generation(x), i);
     }
     atomic_store(&over, true);
     for (unsigned i = 0; i < THREADS; i++) {
@@ -453,7 +461,7 @@ static void test_comes_back(void **state)
     end(&server);
     begin(&server, "", "pattern 4M"); /* and who asks what there is */
     assert_works(stream_extents(s, 0, SIZE, &len, &hole, &err));
-    assert_int_equal(x->generation, 5);
+    assert_int_equal(generation(x), 5);
     stream_close(s);
     stop(&server);
 }
