@@ -6,6 +6,9 @@
 
 #include "migrate_kit.h"
 
+#include "disk/inside.h"
+#include "support/log.h"
+
 static const char *const kinds[] = {"qcow2", "raw", NULL};
 
 /* ---- what it keeps ----------------------------------------------------------------------------
@@ -297,6 +300,72 @@ static void test_abort_spares_others(void **state)
     assert_works(platter_migrate_abort("t", &o, &err));
 }
 
+/* An image with the name of the target, which is the target of another migration. */
+static void test_another_image(void **state)
+{
+    (void)state;
+    struct platter_migrate_options o = {.size = sizeof o};
+    struct platter_migration *m;
+    kit_source("s.raw", 2 * MIB, MIB);
+    kit_prepare("s.raw", "t", "qcow2");
+    kit_prepare("s.raw", "u", "qcow2");
+    MUST(rename("t", "kept") == 0 && rename("u", "t") == 0);
+    assert_fails(platter_migrate_open("t", &o, &m, &err), ESTALE, "is not the image that");
+    assert_fails(platter_migrate_execute("t", &o, &err), ESTALE, "is not the image that");
+    MUST(rename("kept", "t") == 0);
+    kit_execute("t");
+    kit_commit("t");
+    assert_file_content("t", "qcow2", 2 * MIB, MIB);
+}
+
+/* A source that was looked at a moment ago is looked at again when all of it is there. */
+static void test_source_changes_at_the_end(void **state)
+{
+    (void)state;
+    for (const char *const *format = kinds; *format; format++) {
+        const struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+        kit_source("s.raw", 2 * MIB, MIB);
+        kit_prepare("s.raw", *format, *format);
+        struct platter_migration *m = kit_open(*format);
+        MUST(utimensat(AT_FDCWD, "s.raw", times, 0) == 0);
+        assert_fails(migration_execute(m, 0, 0, NULL, NULL, &err), ESTALE, "has changed");
+        assert_int_equal(m->state.phase, MIGRATE_PREPARED);
+        assert_works(platter_migrate_close(m, &err));
+    }
+}
+
+/* The state says that all is there when all of it is durable, and not before. */
+static void test_durable_before_it_is_said(void **state)
+{
+    (void)state;
+    struct write_log *log = write_log_new();
+    size_t covered = 0, last = 0, said = 0;
+    struct platter_migrate_prepare_options p = {
+        .format = "raw", .has_disk_size = true, .disk_size = 2 * MIB};
+    kit_source("s.raw", MIB, MIB);
+    kit_prepare_with("s.raw", "t", p);
+    kit_write("t.part", 0, 2 * MIB); /* so that zeros have to be written behind the source */
+    struct platter_migration *m = kit_open("t");
+    struct image *top = disk_top(m->disk);
+    assert_works(stream_log_open(log, top->stream, &top->stream, &err));
+    assert_works(stream_log_open(log, m->state.stream, &m->state.stream, &err));
+    assert_works(migration_execute(m, 0, 0, NULL, NULL, &err));
+    for (size_t i = 0; i < write_log_length(log); i++) {
+        struct log_entry e = write_log_entry(log, i);
+        if (e.stream == 0 && e.kind == LOG_FLUSH)
+            covered = e.covers > covered ? e.covers : covered;
+        else if (e.stream == 0)
+            last = i + 1;
+        else if (e.kind == LOG_WRITE) {
+            assert_true(last <= covered);
+            said = i;
+        }
+    }
+    assert_true(last > 0 && said > last);
+    assert_works(platter_migrate_close(m, &err));
+    write_log_free(log);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -313,6 +382,9 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_abort_of_a_commit, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_abort_cut_off, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_abort_spares_others, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_another_image, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_source_changes_at_the_end, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_durable_before_it_is_said, kit_enter, kit_leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

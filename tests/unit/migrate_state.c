@@ -3,6 +3,7 @@
  * what was; and what becomes of one that is damaged, or that somebody made up. */
 #include "migrate_kit.h"
 #include "stream/place.h"
+#include "support/log.h"
 
 enum { SLOT = 256 << 10, SECTOR = 512 };
 
@@ -168,6 +169,35 @@ static void test_torn_write(void **state)
     assert_int_equal(sequence(), now + 1);
 }
 
+/* What a crash leaves is what was or what comes after it; and what was written stays. */
+static void test_durable(void **state)
+{
+    (void)state;
+    struct migrate_state s;
+    struct write_log *log = write_log_new();
+    struct log_state left = {0};
+    prepare();
+    assert_works(migrate_state_open("t", NULL, NULL, true, &s, &err));
+    assert_works(stream_log_open(log, s.stream, &s.stream, &err));
+    for (unsigned round = 0; round < 2; round++) {
+        uint64_t before = s.sequence;
+        size_t n = write_log_length(log);
+        assert_works(migrate_state_write(&s, &err));
+        assert_int_equal(s.sequence, before + 1);
+        for (; n <= write_log_length(log); n++)
+            for (uint64_t seed = 0; seed < 8; seed++) {
+                bool done = n == write_log_length(log);
+                write_log_crash(log, 0, n, seed, &left);
+                assert_int_equal(log_state_save(&left, path), 0);
+                uint64_t found = sequence();
+                assert_true(found == before + 1 || (found == before && !done));
+            }
+    }
+    log_state_free(&left);
+    migrate_state_close(&s);
+    write_log_free(log);
+}
+
 static void test_cut_short(void **state)
 {
     (void)state;
@@ -290,6 +320,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_another_target, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_damaged_slots, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_torn_write, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_durable, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_cut_short, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_made_up, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_rights, kit_enter, kit_leave),
