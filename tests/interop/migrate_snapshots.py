@@ -271,6 +271,20 @@ class Edges(SnapshotCase):
         migrate("abort", "vm.qcow2")
         self.assertEqual([n for n in os.listdir(".") if n.startswith("vm.")], [])
 
+    def test_source_changes_meanwhile(self):
+        """While they are copied: nothing is made of it."""
+        qemu_img("create", "-q", "-f", "qcow2", "a.qcow2", "1G")
+        qemu_io("a.qcow2", "qcow2", "write -P 1 0 400M")
+        qemu_img("snapshot", "-c", "one", "a.qcow2")
+        job = subprocess.Popen([PLATTER, "migrate", "prepare", "--snapshots", "a.qcow2", "vm.qcow2"],
+                               stderr=subprocess.PIPE, text=True)
+        while job.poll() is None and not os.path.exists("vm.qcow2.migration"):
+            time.sleep(0.001)
+        os.utime("a.qcow2", (1, 1))
+        self.assertIn("a.qcow2", job.communicate()[1])
+        self.assertEqual(job.returncode, 6)
+        self.assertEqual([n for n in os.listdir(".") if n.startswith("vm.")], [])
+
 
 if __name__ == "__main__":
     main()
