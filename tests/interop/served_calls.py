@@ -220,6 +220,25 @@ class Written(CallCase):
                 got[trimmed] = right[trimmed]
                 self.assertTrue(got == right, name)
 
+    def test_fua_is_flushed(self):
+        """Where what is written stands each of them becomes a flush; and what does not ask for it none."""
+        there = nbdkit("memory", "2M", f"logfile={self.dir}/calls", filters=["log"])
+
+        def flushes():
+            with open("calls") as f:
+                return f.read().count(" Flush ")
+        with Serve("-f", "raw", there.uri) as s:
+            h = connect(s.uri)
+            h.pwrite(b"x" * 512, 0)
+            before = flushes()
+            h.zero(512, 1024)
+            self.assertEqual(flushes(), before)
+            for call in ((h.pwrite, b"y" * 512, 0), (h.zero, 64 * KIB, 64 * KIB), (h.trim, 64 * KIB, MIB)):
+                before = flushes()
+                call[0](*call[1:], nbd.CMD_FLAG_FUA)
+                self.assertGreater(flushes(), before, call[0])
+        there.stop()
+
     def test_zero(self):
         """Zeros with and without room for what comes after them."""
         qemu_img("convert", "-n", "-f", "raw", "-O", "qcow2", "disk.raw", self.make("a.qcow2"))
