@@ -378,6 +378,17 @@ class Fat(FilesCase):
             f.write("😀".encode("utf-16-le"))
         self.assertIn("/ab😀e and more", self.list_all("f.img", "-f", "raw"))
 
+    def test_name_of_another(self):
+        """A long name in front of a file that was put there by a system without long names."""
+        with open("f.img", "wb") as f:
+            f.truncate(4 * MIB)
+        run("mkfs.vfat", "f.img")
+        write("x", b"x")
+        run("mcopy", "-i", "f.img", "x", "::a long name")
+        self.assertEqual(list(self.list_all("f.img", "-f", "raw")), ["/a long name"])
+        self.rename("f.img", b"ALONGN~1   ", b"OTHER   TXT")
+        self.assertEqual(list(self.list_all("f.img", "-f", "raw")), ["/OTHER.TXT"])
+
     def test_loops(self):
         """A chain that goes round, one that ends early, one that leads nowhere."""
         with open("f.img", "wb") as f:
@@ -493,6 +504,17 @@ class Tables(FilesCase):
             f.seek(64 * MIB - 512 + 20)
             f.write(b"damage")
         self.assertIn("neither", ours("ls", "-f", "raw", "d.img", code=1).stderr)
+
+    def test_entries_that_cannot_be(self):
+        """Outside of what the header says that there is for partitions: left out, and told."""
+        sectors = 16 * KIB
+        for first, last in ((33, 4095), (5000, 4999), (5000, sectors - 33), (5000, 2**64 - 1), (sectors, sectors + 9)):
+            with open("d.img", "wb") as f:
+                f.truncate(512 * sectors)
+            write_gpt("d.img", 512, [(34, 4095), (first, last), (4096, sectors - 34)])
+            table, said = self.table("d.img")
+            self.assertEqual([p["number"] for p in table["partitions"]], [1, 3])
+            self.assertIn(f"partition 2 is said to be from sector {first} to {last}, which cannot be", said)
 
     def test_mbr(self):
         self.sfdisk("d.img", 96 * MIB, "label: dos\nsize=9M,type=c\nsize=9M,type=82\nsize=60M,type=5\nsize=9M\n"
@@ -695,6 +717,10 @@ class Damaged(FilesCase):
             done = ours("cp", "-f", "raw", f"e.img:{path}", "-", code=1)
             self.assertIn(word, done.stderr, path)
             self.assertEqual(done.stdout, "")
+        os.makedirs("in/out")
+        ours("cp", "-r", "-f", "raw", "e.img:/etc/..", "in/out")
+        self.assertEqual(os.listdir("in"), ["out"])
+        self.assertIn("etc", os.listdir("in/out"))
 
     def test_flipped(self):
         """Seeded damage: whatever it is, it ends, and in one of the ways that are written down."""

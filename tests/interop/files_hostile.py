@@ -70,6 +70,18 @@ class Hostile(FilesCase):
         done = quick("cp", "-r", "-f", "raw", "f.img:/", "out", code=1)
         self.assertEqual(os.listdir("out/a"), [])
 
+    def test_fat_folder_without_end(self):
+        """The clusters of a folder go round, behind its last entry."""
+        self.fat()
+        run("mmd", "-i", "f.img", "::a")
+        with open("f.img", "rb") as f:
+            data = f.read()
+        sector, _, reserved = struct.unpack_from("<HBH", data, 11)
+        first = struct.unpack_from("<H", data, data.index(b"A          \x10") + 26)[0]
+        patch("f.img", reserved * sector + 2 * first, struct.pack("<H", first))
+        self.assertIn("has no end", quick("ls", "-f", "raw", "f.img", "/a", code=1).stderr)
+        self.assertIn("has no end", quick("cp", "-r", "-f", "raw", "f.img:/a", ".", code=1).stderr)
+
     def test_ext_folders_in_two_places(self):
         """Each folder has the next one twice: 2 to the 40th ways."""
         self.ext()
