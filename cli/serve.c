@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -25,6 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "child.h"
 #include "cli.h"
 
 #ifndef PLUGIN_FILE
@@ -289,28 +289,6 @@ static void make_uri(struct serving *s)
 
 /* ---- processes ------------------------------------------------------------------------------- */
 
-/* Starts a program, as a group of its own and with the signals of a new one. */
-static int start(char *const words[], char *const environment[], pid_t *ret)
-{
-    posix_spawnattr_t attr;
-    sigset_t none, usual;
-    sigemptyset(&none);
-    sigfillset(&usual);
-    posix_spawnattr_init(&attr);
-    posix_spawnattr_setsigmask(&attr, &none);
-    posix_spawnattr_setsigdefault(&attr, &usual);
-    posix_spawnattr_setpgroup(&attr, 0);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                        POSIX_SPAWN_SETPGROUP);
-    int code = posix_spawnp(ret, words[0], NULL, &attr, words, environment);
-    posix_spawnattr_destroy(&attr);
-    if (code == ENOENT && strcmp(words[0], "nbdkit") == 0)
-        say("nbdkit is not installed: it is what speaks NBD (Debian: nbdkit)");
-    else if (code)
-        say("%s: %s", words[0], strerror(code));
-    return code ? EXIT_FAILED : EXIT_FINE;
-}
-
 static int start_nbdkit(struct serving *s)
 {
     int ends[2];
@@ -322,7 +300,7 @@ static int start_nbdkit(struct serving *s)
     fcntl(ends[0], F_SETFD, FD_CLOEXEC);
     int code = say_command(s, ends[1]);
     if (code == EXIT_FINE)
-        code = start(s->words, environ, &s->nbdkit);
+        code = child_start(s->words, -1, &s->nbdkit);
     close(ends[1]);
     forget_keys(s); /* what else is started has no business with them */
     return code;
@@ -341,8 +319,7 @@ static void command_signal(const struct serving *s, int signal)
         kill(-s->command, signal);
 }
 
-/* At its start, and when we were continued. Where it has asked for the terminal before, it stands.
- */
+/* When we were continued. Where it has asked for the terminal before, it stands. */
 static void command_go_on(const struct serving *s)
 {
     if (s->command > 0)
@@ -359,8 +336,9 @@ static int start_command(struct serving *s)
     }
     if (!s->may_be_told) /* what is to end well by a signal leaves the keys to us */
         s->terminal = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
-    int code = start(words, environ, &s->command);
-    command_go_on(s);
+    int code = child_start(words, s->terminal, &s->command);
+    if (code == EXIT_FINE && !CHILD_HAS_TERMINAL)
+        command_go_on(s);
     return code;
 }
 
