@@ -2,6 +2,10 @@
 /* The state of a migration: written by turns into two slots, so that a write that is cut off leaves
  * what was; and what becomes of one that is damaged, or that somebody made up. */
 #include "migrate_kit.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
 #include "stream/place.h"
 #include "support/log.h"
 
@@ -90,6 +94,20 @@ static void test_another_target(void **state)
     assert_int_equal(access("t.migration", F_OK), -1);
 }
 
+/* What a prepare of "u" begins with, from the source of another one. */
+static struct migrate_state preparing(const struct migrate_state *other)
+{
+    return (struct migrate_state){.phase = MIGRATE_PREPARING,
+                                  .id = string_copy("u"),
+                                  .format = string_copy("raw"),
+                                  .place = string_copy("u.part"),
+                                  .size = MIB,
+                                  .part = true,
+                                  .source = json_incref(other->source),
+                                  .identity = json_incref(other->identity),
+                                  .error = json_null()};
+}
+
 /* Two that prepare one target do not take it from each other; what a killed one left is in nobody's
  * way. */
 static void test_prepared_twice(void **state)
@@ -100,16 +118,7 @@ static void test_prepared_twice(void **state)
     char *status = NULL;
     prepare();
     assert_works(look(&s, &err));
-    struct migrate_state first = {.phase = MIGRATE_PREPARING,
-                                  .id = string_copy("u"),
-                                  .format = string_copy("raw"),
-                                  .place = string_copy("u.part"),
-                                  .size = MIB,
-                                  .part = true,
-                                  .source = json_incref(s.source),
-                                  .identity = json_incref(s.identity),
-                                  .error = json_null()};
-    struct migrate_state second = first;
+    struct migrate_state first = preparing(&s), second = first;
     second.stream = NULL;
     assert_works(migrate_state_create("u", NULL, NULL, true, &first, &err));
     assert_fails(migrate_state_create("u", NULL, NULL, true, &second, &err), EBUSY,
@@ -124,6 +133,36 @@ static void test_prepared_twice(void **state)
     migrate_state_close(&first);
     assert_works(platter_migrate_abort("u", &o, &err));
     assert_int_equal(access("u.migration", F_OK), -1);
+    migrate_state_close(&s);
+}
+
+static void *abort_late(void *arg)
+{
+    struct platter_migrate_options o = {.size = sizeof o};
+    *(int *)arg = platter_migrate_abort("u", &o, NULL);
+    return NULL;
+}
+
+/* Who waited for what is removed meanwhile, and made anew, does not remove the new one. */
+static void test_replaced(void **state)
+{
+    (void)state;
+    struct migrate_state s;
+    pthread_t late;
+    int r = 0;
+    prepare();
+    assert_works(look(&s, &err));
+    struct migrate_state old = preparing(&s), new = preparing(&s);
+    assert_works(migrate_state_create("u", NULL, NULL, true, &old, &err));
+    MUST(pthread_create(&late, NULL, abort_late, &r) == 0);
+    usleep(300000); /* it has opened the old one, and waits */
+    MUST(unlink("u.migration") == 0);
+    assert_works(migrate_state_create("u", NULL, NULL, true, &new, &err));
+    migrate_state_close(&old);
+    pthread_join(late, NULL);
+    assert_int_equal(r, -EBUSY);
+    assert_int_equal(access("u.migration", F_OK), 0);
+    migrate_state_close(&new);
     migrate_state_close(&s);
 }
 
@@ -318,6 +357,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_prepared_twice, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_another_target, kit_enter, kit_leave),
+        cmocka_unit_test_setup_teardown(test_replaced, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_damaged_slots, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_torn_write, kit_enter, kit_leave),
         cmocka_unit_test_setup_teardown(test_durable, kit_enter, kit_leave),
