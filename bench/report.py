@@ -135,11 +135,12 @@ archives of the disk, beside copies of it as a raw file; `vma-verify` reads head
 disk of 16 MiB out of an archive that also has the large one, beside getting both, and `vma-open` reads from an
 archive of a full disk of 1 TiB, beside which an index is kept. `http` reads a compressed image from nginx, with
 20 ms added to each request in `http-20ms`; `nbd-read` and `nbd-write` are beside nbdcopy, those of `serve`
-are loads of fio's on a disk of 512 MiB that `platter serve` or qemu-nbd serves, and `rbd`, `rbd-tuned`
-and `rbd-import` write into a Ceph of one node on the same machine. `boot-s3` prepares a migration of a small
-Debian, a streamOptimized VMDK in that Ceph's S3, serves its target, and ends with the first word of the kernel of an
-emulated machine that boots from there, beside the same with the VMDK in a local file. The defaults of the
-programs differ in one thing that costs time: platter waits until a target is safely on the disk before it gives it its name,
+are loads of fio's on a disk of 512 MiB that `platter serve` or qemu-nbd serves (its memory is the server's),
+and `rbd`, `rbd-tuned` and `rbd-import` write into a Ceph of one node on the same machine. `boot-s3` prepares a
+migration of a small Debian, a streamOptimized VMDK in that Ceph's S3, serves its target, and ends with the
+first word of the kernel of an emulated machine that boots from there, beside the same with the VMDK in a local
+file. The defaults of the programs differ in one thing that costs time: platter waits until a target is safely
+on the disk before it gives it its name,
 qemu-img's default (`-t unsafe`) leaves it to the host's cache. So platter is measured in both ways: as
 it works by default, and with `-t unsafe`, which does what the peer does and is judged beside it.
 Floors are run once. Each row's result was compared with the original disk once, by platter and by another program.

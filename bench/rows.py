@@ -120,6 +120,14 @@ def rbd(name, limit, *peer):
                proofs=[["qemu-img", "compare", "-q", "-f", "raw", "-F", "raw", "disk.raw", image]])
 
 
+def note_peak(process):
+    """A line of the shell: the memory that a server had at most, for run_once()."""
+    return f'sed -n "s/VmHWM:[^0-9]*\\([0-9]*\\).*/\\1/p" /proc/{process}/status >server.peak'
+
+
+NOTE_OURS = note_peak('$(pgrep -of "nbdkit.*$unixsocket")')
+
+
 def serve(name, image, rw, depth, unit, amount, limit=0.9):
     """A load of fio's on a disk that is served, beside the peer's server; both end with all durable."""
     kind, writes = image_format(image), "write" in rw
@@ -127,11 +135,11 @@ def serve(name, image, rw, depth, unit, amount, limit=0.9):
             "--end_fsync=1 --output=/dev/null")
     used = copy_of(image) if writes else image
     peer = (f"qemu-nbd -f {kind} -k $PWD/nbd.sock -t --fork --pid-file=nbd.pid {used} && "
-            f"uri=nbd+unix:///?socket=$PWD/nbd.sock && {load} && kill $(cat nbd.pid) && "
+            f"uri=nbd+unix:///?socket=$PWD/nbd.sock && {load} && {note_peak('$(cat nbd.pid)')} && kill $(cat nbd.pid) && "
             "while kill -0 $(cat nbd.pid) 2>/dev/null; do sleep 0.01; done")
     proofs = [["platter", "check", "-q", used]] if writes and kind != "raw" else []
     return Row(f"serve-{name}-{rw}-{depth}", [image], limit,
-               ["serve", "-f", kind, *([] if writes else ["-r"]), "--exec", load, used],
+               ["serve", "-f", kind, *([] if writes else ["-r"]), "--exec", f"{load} && {NOTE_OURS}", used],
                changed=[image] if writes else [], proofs=proofs,
                peer=["sh", "-c", peer if writes else peer.replace("qemu-nbd", "qemu-nbd -r", 1)],
                peer_label="qemu-nbd")
@@ -146,8 +154,8 @@ SERVED = [serve(image.rsplit(".", 1)[1], image, rw, depth, unit, f"{amount * (3 
 
 def migrated(source):
     """From a migration that is prepared to the first word of a kernel that boots from its target."""
-    return (f'rm -f out.qcow2* && "$PLATTER" migrate prepare -O qcow2 {source} out.qcow2 && '
-            '"$PLATTER" migrate serve --exec \'../kernel.py "$uri"\' out.qcow2 && rm out.qcow2*')
+    return (f'rm -f out.qcow2* && "$PLATTER" migrate prepare -O qcow2 {source} out.qcow2 && "$PLATTER" migrate serve '
+            f"--exec '../kernel.py \"$uri\" && {NOTE_OURS}' out.qcow2 && rm out.qcow2*")
 
 
 def reads(depth):
