@@ -6,7 +6,7 @@ Usage: migrate_back.py
 import time
 
 import nbd
-from migrate import CHANGED, UNREADABLE, Background, MigrateCase, Target, migrate, status, wait_for_state
+from migrate import CHANGED, UNREADABLE, Background, MigrateCase, Target, content, migrate, status, wait_for_state
 from nbd_answers import READ, Gone, Server
 from nbd_servers import nbdkit
 from peers import KIB, MIB, main, make_content
@@ -33,9 +33,7 @@ class Back(MigrateCase):
     def test_guest(self):
         """What a guest reads is back as soon as the server is, without anybody's doing."""
         server = self.serve()
-        with open("disk.raw", "rb") as f:
-            f.seek(4 * MIB)
-            right = f.read(64 * KIB)
+        right = content("disk.raw")[4 * MIB:4 * MIB + 64 * KIB]
         self.prepare("-f", "raw", server.uri)
         with Target("vm.qcow2") as s:
             self.reads(s.uri, 0)
@@ -75,8 +73,6 @@ class Back(MigrateCase):
 
     def test_dropped(self):
         """A connection that breaks every now and then costs a copy nothing but time."""
-        with open("disk.raw", "rb") as f:
-            disk = f.read()
         reads = 0
 
         def rule(_connection, kind, _cookie, _offset, _length):
@@ -85,7 +81,7 @@ class Back(MigrateCase):
             if kind == READ and reads % 7 == 0:
                 raise Gone
             return False
-        server = Server(rule, disk=disk, size=SIZE)
+        server = Server(rule, disk=content("disk.raw"), size=SIZE)
         self.prepare("-f", "raw", server.uri)
         migrate("execute", "vm.qcow2")
         self.assertGreater(reads, 7)
@@ -95,14 +91,11 @@ class Back(MigrateCase):
     def test_always_dropped(self):
         """One that breaks at every read of a place: that is missing, and nothing else."""
         make_content("big.raw", BIG, 5)
-        with open("big.raw", "rb") as f:
-            disk = f.read()
-
         def rule(_connection, kind, _cookie, offset, length):
             if kind == READ and offset <= 4 * MIB < offset + length:
                 raise Gone
             return False
-        server = Server(rule, disk=disk, size=BIG)
+        server = Server(rule, disk=content("big.raw"), size=BIG)
         self.prepare("-f", "raw", server.uri)
         migrate("execute", "vm.qcow2", code=UNREADABLE)
         self.assertEqual([(r["start"], r["length"]) for r in status()["missing"]], [(4 * MIB, 64 * KIB)])
@@ -128,14 +121,11 @@ class Back(MigrateCase):
 
     def test_always_ended(self):
         """A server that takes every connection and answers nothing: the copy comes to its end."""
-        with open("disk.raw", "rb") as f:
-            disk = f.read()
-
         def rule(_connection, kind, _cookie, _offset, _length):
             if kind == READ:
                 raise Gone
             return False
-        server = Server(disk=disk, size=SIZE)
+        server = Server(disk=content("disk.raw"), size=SIZE)
         self.prepare("-f", "raw", server.uri)
         server.rule = rule
         begun = time.monotonic()
